@@ -1,0 +1,117 @@
+"""Multi-head attention (Vaswani et al., 2017, arXiv:1706.03762): projections -> core -> output projection."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Num
+
+from mha import cores
+from mha.cores import attend, dense
+from mha.masks import Mask, as_mask
+from mha.positions.base import Coords, Dims, Position
+
+__all__ = ['MultiHeadAttention', 'attend']
+
+
+class MultiHeadAttention(nnx.Module):
+    """Drop-in for `flax.nnx.MultiHeadAttention` on inputs [B, T, D], with a position scheme.
+
+    Given the same weights it gives the same output. It adds `head_dim` (heads of a fixed size instead of
+    qkv_features / num_heads), `position` (a scheme for every call; or pass one per call, as the encoder does with the
+    scheme its layers share), the choice of `core`, and a `head_mask`.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        in_features: int,
+        qkv_features: int | None = None,
+        out_features: int | None = None,
+        num_kv_heads: int | None = None,
+        *,
+        head_dim: int | None = None,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        dropout_rate: float = 0.0,
+        use_bias: bool = True,
+        normalize_qk: bool = False,
+        position: Position | None = None,
+        core: str = 'auto',
+        rngs: nnx.Rngs,
+    ):
+        if head_dim is None:
+            head_dim, rest = divmod(qkv_features or in_features, num_heads)
+            if rest:
+                raise ValueError(f'{num_heads} heads do not divide the width {qkv_features or in_features}')
+        elif qkv_features not in (None, num_heads * head_dim):
+            raise ValueError(f'{num_heads} heads of {head_dim} are not qkv_features={qkv_features}')
+        num_kv_heads = num_kv_heads or num_heads
+        if num_heads % num_kv_heads:
+            raise ValueError(f'{num_kv_heads} key/value heads do not divide {num_heads} heads')
+        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
+        self.dropout_rate, self.core = dropout_rate, core
+        common = dict(dtype=dtype, param_dtype=param_dtype, use_bias=use_bias, rngs=rngs)
+        self.query = nnx.LinearGeneral(in_features, (num_heads, head_dim), **common)
+        self.key = nnx.LinearGeneral(in_features, (num_kv_heads, head_dim), **common)
+        self.value = nnx.LinearGeneral(in_features, (num_kv_heads, head_dim), **common)
+        self.out = nnx.LinearGeneral((num_heads, head_dim), out_features or in_features, axis=(-2, -1), **common)
+        norm = dict(use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.query_ln = nnx.LayerNorm(head_dim, **norm) if normalize_qk else nnx.data(None)
+        self.key_ln = nnx.LayerNorm(head_dim, **norm) if normalize_qk else nnx.data(None)
+        if position is None:
+            position = Position(Dims(in_features, num_heads, head_dim, max_len=0), rngs=rngs)
+        self.position = position
+
+    def __call__(
+        self,
+        inputs_q: Float[Array, 'B T D'],
+        inputs_k: Float[Array, 'B S D'] | None = None,
+        inputs_v: Float[Array, 'B S D'] | None = None,
+        *,
+        mask: Mask | Bool[Array, '#B #H T S'] | None = None,
+        position: Position | None = None,
+        q_pos: Num[Array, '#B T'] | None = None,
+        k_pos: Num[Array, '#B S'] | None = None,
+        head_mask: Num[Array, 'H'] | None = None,
+        deterministic: bool = True,
+        rngs: nnx.Rngs | None = None,
+        sow_weights: bool = False,
+    ) -> Float[Array, 'B T E']:
+        """Coordinates default to the slot numbers. `head_mask` multiplies each head's output. With `sow_weights` the
+        attention maps [B, H, T, S] are sown as `nnx.Intermediate`: read them with `nnx.capture`."""
+        inputs_k = inputs_q if inputs_k is None else inputs_k
+        inputs_v = inputs_k if inputs_v is None else inputs_v
+        q, k, v = self.query(inputs_q), self.key(inputs_k), self.value(inputs_v)
+        if self.query_ln is not None:
+            q, k = self.query_ln(q), self.key_ln(k)
+        groups = self.num_heads // self.num_kv_heads
+        if groups > 1:
+            k, v = jnp.repeat(k, groups, axis=2), jnp.repeat(v, groups, axis=2)
+
+        position, mask = position or self.position, as_mask(mask)
+        q_pos = jnp.arange(q.shape[1])[None] if q_pos is None else q_pos
+        k_pos = jnp.arange(k.shape[1])[None] if k_pos is None else k_pos
+        visible = mask.dense(q.shape[1], k.shape[1])[:, 0].sum(-1)
+        coords = Coords(q_pos=q_pos, k_pos=k_pos, visible=visible, x=inputs_q)
+        if sow_weights:
+            turned = position.qk(q, k, coords)
+            scale = self.head_dim**-0.5
+            self.sow(
+                nnx.Intermediate,
+                'weights',
+                dense.weights(*turned, position=position, coords=coords, mask=mask, scale=scale),
+            )
+        dropping = self.dropout_rate > 0 and not deterministic
+        out = cores.attend(
+            q,
+            k,
+            v,
+            position=position,
+            coords=coords,
+            mask=mask,
+            core=self.core,
+            dropout_rate=self.dropout_rate,
+            dropout_key=rngs.dropout() if dropping and rngs is not None else None,
+        )
+        if head_mask is not None:
+            out = out * head_mask[:, None].astype(out.dtype)
+        return self.out(out)

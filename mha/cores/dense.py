@@ -1,0 +1,51 @@
+"""Attention in plain jnp with the whole [T, S] matrix in memory: the specification of every other core."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from mha.masks import Mask
+from mha.positions.base import Coords, Position
+
+
+def attend(
+    q: Float[Array, 'B T H W'],
+    k: Float[Array, 'B S H W'],
+    v: Float[Array, 'B S H V'],
+    *,
+    position: Position,
+    coords: Coords,
+    mask: Mask,
+    scale: float,
+    dropout_rate: float = 0.0,
+    dropout_key: PRNGKeyArray | None = None,
+) -> Float[Array, 'B T H V']:
+    """A v, the attention weights dropped out at `dropout_rate` where a key is given."""
+    a = weights(q, k, position=position, coords=coords, mask=mask, scale=scale)
+    if dropout_key is not None and dropout_rate > 0:
+        a = jnp.where(jax.random.bernoulli(dropout_key, 1 - dropout_rate, a.shape), a / (1 - dropout_rate), 0)
+    return jnp.einsum('bhts,bshv->bthv', a.astype(v.dtype), v)
+
+
+def weights(
+    q: Float[Array, 'B T H W'],
+    k: Float[Array, 'B S H W'],
+    *,
+    position: Position,
+    coords: Coords,
+    mask: Mask,
+    scale: float,
+) -> Float[Array, 'B H T S']:
+    """The attention weights A, in float32; rows sum to one, or to zero where the mask hides every key."""
+    logits = scale * jnp.einsum('bthw,bshw->bhts', q, k, preferred_element_type=jnp.float32)
+    for term in (
+        position.bias(coords.q_pos, coords.k_pos),
+        position.content(q, k, coords.q_pos, coords.k_pos),
+    ):
+        if term is not None:
+            logits = logits + term
+    allowed = mask.dense(q.shape[1], k.shape[1])
+    if position.overrides('weights'):
+        return position.weights(logits, allowed, q, coords)
+    # The mask comes after the bias and never by addition: sums of large negatives overflow to NaN rows.
+    return jnp.where(allowed, jax.nn.softmax(jnp.where(allowed, logits, -1e30), axis=-1), 0)

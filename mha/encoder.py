@@ -1,0 +1,168 @@
+"""The encoder: token embeddings, blocks of attention and feed-forward, a linear read-out.
+
+Post-norm by default, x <- LN(x + f(x)), as in the models of Ruoss et al. (2023, arXiv:2305.16843); or pre-norm,
+x <- x + f(LN(x)) with a final norm. The encoder owns the position scheme and hands it to every block.
+"""
+
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from mha import positions, spec
+from mha.attention import MultiHeadAttention
+from mha.masks import causal, full, padding
+
+
+class Block(nnx.Module):
+    """Attention and a ReLU feed-forward layer, each with a residual connection and a norm."""
+
+    def __init__(self, dim, heads, head_dim, mlp_dim, norm, dropout, attention_dropout, use_bias, core, dtype, *, rngs):
+        self.norm_first = norm == 'pre'
+        self.attention = MultiHeadAttention(
+            heads,
+            dim,
+            head_dim=head_dim,
+            use_bias=use_bias,
+            dropout_rate=attention_dropout,
+            core=core,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.attention_norm = nnx.LayerNorm(dim, dtype=dtype, rngs=rngs)
+        self.up = nnx.Linear(dim, mlp_dim, dtype=dtype, rngs=rngs)
+        self.down = nnx.Linear(mlp_dim, dim, dtype=dtype, rngs=rngs)
+        self.mlp_norm = nnx.LayerNorm(dim, dtype=dtype, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(self, x: Float[Array, 'B T D'], *, train=False, rngs=None, **attention) -> Float[Array, 'B T D']:
+        """`attention` goes to the attention layer: position, coordinates, mask."""
+
+        def residual(x, norm, layer):
+            y = self.dropout(layer(norm(x) if self.norm_first else x), deterministic=not train, rngs=rngs)
+            return x + y if self.norm_first else norm(x + y)
+
+        x = residual(
+            x, self.attention_norm, lambda y: self.attention(y, deterministic=not train, rngs=rngs, **attention)
+        )
+        return residual(x, self.mlp_norm, lambda y: self.down(jax.nn.relu(self.up(y))))
+
+
+class Encoder(nnx.Module):
+    """Maps tokens [B, T] to class logits: per token [B, T, C], or [B, C] from the mean over real tokens ('pooled').
+
+    `position` is a spec (`mha.positions`), or a comma-separated list with one per layer; layers with equal specs share
+    one scheme and its parameters unless `position_per_layer`. `max_len` is the longest sequence in tokens that the
+    scheme must serve. Every shared weight starts equal under every scheme.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        num_classes: int,
+        max_len: int,
+        layers: int = 5,
+        dim: int = 64,
+        heads: int = 8,
+        head_dim: int | None = None,
+        mlp_dim: int | None = None,
+        position: str = 'none',
+        position_per_layer: bool = False,
+        causal: bool = False,
+        norm: Literal['post', 'pre'] = 'post',
+        readout: Literal['token', 'pooled'] = 'token',
+        dropout: float = 0.1,
+        attention_dropout: float = 0.0,
+        use_bias: bool = False,
+        core: str = 'auto',
+        dtype: Literal['float32', 'bfloat16'] = 'float32',
+        rngs: nnx.Rngs,
+    ):
+        for name, value in dict(layers=layers, dim=dim, heads=heads, head_dim=head_dim, mlp_dim=mlp_dim).items():
+            if value is not None and value < 1:
+                raise spec.UserError(f'model.{name} must be at least 1, not {value}')
+        for name, rate in dict(dropout=dropout, attention_dropout=attention_dropout).items():
+            if not 0 <= rate < 1:
+                raise spec.UserError(f'model.{name} must be at least 0 and below 1, not {rate}')
+        if head_dim is None and dim % heads:
+            fits = ', '.join(str(h) for h in range(1, dim + 1) if dim % h == 0)
+            raise spec.UserError(
+                f'{heads} heads do not divide the width {dim} - choose from {fits}, or set model.head_dim'
+            )
+        head_dim = head_dim or dim // heads
+        self.causal, self.readout, self.dim = causal, readout, dim
+        compute = jnp.dtype(dtype)
+        self.embedding = nnx.Embed(
+            vocab_size, dim, embedding_init=jax.nn.initializers.normal(dim**-0.5), dtype=compute, rngs=rngs
+        )
+        self.dropout = nnx.Dropout(dropout)
+        sizes = (dim, heads, head_dim, mlp_dim or 4 * dim)
+        self.blocks = nnx.List(
+            Block(*sizes, norm, dropout, attention_dropout, use_bias, core, compute, rngs=rngs) for _ in range(layers)
+        )
+        self.final_norm = nnx.LayerNorm(dim, dtype=compute, rngs=rngs) if norm == 'pre' else nnx.data(None)
+        self.head = nnx.Linear(dim, num_classes, dtype=compute, rngs=rngs)
+
+        specs = positions.per_layer(position, layers)
+        owners = tuple(range(layers)) if position_per_layer else tuple(specs.index(text) for text in specs)
+        dims = positions.Dims(dim, heads, head_dim, max_len, causal)
+        key = rngs.params()  # one draw, so that a scheme's own parameters shift no other initial weight
+        distinct = sorted(set(owners))
+        self.positions = nnx.List(
+            positions.make(specs[i], dims, rngs=nnx.Rngs(jax.random.fold_in(key, i))) for i in distinct
+        )
+        for scheme, i in zip(self.positions, distinct, strict=True):
+            if i > 0 and specs[i] != specs[0] and scheme.overrides('embed'):
+                raise spec.UserError(
+                    f'position {position!r}: only the first layer may add embeddings, not {specs[i]!r} in layer {i}'
+                )
+        self.scheme_of_layer = tuple(distinct.index(i) for i in owners)
+
+    def __call__(
+        self,
+        tokens: Int[Array, 'B T'],
+        *,
+        valid: Bool[Array, '#B T'] | None = None,
+        pos: Num[Array, '#B T'] | None = None,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+        sow_weights: bool = False,
+    ) -> Float[Array, 'B T C'] | Float[Array, 'B C']:
+        """`valid` marks real tokens; padding changes nothing. `pos` defaults to the slot numbers, which suits padding
+        on the right. `rngs` has the streams `dropout` (in training) and `position` (for schemes that draw)."""
+        length = tokens.shape[1]
+        pos = jnp.arange(length)[None] if pos is None else pos
+        mask = causal() if self.causal else full()
+        mask = mask if valid is None else mask & padding(valid)
+
+        key = rngs.position() if rngs is not None else None
+        coordinates = []
+        for index, scheme in enumerate(self.positions):
+            scheme.extent(length)
+            scheme_key = None if key is None else jax.random.fold_in(key, index)
+            coordinates.append(scheme.remap(pos, valid=valid, key=scheme_key, train=train))
+
+        x = self.embedding(tokens) * math.sqrt(self.dim)
+        x = self.positions[0].embed(x, coordinates[0])
+        x = self.dropout(x, deterministic=not train, rngs=rngs)
+        for block, index in zip(self.blocks, self.scheme_of_layer, strict=True):
+            at = coordinates[index]
+            x = block(
+                x,
+                train=train,
+                rngs=rngs,
+                position=self.positions[index],
+                q_pos=at,
+                k_pos=at,
+                mask=mask,
+                sow_weights=sow_weights,
+            )
+        x = x if self.final_norm is None else self.final_norm(x)
+        if self.readout == 'pooled':
+            real = jnp.ones(tokens.shape) if valid is None else jnp.broadcast_to(valid, tokens.shape)
+            x = jnp.einsum('btd,bt->bd', x, real.astype(x.dtype)) / real.sum(-1, keepdims=True).astype(x.dtype)
+        return self.head(x).astype(jnp.float32)

@@ -1,0 +1,32 @@
+"""Learned absolute embeddings (Gehring et al., 2017, arXiv:1705.03122): x <- x + W[p], W in R^(max_position x D).
+
+Rows beyond the trained length keep their initial values: read such results as "untrained".
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mha.positions.base import Position
+
+
+class Learned(Position):
+    """A table with one row per position; as long as the longest sequence of the run unless `max_position` says."""
+
+    def __init__(self, dims, max_position: int | None = None, init_std: float = 0.02, *, rngs):
+        if max_position is not None and max_position < 1:
+            raise ValueError(f'max_position must be at least 1, not {max_position}')
+        self.max_position = max_position or dims.max_len
+        self.table = nnx.Param(init_std * jax.random.normal(rngs.params(), (self.max_position, dims.dim)))
+
+    def extent(self, length):
+        if length > self.max_position:
+            raise ValueError(
+                f'its table has {self.max_position} rows, but positions go up to {length} - raise max_position'
+            )
+        return length
+
+    def embed(self, x, pos):
+        rows = jnp.round(pos).astype(jnp.int32)
+        # A row that does not exist reads NaN: plain indexing would clamp to the last row without a word.
+        return x + self.table[...].at[rows].get(mode='fill', fill_value=jnp.nan).astype(x.dtype)

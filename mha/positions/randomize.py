@@ -1,0 +1,59 @@
+"""Randomised positions (Ruoss et al., 2023, arXiv:2305.16843).
+
+    p = T distinct integers drawn uniformly from {0 .. max_position - 1}, sorted
+
+A model trained on short sequences thereby meets all the positions of long ones. Used in training and in evaluation.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from mha.positions.base import Position
+
+
+class Randomize(Position):
+    """Draws the coordinates for whatever scheme follows: `'randomize(max_position=2048)|rope'`. One draw per forward
+    pass, shared by the batch as published, or one per example. `test='linspace'` spaces the positions of an
+    evaluation evenly instead, without chance."""
+
+    def __init__(
+        self,
+        dims,
+        max_position: int = 2048,
+        per_example: bool = False,
+        test: Literal['sample', 'linspace'] = 'sample',
+        *,
+        rngs,
+    ):
+        self.max_position, self.per_example, self.test = max_position, per_example, test
+
+    def extent(self, length):
+        if length > self.max_position:
+            raise ValueError(f'{self.max_position} positions cannot serve {length} tokens - raise max_position')
+        return self.max_position
+
+    def remap(self, pos, *, valid=None, key=None, train=False):
+        length, last = pos.shape[1], self.max_position - 1
+        self.extent(length)
+        count = jnp.full((1, 1), length) if valid is None else valid.sum(-1, keepdims=True)
+        if self.test == 'linspace' and not train:
+            spread = jnp.round(jnp.arange(length) * last / jnp.maximum(count - 1, 1)).astype(jnp.int32)
+            drawn = jnp.minimum(spread, last)
+        else:
+            drawn = self.draw(key, pos.shape[0] if valid is None else valid.shape[0], length, count)
+        rows = max(drawn.shape[0], pos.shape[0])
+        order = jnp.clip(jnp.round(pos).astype(jnp.int32), 0, length - 1)
+        return jnp.take_along_axis(
+            jnp.broadcast_to(drawn, (rows, length)), jnp.broadcast_to(order, (rows, length)), axis=1
+        )
+
+    def draw(self, key, rows, length, count):
+        """The smallest `count` entries of each row are the draw; the rest, for padding, is the last position."""
+        if key is None:
+            raise ValueError('randomize draws positions: pass rngs with a key for them')
+        keys = jax.random.split(key, rows) if self.per_example else key[None]
+        # The head of one permutation serves every count, so padding changes nothing and one draw serves all rows.
+        shuffled = jax.vmap(lambda k: jax.random.permutation(k, self.max_position)[:length])(keys)
+        return jnp.sort(jnp.where(jnp.arange(length) < count, shuffled, self.max_position - 1), axis=-1)

@@ -1,0 +1,39 @@
+"""Sinusoidal embeddings (Vaswani et al., 2017, arXiv:1706.03762).
+
+    x <- x + PE(p),   PE(p) = [sin(p f_m), cos(p f_m)],   f_m = theta^(-2m/D),   m = 0 .. D/2 - 1
+
+The encoder has scaled its token embeddings by sqrt(D) already, for every scheme alike.
+"""
+
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from mha.positions.base import Position, angles, frequencies
+
+
+class Sincos(Position):
+    """Absolute sinusoids, added once to the embeddings. `layout` orders the channels: 'interleaved' as in the paper,
+    'concat' = all sines, then all cosines, 'tensor2tensor' = concat with exponents m / (D/2 - 1)."""
+
+    def __init__(
+        self,
+        dims,
+        theta: float = 10000.0,
+        layout: Literal['interleaved', 'concat', 'tensor2tensor'] = 'interleaved',
+        *,
+        rngs,
+    ):
+        if dims.dim % 2:
+            raise ValueError(f'needs an even model width, not {dims.dim}')
+        self.theta, self.layout = theta, layout
+
+    def embed(self, x, pos):
+        width = x.shape[-1]
+        f = frequencies(width, self.theta)
+        if self.layout == 'tensor2tensor':
+            f = float(self.theta) ** (-np.arange(width // 2) / max(width // 2 - 1, 1))
+        turn = angles(pos, f)
+        waves = jnp.stack([jnp.sin(turn), jnp.cos(turn)], axis=-1 if self.layout == 'interleaved' else -2)
+        return x + waves.reshape(*pos.shape, width).astype(x.dtype)

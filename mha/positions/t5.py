@@ -1,0 +1,50 @@
+"""T5's relative position bias (Raffel et al., 2020, arXiv:1910.10683).
+
+    b[h, i, j] = E[bucket(D), h],   D = p_i - p_j
+
+Half of the buckets hold one distance each, the other half share the distances up to `max_distance` logarithmically:
+n < e: n,   else e + floor(ln(n / e) / ln(max_distance / e) (N - e)), at most N - 1, with e = N / 2.
+Bidirectional, each side has half of the buckets. Unlike T5 we scale logits by 1/sqrt(K), so the table learns another range.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mha.positions.base import OffsetBias
+
+
+class T5(OffsetBias):
+    """A learned bias per bucket of distance and head, shared by all layers as published; constant past `max_distance`."""
+
+    def __init__(self, dims, buckets: int = 32, max_distance: int = 128, causal: bool | None = None, *, rngs):
+        self.causal = dims.causal if causal is None else causal
+        per_side = buckets if self.causal else buckets // 2
+        if per_side < 4 or buckets % 2:
+            raise ValueError(f'buckets must be even and at least {4 if self.causal else 8}, not {buckets}')
+        if max_distance <= per_side // 2:
+            raise ValueError(f'max_distance must be above {per_side // 2} for {buckets} buckets, not {max_distance}')
+        self.starts = bucket_starts(per_side, max_distance)
+        self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (buckets, dims.heads)))
+
+    def offset_bias(self, offset):
+        return jnp.moveaxis(self.table[...][self.bucket(offset)], -1, 0)
+
+    def bucket(self, offset):
+        """The row of the table for each offset; fractional offsets count as the whole distance below."""
+        distance = jnp.maximum(offset, 0) if self.causal else jnp.abs(offset)
+        row = sum((distance >= start).astype(jnp.int32) for start in self.starts)
+        return row if self.causal else row + (offset < 0) * (len(self.starts) + 1)
+
+
+def bucket_starts(buckets: int, max_distance: int) -> tuple[int, ...]:
+    """The smallest distance of each bucket but the first, in exact integer arithmetic: a float logarithm rounds some
+    boundaries to the wrong side."""
+    exact = buckets // 2
+    starts, distance = list(range(1, exact + 1)), exact
+    for step in range(1, buckets - exact):
+        # floor(ln(n / e) / ln(max / e) (N - e)) >= step   <=>   (n / e)^(N - e) >= (max / e)^step
+        while distance ** (buckets - exact) * exact**step < max_distance**step * exact ** (buckets - exact):
+            distance += 1
+        starts.append(distance)
+    return tuple(starts)

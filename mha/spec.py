@@ -1,0 +1,177 @@
+"""What a person types: specs such as `'randomize(max_position=2048)|rope'`, names, and ranges of lengths.
+
+Specs are Python expressions read with `ast`, never evaluated. Every mistake becomes a `UserError`, one line that says
+what is wrong and what would be right; the scripts print it and exit with code 2.
+"""
+
+import ast
+import dataclasses
+import difflib
+import importlib
+import inspect
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+
+class UserError(ValueError):
+    """A mistake of the person at the keyboard; its message is one line that names the mistake and the choices."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One `name(arg, key=value)` of a spec."""
+
+    name: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        arguments = [repr(value) for value in self.args]
+        arguments += [f'{key}={value!r}' for key, value in self.kwargs.items()]
+        return f'{self.name}({", ".join(arguments)})' if arguments else self.name
+
+
+def parse(text: str) -> list[Call]:
+    """`'randomize(2048)|rope(theta=1e6)'` -> the calls, left to right."""
+    node = _expression(text)
+    calls: list[Call] = []
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        calls.append(_call(node.right, text))
+        node = node.left
+    return [_call(node, text), *reversed(calls)]
+
+
+def split(text: str) -> list[str]:
+    """`'rope, none'` -> `['rope', 'none']`: the specs of a comma-separated list, commas inside brackets aside."""
+    node = _expression(text)
+    return [ast.unparse(item) for item in node.elts] if isinstance(node, ast.Tuple | ast.List) else [text]
+
+
+def _expression(text: str) -> ast.expr:
+    try:
+        return ast.parse(text.strip(), mode='eval').body
+    except SyntaxError:
+        raise UserError(f'cannot read {text!r} - write it like {"name(argument=value)|name"!r}') from None
+
+
+def _call(node: ast.expr, text: str) -> Call:
+    if isinstance(node, ast.Name):
+        return Call(node.id)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        try:
+            args = tuple(ast.literal_eval(argument) for argument in node.args)
+            kwargs = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
+            return Call(node.func.id, args, kwargs)
+        except ValueError:
+            raise UserError(
+                f'cannot read the arguments in {text!r} - use numbers, quoted words, True or None'
+            ) from None
+    raise UserError(f'cannot read {text!r} - write it like {"name(argument=value)|name"!r}')
+
+
+def choose(name: str, choices: Iterable[str], what: str) -> str:
+    """`name` if it is one of `choices`; else an error that lists them, the nearest first."""
+    choices = sorted(choices)
+    if name in choices:
+        return name
+    near = difflib.get_close_matches(str(name), choices, n=1)
+    hint = f'did you mean {near[0]!r}? ' if near else ''
+    raise UserError(f'unknown {what} {name!r} - {hint}(choices: {", ".join(choices) or "none"})')
+
+
+def names(package: types.ModuleType) -> tuple[str, ...]:
+    """The file names of a package's plug-ins: every module but `base` and those with a leading underscore."""
+    found = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return tuple(sorted(name for name in found if name != 'base' and not name.startswith('_')))
+
+
+def load(package: types.ModuleType, name: str, base: type, what: str) -> type:
+    """The one subclass of `base` that the file `name` of `package` defines."""
+    choose(name, names(package), what)
+    module = importlib.import_module(f'{package.__name__}.{name}')
+    classes = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
+    ]
+    public = [value for value in classes if not value.__name__.startswith('_')]
+    if len(public) != 1:
+        raise TypeError(f'{module.__name__} must define exactly one public {base.__name__}, found {len(public)}')
+    return public[0]
+
+
+def build(function: Callable[..., Any], call: Call, what: str, *given: Any, **extra: Any) -> Any:
+    """`function(*given, *call.args, **call.kwargs, **extra)`, with every mistake in the call as a `UserError`."""
+    target, skip = (function.__init__, len(given) + 1) if isinstance(function, type) else (function, len(given))
+    accepts = [
+        parameter
+        for parameter in list(inspect.signature(target).parameters.values())[skip:]
+        if parameter.name not in extra and parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    usage = f'{call.name}({", ".join(str(p.replace(annotation=p.empty)) for p in accepts)})'
+    by_name = {parameter.name: parameter for parameter in accepts}
+    positional = [p.name for p in accepts if p.kind is p.POSITIONAL_OR_KEYWORD]
+    if len(call.args) > len(positional):
+        raise UserError(f'{what} {str(call)!r}: too many arguments, it is {usage}')
+    arguments = dict(zip(positional, call.args, strict=False))
+    for name, value in call.kwargs.items():
+        if name in arguments:
+            raise UserError(f'{what} {str(call)!r}: {name!r} is given twice')
+        arguments[choose(name, by_name, f'argument of {what} {call.name!r}:')] = value
+    hints = typing.get_type_hints(target)
+    for name, value in arguments.items():
+        if name in hints and not _fits(value, hints[name]):
+            raise UserError(f'{what} {call.name!r}: {name} must be {_describe(hints[name])}, not {value!r}')
+    missing = [p.name for p in accepts if p.default is p.empty and p.name not in arguments]
+    if missing:
+        raise UserError(f'{what} {str(call)!r} needs {missing[0]!r}: {usage}')
+    try:
+        return function(*given, **arguments, **extra)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f'{what} {str(call)!r}: {error}') from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        return value in typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return ' or '.join(repr(option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return ' or '.join(_describe(option) for option in typing.get_args(hint))
+    if hint is type(None):
+        return 'None'
+    return {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'a quoted word'}.get(hint, str(hint))
+
+
+def lengths(text: str, what: str = 'lengths') -> tuple[int, ...]:
+    """`'1-4,10,20-40:10'` -> `(1, 2, 3, 4, 10, 20, 30, 40)`: sorted, each once, all at least 1."""
+    found: set[int] = set()
+    for part in str(text).strip('()[] ,').split(','):
+        span, _, step = part.strip().partition(':')
+        first, _, last = span.partition('-')
+        try:
+            low, high, stride = int(first), int(last or first), int(step or 1)
+        except ValueError:
+            raise UserError(
+                f'cannot read {what} {str(text)!r} - write them like 10,20,40 or 1-40 or 50-500:50'
+            ) from None
+        if low < 1 or high < low or stride < 1:
+            raise UserError(f'{what} {str(text)!r}: {part.strip()!r} is empty or below 1 - lengths start at 1')
+        found.update(range(low, high + 1, stride))
+    return tuple(sorted(found))

@@ -1,0 +1,25 @@
+"""Tasks, one file each; a task's name is its file's name. `make('reverse_string')` builds one from its spec."""
+
+import sys
+from typing import Any
+
+from mha import spec
+from mha.tasks.base import Batch, Task
+
+__all__ = ['Batch', 'Task', 'make', 'names']
+
+
+def names() -> tuple[str, ...]:
+    """The tasks there are: the files beside this one."""
+    return spec.names(sys.modules[__name__])
+
+
+def make(text: str, *, causal: bool = False, **options: Any) -> Task:
+    """The task that a spec such as `"odds_first(order='released')"` describes, for a causal or a bidirectional model.
+    `options` are further arguments, as in `config.data`. Raises a one-line `ValueError` for a wrong name or argument."""
+    call, *more = spec.parse(text)
+    if more:
+        raise spec.UserError(f'task {text!r}: tasks do not compose')
+    kind = spec.load(sys.modules[__name__], call.name, Task, 'task')
+    call = spec.Call(call.name, call.args, {**options, **call.kwargs})
+    return spec.build(kind, call, 'task', causal=causal)

@@ -1,0 +1,26 @@
+"""Bucket sort (context-sensitive; Delétang et al., 2023, arXiv:2207.02098): sort symbols of a small alphabet.
+
+10204112 -> 00111224
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mha.tasks.base import Task
+
+
+class BucketSort(Task):
+    """Symbols 0 .. symbols - 1 in, sorted out. The most frequent class per output position is a strong baseline."""
+
+    def __init__(self, symbols: int = 5, *, causal: bool = False):
+        super().__init__(causal=causal)
+        if symbols < 2:
+            raise ValueError(f'symbols must be at least 2, not {symbols}')
+        self.inputs = self.num_classes = symbols
+
+    def output_length(self, length):
+        return length
+
+    def sample(self, key, length, max_length):
+        x = jax.random.randint(key, (max_length,), 0, self.inputs)
+        return x, jnp.sort(jnp.where(jnp.arange(max_length) < length, x, self.inputs))

@@ -1,0 +1,33 @@
+"""Missing duplicate (context-sensitive; Delétang et al., 2023, arXiv:2207.02098): which symbol is hidden?
+
+    01100210 -> 1        1011213 -> 0
+
+A string twice, with one symbol hidden as 2; an odd length ends in 3.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mha.tasks.base import Task
+
+
+class MissingDuplicateString(Task):
+    """A doubled binary string with one symbol hidden; the answer is that symbol. Length 1 is a lone 1."""
+
+    inputs, num_classes = 4, 2
+
+    def output_length(self, length):
+        return 1
+
+    def sample(self, key, length, max_length):
+        word_key, hide_key = jax.random.split(key)
+        half = jnp.maximum(length // 2, 1)
+        word = jax.random.randint(word_key, (max_length,), 0, 2)
+        slot = jnp.arange(max_length)
+        doubled = word[slot % half]
+        hidden = jax.random.randint(hide_key, (), 0, 2 * half)
+        x = jnp.where(slot == hidden, 2, doubled)
+        x = jnp.where((length % 2 == 1) & (slot == length - 1), 3, x)
+        answer = word[hidden % half]
+        alone = length == 1
+        return jnp.where(alone, 1, x), jnp.where(alone, 1, answer)[None]
