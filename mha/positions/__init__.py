@@ -13,7 +13,7 @@ from flax import nnx
 from mha import spec
 from mha.positions.base import HOOKS, Coords, Dims, OffsetBias, Position
 
-__all__ = ['Chain', 'Coords', 'Dims', 'HOOKS', 'OffsetBias', 'Position', 'make', 'names', 'per_layer']
+__all__ = ['HOOKS', 'Chain', 'Coords', 'Dims', 'OffsetBias', 'Position', 'make', 'names', 'per_layer']
 
 
 def names() -> tuple[str, ...]:

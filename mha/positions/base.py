@@ -110,7 +110,7 @@ class Position(nnx.Module):
 
 
 def angles(pos: Num[Array, '*B T'], frequencies: np.ndarray) -> Float[Array, '*B T F']:
-    """p f for every position and frequency, in float32 whatever the compute type: bfloat16 keeps integers only to 256."""
+    """p f for every position and frequency, in float32: bfloat16 keeps whole numbers only to 256."""
     return pos.astype(jnp.float32)[..., None] * frequencies.astype(np.float32)
 
 

@@ -4,7 +4,7 @@
 
 Half of the buckets hold one distance each, the other half share the distances up to `max_distance` logarithmically:
 n < e: n,   else e + floor(ln(n / e) / ln(max_distance / e) (N - e)), at most N - 1, with e = N / 2.
-Bidirectional, each side has half of the buckets. Unlike T5 we scale logits by 1/sqrt(K), so the table learns another range.
+Bidirectional, each side has half of the buckets. Unlike T5 we scale logits by 1/sqrt(K): the table learns another range.
 """
 
 import jax
@@ -15,7 +15,7 @@ from mha.positions.base import OffsetBias
 
 
 class T5(OffsetBias):
-    """A learned bias per bucket of distance and head, shared by all layers as published; constant past `max_distance`."""
+    """A learned bias per bucket of distance and head, shared by all layers as published; constant far away."""
 
     def __init__(self, dims, buckets: int = 32, max_distance: int = 128, causal: bool | None = None, *, rngs):
         self.causal = dims.causal if causal is None else causal

@@ -16,7 +16,7 @@ def names() -> tuple[str, ...]:
 
 def make(text: str, *, causal: bool = False, **options: Any) -> Task:
     """The task that a spec such as `"odds_first(order='released')"` describes, for a causal or a bidirectional model.
-    `options` are further arguments, as in `config.data`. Raises a one-line `ValueError` for a wrong name or argument."""
+    `options` are further arguments, as in `config.data`. A wrong name or argument is a one-line `ValueError`."""
     call, *more = spec.parse(text)
     if more:
         raise spec.UserError(f'task {text!r}: tasks do not compose')
