@@ -65,6 +65,10 @@ class Task:
         """Accuracy of a uniform guess."""
         return 1 / self.num_classes
 
+    def held_out(self) -> 'Task':
+        """The same task on data kept from training; a generated task is its own."""
+        return self
+
     def output_length(self, length):
         """Number of answer symbols for an input of `length`, an int or a traced integer."""
         raise NotImplementedError
