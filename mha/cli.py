@@ -1,32 +1,73 @@
 """How the scripts meet the command line: flags in, mistakes out as one line with exit code 2."""
 
+import os
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from absl import flags
+from absl import app, flags
 
 from mha.spec import UserError
 
+EXPECTED = {'int()': 'a whole number', 'float': 'a number', 'boolean': 'true or false'}
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the flags and calls `main`. A mistake of the user ends the program with one line on stderr and exit code
-    2; anything else is a defect and keeps its traceback."""
+
+def use_huge_pages() -> None:
+    """Starts this program again with huge pages for its memory; call it before jax is imported.
+
+    XLA's CPU buffers return to the kernel after every step, and faulting them in again page by page takes a third of a
+    small model's training step (benchmarks/train_step.py). glibc reads the setting only when a process starts."""
+    if sys.platform == 'linux' and 'GLIBC_TUNABLES' not in os.environ:
+        os.environ['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=1'
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def run(main: Callable[..., None]) -> None:
+    """Parses the flags and calls `main`, with the other arguments where it has `takes_arguments`. A mistake of the user
+    ends the program with one line on stderr and exit code 2; anything else is a defect and keeps its traceback."""
+    app.define_help_flags()
     try:
-        try:
-            rest = flags.FLAGS(sys.argv)[1:]
-        except (flags.Error, AttributeError, KeyError) as error:  # the latter two: a misspelt key of the config
-            raise UserError(_one_line(error)) from error
-        if rest and not getattr(main, 'takes_arguments', False):
-            raise UserError(f'unexpected argument {rest[0]!r} - flags are written --name=value')
-        main(*rest)
+        arguments = _parse_flags()
+        if arguments and not getattr(main, 'takes_arguments', False):
+            raise UserError(f'unexpected argument {arguments[0]!r} - flags are written --name=value')
+        main(*arguments)
     except UserError as error:
-        print(f'{sys.argv[0]}: {_one_line(error)}', file=sys.stderr)
+        print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print('\ninterrupted - the same command resumes', file=sys.stderr)
+        print(f'\n{Path(sys.argv[0]).name}: interrupted - the same command resumes', file=sys.stderr)
         sys.exit(130)
 
 
-def _one_line(error: Exception) -> str:
-    text = str(error.args[0]) if error.args else str(error)
-    return ' '.join(text.split())
+def _parse_flags() -> list[str]:
+    for argument in sys.argv[1:]:
+        if match := re.match(r'--?config=([^:]*)', argument):
+            _check_config_file(Path(match[1]))
+    try:
+        return flags.FLAGS(sys.argv)[1:]
+    except (AttributeError, KeyError) as error:  # a key that the config does not have
+        key, _, hint = str(error.args[0]).partition('\n')
+        raise UserError(f'the config has no key {key}. {hint}'.strip()) from error
+    except flags.IllegalFlagValueError as error:
+        flag, _, reason = str(error).removeprefix('flag ').partition(': ')
+        if flag.endswith('=None'):
+            raise UserError(f'{flag.removesuffix("None")}... is missing') from error
+        expected = next((text for kind, text in EXPECTED.items() if kind in reason), None)
+        raise UserError(f'{flag}: expected {expected}' if expected else f'{flag}: {reason}') from error
+    except flags.Error as error:
+        raise UserError(' '.join(str(error).split())) from error
+
+
+def _check_config_file(path: Path) -> None:
+    if not path.is_file():
+        there = sorted(str(file) for file in Path('configs').glob('*.py') if file.stem not in ('common', '__init__'))
+        raise UserError(f'no config file {str(path)!r} - choices: {", ".join(there)}')
+
+
+def required(name: str, value: Any) -> Any:
+    """`value`, unless the flag was not given."""
+    if value is None:
+        raise UserError(f'--{name}=... is missing')
+    return value

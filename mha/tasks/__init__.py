@@ -14,7 +14,7 @@ def names() -> tuple[str, ...]:
     return spec.names(sys.modules[__name__])
 
 
-def make(text: str, *, causal: bool = False, **options: Any) -> Task:
+def make(text: str, /, *, causal: bool = False, **options: Any) -> Task:
     """The task that a spec such as `"odds_first(order='released')"` describes, for a causal or a bidirectional model.
     `options` are further arguments, as in `config.data`. A wrong name or argument is a one-line `ValueError`."""
     call, *more = spec.parse(text)

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, Key, PRNGKeyArray
 
 
 @jax.tree_util.register_dataclass
@@ -36,6 +36,8 @@ class Task:
     num_classes: int
     data: Any = ()
     """Arrays that `sample` reads; generated tasks have none."""
+    sha256: str | None = None
+    """Names the data a task reads, for the run's record."""
     baseline_per_position = True
     """Whether the content-blind baseline may know the output position (see `mha.evaluation`)."""
 
@@ -99,7 +101,7 @@ class Task:
             metric_mask=is_answer,
         )
 
-    def examples(self, keys: PRNGKeyArray, length: Int[Array, ''] | int, max_length: int) -> Batch:
+    def examples(self, keys: Key[Array, 'B'], length: Int[Array, ''] | int, max_length: int) -> Batch:
         """One example per key, all of the same length."""
         return jax.vmap(lambda key: self.example(key, length, max_length))(keys)
 

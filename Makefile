@@ -1,0 +1,29 @@
+# make demo: the quickstart ablation, its table and report.    make test: the whole suite.    make check: lint, format, types.
+PYTHON ?= python3
+DEMO := runs/quickstart
+CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+
+.PHONY: demo test check clean
+demo: .venv/installed
+	.venv/bin/python sweep.py --config=configs/quickstart.py --workdir=$(DEMO) --jobs=$(CORES)
+	.venv/bin/python compare.py $(DEMO)
+
+test: .venv/installed-dev
+	.venv/bin/python -m pytest -n $(CORES)
+
+check: .venv/installed-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	.venv/bin/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,40 @@
+"""Finished runs side by side: a table, curves, and one HTML page that opens offline.
+
+    python compare.py runs/grid [more runs] [--output=runs/grid/report] [--metric=accuracy]
+
+Every argument is a run, or a directory with runs anywhere below it. Runs that differ in nothing but their seed share a
+row; unfinished runs are left out.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from mha import cli
+from mha.report import page, table
+from mha.spec import UserError
+
+OUTPUT = flags.DEFINE_string('output', None, 'Where to write the report; default: report/ in the first argument.')
+METRIC = flags.DEFINE_enum(
+    'metric',
+    'auto',
+    ['auto', *table.METRICS],
+    'What to compare; auto: accuracy, and for text the loss in bits per byte.',
+)
+
+
+def main(*paths: str) -> None:
+    if not paths:
+        raise UserError('name the runs to compare, such as: compare.py runs/grid')
+    comparison = table.compare([Path(path) for path in paths], METRIC.value)
+    if comparison.left_out:
+        print(f'left out {table.unfinished(comparison.left_out)}', file=sys.stderr)
+    written = page.write(comparison, Path(OUTPUT.value or Path(paths[0]) / 'report'))
+    print(table.text(comparison), '', *written, sep='\n')
+
+
+main.takes_arguments = True  # pyright: ignore[reportFunctionMemberAccess]
+
+if __name__ == '__main__':
+    cli.run(main)

@@ -1,0 +1,50 @@
+"""The defaults of every experiment: what there is to set. A config calls `get_config()` and changes what it needs."""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    config.task = 'bucket_sort'  # a spec of mha/tasks
+    config.data = ConfigDict()  # further arguments of the task
+
+    config.model = ConfigDict()  # arguments of mha.encoder.Encoder
+    config.model.layers = 5
+    config.model.dim = 64
+    config.model.heads = 8
+    config.model.head_dim = config_dict.placeholder(int)  # dim / heads unless set
+    config.model.mlp_dim = config_dict.placeholder(int)  # 4 dim unless set
+    config.model.position = 'none'  # a spec of mha/positions, or one per layer, comma-separated
+    config.model.position_per_layer = False  # layers with equal specs share parameters unless True
+    config.model.causal = False
+    config.model.norm = 'post'  # or 'pre'
+    config.model.readout = 'token'  # or 'pooled'
+    config.model.dropout = 0.1
+    config.model.attention_dropout = 0.0
+    config.model.use_bias = False  # of the attention projections
+    config.model.core = 'auto'
+    config.model.dtype = 'float32'  # of the computation; parameters and softmax are float32 always
+
+    config.train = ConfigDict()
+    config.train.steps = 10_000
+    config.train.batch_size = 128
+    config.train.lengths = '1-40'  # each batch has one length, drawn uniformly
+    config.train.buckets = 8  # lengths to pad to, each one compiled
+    config.train.log_every_steps = 100  # also the steps of one dispatch
+    config.train.checkpoint_every_steps = 1000
+
+    config.optimizer = ConfigDict()  # arguments of mha.optim.make
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule = 'constant'  # or 'cosine'
+    config.optimizer.warmup_steps = 0
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.clip_norm = 1.0
+
+    config.eval = ConfigDict()
+    config.eval.lengths = '5-40:5,50-100:10'  # '10,20', '1-40', '50-500:50'
+    config.eval.examples = 512  # per length
+    config.eval.batch_size = 64
+    config.eval.buckets = 8
+    config.eval.seed = 0  # of the evaluation examples, the same for all runs
+    return config

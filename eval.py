@@ -1,0 +1,59 @@
+"""Evaluates a finished run again, at other lengths, from its workdir alone.
+
+    python eval.py --workdir=runs/a --lengths=40,80,160 [--examples=512]
+
+Writes `<workdir>/evaluation_<lengths>.csv` beside the run's own results.
+"""
+# ruff: noqa: E402
+
+from mha import cli
+
+cli.use_huge_pages()
+
+import re
+from pathlib import Path
+
+from absl import flags, logging
+from tqdm import tqdm
+
+from mha import cache, workdir
+from mha.checkpoint import Checkpoints
+from mha.experiment import Experiment
+from mha.report import runs, table
+from mha.spec import UserError
+
+WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of a finished run.')
+LENGTHS = flags.DEFINE_string(
+    'lengths', None, 'Lengths such as 40,80,160 or 1-100 or 50-500:50; default: those of the config.'
+)
+EXAMPLES = flags.DEFINE_integer(
+    'examples', None, 'Examples per length; default: as many as the config says.', lower_bound=1
+)
+
+
+def main() -> None:
+    logging.set_verbosity(logging.ERROR)  # orbax reports every step of a restore
+    cache.keep_programs()
+    directory = Path(cli.required('workdir', WORKDIR.value))
+    config = workdir.load_config(directory)
+    lengths = LENGTHS.value or config['eval']['lengths']
+    config['eval']['examples'] = EXAMPLES.value or config['eval']['examples']
+    run = Experiment.build(config, eval_lengths=lengths)
+    if not workdir.finished(directory):
+        raise UserError(f'the run in {directory} is not finished - run its train.py command again first')
+
+    graphdef, state = run.init()
+    checkpoints = Checkpoints(directory)
+    state = checkpoints.restore(like=state)
+    checkpoints.close()
+    rows = list(
+        tqdm(run.evaluate(graphdef, state.params), total=len(run.eval_lengths), unit=' lengths', dynamic_ncols=True)
+    )
+
+    path = directory / f'evaluation_{re.sub("[^0-9:-]+", "_", lengths)}.csv'
+    workdir.write_rows(path, config['seed'], rows)
+    print(f'\n{table.summarise(runs.read(directory, path))}\n\n{path}')
+
+
+if __name__ == '__main__':
+    cli.run(main)

@@ -1,0 +1,29 @@
+"""Lengths to pad to, so that a run compiles a handful of programs instead of one per length."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+
+def choose(lengths: Sequence[int], tokens: Callable[[int], int], count: int) -> tuple[int, ...]:
+    """At most `count` of `lengths`, the largest among them, such that padding every length to the next bucket adds the
+    fewest tokens when all lengths are equally likely."""
+    lengths = sorted(set(lengths))
+    cost = np.array([tokens(length) for length in lengths], float)
+    n = len(lengths)
+    # best[j]: fewest tokens for the first j lengths with the buckets so far; cuts[b][j - 1]: where the last one begins.
+    best = np.concatenate([[0.0], np.full(n, np.inf)])
+    cuts = []
+    for _ in range(min(count, n)):
+        ends = np.arange(1, n + 1)
+        total = best[None, :n] + (ends[:, None] - np.arange(n)) * cost[:, None]
+        total = np.where(np.arange(n) < ends[:, None], total, np.inf)
+        cuts.append(total.argmin(1))
+        best = np.concatenate([[0.0], total.min(1)])
+    chosen, end = [], n
+    for cut in reversed(cuts):
+        if end == 0:
+            break
+        chosen.append(lengths[end - 1])
+        end = int(cut[end - 1])
+    return tuple(sorted(chosen))

@@ -1,0 +1,1 @@
+"""Data sets: TFDS builders and their readers, none of which imports TensorFlow."""

@@ -1,0 +1,109 @@
+"""An experiment put together from its config: everything a person can get wrong in one fails here, before any work."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+
+from mha import buckets, evaluation, optim, positions, spec, tasks, training
+from mha.encoder import Encoder
+from mha.tasks import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The parts that `train.py` and `eval.py` run. `config` is a plain nested dict, as in a run's `config.json`."""
+
+    config: Mapping[str, Any]
+    task: Task
+    optimizer: optax.GradientTransformation
+    train_lengths: tuple[int, ...]
+    eval_lengths: tuple[int, ...]
+
+    @classmethod
+    def build(cls, config: Mapping[str, Any], eval_lengths: str | None = None) -> 'Experiment':
+        """Reads and checks a config. `eval_lengths` replaces those of the config. Raises `UserError`."""
+        train, evaluate = config['train'], config['eval']
+        for section, names in {
+            'train': ('steps', 'batch_size', 'buckets', 'log_every_steps', 'checkpoint_every_steps'),
+            'eval': ('examples', 'batch_size', 'buckets'),
+        }.items():
+            for name in names:
+                if config[section][name] < 1:
+                    raise spec.UserError(f'{section}.{name} must be at least 1, not {config[section][name]}')
+        experiment = cls(
+            config=config,
+            task=tasks.make(config['task'], causal=config['model']['causal'], **config['data']),
+            optimizer=spec.build(optim.make, spec.Call('optimizer', (), config['optimizer']), 'config', train['steps']),
+            train_lengths=spec.lengths(train['lengths'], 'train.lengths'),
+            eval_lengths=spec.lengths(eval_lengths or evaluate['lengths'], 'eval.lengths'),
+        )
+        experiment.check()
+        return experiment
+
+    def check(self) -> None:
+        """Traces the model, without computing, over everything it will be asked to do."""
+        model = nnx.eval_shape(lambda: self.model())
+        tokens = self.task.num_tokens(max(self.eval_lengths))
+        for scheme in model.positions:
+            positions.checked_extent(scheme, tokens, self.config['model']['position'])
+        if self.config['model']['readout'] == 'pooled' and self.task.output_length(2) != 1:
+            raise spec.UserError(
+                f"model.readout='pooled' gives one answer per sequence, but task {self.config['task']!r} asks for more "
+                "- use model.readout='token'"
+            )
+
+    @property
+    def max_len(self) -> int:
+        """The longest sequence in tokens that the config asks for; it sizes a learned position table."""
+        longest = spec.lengths(self.config['eval']['lengths'], 'eval.lengths')[-1]
+        return max(self.task.num_tokens(length) for length in (self.train_lengths[-1], longest))
+
+    def model(self) -> Encoder:
+        """The model with fresh weights, drawn from the run's seed."""
+        call = spec.Call('model', (), self.config['model'])
+        sizes = dict(vocab_size=self.task.vocab_size, num_classes=self.task.num_classes, max_len=self.max_len)
+        return spec.build(Encoder, call, 'config', **sizes, rngs=nnx.Rngs(self.config['seed']))
+
+    def init(self) -> tuple[nnx.GraphDef, training.State]:
+        """The graph and the state before the first step."""
+        return training.init(self.model(), self.optimizer)
+
+    @property
+    def key(self) -> jax.Array:
+        """The key of the run's data, dropout and positions."""
+        return jax.random.key(self.config['seed'])
+
+    def chunk(self, graphdef: nnx.GraphDef):
+        """The training program: see `training.make_chunk`."""
+        train = self.config['train']
+        return training.make_chunk(
+            graphdef,
+            self.optimizer,
+            lengths=self.train_lengths,
+            buckets=buckets.choose(self.train_lengths, self.task.num_tokens, train['buckets']),
+            batch_size=train['batch_size'],
+        )
+
+    def evaluate(self, graphdef: nnx.GraphDef, params: Any) -> Iterator[evaluation.Row]:
+        """One row per evaluated length, on held-out data: see `evaluation.evaluate`."""
+        settings = self.config['eval']
+        return evaluation.evaluate(
+            graphdef,
+            params,
+            self.task.held_out(),
+            lengths=self.eval_lengths,
+            examples=settings['examples'],
+            batch_size=settings['batch_size'],
+            programs=settings['buckets'],
+            heads=self.config['model']['heads'],
+            seed=settings['seed'],
+        )
+
+
+def parameters(params: Any) -> int:
+    """How many numbers the model learns."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

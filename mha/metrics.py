@@ -1,0 +1,36 @@
+"""Training metrics: `metrics.jsonl` is the record, TensorBoard events are for looking."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import tensorboardX
+
+
+class Metrics:
+    """Appends one object per log step. A resumed run drops what was logged after its checkpoint: it comes again."""
+
+    def __init__(self, workdir: Path, step: int):
+        path = workdir / 'metrics.jsonl'
+        kept = [line for line in _lines(path) if json.loads(line)['step'] <= step]
+        temporary = path.with_suffix('.tmp')
+        temporary.write_text(''.join(f'{line}\n' for line in kept))
+        os.replace(temporary, path)
+        self.file = open(path, 'a')  # noqa: SIM115 - open for the whole run
+        self.board = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=step)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self.file.write(json.dumps({'step': step, **values}) + '\n')
+        self.file.flush()
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.file.close()
+        self.board.close()
+
+
+def _lines(path: Path) -> list[str]:
+    """The complete lines: a crash can leave half of the last one."""
+    return [line[:-1] for line in path.open() if line.endswith('\n')] if path.exists() else []

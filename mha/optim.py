@@ -1,0 +1,29 @@
+"""Optimisers and learning-rate schedules, from optax."""
+
+from typing import Literal
+
+import optax
+
+
+def make(
+    steps: int,
+    learning_rate: float = 1e-3,
+    schedule: Literal['constant', 'cosine'] = 'constant',
+    warmup_steps: int = 0,
+    weight_decay: float = 0.0,
+    clip_norm: float = 1.0,
+) -> optax.GradientTransformation:
+    """Adam with gradients clipped to a global norm, as in Ruoss et al. (2023); AdamW where `weight_decay` is above 0.
+    The learning rate rises linearly for `warmup_steps` and then stays, or falls to 0 along a cosine."""
+    if warmup_steps >= steps:
+        raise ValueError(f'warmup_steps={warmup_steps} must be below steps={steps}')
+    if learning_rate <= 0 or clip_norm <= 0:
+        raise ValueError(f'learning_rate={learning_rate} and clip_norm={clip_norm} must be above 0')
+    after = (
+        optax.cosine_decay_schedule(learning_rate, steps - warmup_steps)
+        if schedule == 'cosine'
+        else optax.constant_schedule(learning_rate)
+    )
+    warm = optax.linear_schedule(0.0, learning_rate, max(warmup_steps, 1))
+    rate = optax.join_schedules([warm, after], [warmup_steps]) if warmup_steps else after
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adamw(rate, weight_decay=weight_decay))

@@ -1,0 +1,104 @@
+"""A run's directory: whose it is, and the small files in it. Nothing that is there already is lost or overwritten."""
+
+import csv
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mha.spec import UserError
+
+COLUMNS = ('seed', 'length', 'accuracy', 'exact_match', 'loss', 'baseline', 'examples')
+
+
+def claim(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Makes `workdir` the directory of the run that `config` describes, new or begun before. Raises `UserError` if it
+    holds another run or something else."""
+    path = workdir / 'config.json'
+    config = json.loads(json.dumps(config))
+    if path.exists():
+        there, here = _flatten(json.loads(path.read_text())), _flatten(config)
+        differ = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+        if differ:
+            key = differ[0]
+            more = f' ({len(differ) - 1} more differ)' if len(differ) > 1 else ''
+            raise UserError(
+                f'{workdir} holds another run: {key} is {there.get(key)!r} there and {here.get(key)!r} here{more} '
+                '- choose another --workdir, or give the same config to resume'
+            )
+        return
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise UserError(f'{workdir} is not empty and holds no run - choose another --workdir')
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / 'environment.json', environment())
+    write_json(path, config)
+
+
+def load_config(workdir: Path) -> dict[str, Any]:
+    """The config of the run in `workdir`."""
+    path = workdir / 'config.json'
+    if not path.exists():
+        raise UserError(f'no run in {workdir} (it has no config.json) - give the --workdir that train.py was given')
+    return json.loads(path.read_text())
+
+
+def finished(workdir: Path) -> bool:
+    """Whether the run in `workdir` has trained and been evaluated."""
+    path = workdir / 'summary.json'
+    return path.exists() and json.loads(path.read_text())['status'] == 'finished'
+
+
+def environment() -> dict[str, Any]:
+    """What a run ran on: versions, device, commit, command."""
+    packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'ml-collections', 'tensorflow-datasets', 'numpy')
+    git = subprocess.run(
+        ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+    )
+    return {
+        'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+        'command': ' '.join([Path(sys.executable).name, *sys.argv]),
+        'commit': git.stdout.strip() or None,
+        'python': platform.python_version(),
+        'platform': platform.platform(),
+        'devices': [device.device_kind for device in jax.devices()],
+        'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+        'versions': {name: metadata.version(name) for name in packages},
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes the file whole or not at all."""
+    _replace(path, json.dumps(value, indent=2) + '\n')
+
+
+def write_rows(path: Path, seed: int, rows: Sequence[Mapping[str, float]]) -> None:
+    """Writes a range evaluation as csv, whole or not at all."""
+    with open(path.with_suffix('.tmp'), 'w', newline='') as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
+        writer.writeheader()
+        writer.writerows({'seed': seed, **row} for row in rows)
+    os.replace(path.with_suffix('.tmp'), path)
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    flat = {}
+    for key, value in config.items():
+        flat.update(_flatten(value, f'{prefix}{key}.') if isinstance(value, dict) else {f'{prefix}{key}': value})
+    return flat

@@ -1,0 +1,18 @@
+"""Set-up of every test, before `mha` is imported: shapes in signatures are checked, programs compile fast and stay small.
+
+`JAX_PLATFORMS=cuda pytest` runs the same tests on an accelerator.
+"""
+
+import os
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Tests compile thousands of small programs and run each once: compile time is what counts.
+os.environ.setdefault('XLA_FLAGS', '--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0')
+
+import jaxtyping
+
+jaxtyping.install_import_hook('mha', 'beartype.beartype')
+
+import jax  # noqa: E402
+
+jax.config.update('jax_default_matmul_precision', 'highest')

@@ -1,0 +1,137 @@
+import functools
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from mha import tasks
+from mha.spec import UserError
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch):
+    """One file of random letters; its first 900 bytes are the train split."""
+    monkeypatch.setenv('MHA_CACHE', str(tmp_path / 'cache'))
+    path = tmp_path / 'letters.txt'
+    path.write_bytes(bytes(np.random.default_rng(0).integers(97, 123, 1000, np.uint8)))
+    return path
+
+
+def make(corpus, causal=False, **options):
+    options = ''.join(f', {key}={value}' for key, value in options.items())
+    return tasks.make(f'text({str(corpus)!r}{options})', causal=causal)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def draw(task, length, max_length):
+    return task.batch(jax.random.key(0), 500, length, max_length)
+
+
+def sample(task, length, max_length=20):
+    return jax.tree.map(np.asarray, draw(task, length, max_length))
+
+
+@pytest.mark.parametrize('causal', [False, True])
+@pytest.mark.parametrize('length', [1, 7, 20])
+def test_shapes_and_padding(corpus, causal, length):
+    batch = sample(make(corpus, causal), length)
+    assert {leaf.shape for leaf in jax.tree.leaves(batch)} == {(500, 20)}
+    assert batch.tokens.dtype == batch.targets.dtype == np.int32
+    assert (batch.valid == (np.arange(20) < length)).all()
+    assert not batch.tokens[~batch.valid].any()
+    assert not batch.targets[~batch.valid].any()
+    assert not (batch.loss_mask & ~batch.valid).any()
+    assert (batch.loss_mask == batch.metric_mask).all()
+
+
+def test_causal_targets_are_the_next_bytes_of_the_text(corpus):
+    batch = sample(make(corpus, causal=True), 7)
+    assert batch.loss_mask[:, :7].all()
+    for tokens, targets in zip(batch.tokens[:, :7], batch.targets[:, :7], strict=True):
+        assert (tokens[1:] == targets[:-1]).all()
+        assert bytes([tokens[0], *targets]) in corpus.read_bytes()[:900]
+
+
+def test_masked_targets_are_the_text_and_tokens_hide_it_at_the_loss(corpus):
+    task = make(corpus)
+    batch = sample(task, 20)
+    masked = batch.loss_mask
+    assert (batch.tokens[masked] == 256).all()
+    assert (batch.tokens[~masked] == batch.targets[~masked]).all()
+    assert task.vocab_size == 257
+    for targets in batch.targets:
+        assert bytes(targets.tolist()) in corpus.read_bytes()[:900]
+
+
+def test_causal_and_masked_see_the_same_crops(corpus):
+    np.testing.assert_array_equal(sample(make(corpus, causal=True), 7).tokens, sample(make(corpus), 7).targets)
+
+
+def test_crops_cover_the_split_uniformly_to_its_last_byte(corpus):
+    task = make(corpus, causal=True)
+    task.data = task.data[:6]
+    pairs, counts = np.unique(sample(task, 2, 5).targets[:, :2], axis=0, return_counts=True)
+    assert pairs.tolist() == sorted(task.data[i : i + 2].tolist() for i in (1, 2, 3, 4))
+    assert (abs(counts / 500 - 1 / 4) < 0.08).all()
+
+
+@pytest.mark.parametrize('rate', [0.15, 0.5])
+def test_mask_rate(corpus, rate):
+    shares = sample(make(corpus, mask_rate=rate), 20).loss_mask.mean(0)
+    # No draw of 20 is below the rate with probability (1 - rate)^20; then one byte is masked all the same.
+    assert abs(shares.mean() - rate - (1 - rate) ** 20 / 20) < 0.015
+    assert abs(shares - rate).max() < 0.1, 'the same share at all positions'
+
+
+@pytest.mark.parametrize('length', [1, 2, 3])
+def test_at_least_one_byte_is_masked(corpus, length):
+    masked = sample(make(corpus, mask_rate=1e-9), length).loss_mask
+    assert (masked.sum(-1) == 1).all()
+    assert masked.any(0)[:length].all(), 'at any position'
+
+
+@pytest.mark.parametrize('causal', [False, True])
+def test_padding_changes_nothing(corpus, causal):
+    task = make(corpus, causal)
+    short, long = sample(task, 20), sample(task, 20, 800)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:, :20]), short, long)
+
+
+def test_one_program_serves_all_lengths_and_settings_survive_jit(corpus):
+    traces = []
+
+    @jax.jit
+    def count(task, length):
+        traces.append(task.sha256)
+        return task.batch(jax.random.key(0), 2, length, 16).valid.sum()
+
+    task = make(corpus, causal=True)
+    assert [int(count(task, length)) for length in (1, 5, 16)] == [2, 10, 32]
+    assert traces == [task.sha256]
+
+
+def test_held_out(corpus):
+    task = make(corpus, causal=True, mask_rate=0.3)
+    held_out = task.held_out()
+    content = corpus.read_bytes()
+    assert bytes(task.data.tolist()) == content[:900]
+    assert bytes(held_out.data.tolist()) == bytes(held_out.held_out().data.tolist()) == content[900:]
+    assert {**vars(held_out), 'data': None} == {**vars(task), 'data': None}
+
+
+def test_describes_itself(corpus):
+    task = make(corpus)
+    assert (task.num_tokens(7), task.output_length(7), task.chance) == (7, 7, 1 / 256)
+    assert not task.baseline_per_position
+
+
+def test_mistakes(corpus):
+    held_out = make(corpus).held_out()
+    jax.eval_shape(lambda: held_out.example(jax.random.key(0), 99, 99))
+    with pytest.raises(UserError, match='length 100 needs more bytes of text than the 100 of this split'):
+        held_out.example(jax.random.key(0), 1, 100)
+    with pytest.raises(UserError, match='mask_rate must be above 0 and at most 1, not 0'):
+        make(corpus, mask_rate=0.0)
+    with pytest.raises(UserError, match=re.escape("text 'none/*.txt' matches no file")):
+        make('none/*.txt')

@@ -1,0 +1,82 @@
+"""Who may import whom: the house's rooms and doors (docs/architecture.md)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ANYONE = {'mha.spec', 'mha.cache'}  # what a person types, and where things are kept
+MAY_IMPORT = {
+    'mha.spec': set(),
+    'mha.cache': set(),
+    'mha.cli': set(),
+    'mha.masks': set(),
+    'mha.buckets': set(),
+    'mha.optim': set(),
+    'mha.checkpoint': set(),
+    'mha.metrics': set(),
+    'mha.workdir': set(),
+    'mha.positions': {'mha.positions.base'},
+    'mha.cores': {'mha.cores', 'mha.masks', 'mha.positions.base'},
+    'mha.attention': {'mha.cores', 'mha.masks', 'mha.positions.base'},
+    'mha.encoder': {'mha.attention', 'mha.positions', 'mha.masks'},
+    'mha.datasets': set(),
+    'mha.tasks': {'mha.tasks.base', 'mha.datasets'},
+    'mha.training': {'mha.encoder', 'mha.tasks'},
+    'mha.evaluation': {'mha.training', 'mha.tasks', 'mha.buckets'},
+    'mha.experiment': {'mha'},
+    'mha.report': {'mha.report'},
+    'configs': {'configs.common'},
+}
+FORBIDDEN = {
+    'mha': {'ml_collections', 'absl', 'configs', 'train', 'eval', 'sweep', 'compare'},
+    'configs': {'jax', 'flax', 'mha', 'numpy'},
+    'mha.report': {'jax', 'flax'},
+    'mha.datasets': {'jax', 'flax', 'tensorflow'},
+}
+
+
+def modules():
+    for path in sorted([*ROOT.glob('mha/**/*.py'), *ROOT.glob('configs/*.py')]):
+        parts = path.relative_to(ROOT).with_suffix('').parts
+        yield '.'.join(parts[:-1] if parts[-1] == '__init__' else parts), path
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = node.module or ''
+            yield from (
+                f'{package}.{alias.name}'
+                if (ROOT / package.replace('.', '/') / f'{alias.name}.py').exists()
+                or (ROOT / package.replace('.', '/') / alias.name).is_dir()
+                else package
+                for alias in node.names
+            )
+
+
+def within(name, package):
+    return name == package or name.startswith(f'{package}.')
+
+
+@pytest.mark.parametrize(('name', 'path'), [pytest.param(*module, id=module[0]) for module in modules()])
+def test_imports(name, path):
+    room = max((room for room in MAY_IMPORT if within(name, room)), key=len, default=None)
+    if name in ('mha', 'configs'):
+        return
+    assert room, f'{name}: say in MAY_IMPORT what it may import'
+    for imported in imports(path):
+        for place, names in FORBIDDEN.items():
+            allowed = (name, imported.split('.')[0]) == ('mha.cli', 'absl')
+            assert not within(name, place) or allowed or imported.split('.')[0] not in names, (
+                f'{name} imports {imported}'
+            )
+        if within(imported, 'mha') or within(imported, 'configs'):
+            doors = MAY_IMPORT[room] | ANYONE | {room}
+            own_plugin = within(name, 'mha.positions') or within(name, 'mha.tasks')
+            if own_plugin and name.count('.') == 2:  # one scheme or task never imports another
+                doors -= {room}
+            assert any(within(imported, door) for door in doors), f'{name} imports {imported}'

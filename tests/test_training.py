@@ -1,0 +1,103 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mha import optim, tasks, training
+from mha.encoder import Encoder
+
+
+def start(position='none', task='bucket_sort', lengths=(2, 3, 6), buckets=(3, 6), seed=0, **model):
+    task = tasks.make(task)
+    sizes = dict(vocab_size=task.vocab_size, num_classes=task.num_classes, max_len=task.num_tokens(max(lengths)))
+    settings = {'layers': 1, 'dim': 16, 'heads': 2, 'position': position, **model}
+    optimizer = optim.make(100, learning_rate=3e-3)
+    graphdef, state = training.init(Encoder(**sizes, **settings, rngs=nnx.Rngs(seed)), optimizer)
+    chunk = training.make_chunk(graphdef, optimizer, lengths=lengths, buckets=buckets, batch_size=16)
+    return task, state, chunk, jax.random.key(seed)
+
+
+def run(stops, **options):
+    task, state, chunk, key = start(**options)
+    for stop in stops:
+        state, means = chunk(state, task, key, stop)
+    return state, means, chunk
+
+
+def test_two_chunks_equal_one_bit_for_bit():
+    for position in ('learned', 'randomize(max_position=32)|t5'):
+        whole, _, _ = run([6], position=position)
+        halves, _, _ = run([2, 6], position=position)
+        assert int(whole.step) == 6
+        for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(halves), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_one_program_serves_every_length_and_chunk_size():
+    _, _, chunk = run([1, 5, 12, 30])
+    assert chunk._cache_size() == 1
+
+
+def test_program_holds_one_update_per_bucket():
+    task, state, chunk, key = start(lengths=tuple(range(1, 11)), buckets=(2, 5, 10))
+    switch = [line for line in str(chunk.lower(state, task, key, 1).as_text()).splitlines() if 'stablehlo.case' in line]
+    assert len(switch) == 1
+    jaxpr = str(jax.make_jaxpr(chunk)(state, task, key, 1))
+    assert jaxpr.count('branches=') == 1
+
+
+def test_as_many_updates_as_steps():
+    state, _, _ = run([7])
+    count = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.dtype == jnp.int32]
+    assert count
+    assert all(int(leaf) == 7 for leaf in count)
+
+
+def test_data_and_dropout_do_not_depend_on_the_scheme():
+    def first_batch(position):
+        _, means, _ = run([1], position=position, dropout=0.0)
+        return float(means['length'])
+
+    lengths = {first_batch(position) for position in ('none', 'learned', 'randomize(max_position=32)|rope')}
+    assert len(lengths) == 1
+
+
+def test_loss_falls():
+    _, first, _ = run([1], position='rope', dropout=0.0)
+    _, last, _ = run([60, 61], position='rope', dropout=0.0)
+    assert float(last['loss']) < 0.8 * float(first['loss'])
+
+
+def test_seeds_differ():
+    one, two = run([1], seed=0)[0], run([1], seed=1)[0]
+    assert any(not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True))
+
+
+def test_pooled_readout_trains_single_answers():
+    _, means, _ = run([3], task='parity_check', readout='pooled')
+    assert np.isfinite(float(means['loss']))
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ({'warmup_steps': 10}, 'warmup_steps=10 must be below steps=10'),
+        ({'learning_rate': 0.0}, 'learning_rate'),
+    ],
+)
+def test_optimizer_refuses(options, words):
+    with pytest.raises(ValueError, match=words):
+        optim.make(10, **options)
+
+
+def test_schedule_warms_up_and_decays():
+    params = {'w': jnp.ones(())}
+    optimizer = optim.make(20, learning_rate=1.0, schedule='cosine', warmup_steps=10)
+    state, moves = optimizer.init(params), []
+    for _ in range(20):
+        updates, state = optimizer.update({'w': jnp.ones(())}, state, params)
+        moves.append(-float(updates['w']))
+    assert moves[0] == pytest.approx(0, abs=1e-6)
+    assert max(moves) == pytest.approx(moves[10], rel=1e-4)
+    assert moves[19] < 0.1

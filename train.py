@@ -1,0 +1,120 @@
+"""Trains one config and evaluates it inside and beyond the trained lengths.
+
+    python train.py --config=configs/quickstart.py --workdir=runs/a [--config.model.position=alibi]
+
+The same command resumes an interrupted run, and shows the result of a finished one.
+"""
+# ruff: noqa: E402
+
+from mha import cli
+
+cli.use_huge_pages()
+
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from absl import flags, logging
+from ml_collections import config_flags
+from tqdm import tqdm
+
+from mha import cache, evaluation, experiment, workdir
+from mha.checkpoint import Checkpoints
+from mha.metrics import Metrics
+from mha.report import plots, runs, table
+
+CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: configs/<name>.py.')
+WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; the same one resumes it.')
+
+
+def main() -> None:
+    logging.set_verbosity(logging.ERROR)  # orbax reports every step of a save
+    cache.keep_programs()
+    started = time.time()
+
+    # ---------------------------------------------------------------- Build: mistakes surface before a file is written
+    config = cli.required('config', CONFIG.value).to_dict()
+    directory = Path(cli.required('workdir', WORKDIR.value))
+    run = experiment.Experiment.build(config)
+    workdir.claim(directory, config)
+    if workdir.finished(directory):
+        print(f'{directory} is finished:\n\n{table.summarise(runs.read(directory))}')
+        return
+
+    # ---------------------------------------------------------------- State: fresh, or the newest checkpoint
+    graphdef, state = run.init()
+    checkpoints = Checkpoints(directory)
+    if checkpoints.latest() is not None:
+        state = checkpoints.restore(like=state)
+    step, steps = int(state.step), config['train']['steps']
+    summary = {
+        'status': 'running',
+        'steps': steps,
+        'parameters': experiment.parameters(state.params),
+        'trained_lengths': [run.train_lengths[0], run.train_lengths[-1]],
+        'chance': run.task.chance,
+        'data_sha256': run.task.sha256,
+    }
+    workdir.write_json(directory / 'summary.json', summary)
+    print(f'{config["task"]} with {config["model"]["position"]}: {summary["parameters"]:,} parameters, {directory}')
+
+    # ---------------------------------------------------------------- Train: one dispatch per chunk of steps
+    metrics = Metrics(directory, step)
+    if step < steps:
+        compiling = time.time()
+        chunk = run.chunk(graphdef).lower(state, run.task, run.key, jnp.int32(0)).compile()
+        print(f'started in {compiling - started:.1f} s, compiled in {time.time() - compiling:.1f} s')
+        log_every, save_every = config['train']['log_every_steps'], config['train']['checkpoint_every_steps']
+        with tqdm(total=steps, initial=step, unit=' steps', desc='train', dynamic_ncols=True) as bar:
+            waiting = None  # metrics are read one chunk late, while the device works on the next
+            clock = time.time()
+            while step < steps or waiting:
+                arrived, waiting = waiting, None
+                if step < steps:
+                    previous, step = step, min(_next(step, log_every), _next(step, save_every), steps)
+                    state, means = chunk(state, run.task, run.key, jnp.int32(step))
+                    waiting = (step, step - previous, means)
+                if arrived:
+                    at, count, means = arrived
+                    values = {name: float(mean) for name, mean in means.items()}
+                    clock, before = time.time(), clock
+                    metrics.write(at, values | {'steps_per_second': count / (clock - before)})
+                    bar.update(count)
+                    bar.set_postfix_str(f'loss {values["loss"]:.3f}, accuracy {values["accuracy"]:.3f}')
+                    if not np.isfinite(values['loss']):
+                        workdir.write_json(directory / 'summary.json', summary | {'status': 'diverged', 'step': at})
+                        raise SystemExit(f'{directory}: the loss is {values["loss"]} at step {at}; it diverged')
+                if waiting and (step % save_every == 0 or step == steps):
+                    checkpoints.save(step, state)
+    metrics.close()
+    checkpoints.close()
+
+    # ---------------------------------------------------------------- Evaluate inside and beyond the trained lengths
+    with tqdm(total=len(run.eval_lengths), unit=' lengths', desc='evaluate', dynamic_ncols=True) as bar:
+        rows = []
+        for row in run.evaluate(graphdef, state.params):
+            rows.append(row)
+            bar.update()
+            bar.set_postfix_str(f'length {row["length"]}, accuracy {row["accuracy"]:.3f}')
+    summary |= {
+        'status': 'finished',
+        **evaluation.scores(rows, run.train_lengths[-1]),
+        'seconds': time.time() - started,
+    }
+    workdir.write_rows(directory / 'extrapolation.csv', config['seed'], rows)
+    workdir.write_json(directory / 'summary.json', summary)
+
+    # ---------------------------------------------------------------- Show
+    result = runs.read(directory)
+    plots.run_curve(result, directory / 'extrapolation.svg')
+    print(f'\n{table.summarise(result)}\n\n{directory / "extrapolation.csv"}, {directory / "extrapolation.svg"}')
+
+
+def _next(step: int, every: int) -> int:
+    """The first multiple of `every` after `step`."""
+    return (step // every + 1) * every
+
+
+if __name__ == '__main__':
+    cli.run(main)
