@@ -52,7 +52,7 @@ def main() -> None:
 
     path = directory / f'evaluation_{re.sub("[^0-9:-]+", "_", lengths)}.csv'
     workdir.write_rows(path, config['seed'], rows)
-    print(f'\n{table.summarise(runs.read(directory, path))}\n\n{path}')
+    print(f'\n{table.summarise(runs.read(directory, path.name))}\n\n{path}')
 
 
 if __name__ == '__main__':

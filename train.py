@@ -84,6 +84,7 @@ def main() -> None:
                     bar.set_postfix_str(f'loss {values["loss"]:.3f}, accuracy {values["accuracy"]:.3f}')
                     if not np.isfinite(values['loss']):
                         workdir.write_json(directory / 'summary.json', summary | {'status': 'diverged', 'step': at})
+                        checkpoints.close()
                         raise SystemExit(f'{directory}: the loss is {values["loss"]} at step {at}; it diverged')
                 if waiting and (step % save_every == 0 or step == steps):
                     checkpoints.save(step, state)

@@ -48,7 +48,7 @@ class MultiHeadAttention(nnx.Module):
         if num_heads % num_kv_heads:
             raise ValueError(f'{num_kv_heads} key/value heads do not divide {num_heads} heads')
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
-        self.dropout_rate, self.core = dropout_rate, core
+        self.dropout_rate, self.core = dropout_rate, cores.check(core)
         common = dict(dtype=dtype, param_dtype=param_dtype, use_bias=use_bias, rngs=rngs)
         self.query = nnx.LinearGeneral(in_features, (num_heads, head_dim), **common)
         self.key = nnx.LinearGeneral(in_features, (num_kv_heads, head_dim), **common)

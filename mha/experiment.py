@@ -45,11 +45,14 @@ class Experiment:
         return experiment
 
     def check(self) -> None:
-        """Traces the model, without computing, over everything it will be asked to do."""
-        model = nnx.eval_shape(lambda: self.model())
-        tokens = self.task.num_tokens(max(self.eval_lengths))
+        """Traces model and task, without computing, at the longest length they will be asked for."""
+        longest = max(self.train_lengths[-1], self.eval_lengths[-1])
+        tokens, text = self.task.num_tokens(longest), self.config['model']['position']
+        model = nnx.eval_shape(self.model)
         for scheme in model.positions:
-            positions.checked_extent(scheme, tokens, self.config['model']['position'])
+            positions.checked_extent(scheme, tokens, text)
+        jax.eval_shape(lambda key: self.task.batch(key, 1, 1, self.train_lengths[-1]), self.key)
+        jax.eval_shape(lambda key: self.task.held_out().batch(key, 1, 1, longest), self.key)
         if self.config['model']['readout'] == 'pooled' and self.task.output_length(2) != 1:
             raise spec.UserError(
                 f"model.readout='pooled' gives one answer per sequence, but task {self.config['task']!r} asks for more "

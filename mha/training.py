@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from mha.encoder import Encoder
 from mha.tasks import Batch, Task
@@ -22,11 +22,11 @@ from mha.tasks import Batch, Task
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-    """All that a step changes."""
+    """All that a step changes: parameters, the optimizer's state, and the number of steps done."""
 
     params: Any
     opt_state: Any
-    step: Int[Array, '']
+    step: Any
 
 
 def init(model: Encoder, optimizer: optax.GradientTransformation) -> tuple[nnx.GraphDef, State]:

@@ -6,8 +6,11 @@
 import os
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-# Tests compile thousands of small programs and run each once: compile time is what counts.
-os.environ.setdefault('XLA_FLAGS', '--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0')
+# Tests compile thousands of small programs and run each a few times: this compiles eight times as fast.
+os.environ.setdefault(
+    'XLA_FLAGS',
+    '--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false',
+)
 
 import jaxtyping
 

@@ -11,12 +11,17 @@ from mha.cores import dense
 from mha.masks import Mask, as_mask
 from mha.positions.base import Coords, Position
 
-__all__ = ['attend', 'dense', 'names']
+__all__ = ['attend', 'check', 'dense', 'names']
 
 
 def names() -> tuple[str, ...]:
     """The cores there are, 'auto' aside."""
     return spec.names(sys.modules[__name__])
+
+
+def check(core: str) -> str:
+    """`core`, if there is such a core; else a `UserError` that lists them."""
+    return spec.choose(core, ('auto', *names()), 'attention core')
 
 
 def attend(
@@ -32,8 +37,7 @@ def attend(
 ) -> Float[Array, 'B T H V']:
     """Attention under a position scheme and a mask; `options` go to the core (see its docstring). A query that may see
     no key gets zeros."""
-    spec.choose(core, ('auto', *names()), 'attention core')
-    run = {'auto': dense.attend, 'dense': dense.attend}[core]
+    run = {'auto': dense.attend, 'dense': dense.attend}[check(core)]
     scale = q.shape[-1] ** -0.5
     q, k = position.qk(q, k, coords)
     return run(q, k, v, position=position, coords=coords, mask=as_mask(mask), scale=scale, **options)

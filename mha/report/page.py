@@ -57,11 +57,10 @@ def as_csv(comparison: Comparison) -> str:
         lines.append({'task': row.problem[0], **line})
     for problem in comparison.baselines:
         means = {over.key: round(comparison.baseline(problem, over), 6) for over in comparison.ranges}
-        name = next((key for key in comparison.keys if key != 'task'), 'baseline')
-        lines.append({'task': problem[0], name: 'baseline', **means})
+        lines.append({'task': problem[0], comparison.keys[0]: comparison.baseline_label(problem), **means})
     meaning = {'metric': metric, 'trained_lengths': trained, 'evaluated_lengths': evaluated}
     file = io.StringIO()
-    writer = csv.DictWriter(file, [*lines[0], *meaning], lineterminator='\n', extrasaction='ignore')
+    writer = csv.DictWriter(file, [*lines[0], *meaning], lineterminator='\n')
     writer.writeheader()
     writer.writerows(line | meaning for line in lines)
     return file.getvalue()
@@ -114,7 +113,9 @@ def _inline(svg: str) -> markupsafe.Markup:
     svg = svg[svg.index('<svg') :]
     for colour, variable in PAGE_COLOURS.items():
         svg = svg.replace(colour, variable)
-    return markupsafe.Markup(re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img">', svg, count=1))
+    return markupsafe.Markup(
+        re.sub(r'<svg [^>]*?(width="[^"]*")[^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 \2>', svg, count=1)
+    )
 
 
 def _command(comparison: Comparison, output: Path) -> str:

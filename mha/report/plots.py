@@ -60,7 +60,7 @@ def run_curve(run: Run, path: Path) -> None:
 def figure(comparison: Comparison) -> Figure:
     problems = list(dict.fromkeys(row.problem for row in comparison.rows))
     with matplotlib.rc_context(STYLE):
-        drawing = Figure(figsize=(7, 4.2 * len(problems)))
+        drawing = Figure(figsize=(8, 4.4 * len(problems)))
         panels = drawing.subplots(len(problems), squeeze=False)[:, 0]
         drawing.subplots_adjust(hspace=0.42)
         for axes, problem in zip(panels, problems, strict=True):
@@ -107,7 +107,7 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem) -> None:
     axes.tick_params(length=3)
     axes.set_title(', '.join(problem), loc='left', fontweight='bold', pad=20)
     if 0 < len(ends) <= MOST_LABELS + 1:
-        _label_ends(axes, lengths[-1], ends)
+        _label_ends(axes, comparison.lengths[-1], ends)
     else:
         axes.legend(loc='upper left', bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9)
 
@@ -146,7 +146,7 @@ def _length_axis(axes: Axes, lengths: np.ndarray, trained: tuple[int, int]) -> N
     axes.text(first, 1.015, 'trained lengths', transform=axes.get_xaxis_transform(), fontsize=8.5, color=GREY)
 
 
-def _label_ends(axes: Axes, x: float, ends: list[tuple[str, float, str]]) -> None:
+def _label_ends(axes: Axes, x: int, ends: list[tuple[str, float, str]]) -> None:
     """Names beside the last points, moved apart as little as makes them readable (least squares)."""
     ends = sorted(ends, key=lambda end: end[1])
     bottom, top = axes.get_ylim()

@@ -81,9 +81,9 @@ def find(paths: Iterable[str | Path]) -> list[Path]:
     return list(found.values())
 
 
-def read(workdir: Path) -> Run:
-    """A run in any state; what is not written yet is empty."""
-    config, summary, rows = workdir / 'config.json', workdir / 'summary.json', workdir / 'extrapolation.csv'
+def read(workdir: Path, evaluation: str = 'extrapolation.csv') -> Run:
+    """A run in any state, with one of its range evaluations; what is not written yet is empty."""
+    config, summary, rows = workdir / 'config.json', workdir / 'summary.json', workdir / evaluation
     return Run(
         path=workdir,
         config=flatten(_json(config)),

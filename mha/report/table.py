@@ -89,7 +89,7 @@ def half_width(values: np.ndarray) -> np.ndarray:
     n = len(values)
     if n < 2:
         return np.full(values.shape[1:], math.nan)
-    return stdtrit(n - 1, 0.975) * values.std(0, ddof=1) / math.sqrt(n)
+    return np.asarray(stdtrit(n - 1, 0.975) * values.std(0, ddof=1) / math.sqrt(n))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +145,9 @@ class Comparison:
     def baseline(self, problem: Problem, over: Range) -> float:
         return float(self.baselines[problem][over.inside].mean())
 
+    def baseline_label(self, problem: Problem) -> str:
+        return 'baseline' if len(self.baselines) == 1 else f'baseline ({", ".join(problem)})'
+
     def beats_baseline(self, row: Row) -> bool | None:
         """Whether the mean score is above what an answer without reading the input gets; None without a baseline."""
         if row.problem not in self.baselines:
@@ -187,7 +190,9 @@ def of_runs(
     rows = [_row(labels, problem_of(members[0], differ), members, measure) for labels, members in groups.items()]
     score, sign = ranges(runs[0].lengths, runs[0].trained)[-1], -1 if measure.best == 'max' else 1
     rows.sort(key=lambda row: (row.problem, np.nan_to_num(sign * row.values[:, score.inside].mean(), nan=math.inf)))
-    baselines = _baselines(runs, differ) if measure.column == 'accuracy' else {}
+    baselines = _baselines(runs, differ)  # checked for every metric, shown for the one it is about
+    if measure.column != 'accuracy':
+        baselines = {}
     return Comparison(tuple(paths), tuple(runs), tuple(left_out), measure, tuple(differ), keys, tuple(rows), baselines)
 
 
@@ -231,19 +236,18 @@ def _baselines(runs: Sequence[Run], differ: Sequence[str]) -> dict[Problem, np.n
 
 
 def number(value: float) -> str:
-    return '' if math.isnan(value) else f'{value:.3f}'
+    return f'{value:.3f}'
 
 
 def grid(comparison: Comparison, best_everywhere: bool = True) -> tuple[list[str], list[list[str]]]:
     """The table as text: headers and lines. The best seed is shown in every range, or in the last, the score, only."""
-    several = len({row.problem for row in comparison.rows}) > 1
     columns = comparison.ranges
     lines = []
     for row in comparison.rows:
         marked = [row.labels[0] + (' †' if comparison.beats_baseline(row) is False else ''), *row.labels[1:]]
         for over in columns:
             cell = comparison.cell(row, over)
-            text = number(cell.mean) or 'nan'
+            text = number(cell.mean)
             if len(row.seeds) > 1:
                 text += f' ± {number(cell.half_width)}'
                 if best_everywhere or over is columns[-1]:
@@ -252,7 +256,7 @@ def grid(comparison: Comparison, best_everywhere: bool = True) -> tuple[list[str
         seeds = '1 seed' if len(row.seeds) == 1 else f'{len(row.seeds)} seeds'
         lines.append([*marked, seeds, '' if row.parameters is None else f'{row.parameters:,}'])
     for problem in comparison.baselines:
-        label = f'baseline ({", ".join(problem)})' if several else 'baseline'
+        label = comparison.baseline_label(problem)
         means = [number(comparison.baseline(problem, over)) for over in columns]
         lines.append([label, *[''] * (len(comparison.keys) - 1), *means, '', ''])
     return [*comparison.headers, *(over.name for over in columns), 'seeds', 'parameters'], lines
@@ -297,11 +301,12 @@ def facts(comparison: Comparison) -> str:
     tasks = list(dict.fromkeys(row.problem[0] for row in comparison.rows))
     counts = sorted({int(count) for count in first.rows['examples']})
     seeds = {row.seeds for row in comparison.rows}
-    which = f'seeds {compact(next(iter(seeds)))}' if len(seeds) == 1 else 'seeds that vary by row'
+    listed = compact(next(iter(seeds))) if len(seeds) == 1 else ''
     if max(len(row.seeds) for row in comparison.rows) > 1:
-        spread = f'mean ± 95 % t-interval over {which}, and {comparison.metric.best}imum'
+        over = f'seeds {listed}' if listed else 'the seeds of each row'
+        spread = f'mean ± 95 % t-interval over {over}, and {comparison.metric.best}imum'
     else:
-        spread = f'1 seed{f" ({which[6:]})" if len(seeds) == 1 else " per row"}, so no interval'
+        spread = f'1 seed ({listed}), so no interval' if listed else '1 seed per row, so no interval'
     found = [
         f'{"task" if len(tasks) == 1 else "tasks"} {", ".join(tasks)}',
         'trained on lengths {}-{}'.format(*comparison.trained),

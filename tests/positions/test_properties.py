@@ -68,7 +68,7 @@ class Model:
 
         def run(weights, cotangents, *inputs):
             out, pullback = jax.vjp(lambda weights: self.logits(weights, *inputs), weights)
-            return out, jax.vmap(pullback)(cotangents)
+            return out, jax.vmap(lambda cotangent: pullback(cotangent)[0])(cotangents)
 
         return functools.partial(jax.jit(run), self.weights)
 

@@ -1,0 +1,256 @@
+"""The scripts as their users run them: as processes, in an empty directory of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+QUICK = (
+    '--config=configs/quickstart.py',
+    '--config.model.layers=1',
+    '--config.model.dim=16',
+    '--config.model.heads=2',
+    '--config.train.steps=12',
+    '--config.train.lengths=1-4',
+    '--config.train.batch_size=4',
+    '--config.train.buckets=1',
+    '--config.train.log_every_steps=4',
+    '--config.train.checkpoint_every_steps=4',
+    '--config.eval.lengths=2,4,8',
+    '--config.eval.examples=8',
+    '--config.eval.buckets=1',
+)
+
+
+@pytest.fixture(scope='session')
+def environ(tmp_path_factory):
+    cache = tmp_path_factory.getbasetemp().parent / 'cache'  # shared by all workers: programs compile once
+    flags = {'MHA_CACHE': str(cache), 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''}
+    return {**os.environ, **flags}
+
+
+@pytest.fixture(scope='session')
+def script(environ):
+    def call(*command, code=0, timeout=240):
+        done = subprocess.run(
+            [sys.executable, *map(str, command)], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=timeout
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return call
+
+
+@pytest.fixture(scope='module')
+def finished(script, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('finished') / 'run'
+    return workdir, script('train.py', *QUICK, f'--workdir={workdir}')
+
+
+def files(directory):
+    return {path: path.read_bytes() for path in sorted(directory.rglob('*')) if path.is_file()}
+
+
+def losses(workdir):
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    return [(line['step'], line['loss'], line['accuracy'], line['gradient_norm']) for line in lines]
+
+
+def test_train_writes_what_it_should(finished):
+    workdir, done = finished
+    there = {path.name for path in workdir.iterdir()}
+    assert there >= {
+        'config.json',
+        'environment.json',
+        'metrics.jsonl',
+        'checkpoints',
+        'tensorboard',
+        'extrapolation.csv',
+        'extrapolation.svg',
+        'summary.json',
+    }
+    header, *rows = (workdir / 'extrapolation.csv').read_text().splitlines()
+    assert header == 'seed,length,accuracy,exact_match,loss,baseline,examples'
+    assert [row.split(',')[1] for row in rows] == ['2', '4', '8']
+    summary = json.loads((workdir / 'summary.json').read_text())
+    assert summary['status'] == 'finished'
+    assert summary['score'] == pytest.approx(float(rows[-1].split(',')[2]))
+    assert [step for step, *_ in losses(workdir)] == [4, 8, 12]
+    assert 'baseline' in done.stdout
+    assert 'steps/s' in done.stderr
+
+
+def test_finished_run_is_shown_and_left_alone(finished, script):
+    workdir, _ = finished
+    before = files(workdir)
+    assert 'is finished' in script('train.py', *QUICK, f'--workdir={workdir}').stdout
+    assert files(workdir) == before
+
+
+def test_eval_needs_the_workdir_alone(finished, script):
+    workdir, _ = finished
+    before = files(workdir)
+    script('eval.py', f'--workdir={workdir}', '--lengths=2,4,8')
+    again = (workdir / 'evaluation_2_4_8.csv').read_text()
+    assert again == (workdir / 'extrapolation.csv').read_text()
+    assert '16' in script('eval.py', f'--workdir={workdir}', '--lengths=16').stdout
+    assert {path: content for path, content in files(workdir).items() if path in before} == before
+
+
+def test_killed_run_resumes_to_the_same_result(finished, environ, tmp_path):
+    workdir, _ = finished
+    command = [sys.executable, 'train.py', *QUICK, f'--workdir={tmp_path / "run"}']
+    kills = 0
+    while True:
+        process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (kills == 0 and (tmp_path / 'run' / 'checkpoints' / '4').exists()):
+            time.sleep(0.005)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert (kills, process.returncode) == (1, 0)
+    assert losses(tmp_path / 'run') == losses(workdir)
+    assert (tmp_path / 'run' / 'extrapolation.csv').read_text() == (workdir / 'extrapolation.csv').read_text()
+
+
+def test_sweep_resumes_and_compare_reports(script, tmp_path):
+    config = tmp_path / 'tiny.py'
+    config.write_text(
+        'from configs import quickstart\n'
+        'get_config = quickstart.get_config\n'
+        'def sweep():\n'
+        "    for position in ('none', 'randomize(max_position=64)|rope'):\n"
+        "        yield {'model.position': position}\n"
+    )
+    command = ['sweep.py', f'--config={config}', *QUICK[1:], f'--workdir={tmp_path / "grid"}', '--jobs=2']
+    assert len(script(*command, '--dry_run').stdout.splitlines()) == 2
+    assert not (tmp_path / 'grid').exists()
+    script(*command)
+    manifest = [json.loads(line) for line in (tmp_path / 'grid' / 'manifest.jsonl').read_text().splitlines()]
+    assert [cell['overrides']['model.position'] for cell in manifest] == ['none', 'randomize(max_position=64)|rope']
+    before = files(tmp_path / 'grid' / 'cells')
+    assert 'all 2 cells are finished' in script(*command).stdout
+    assert files(tmp_path / 'grid' / 'cells') == before
+
+    shown = script('compare.py', tmp_path / 'grid').stdout
+    assert 'randomize(max_position=64)|rope' in shown
+    report = tmp_path / 'grid' / 'report'
+    assert {path.name for path in report.iterdir()} == {'table.csv', 'table.md', 'curves.svg', 'report.html'}
+
+
+MISTAKES = {
+    'no config': ([], '--config=... is missing'),
+    'config file': (['--config=configs/quickstrat.py'], 'configs/quickstart.py'),
+    'workdir': ([QUICK[0]], '--workdir=... is missing'),
+    'flag': ([QUICK[0], '--wordkir=a'], 'workdir'),
+    'key': ([*QUICK, '--config.model.headz=2'], '"heads"'),
+    'section': ([*QUICK, '--config.modle.heads=2'], '"model"'),
+    'int': ([*QUICK, '--config.model.heads=two'], 'expected a whole number'),
+    'float': ([*QUICK, '--config.optimizer.learning_rate=fast'], 'expected a number'),
+    'bool': ([*QUICK, '--config.model.causal=perhaps'], 'expected true or false'),
+    'scheme': ([*QUICK, '--config.model.position=ropee'], "did you mean 'rope'"),
+    'scheme argument': ([*QUICK, '--config.model.position=rope(thta=1)'], "did you mean 'theta'"),
+    'scheme syntax': ([*QUICK, '--config.model.position=rope|'], 'name(argument=value)|name'),
+    'task': ([*QUICK, '--config.task=bucketsort'], "did you mean 'bucket_sort'"),
+    'heads': ([*QUICK, '--config.model.heads=3'], 'choose from 1, 2, 4, 8, 16'),
+    'odd head': ([*QUICK, '--config.model.head_dim=5', '--config.model.position=rope'], 'even number'),
+    'length 0': ([*QUICK, '--config.train.lengths=0-4'], 'lengths start at 1'),
+    'length words': ([*QUICK, '--config.eval.lengths=long'], '10,20,40 or 1-40'),
+    'table': ([*QUICK, '--config.model.position=learned(max_position=8)'], '8 rows'),
+    'range': ([*QUICK, '--config.model.position=randomize(max_position=9)|rope'], '9 positions'),
+    'choice': ([*QUICK, '--config.model.norm=middle'], "'post' or 'pre'"),
+    'core': ([*QUICK, '--config.model.core=dens'], "did you mean 'dense'"),
+    'no text files': ([*QUICK, "--config.task=text('nowhere/*.txt')"], 'matches no file'),
+    'steps': ([*QUICK, '--config.train.steps=0'], 'train.steps must be at least 1'),
+    'warm-up': ([*QUICK, '--config.optimizer.warmup_steps=12'], 'must be below steps=12'),
+    'pooled': ([*QUICK, '--config.model.readout=pooled'], "readout='token'"),
+    'stray argument': ([*QUICK, 'rope'], 'unexpected argument'),
+}
+
+
+@pytest.mark.parametrize('name', MISTAKES)
+def test_mistake_is_one_line_and_writes_nothing(name, script, tmp_path):
+    arguments, words = MISTAKES[name]
+    given = [] if name in ('workdir', 'flag') else [f'--workdir={tmp_path / "run"}']
+    done = script('train.py', *arguments, *given, code=2)
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert words in done.stderr
+    assert not (tmp_path / 'run').exists()
+
+
+def test_workdir_of_another_run_is_left_alone(finished, script):
+    workdir, _ = finished
+    before = files(workdir)
+    done = script('train.py', *QUICK, '--config.model.position=alibi', f'--workdir={workdir}', code=2)
+    assert done.stderr.count('\n') == 1
+    assert 'model.position' in done.stderr
+    assert files(workdir) == before
+
+
+def test_foreign_workdir_is_left_alone(script, tmp_path):
+    (tmp_path / 'thesis.tex').write_text('precious')
+    for command in (['train.py', *QUICK], ['sweep.py', *QUICK]):
+        done = script(*command, f'--workdir={tmp_path}', code=2)
+        assert done.stderr.count('\n') == 1
+        assert 'not empty' in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
+
+
+@pytest.mark.parametrize(
+    ('command', 'words'),
+    [
+        (['eval.py', '--lengths=4'], '--workdir=... is missing'),
+        (['eval.py', '--workdir=nowhere', '--lengths=4'], 'no run in nowhere'),
+        (['eval.py', '--workdir={run}', '--lengths=0'], 'lengths start at 1'),
+        (['eval.py', '--workdir={run}', '--lengths=300'], '256 positions'),
+        (['sweep.py', '--config=configs/common.py', '--workdir=nowhere'], 'sweep()'),
+        (['compare.py', 'nowhere'], 'nowhere'),
+    ],
+)
+def test_mistakes_after_training(command, words, finished, script):
+    workdir, _ = finished
+    before = files(workdir)
+    done = script(*[word.format(run=workdir) for word in command], code=2)
+    assert done.stderr.count('\n') == 1, done.stderr
+    assert words in done.stderr
+    assert files(workdir) == before
+
+
+def test_loss_that_diverges_stops_the_run(script, tmp_path):
+    extreme = '--config.optimizer.learning_rate=1e30'
+    done = script('train.py', *QUICK, extreme, f'--workdir={tmp_path / "run"}', code=1)
+    assert 'diverged' in done.stderr
+    assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['status'] == 'diverged'
+    assert 'Traceback' not in done.stderr
+
+
+def test_new_scheme_is_one_file(tmp_path, monkeypatch):
+    from mha import experiment, positions
+
+    (tmp_path / 'staircase.py').write_text(
+        'import jax.numpy as jnp\n'
+        'from mha.positions.base import OffsetBias\n'
+        'class Staircase(OffsetBias):\n'
+        '    def __init__(self, dims, step: int = 4, *, rngs):\n'
+        '        self.heads, self.step = dims.heads, step\n'
+        '    def offset_bias(self, offset):\n'
+        '        stairs = -(jnp.abs(offset) // self.step).astype(jnp.float32)\n'
+        '        return jnp.broadcast_to(stairs, (self.heads, *offset.shape))\n'
+    )
+    monkeypatch.setattr(positions, '__path__', [*positions.__path__, str(tmp_path)])
+    from configs import quickstart
+
+    for spec in ('staircase', 'randomize(max_position=256)|staircase(step=2)|rope'):
+        config = quickstart.get_config()
+        config.model.position = spec
+        run = experiment.Experiment.build(config.to_dict())
+        assert np.isfinite(experiment.parameters(run.init()[1].params))
