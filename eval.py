@@ -4,11 +4,6 @@
 
 Writes `<workdir>/evaluation_<lengths>.csv` beside the run's own results.
 """
-# ruff: noqa: E402
-
-from mha import cli
-
-cli.use_huge_pages()
 
 import re
 from pathlib import Path
@@ -16,7 +11,7 @@ from pathlib import Path
 from absl import flags, logging
 from tqdm import tqdm
 
-from mha import cache, workdir
+from mha import cache, cli, workdir
 from mha.checkpoint import Checkpoints
 from mha.experiment import Experiment
 from mha.report import runs, table

@@ -4,11 +4,6 @@
 
 The same command resumes an interrupted run, and shows the result of a finished one.
 """
-# ruff: noqa: E402
-
-from mha import cli
-
-cli.use_huge_pages()
 
 import time
 from pathlib import Path
@@ -19,7 +14,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from mha import cache, evaluation, experiment, workdir
+from mha import cache, cli, evaluation, experiment, workdir
 from mha.checkpoint import Checkpoints
 from mha.metrics import Metrics
 from mha.report import plots, runs, table

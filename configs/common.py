@@ -20,8 +20,8 @@ def get_config() -> ConfigDict:
     config.model.causal = False
     config.model.norm = 'post'  # or 'pre'
     config.model.readout = 'token'  # or 'pooled'
-    config.model.dropout = 0.1
-    config.model.attention_dropout = 0.0
+    config.model.dropout_rate = 0.1
+    config.model.attention_dropout_rate = 0.0
     config.model.use_bias = False  # of the attention projections
     config.model.core = 'auto'
     config.model.dtype = 'float32'  # of the computation; parameters and softmax are float32 always

@@ -1,7 +1,7 @@
 """Position schemes beyond the trained length, in minutes: bucket sort on lengths 1-20, evaluated to 100.
 
-    python sweep.py --config=configs/quickstart.py --workdir=runs/quickstart --jobs=2
-    python compare.py runs/quickstart
+python sweep.py --config=configs/quickstart.py --workdir=runs/quickstart --jobs=2
+python compare.py runs/quickstart
 """
 
 from configs import common
@@ -21,7 +21,7 @@ def get_config():
     config.task = 'bucket_sort'
     config.model.layers = 2
     config.model.position = 'randomize(max_position=256)|rope'
-    config.model.dropout = 0.0
+    config.model.dropout_rate = 0.0
     config.train.steps = 1500
     config.train.batch_size = 32
     config.train.lengths = '1-20'
@@ -34,6 +34,6 @@ def get_config():
 
 
 def sweep():
-    for position in SCHEMES:
-        for seed in range(3):
+    for seed in range(3):
+        for position in SCHEMES:
             yield {'model.position': position, 'seed': seed}

@@ -100,7 +100,6 @@ class MultiHeadAttention(nnx.Module):
                 'weights',
                 dense.weights(*turned, position=position, coords=coords, mask=mask, scale=scale),
             )
-        dropping = self.dropout_rate > 0 and not deterministic
         out = cores.attend(
             q,
             k,
@@ -110,7 +109,7 @@ class MultiHeadAttention(nnx.Module):
             mask=mask,
             core=self.core,
             dropout_rate=self.dropout_rate,
-            dropout_key=rngs.dropout() if dropping and rngs is not None else None,
+            rngs=None if deterministic else rngs,
         )
         if head_mask is not None:
             out = out * head_mask[:, None].astype(out.dtype)

@@ -13,5 +13,5 @@ def directory() -> Path:
 
 
 def keep_programs() -> None:
-    """From now on compiled programs are kept, so that the next run of a config, or another seed of it, starts sooner."""
+    """Keeps compiled programs from now on: the next run of a config, or another seed of it, starts sooner."""
     jax.config.update('jax_compilation_cache_dir', str(directory() / 'programs'))

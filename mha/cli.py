@@ -1,6 +1,5 @@
 """How the scripts meet the command line: flags in, mistakes out as one line with exit code 2."""
 
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -12,16 +11,6 @@ from absl import app, flags
 from mha.spec import UserError
 
 EXPECTED = {'int()': 'a whole number', 'float': 'a number', 'boolean': 'true or false'}
-
-
-def use_huge_pages() -> None:
-    """Starts this program again with huge pages for its memory; call it before jax is imported.
-
-    XLA's CPU buffers return to the kernel after every step, and faulting them in again page by page takes a third of a
-    small model's training step (benchmarks/train_step.py). glibc reads the setting only when a process starts."""
-    if sys.platform == 'linux' and 'GLIBC_TUNABLES' not in os.environ:
-        os.environ['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=1'
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def run(main: Callable[..., None]) -> None:

@@ -14,20 +14,23 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from mha import positions, spec
 from mha.attention import MultiHeadAttention
+from mha.dropout import dropout
 from mha.masks import causal, full, padding
 
 
 class Block(nnx.Module):
     """Attention and a ReLU feed-forward layer, each with a residual connection and a norm."""
 
-    def __init__(self, dim, heads, head_dim, mlp_dim, norm, dropout, attention_dropout, use_bias, core, dtype, *, rngs):
+    def __init__(
+        self, dim, heads, head_dim, mlp_dim, norm, dropout_rate, attention_dropout_rate, use_bias, core, dtype, *, rngs
+    ):
         self.norm_first = norm == 'pre'
         self.attention = MultiHeadAttention(
             heads,
             dim,
             head_dim=head_dim,
             use_bias=use_bias,
-            dropout_rate=attention_dropout,
+            dropout_rate=attention_dropout_rate,
             core=core,
             dtype=dtype,
             rngs=rngs,
@@ -36,18 +39,19 @@ class Block(nnx.Module):
         self.up = nnx.Linear(dim, mlp_dim, dtype=dtype, rngs=rngs)
         self.down = nnx.Linear(mlp_dim, dim, dtype=dtype, rngs=rngs)
         self.mlp_norm = nnx.LayerNorm(dim, dtype=dtype, rngs=rngs)
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout_rate = dropout_rate
 
-    def __call__(self, x: Float[Array, 'B T D'], *, train=False, rngs=None, **attention) -> Float[Array, 'B T D']:
-        """`attention` goes to the attention layer: position, coordinates, mask."""
+    def __call__(self, x: Float[Array, 'B T D'], *, rngs: nnx.Rngs | None, **attention) -> Float[Array, 'B T D']:
+        """Drops out where `rngs` are given; `attention` goes to the attention layer: position, coordinates, mask."""
 
         def residual(x, norm, layer):
-            y = self.dropout(layer(norm(x) if self.norm_first else x), deterministic=not train, rngs=rngs)
+            y = dropout(layer(norm(x) if self.norm_first else x), self.dropout_rate, rngs)
             return x + y if self.norm_first else norm(x + y)
 
-        x = residual(
-            x, self.attention_norm, lambda y: self.attention(y, deterministic=not train, rngs=rngs, **attention)
-        )
+        def attend(x):
+            return self.attention(x, deterministic=rngs is None, rngs=rngs, **attention)
+
+        x = residual(x, self.attention_norm, attend)
         return residual(x, self.mlp_norm, lambda y: self.down(jax.nn.relu(self.up(y))))
 
 
@@ -75,8 +79,8 @@ class Encoder(nnx.Module):
         causal: bool = False,
         norm: Literal['post', 'pre'] = 'post',
         readout: Literal['token', 'pooled'] = 'token',
-        dropout: float = 0.1,
-        attention_dropout: float = 0.0,
+        dropout_rate: float = 0.1,
+        attention_dropout_rate: float = 0.0,
         use_bias: bool = False,
         core: str = 'auto',
         dtype: Literal['float32', 'bfloat16'] = 'float32',
@@ -85,7 +89,7 @@ class Encoder(nnx.Module):
         for name, value in dict(layers=layers, dim=dim, heads=heads, head_dim=head_dim, mlp_dim=mlp_dim).items():
             if value is not None and value < 1:
                 raise spec.UserError(f'model.{name} must be at least 1, not {value}')
-        for name, rate in dict(dropout=dropout, attention_dropout=attention_dropout).items():
+        for name, rate in dict(dropout_rate=dropout_rate, attention_dropout_rate=attention_dropout_rate).items():
             if not 0 <= rate < 1:
                 raise spec.UserError(f'model.{name} must be at least 0 and below 1, not {rate}')
         if head_dim is None and dim % heads:
@@ -99,10 +103,11 @@ class Encoder(nnx.Module):
         self.embedding = nnx.Embed(
             vocab_size, dim, embedding_init=jax.nn.initializers.normal(dim**-0.5), dtype=compute, rngs=rngs
         )
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout_rate = dropout_rate
         sizes = (dim, heads, head_dim, mlp_dim or 4 * dim)
         self.blocks = nnx.List(
-            Block(*sizes, norm, dropout, attention_dropout, use_bias, core, compute, rngs=rngs) for _ in range(layers)
+            Block(*sizes, norm, dropout_rate, attention_dropout_rate, use_bias, core, compute, rngs=rngs)
+            for _ in range(layers)
         )
         self.final_norm = nnx.LayerNorm(dim, dtype=compute, rngs=rngs) if norm == 'pre' else nnx.data(None)
         self.head = nnx.Linear(dim, num_classes, dtype=compute, rngs=rngs)
@@ -148,13 +153,13 @@ class Encoder(nnx.Module):
 
         x = self.embedding(tokens) * math.sqrt(self.dim)
         x = self.positions[0].embed(x, coordinates[0])
-        x = self.dropout(x, deterministic=not train, rngs=rngs)
+        dropping = rngs if train else None
+        x = dropout(x, self.dropout_rate, dropping)
         for block, index in zip(self.blocks, self.scheme_of_layer, strict=True):
             at = coordinates[index]
             x = block(
                 x,
-                train=train,
-                rngs=rngs,
+                rngs=dropping,
                 position=self.positions[index],
                 q_pos=at,
                 k_pos=at,

@@ -63,7 +63,7 @@ def test_as_many_updates_as_steps():
 
 def test_data_and_dropout_do_not_depend_on_the_scheme():
     def first_batch(position):
-        _, means, _ = run([1], position=position, dropout=0.0)
+        _, means, _ = run([1], position=position, dropout_rate=0.0)
         return float(means['length'])
 
     lengths = {first_batch(position) for position in ('none', 'learned', 'randomize(max_position=32)|rope')}
@@ -71,8 +71,8 @@ def test_data_and_dropout_do_not_depend_on_the_scheme():
 
 
 def test_loss_falls():
-    _, first, _ = run([1], position='rope', dropout=0.0)
-    _, last, _ = run([60, 61], position='rope', dropout=0.0)
+    _, first, _ = run([1], position='rope', dropout_rate=0.0)
+    _, last, _ = run([60, 61], position='rope', dropout_rate=0.0)
     assert float(last['loss']) < 0.8 * float(first['loss'])
 
 

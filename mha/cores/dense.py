@@ -2,8 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from flax import nnx
+from jaxtyping import Array, Float
 
+from mha.dropout import dropout
 from mha.masks import Mask
 from mha.positions.base import Coords, Position
 
@@ -18,12 +20,11 @@ def attend(
     mask: Mask,
     scale: float,
     dropout_rate: float = 0.0,
-    dropout_key: PRNGKeyArray | None = None,
+    rngs: nnx.Rngs | None = None,
 ) -> Float[Array, 'B T H V']:
-    """A v, the attention weights dropped out at `dropout_rate` where a key is given."""
+    """A v, the attention weights dropped out at `dropout_rate` where `rngs` are given."""
     a = weights(q, k, position=position, coords=coords, mask=mask, scale=scale)
-    if dropout_key is not None and dropout_rate > 0:
-        a = jnp.where(jax.random.bernoulli(dropout_key, 1 - dropout_rate, a.shape), a / (1 - dropout_rate), 0)
+    a = dropout(a, dropout_rate, rngs)
     return jnp.einsum('bhts,bshv->bthv', a.astype(v.dtype), v)
 
 

@@ -70,7 +70,9 @@ def prepare(text: str = '') -> str:
             _build(files, directory)
         except OSError as error:
             reason = error.strerror or error
-            raise UserError(f'cannot prepare text in {cache.directory()}: {reason} - set MHA_CACHE to a directory') from error
+            raise UserError(
+                f'cannot prepare text in {cache.directory()}: {reason} - set MHA_CACHE to a directory'
+            ) from error
     return sha256
 
 

@@ -4,7 +4,7 @@
 
 Half of the buckets hold one distance each, the other half share the distances up to `max_distance` logarithmically:
 n < e: n,   else e + floor(ln(n / e) / ln(max_distance / e) (N - e)), at most N - 1, with e = N / 2.
-Bidirectional, each side has half of the buckets. We scale logits by 1/sqrt(K), T5 does not: the table learns another range.
+Bidirectional, each side has half of the buckets. We scale logits by 1/sqrt(K), T5 does not.
 """
 
 import jax

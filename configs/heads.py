@@ -1,0 +1,32 @@
+"""How many heads? 1, 2, 4, 8, 16 at a fixed width of 64 (heads get narrower) and at a fixed head size of 8.
+
+    python sweep.py --config=configs/heads.py --workdir=runs/heads --jobs=2
+    python compare.py runs/heads
+
+The canonical ablation of Vaswani et al. (2017, arXiv:1706.03762, table 3A). With a fixed width, more heads also mean
+fewer frequencies per head under rope and other slopes under alibi: hence both.
+"""
+
+from configs import common
+
+
+def get_config():
+    config = common.get_config()
+    config.task = 'reverse_string'
+    config.model.layers = 2
+    config.model.position = 'randomize(max_position=128)|rope'
+    config.model.dropout_rate = 0.0
+    config.train.steps = 3000
+    config.train.batch_size = 32
+    config.train.lengths = '1-16'
+    config.train.buckets = 2
+    config.eval.lengths = '4-16:4,20-32:4'
+    config.eval.examples = 256
+    config.eval.buckets = 2
+    return config
+
+
+def sweep():
+    for heads in (1, 2, 4, 8, 16):
+        yield {'model.heads': heads}
+        yield {'model.heads': heads, 'model.head_dim': 8}

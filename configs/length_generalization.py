@@ -1,0 +1,28 @@
+"""The protocol of Ruoss et al. (2023, arXiv:2305.16843): trained on lengths 1-40, evaluated to 500.
+
+    python train.py --config=configs/length_generalization.py --workdir=runs/md
+    python sweep.py --config=configs/length_generalization.py --workdir=runs/protocol --jobs=2
+
+Encoder of 5 layers, width 64, 8 heads, post-norm, dropout 0.1, batch 128, as published; 10,000 steps as in their
+released script, where the paper trains for 2 million and takes the best of 30 runs (3 learning rates, 10 seeds).
+All of 1-500 with 512 examples each takes hours on a CPU: `--config.eval.lengths=1-100` is the script's own range.
+"""
+
+from configs import common
+
+SCHEMES = ('none', 'sincos', 'txl', 'alibi', 'rope', 'learned')
+
+
+def get_config():
+    config = common.get_config()
+    config.task = 'missing_duplicate_string'
+    config.model.position = 'randomize(max_position=2048)|sincos'
+    config.eval.lengths = '1-500'
+    return config
+
+
+def sweep():
+    for scheme in SCHEMES:
+        for position in (scheme, f'randomize(max_position=2048)|{scheme}'):
+            if position != 'randomize(max_position=2048)|none':
+                yield {'model.position': position}

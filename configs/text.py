@@ -1,0 +1,37 @@
+"""Byte-level language modelling: trained on 128 bytes, evaluated to 2048, loss per length.
+
+    python sweep.py --config=configs/text.py --workdir=runs/text --jobs=2
+    python compare.py runs/text
+    python train.py --config=configs/text.py --workdir=runs/mine --config.data.text='path/to/*.txt'
+
+The default text is the source of the Python standard library. A causal model predicts the next byte; with
+`--config.model.causal=false` it fills in masked bytes.
+"""
+
+from configs import common
+
+SCHEMES = ('none', 'sincos', 'rope', 'alibi', 't5', 'randomize(max_position=4096)|alibi')
+
+
+def get_config():
+    config = common.get_config()
+    config.task = 'text'
+    config.data.text = ''  # a glob; '' is the standard library's source
+    config.model.layers = 4
+    config.model.dim = 128
+    config.model.position = 'alibi'
+    config.model.causal = True
+    config.model.norm = 'pre'
+    config.train.steps = 2000
+    config.train.batch_size = 16
+    config.train.lengths = '128'
+    config.optimizer.schedule = 'cosine'
+    config.optimizer.warmup_steps = 100
+    config.eval.lengths = '32,64,128,256,512,1024,2048'
+    config.eval.examples = 64
+    return config
+
+
+def sweep():
+    for position in SCHEMES:
+        yield {'model.position': position}
