@@ -5,10 +5,10 @@
 The same command again skips finished cells and resumes interrupted ones. Further `--config.x=y` apply to every cell.
 """
 
-import importlib.util
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -105,16 +105,14 @@ def cell_name(overrides: Mapping[str, Any]) -> str:
 
 
 def _config_path() -> str:
-    return flags.FLAGS['config'].config_filename
+    return getattr(flags.FLAGS['config'], 'config_filename')  # noqa: B009 - absl does not know this kind of flag
 
 
 def _sweep() -> list[dict[str, Any]]:
-    location = importlib.util.spec_from_file_location('config_of_sweep', _config_path().partition(':')[0])
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    if not hasattr(module, 'sweep'):
+    module = runpy.run_path(_config_path().partition(':')[0])
+    if 'sweep' not in module:
         raise UserError(f'{_config_path()} has no sweep() - add a generator of overrides such as {{"model.heads": 4}}')
-    return list(module.sweep())
+    return list(module['sweep']())
 
 
 def _with_overrides(config: Any, overrides: Mapping[str, Any]) -> Any:

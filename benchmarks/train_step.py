@@ -1,6 +1,6 @@
 """Steps per second of the length-generalisation training step, and its share of the machine's matmul rate.
 
-    python benchmarks/train_step.py [--steps=200] [--config=configs/length_generalization.py]
+    python benchmarks/train_step.py [--steps=400] [--config=configs/length_generalization.py]
 
 Runs the program that train.py runs, in the steady state. The share counts the matrix products of forward and backward
 pass over real tokens alone, not over padding.
@@ -24,7 +24,7 @@ from mha import buckets, cli
 from mha.experiment import Experiment
 
 CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/length_generalization.py'), 'The experiment.')
-STEPS = flags.DEFINE_integer('steps', 200, 'Steps to time.', lower_bound=1)
+STEPS = flags.DEFINE_integer('steps', 400, 'Steps to time.', lower_bound=1)
 PEER = 6.5
 """Steps/s of the code released with arXiv:2305.16843 on two cores of the same kind of machine, compilation aside."""
 

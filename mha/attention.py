@@ -1,5 +1,7 @@
 """Multi-head attention (Vaswani et al., 2017, arXiv:1706.03762): projections -> core -> output projection."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Num
@@ -49,12 +51,12 @@ class MultiHeadAttention(nnx.Module):
             raise ValueError(f'{num_kv_heads} key/value heads do not divide {num_heads} heads')
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
         self.dropout_rate, self.core = dropout_rate, cores.check(core)
-        common = dict(dtype=dtype, param_dtype=param_dtype, use_bias=use_bias, rngs=rngs)
+        common: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, use_bias=use_bias, rngs=rngs)
         self.query = nnx.LinearGeneral(in_features, (num_heads, head_dim), **common)
         self.key = nnx.LinearGeneral(in_features, (num_kv_heads, head_dim), **common)
         self.value = nnx.LinearGeneral(in_features, (num_kv_heads, head_dim), **common)
         self.out = nnx.LinearGeneral((num_heads, head_dim), out_features or in_features, axis=(-2, -1), **common)
-        norm = dict(use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        norm: dict[str, Any] = dict(use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.query_ln = nnx.LayerNorm(head_dim, **norm) if normalize_qk else nnx.data(None)
         self.key_ln = nnx.LayerNorm(head_dim, **norm) if normalize_qk else nnx.data(None)
         if position is None:
@@ -81,7 +83,7 @@ class MultiHeadAttention(nnx.Module):
         inputs_k = inputs_q if inputs_k is None else inputs_k
         inputs_v = inputs_k if inputs_v is None else inputs_v
         q, k, v = self.query(inputs_q), self.key(inputs_k), self.value(inputs_v)
-        if self.query_ln is not None:
+        if self.query_ln is not None and self.key_ln is not None:
             q, k = self.query_ln(q), self.key_ln(k)
         groups = self.num_heads // self.num_kv_heads
         if groups > 1:

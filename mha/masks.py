@@ -5,12 +5,14 @@ Masks are about slots of the array, never about positions: those may be random, 
 """
 
 import dataclasses
+from typing import dataclass_transform
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 
+@dataclass_transform(frozen_default=True)
 def _mask(cls):
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
 

@@ -159,6 +159,14 @@ def _describe(hint: Any) -> str:
     return {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'a quoted word'}.get(hint, str(hint))
 
 
+def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """`{'model': {'heads': 8}}` -> `{'model.heads': 8}`, as keys are written on the command line."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= flatten(value, f'{prefix}{key}.') if isinstance(value, Mapping) else {f'{prefix}{key}': value}
+    return flat
+
+
 def lengths(text: str, what: str = 'lengths') -> tuple[int, ...]:
     """`'1-4,10,20-40:10'` -> `(1, 2, 3, 4, 10, 20, 30, 40)`: sorted, each once, all at least 1."""
     found: set[int] = set()

@@ -14,9 +14,7 @@ from typing import Any
 
 import jax
 
-from mha.spec import UserError
-
-COLUMNS = ('seed', 'length', 'accuracy', 'exact_match', 'loss', 'baseline', 'examples')
+from mha.spec import UserError, flatten
 
 
 def claim(workdir: Path, config: Mapping[str, Any]) -> None:
@@ -25,7 +23,7 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
     path = workdir / 'config.json'
     config = json.loads(json.dumps(config))
     if path.exists():
-        there, here = _flatten(json.loads(path.read_text())), _flatten(config)
+        there, here = flatten(json.loads(path.read_text())), flatten(config)
         differ = [key for key in {**there, **here} if there.get(key) != here.get(key)]
         if differ:
             key = differ[0]
@@ -85,7 +83,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_rows(path: Path, seed: int, rows: Sequence[Mapping[str, float]]) -> None:
     """Writes a range evaluation as csv, whole or not at all."""
     with open(path.with_suffix('.tmp'), 'w', newline='') as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
+        writer = csv.DictWriter(file, ['seed', *rows[0]], lineterminator='\n')
         writer.writeheader()
         writer.writerows({'seed': seed, **row} for row in rows)
     os.replace(path.with_suffix('.tmp'), path)
@@ -95,10 +93,3 @@ def _replace(path: Path, text: str) -> None:
     temporary = path.with_suffix('.tmp')
     temporary.write_text(text)
     os.replace(temporary, path)
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    flat = {}
-    for key, value in config.items():
-        flat.update(_flatten(value, f'{prefix}{key}.') if isinstance(value, dict) else {f'{prefix}{key}': value})
-    return flat

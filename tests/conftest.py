@@ -1,4 +1,4 @@
-"""Set-up of every test, before `mha` is imported: shapes in signatures are checked, programs compile fast and stay small.
+"""Set-up of every test, before `mha` is imported: shapes in signatures are checked, and programs compile fast.
 
 `JAX_PLATFORMS=cuda pytest` runs the same tests on an accelerator.
 """

@@ -94,10 +94,8 @@ class Chain(Position):
         return _sum(part.content(q, k, q_pos, k_pos) for part in self.parts)
 
     def weights(self, logits, mask, q, coords):
-        for part in self.parts:
-            if part.overrides('weights'):
-                return part.weights(logits, mask, q, coords)
-        return None
+        (part,) = (part for part in self.parts if part.overrides('weights'))
+        return part.weights(logits, mask, q, coords)
 
 
 def _sum(terms):

@@ -94,10 +94,10 @@ class Position(nnx.Module):
         mask: Bool[Array, '#B #H T S'],
         q: Float[Array, 'B T H K'],
         coords: Coords,
-    ) -> Float[Array, 'B H T S'] | None:
+    ) -> Float[Array, 'B H T S']:
         """Attention weights from whole rows of unmasked logits, in place of the softmax. A scheme that overrides it
         cannot run on a tiled core."""
-        return None
+        raise NotImplementedError
 
     def extent(self, length: int) -> int:
         """How many coordinates 0, 1, .. `length` tokens can meet after `remap`. Raises `ValueError` where the scheme

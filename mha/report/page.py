@@ -12,7 +12,7 @@ import jinja2
 import markupsafe
 
 from mha.report import plots
-from mha.report.runs import compact
+from mha.report.runs import compact, span
 from mha.report.table import METRICS, Comparison, align, grid, notes, number, unfinished
 from mha.spec import UserError
 
@@ -40,7 +40,7 @@ def write(comparison: Comparison, output: Path) -> list[Path]:
 def as_csv(comparison: Comparison) -> str:
     """One line per row of the table, numbers in full, and what they mean in columns of their own."""
     best, metric = comparison.metric.best, comparison.metric.name
-    trained, evaluated = '{}-{}'.format(*comparison.trained), compact(comparison.lengths)
+    trained, evaluated = span(comparison.trained), compact(comparison.lengths)
     lines: list[dict[str, Any]] = []
     for row in comparison.rows:
         line: dict[str, Any] = dict(zip(comparison.keys, row.labels, strict=True))

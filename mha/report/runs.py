@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mha.spec import UserError, lengths, parse
+from mha.spec import UserError, flatten, lengths, parse
 
 COLUMNS = ('seed', 'length', 'accuracy', 'exact_match', 'loss', 'baseline', 'examples')
 NOT_SETTINGS = ('seed', 'eval.lengths')  # seeds are averaged over; evaluated lengths are compared as evaluated
@@ -119,17 +119,15 @@ def _csv(path: Path) -> dict[str, np.ndarray]:
     return rows
 
 
-def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """`{'model': {'heads': 8}}` -> `{'model.heads': 8}`."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= flatten(value, f'{prefix}{key}.') if isinstance(value, Mapping) else {f'{prefix}{key}': value}
-    return flat
-
-
 def text(value: Any) -> str:
     """A setting as it is compared and shown: 1 and 1.0 are the same."""
     return f'{value:.12g}' if isinstance(value, float) else str(value)
+
+
+def span(lengths: Sequence[int] | np.ndarray) -> str:
+    """'1-20', or '128' where all are the same."""
+    low, high = min(lengths), max(lengths)
+    return str(low) if low == high else f'{low}-{high}'
 
 
 def compact(numbers: Sequence[int]) -> str:
@@ -156,7 +154,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
     """Refuses runs whose numbers mean different things, however alike the columns look."""
     for run in runs[1:]:
         for what, of in {
-            'trained lengths': lambda run: '{}-{}'.format(*run.trained),
+            'trained lengths': lambda run: span(run.trained),
             'evaluated lengths': lambda run: compact(run.lengths),
             'examples per length': lambda run: compact(sorted({int(count) for count in run.rows['examples']})),
             'eval.seed': lambda run: run.setting('eval.seed'),

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import stdtrit
 
-from mha.report.runs import Run, check_comparable, compact, find, read, varying
+from mha.report.runs import Run, check_comparable, compact, find, read, span, varying
 from mha.spec import UserError, choose
 
 Problem = tuple[str, ...]
@@ -61,18 +61,14 @@ def ranges(lengths: Sequence[int], trained: tuple[int, int]) -> list[Range]:
     for first, last in itertools.pairwise(edges):
         inside = (evaluated > first) & (evaluated <= last)
         if inside.any():
-            found.append(Range(_span(evaluated[inside]), _span(evaluated[inside]), inside))
+            found.append(Range(span(evaluated[inside]), span(evaluated[inside]), inside))
             if last == high:
                 found[-1] = dataclasses.replace(found[-1], name=f'{found[-1].name} (trained)')
     beyond = evaluated > high
     if beyond.any():
         found = [item for item in found if not np.array_equal(item.inside, beyond)]
-        found.append(Range('score', f'score ({_span(evaluated[beyond])})', beyond))
+        found.append(Range('score', f'score ({span(evaluated[beyond])})', beyond))
     return found
-
-
-def _span(lengths: np.ndarray) -> str:
-    return f'{lengths[0]}-{lengths[-1]}' if len(lengths) > 1 else f'{lengths[0]}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,7 +305,7 @@ def facts(comparison: Comparison) -> str:
         spread = f'1 seed ({listed}), so no interval' if listed else '1 seed per row, so no interval'
     found = [
         f'{"task" if len(tasks) == 1 else "tasks"} {", ".join(tasks)}',
-        'trained on lengths {}-{}'.format(*comparison.trained),
+        f'trained on lengths {span(comparison.trained)}',
         f'evaluated at {compact(comparison.lengths)}',
         f'{compact(counts)} examples per length',
         f'{comparison.metric.name}, averaged over the lengths of a column',

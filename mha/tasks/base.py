@@ -36,7 +36,7 @@ class Task:
     num_classes: int
     data: Any = ()
     """Arrays that `sample` reads; generated tasks have none."""
-    sha256: str | None = None
+    sha256: str = ''
     """Names the data a task reads, for the run's record."""
     baseline_per_position = True
     """Whether the content-blind baseline may know the output position (see `mha.evaluation`)."""

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mha import positions
+from mha import masks, positions
+from mha.cores import dense
 from mha.positions import Dims
 from mha.spec import UserError
 
@@ -66,9 +67,6 @@ def test_bias_is_added_after_the_scale(case):
         visible=jnp.full((1, len(case.pos)), len(case.pos)),
         x=jnp.zeros((2, len(case.pos), 24)),
     )
-    from mha import masks
-    from mha.cores import dense
-
     weights = dense.weights(q, q, position=scheme, coords=coords, mask=masks.full(), scale=0.1)
     expected = np.exp(oracle('symmetric', case.heads, case.offset))
     np.testing.assert_allclose(weights[0], expected / expected.sum(-1, keepdims=True), atol=1e-5)

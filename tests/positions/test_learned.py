@@ -81,5 +81,5 @@ def test_an_empty_table_is_refused(spec):
 
 
 def test_a_table_below_the_longest_sequence_is_refused():
-    with pytest.raises(UserError, match="'learned.max_position=10.': its table has 10 rows"):
+    with pytest.raises(UserError, match=r"'learned.max_position=10.': its table has 10 rows"):
         make('learned(max_position=10)')

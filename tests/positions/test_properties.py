@@ -15,7 +15,7 @@ from flax import nnx
 
 from mha import cores, masks, positions
 from mha.encoder import Encoder
-from mha.positions import Coords, Dims
+from mha.positions import Coords
 from mha.spec import UserError
 
 EXAMPLES = {'randomize': 'randomize(max_position=64)'}
@@ -120,7 +120,9 @@ def cotangents(real, left=False, length=LENGTH):
     """One per real token of the first row: a fixed random direction of its logits."""
     start = length - real if left else 0
     out = np.zeros((real, 2, length, CLASSES), np.float32)
-    out[np.arange(real), 0, start + np.arange(real)] = np.random.default_rng(5).standard_normal((LENGTH, CLASSES))[:real]
+    out[np.arange(real), 0, start + np.arange(real)] = np.random.default_rng(5).standard_normal((LENGTH, CLASSES))[
+        :real
+    ]
     return jnp.asarray(out)
 
 
@@ -247,7 +249,8 @@ def test_hidden_rows_are_zero_and_gradients_finite(spec, causal):
         at = dataclasses.replace(coords, q_pos=pos, k_pos=pos)
         out = cores.attend(q, k, v, position=nnx.merge(graph, weights), coords=at, mask=mask)
         gradients = jax.grad(
-            lambda *a: cores.attend(*a[:3], position=nnx.merge(graph, a[3]), coords=at, mask=mask).sum() ** 2, (0, 1, 2, 3)
+            lambda *a: cores.attend(*a[:3], position=nnx.merge(graph, a[3]), coords=at, mask=mask).sum() ** 2,
+            (0, 1, 2, 3),
         )(q, k, v, weights)
         return out, gradients
 

@@ -78,7 +78,7 @@ def test_rows_of_other_lengths(per_example):
     """`pos` [1, T] with `valid` [B, T]: the real tokens of each row are distinct and sorted."""
     scheme = make(f'randomize(max_position=32, per_example={per_example})')
     count = np.array([8, 5, 5, 1])
-    valid = jnp.arange(LENGTH) < count[:, None]
+    valid = jnp.asarray(np.arange(LENGTH) < count[:, None])
     drawn = np.asarray(scheme.remap(jnp.arange(LENGTH)[None], valid=valid, key=jax.random.key(3)))
     assert drawn.shape == (4, LENGTH)
     for row, real in zip(drawn, count, strict=True):
@@ -135,7 +135,9 @@ def test_a_draw_needs_a_key():
         make().remap(jnp.arange(4)[None])
 
 
-@pytest.mark.parametrize('text', ['randomize(max_position=7)', 'randomize(max_position=0)', 'randomize(max_position=-1)'])
+@pytest.mark.parametrize(
+    'text', ['randomize(max_position=7)', 'randomize(max_position=0)', 'randomize(max_position=-1)']
+)
 def test_more_tokens_than_positions_are_refused(text):
     with pytest.raises(UserError, match='positions cannot serve 8 tokens - raise max_position'):
         make(text)

@@ -44,9 +44,7 @@ def test_it_is_added_to_the_input_and_leaves_attention_alone(case):
 
 def test_the_default_is_the_paper():
     pos = np.arange(20)
-    np.testing.assert_array_equal(
-        embed('sincos', pos), embed("sincos(theta=10000.0, layout='interleaved')", pos)
-    )
+    np.testing.assert_array_equal(embed('sincos', pos), embed("sincos(theta=10000.0, layout='interleaved')", pos))
     np.testing.assert_allclose(embed('sincos', [0])[0, 0], np.tile([0.0, 1.0], WIDTH // 2), atol=1e-7)
 
 
@@ -68,4 +66,6 @@ def test_an_odd_width_is_refused():
 
 
 def test_a_width_of_two():
-    np.testing.assert_allclose(embed("sincos(layout='tensor2tensor')", [3], width=2)[0, 0], [np.sin(3), np.cos(3)], atol=1e-6)
+    np.testing.assert_allclose(
+        embed("sincos(layout='tensor2tensor')", [3], width=2)[0, 0], [np.sin(3), np.cos(3)], atol=1e-6
+    )

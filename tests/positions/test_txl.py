@@ -65,7 +65,9 @@ def test_queries_and_keys_use_their_own_positions(case):
     wide_q, wide_k = scheme.qk(jnp.asarray(q, jnp.float32), jnp.asarray(k, jnp.float32), coords)
     assert wide_q.shape[-1] == wide_k.shape[-1] == 8 + 24
     expected = oracle(q, k, *parameters(scheme), q_pos[:, None] - k_pos[None])
-    np.testing.assert_allclose(case.dot(np.asarray(wide_q, np.float64), np.asarray(wide_k, np.float64)), expected, atol=5e-5)
+    np.testing.assert_allclose(
+        case.dot(np.asarray(wide_q, np.float64), np.asarray(wide_k, np.float64)), expected, atol=5e-5
+    )
 
 
 def test_far_positions():

@@ -1,0 +1,399 @@
+"""The encoder: its layout, read-outs, schemes per layer, dropout, and the mistakes it names."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mha.encoder import Encoder
+from mha.spec import UserError
+
+VOCAB, CLASSES, B, T, DIM, HEADS = 7, 3, 2, 6, 16, 2
+TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, VOCAB, (B, T)))
+DEFAULTS = dict(vocab_size=VOCAB, num_classes=CLASSES, max_len=12, layers=2, dim=DIM, heads=HEADS, mlp_dim=24)
+
+
+def make(seed=0, **options):
+    return Encoder(**{**DEFAULTS, **options}, rngs=nnx.Rngs(seed))
+
+
+@functools.cache
+def shared(**options):
+    return make(**options)
+
+
+def call(model, tokens=TOKENS, seed=0, **options):
+    """The compiled call: one program per model and shape."""
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def run(state, tokens, arrays, key):
+        position, dropout = jax.random.split(key)
+        rngs = nnx.Rngs(position=position, dropout=dropout)
+        return nnx.merge(graph, state)(tokens, rngs=rngs, **arrays, **static)
+
+    static = {name: value for name, value in options.items() if isinstance(value, bool)}
+    arrays = {name: value for name, value in options.items() if not isinstance(value, bool)}
+    return np.asarray(run(state, tokens, arrays, jax.random.key(seed)))
+
+
+def weights(model):
+    state = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(state)}
+
+
+# --- the model against its definition ---------------------------------------------------------------------------------
+
+
+def reference(model, tokens, norm, causal=False):
+    """Without positions, in float64 numpy from the weights: Vaswani et al. (2017) with either place of the norm."""
+    w = {path: np.asarray(leaf, np.float64) for path, leaf in weights(model).items()}
+
+    def layer_norm(x, path):
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1) + 1e-6)[..., None]
+        return x * w[f"{path}['scale']"] + w[f"{path}['bias']"]
+
+    def attention(x, path):
+        q, k, v = (
+            np.einsum('btd,dhk->bthk', x, w[f"{path}['{name}']['kernel']"]) for name in ('query', 'key', 'value')
+        )
+        logits = np.einsum('bthk,bshk->bhts', q, k) / np.sqrt(q.shape[-1])
+        if causal:
+            logits = np.where(np.tril(np.ones(logits.shape[-2:], bool)), logits, -np.inf)
+        a = np.exp(logits - logits.max(-1, keepdims=True))
+        a /= a.sum(-1, keepdims=True)
+        return np.einsum('bhts,bshk,hkd->btd', a, v, w[f"{path}['out']['kernel']"])
+
+    def feed_forward(x, path):
+        x = np.maximum(x @ w[f"{path}['up']['kernel']"] + w[f"{path}['up']['bias']"], 0)
+        return x @ w[f"{path}['down']['kernel']"] + w[f"{path}['down']['bias']"]
+
+    x = w["['embedding']['embedding']"][np.asarray(tokens)] * np.sqrt(DIM)
+    for i in range(DEFAULTS['layers']):
+        path = f"['blocks'][{i}]"
+        for layer, layer_path, norm_path in (
+            (attention, f"{path}['attention']", f"{path}['attention_norm']"),
+            (feed_forward, path, f"{path}['mlp_norm']"),
+        ):
+            if norm == 'pre':
+                x = x + layer(layer_norm(x, norm_path), layer_path)
+            else:
+                x = layer_norm(x + layer(x, layer_path), norm_path)
+    if norm == 'pre':
+        x = layer_norm(x, "['final_norm']")
+    return x @ w["['head']['kernel']"] + w["['head']['bias']"]
+
+
+@pytest.mark.parametrize('causal', [False, True])
+@pytest.mark.parametrize('norm', ['post', 'pre'])
+def test_output(norm, causal):
+    model = make(norm=norm, causal=causal)
+    rng = np.random.default_rng(1)
+    moved = jax.tree.map(lambda x: x + 0.1 * rng.standard_normal(x.shape, np.float32), nnx.state(model, nnx.Param))
+    nnx.update(model, moved)
+    np.testing.assert_allclose(call(model), reference(model, TOKENS, norm, causal), atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    ('options', 'present', 'absent'),
+    [
+        (dict(), "['blocks'][1]['attention']['query']['kernel']", "['blocks'][0]['attention']['query']['bias']"),
+        (dict(use_bias=True), "['blocks'][0]['attention']['query']['bias']", "['final_norm']['scale']"),
+        (dict(norm='pre'), "['final_norm']['scale']", "['blocks'][2]['attention']['query']['kernel']"),
+    ],
+)
+def test_parameters(options, present, absent):
+    found = weights(make(**options))
+    assert present in found
+    assert absent not in found
+
+
+def test_sizes():
+    model = make(head_dim=5, heads=3, mlp_dim=None)
+    assert model.blocks[0].attention.query.kernel.shape == (DIM, 3, 5)
+    assert model.blocks[0].up.kernel.shape == (DIM, 4 * DIM)
+    assert call(model).shape == (B, T, CLASSES)
+    assert call(shared(), TOKENS[:1, :1]).shape == (1, 1, CLASSES)
+
+
+def test_initial_embeddings():
+    """Standard deviation 1 / sqrt(D), times sqrt(D) in the model: rows of norm one before the factor."""
+    table = np.asarray(make(vocab_size=2000, dim=64).embedding.embedding[...])
+    assert table.std() == pytest.approx(64**-0.5, rel=0.02)
+
+
+def test_seeds():
+    one, two, other = weights(make(0)), weights(make(0)), weights(make(1))
+    for path, leaf in one.items():
+        np.testing.assert_array_equal(leaf, two[path])
+    assert any(not np.array_equal(leaf, other[path]) for path, leaf in one.items())
+    kernels = [leaf for path, leaf in one.items() if path.endswith("['query']['kernel']")]
+    assert not np.array_equal(*kernels)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(position='t5'),
+        dict(position='learned'),
+        dict(position='txl', position_per_layer=True),
+        dict(position='txl, t5'),
+        dict(position='randomize(max_position=40)|learned'),
+    ],
+    ids=str,
+)
+def test_shared_weights_start_equal_under_every_scheme(options):
+    for settings in (dict(), dict(norm='pre', use_bias=True)):
+        plain, other = weights(make(**settings)), weights(make(**settings, **options))
+        assert set(plain) < set(other)
+        for path, leaf in plain.items():
+            np.testing.assert_array_equal(other[path], leaf, err_msg=path)
+
+
+# --- read-out --------------------------------------------------------------------------------------------------------
+
+
+def test_pooled_readout_is_the_mean_over_real_tokens():
+    """The head is linear: the pooled logits are the mean of the logits per token."""
+    valid = jnp.array([[True] * 6, [True] * 4 + [False] * 2])
+    token, pooled = call(make(), valid=valid), call(make(readout='pooled'), valid=valid)
+    assert pooled.shape == (B, CLASSES)
+    np.testing.assert_allclose(pooled[0], token[0].mean(0), atol=1e-5)
+    np.testing.assert_allclose(pooled[1], token[1, :4].mean(0), atol=1e-5)
+    np.testing.assert_allclose(call(make(readout='pooled')), call(make()).mean(1), atol=1e-5)
+
+
+def test_pooled_readout_shares_a_valid_row():
+    valid = jnp.array([[True] * 4 + [False] * 2])
+    one = call(make(readout='pooled'), valid=valid)
+    two = call(make(readout='pooled'), valid=jnp.broadcast_to(valid, (B, T)))
+    np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+@pytest.mark.parametrize('readout', ['token', 'pooled'])
+def test_an_example_of_nothing_but_padding_is_finite(readout):
+    """Such rows fill the last batch of an evaluation."""
+    model = make(readout=readout, layers=1)
+    valid = jnp.array([[True] * T, [False] * T])
+    assert np.isfinite(call(model, valid=valid)).all()
+    graph, state = nnx.split(model)
+    loss = lambda state: nnx.merge(graph, state)(TOKENS, valid=valid)[0].sum()  # noqa: E731
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(state)))
+
+
+@pytest.mark.parametrize('readout', ['token', 'pooled'])
+@pytest.mark.parametrize('position', ['alibi', 'randomize(max_position=40)|txl', 'none, rope'])
+def test_padding_in_two_layers(position, readout):
+    model = make(position=position, readout=readout)
+    valid = jnp.arange(10) < T
+    tokens = jnp.concatenate([TOKENS, jnp.ones((B, 4), int)], axis=1)
+    padded = call(model, tokens, valid=jnp.broadcast_to(valid, (B, 10)))
+    one_row = call(model, tokens, valid=valid[None])
+    np.testing.assert_allclose(one_row, padded, atol=1e-5)
+    plain = call(model)
+    np.testing.assert_allclose(padded if readout == 'pooled' else padded[:, :T], plain, atol=2e-5)
+
+
+# --- schemes and layers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('position', 'per_layer', 'of_layer', 'tables'),
+    [
+        ('t5', False, (0, 0, 0), 1),
+        ('t5', True, (0, 1, 2), 3),
+        ('t5, none, t5', False, (0, 1, 0), 1),
+        ('t5, none, t5', True, (0, 1, 2), 2),
+        ('rope, none, alibi', False, (0, 1, 2), 0),
+        ('randomize(max_position=40)|t5', False, (0, 0, 0), 1),
+    ],
+)
+def test_schemes_of_layers(position, per_layer, of_layer, tables):
+    model = make(layers=3, position=position, position_per_layer=per_layer)
+    assert tuple(model.scheme_of_layer) == of_layer
+    assert len(model.positions) == max(of_layer) + 1
+    assert sum('table' in path for path in weights(model)) == tables
+    assert call(model).shape == (B, T, CLASSES)
+
+
+def test_schemes_per_layer_start_different():
+    one, two = (
+        table for path, table in weights(make(position='t5', position_per_layer=True)).items() if 'table' in path
+    )
+    assert not np.array_equal(one, two)
+
+
+def test_each_layer_uses_its_own_scheme():
+    """Moving the table of layer i moves the output; with one scheme for all, equal tables per layer change nothing."""
+    model = make(position='t5', position_per_layer=True)
+    one = make(position='t5')
+    table = jax.random.normal(jax.random.key(0), (32, HEADS))
+    for scheme in (*model.positions, *one.positions):
+        scheme.table[...] = table
+    before = call(model)
+    np.testing.assert_allclose(before, call(one), atol=1e-6)
+    for scheme in model.positions:
+        scheme.table[...] = -table
+        assert np.abs(call(model) - before).max() > 1e-3
+        scheme.table[...] = table
+
+
+def test_a_layer_map_applies_in_order():
+    first, second = call(make(position='rope, none')), call(make(position='none, rope'))
+    assert np.abs(first - second).max() > 1e-3
+    np.testing.assert_allclose(call(make(position='rope, rope')), call(make(position='rope')), atol=1e-6)
+
+
+def test_layers_of_one_scheme_share_a_draw():
+    """Shared, one draw per forward pass; per layer, each draws for itself."""
+    drawn = {}
+    for per_layer in (False, True):
+        model = make(position='randomize(max_position=1000)|rope', position_per_layer=per_layer)
+        slots = jnp.arange(T)[None]
+        key = nnx.Rngs(position=0).position()
+        keys = [jax.random.fold_in(key, i) for i in range(len(model.positions))]
+        drawn[per_layer] = [scheme.remap(slots, key=k) for scheme, k in zip(model.positions, keys, strict=True)]
+    assert len(drawn[False]) == 1
+    assert not np.array_equal(*drawn[True])
+
+
+def test_every_example_draws_for_itself_if_asked():
+    """With and without `valid`: equal rows get different outputs from different positions."""
+    tokens = jnp.broadcast_to(TOKENS[:1], (B, T))
+    model = make(position='randomize(max_position=1000, per_example=True)|sincos')
+    common = make(position='randomize(max_position=1000)|sincos')
+    for options in (dict(valid=jnp.ones((B, T), bool)), dict(), dict(valid=jnp.ones((1, T), bool))):
+        rows = call(model, tokens, **options)
+        assert np.abs(rows[0] - rows[1]).max() > 1e-2, options
+        rows = call(common, tokens, **options)
+        np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
+
+
+def test_given_coordinates():
+    model = shared(position='sincos')
+    slots = jnp.arange(T)[None]
+    np.testing.assert_allclose(call(model), call(model, pos=slots), atol=1e-6)
+    assert np.abs(call(model) - call(model, pos=2 * slots)).max() > 1e-2
+    both = call(model, pos=jnp.concatenate([slots, 2 * slots]))
+    np.testing.assert_allclose(both[0], call(model)[0], atol=1e-5)
+    np.testing.assert_allclose(both[1], call(model, pos=2 * slots)[1], atol=1e-5)
+
+
+def test_beyond_the_table_is_an_error():
+    model = make(position='learned(max_position=12)')
+    with pytest.raises(ValueError, match='its table has 12 rows, but positions go up to 13 - raise max_position'):
+        model(jnp.zeros((1, 13), int))
+    with pytest.raises(UserError, match='its table has 11 rows, but positions go up to 12'):
+        make(position='learned(max_position=11)')
+    far = call(model, pos=jnp.arange(T)[None] + 10)
+    assert np.isnan(far).all(-1).any()
+
+
+def test_random_positions_need_a_key():
+    with pytest.raises(ValueError, match='pass rngs with a key'):
+        make(position='randomize(max_position=40)|rope')(TOKENS)
+
+
+# --- dropout and training --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('options', [dict(dropout=0.5), dict(dropout=0.0, attention_dropout=0.5)], ids=str)
+def test_dropout_is_for_training(options):
+    model, plain = make(**options), make(dropout=0.0)
+    np.testing.assert_allclose(call(model), call(plain), atol=1e-6)
+    np.testing.assert_array_equal(call(model, seed=0), call(model, seed=1))
+    one, two, again = (call(model, train=True, seed=seed) for seed in (0, 1, 0))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - two).max() > 1e-3
+    assert np.abs(one - call(plain)).max() > 1e-3
+    np.testing.assert_array_equal(call(plain, train=True), call(plain))
+
+
+@pytest.mark.parametrize('options', [dict(dropout=0.5), dict(dropout=0.0, attention_dropout=0.5)], ids=str)
+def test_training_without_a_key_is_an_error(options):
+    with pytest.raises(ValueError, match='rngs'):
+        make(**options)(TOKENS, train=True)
+
+
+@pytest.mark.parametrize('position', ['none', 'sincos', 'rope', 'learned'])
+def test_dropout_is_drawn_alike_under_every_scheme(position):
+    """Embedding, attention output and feed-forward of each layer: as many keys whatever the scheme."""
+    rngs = nnx.Rngs(dropout=0, position=0)
+    make(position=position, dropout=0.1)(TOKENS, train=True, rngs=rngs)
+    assert int(rngs.dropout.count[...]) == 1 + 2 * DEFAULTS['layers']
+
+
+def test_linspace_is_for_evaluation():
+    model = make(position="randomize(max_position=1000, test='linspace')|sincos", dropout=0.0)
+    np.testing.assert_array_equal(call(model, seed=0), call(model, seed=1))
+    assert np.abs(call(model, train=True, seed=0) - call(model, train=True, seed=1)).max() > 1e-2
+
+
+def test_bfloat16():
+    model, exact = make(dtype='bfloat16', position='sincos'), make(position='sincos')
+    assert {leaf.dtype for leaf in weights(model).values()} == {jnp.dtype('float32')}
+    out = call(model)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, call(exact), atol=5e-2)
+    assert np.abs(out - call(exact)).max() > 0
+
+
+def test_attention_maps_of_every_layer():
+    model = make(position='txl', causal=True)
+    out, state = nnx.capture(model, nnx.Intermediate)(TOKENS, sow_weights=True)
+    maps = [leaf for path, leaf in jax.tree.leaves_with_path(nnx.to_pure_dict(state)) if 'weights' in str(path)]
+    assert [leaf.shape for leaf in maps] == [(B, HEADS, T, T)] * 2
+    for leaf in maps:
+        np.testing.assert_allclose(leaf.sum(-1), 1, atol=1e-5)
+        assert not np.triu(leaf, 1).any()
+    np.testing.assert_allclose(out, call(model), atol=1e-5)
+
+
+# --- mistakes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(layers=0), 'model.layers must be at least 1, not 0'),
+        (dict(dim=0), 'model.dim must be at least 1'),
+        (dict(heads=-1), 'model.heads must be at least 1'),
+        (dict(head_dim=0), 'model.head_dim must be at least 1'),
+        (dict(mlp_dim=0), 'model.mlp_dim must be at least 1'),
+        (dict(dropout=1.0), 'model.dropout must be at least 0 and below 1'),
+        (dict(dropout=-0.1), 'model.dropout must be at least 0 and below 1'),
+        (dict(attention_dropout=1.5), 'model.attention_dropout must be at least 0 and below 1'),
+        (dict(heads=3), '3 heads do not divide the width 16 - choose from 1, 2, 4, 8, 16, or set model.head_dim'),
+        (dict(position='ropee'), "did you mean 'rope'"),
+        (dict(position='rope, none, rope'), 'lists 3 schemes for 2 layers'),
+        (dict(position='rope, sincos'), "only the first layer may add embeddings, not 'sincos' in layer 1"),
+        (dict(position='none, randomize(max_position=40)|learned'), 'only the first layer may add embeddings'),
+        (dict(position='rope', head_dim=5), 'even'),
+        (dict(position='randomize(max_position=11)|rope'), '11 positions cannot serve 12 tokens'),
+        (dict(core='densely'), "unknown attention core 'densely'"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_one_line(options, message):
+    with pytest.raises(UserError, match=message) as error:
+        make(**options)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_tables_that_no_layer_reads_are_refused_or_absent():
+    """Embeddings are added once: a table per layer would leave all but the first without a gradient."""
+    try:
+        model = make(position='learned', position_per_layer=True)
+    except UserError:
+        return
+    assert sum('table' in path for path in weights(model)) == 1
+
+
+def test_ranks_are_explicit():
+    for options in (dict(norm='pre', use_bias=True), dict(readout='pooled', causal=True)):
+        graph, state = nnx.split(make(**options))
+        with jax.numpy_rank_promotion('raise'):
+            jax.eval_shape(lambda s, t, g=graph: nnx.merge(g, s)(t, valid=jnp.ones((1, T), bool)), state, TOKENS)

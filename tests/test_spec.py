@@ -1,0 +1,271 @@
+"""Specs, names and lengths: what a person types becomes a call, and every mistake one line that says what is right."""
+
+import types
+from typing import Literal
+
+import pytest
+from flax import nnx
+
+from mha import positions, spec, tasks
+from mha.positions import Position
+from mha.spec import Call, UserError
+
+
+@pytest.mark.parametrize(
+    ('text', 'calls'),
+    [
+        ('rope', [Call('rope')]),
+        ('  rope ', [Call('rope')]),
+        ('rope()', [Call('rope')]),
+        ('rope(theta=1e6)', [Call('rope', (), {'theta': 1e6})]),
+        ('rope(1e6, 0.5)', [Call('rope', (1e6, 0.5))]),
+        ('randomize(2048)|alibi', [Call('randomize', (2048,)), Call('alibi')]),
+        ('a | b(1) | c(x=-2)', [Call('a'), Call('b', (1,)), Call('c', (), {'x': -2})]),
+        ("t(a='x', b=None, c=True, d=(1, 2))", [Call('t', (), {'a': 'x', 'b': None, 'c': True, 'd': (1, 2)})]),
+        ("f('a|b')|g", [Call('f', ('a|b',)), Call('g')]),
+    ],
+)
+def test_parse(text, calls):
+    assert spec.parse(text) == calls
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '',
+        '   ',
+        'rope(',
+        'rope theta',
+        'rope)',
+        '1',
+        "'rope'",
+        'rope|1',
+        'rope+none',
+        'rope||none',
+        'a.b',
+        'a.b(1)',
+        'rope(theta=x)',
+        'rope(open("f"))',
+        "rope(theta=__import__('os'))",
+        'rope(1+1j*x)',
+        'rope()()',
+        'rope[1]',
+        'lambda: 1',
+        'rope, none',
+        'rope(*[1])',
+        'rope(theta=1)\nrope',
+        'randomize=2',
+    ],
+)
+def test_unreadable_specs(text):
+    with pytest.raises(UserError, match='cannot read') as error:
+        spec.parse(text)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    'text',
+    ["rope(**{'theta': 1e6})", 'rope(theta=1, theta=2)', 'rope({[]: 1})', '(' * 300 + 'rope' + ')' * 300],
+    ids=['double star', 'an argument twice', 'an unhashable key', 'too deep'],
+)
+def test_no_argument_is_dropped_without_a_word(text):
+    with pytest.raises(UserError):
+        spec.parse(text)
+
+
+@pytest.mark.parametrize('text', ['rope', 'rope(2, theta=1e6)', "x(a='b|c', d=None)", 'randomize(2048)'])
+def test_a_call_prints_as_it_was_written(text):
+    (call,) = spec.parse(text)
+    assert spec.parse(str(call)) == [call]
+
+
+@pytest.mark.parametrize(
+    ('text', 'items'),
+    [
+        ('rope', ['rope']),
+        ('rope(1, 2)', ['rope(1, 2)']),
+        ('rope, none', ['rope', 'none']),
+        ('(rope, none)', ['rope', 'none']),
+        ('[rope, none|t5(8, 20)]', ['rope', 'none | t5(8, 20)']),
+        ('rope,', ['rope']),
+        ("a(b='x,y'),c", ["a(b='x,y')", 'c']),
+    ],
+)
+def test_split(text, items):
+    assert spec.split(text) == items
+
+
+def test_split_error():
+    with pytest.raises(UserError, match='cannot read'):
+        spec.split('rope,,none')
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('10', (10,)),
+        ('1-4,10,20-40:10', (1, 2, 3, 4, 10, 20, 30, 40)),
+        ('50-500:50', tuple(range(50, 501, 50))),
+        ('40,1-3,2', (1, 2, 3, 40)),
+        ('1-10:4', (1, 5, 9)),
+        (' 3 , 5 ', (3, 5)),
+        ('(10, 20)', (10, 20)),
+        ('[7]', (7,)),
+        ('(10,)', (10,)),
+    ],
+)
+def test_lengths(text, expected):
+    assert spec.lengths(text) == expected
+
+
+@pytest.mark.parametrize('text', ['0', '0-3', '-3', '5-3', '3-5:0', '', 'a', '1.5', '1-2-3', '1,,2', '3-5:-1', '1:2:3'])
+def test_wrong_lengths(text):
+    with pytest.raises(UserError, match=r'eval\.lengths') as error:
+        spec.lengths(text, 'eval.lengths')
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize('text', ['10-', '10:', '10-20:', '10-:2'])
+def test_unfinished_ranges_are_refused(text):
+    with pytest.raises(UserError):
+        spec.lengths(text)
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_choose():
+    assert spec.choose('rope', ['alibi', 'rope'], 'scheme') == 'rope'
+    with pytest.raises(UserError) as error:
+        spec.choose('ropee', ['t5', 'rope', 'alibi'], 'position scheme')
+    assert str(error.value) == "unknown position scheme 'ropee' - did you mean 'rope'? (choices: alibi, rope, t5)"
+    with pytest.raises(UserError) as error:
+        spec.choose('zzz', ['rope'], 'scheme')
+    assert str(error.value) == "unknown scheme 'zzz' - (choices: rope)"
+    with pytest.raises(UserError, match='choices: none'):
+        spec.choose('x', [], 'scheme')
+
+
+@pytest.mark.parametrize('package', [positions, tasks])
+def test_names_are_files(package):
+    found = spec.names(package)
+    assert found == tuple(sorted(found))
+    assert 'base' not in found
+    assert not any(name.startswith('_') for name in found)
+    assert found == package.names()
+
+
+def test_known_names():
+    assert {'none', 'sincos', 'learned', 'rope', 'alibi', 't5', 'txl', 'randomize'} <= set(positions.names())
+
+
+def test_load():
+    assert spec.load(positions, 'rope', Position, 'position scheme').__name__ == 'Rope'
+    with pytest.raises(UserError, match="unknown position scheme 'base'"):
+        spec.load(positions, 'base', Position, 'position scheme')
+    with pytest.raises(TypeError, match='exactly one public Task, found 0'):
+        spec.load(positions, 'rope', tasks.Task, 'task')
+
+
+def test_names_of_a_package_on_disk(tmp_path):
+    """A file is a plug-in unless it is `base` or begins with an underscore."""
+    for name in ('b', 'a', 'base', '_hidden', '__init__'):
+        (tmp_path / f'{name}.py').write_text('')
+    package = types.ModuleType('package')
+    package.__path__ = [str(tmp_path)]
+    assert spec.names(package) == ('a', 'b')
+
+
+# --- build -----------------------------------------------------------------------------------------------------------
+
+
+class Thing:
+    def __init__(
+        self,
+        given: str,
+        size: int,
+        rate: float = 0.5,
+        kind: Literal['a', 'b'] = 'a',
+        flag: bool = False,
+        limit: int | None = None,
+        *,
+        extra: object = None,
+    ):
+        if size > 100:
+            raise ValueError('size is above 100')
+        self.values = (given, size, rate, kind, flag, limit, extra)
+
+
+def function(given, size: int, *, rate: float = 0.5):
+    return given, size, rate
+
+
+def build(text, target=Thing, *given, **extra):
+    (call,) = spec.parse(text)
+    return spec.build(target, call, 'thing', *(given or ('G',)), **extra)
+
+
+@pytest.mark.parametrize(
+    ('text', 'values'),
+    [
+        ('x(3)', ('G', 3, 0.5, 'a', False, None, 'E')),
+        ('x(size=3, rate=1)', ('G', 3, 1, 'a', False, None, 'E')),
+        ("x(3, 0.1, 'b', True, 9)", ('G', 3, 0.1, 'b', True, 9, 'E')),
+        ('x(3, limit=None)', ('G', 3, 0.5, 'a', False, None, 'E')),
+    ],
+)
+def test_build(text, values):
+    assert build(text, extra='E').values == values
+
+
+def test_build_a_function():
+    assert build('f(3, rate=2)', function) == ('G', 3, 2)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('x', r"thing 'x' needs 'size': x\(size, rate=0.5, kind='a', flag=False, limit=None\)"),
+        ("x(1, 2, 'a', True, 3, 4)", 'too many arguments'),
+        ('x(1, size=2)', "'size' is given twice"),
+        ('x(1, rat=2)', "unknown argument of thing 'x': 'rat' - did you mean 'rate'"),
+        ('x(1, extra=2)', "unknown argument of thing 'x': 'extra'"),
+        ('x(1, given=2)', "unknown argument of thing 'x': 'given'"),
+        ('x(1.0)', 'size must be a whole number, not 1.0'),
+        ('x(True)', 'size must be a whole number, not True'),
+        ("x('1')", 'size must be a whole number'),
+        ('x(1, rate=True)', 'rate must be a number, not True'),
+        ("x(1, rate='1')", 'rate must be a number'),
+        ('x(1, None)', 'rate must be a number, not None'),
+        ("x(1, kind='c')", "kind must be 'a' or 'b', not 'c'"),
+        ('x(1, kind=[])', "kind must be 'a' or 'b'"),
+        ('x(1, flag=1)', 'flag must be True or False, not 1'),
+        ('x(1, limit=2.5)', 'limit must be a whole number or None, not 2.5'),
+        ('x(101)', r"thing 'x\(101\)': size is above 100"),
+    ],
+)
+def test_build_errors(text, message):
+    with pytest.raises(UserError, match=message) as error:
+        build(text, extra='E')
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_defects_are_not_mistakes_of_the_user():
+    def broken(given):
+        raise KeyError('inside')
+
+    with pytest.raises(KeyError):
+        build('x', broken)
+
+
+DIMS = positions.Dims(16, 2, 8, max_len=8)
+
+
+def test_a_whole_number_may_stand_for_a_number():
+    assert positions.make('rope(theta=500)', DIMS, rngs=nnx.Rngs(0)).theta == 500.0
+
+
+@pytest.mark.parametrize('text', ['rope(theta=0.0)', 'rope(theta=-1.0)', 'sincos(theta=0.0)', 'txl(theta=-2.0)'])
+def test_arguments_that_would_give_nan_are_refused(text):
+    with pytest.raises(UserError, match='theta'):
+        positions.make(text, DIMS, rngs=nnx.Rngs(0))
