@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Num
 
 from mha import cores
@@ -31,8 +32,8 @@ class MultiHeadAttention(nnx.Module):
         num_kv_heads: int | None = None,
         *,
         head_dim: int | None = None,
-        dtype: jnp.dtype | None = None,
-        param_dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         dropout_rate: float = 0.0,
         use_bias: bool = True,
         normalize_qk: bool = False,
@@ -82,6 +83,8 @@ class MultiHeadAttention(nnx.Module):
         attention maps [B, H, T, S] are sown as `nnx.Intermediate`: read them with `nnx.capture`."""
         inputs_k = inputs_q if inputs_k is None else inputs_k
         inputs_v = inputs_k if inputs_v is None else inputs_v
+        if self.dropout_rate > 0 and not deterministic and rngs is None:
+            raise ValueError('dropout draws: pass rngs with a stream for it, or deterministic=True')
         q, k, v = self.query(inputs_q), self.key(inputs_k), self.value(inputs_v)
         if self.query_ln is not None and self.key_ln is not None:
             q, k = self.query_ln(q), self.key_ln(k)
@@ -94,7 +97,7 @@ class MultiHeadAttention(nnx.Module):
         k_pos = jnp.arange(k.shape[1])[None] if k_pos is None else k_pos
         visible = mask.dense(q.shape[1], k.shape[1])[:, 0].sum(-1)
         coords = Coords(q_pos=q_pos, k_pos=k_pos, visible=visible, x=inputs_q)
-        if sow_weights:
+        if sow_weights and hasattr(self, '__captures__'):  # elsewhere maps would pile up in the layer
             turned = position.qk(q, k, coords)
             scale = self.head_dim**-0.5
             self.sow(
@@ -114,5 +117,5 @@ class MultiHeadAttention(nnx.Module):
             rngs=None if deterministic else rngs,
         )
         if head_mask is not None:
-            out = out * head_mask[:, None].astype(out.dtype)
+            out = out * head_mask[None, None, :, None].astype(out.dtype)
         return self.out(out)

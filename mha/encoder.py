@@ -103,7 +103,7 @@ class Encoder(nnx.Module):
         self.embedding = nnx.Embed(
             vocab_size, dim, embedding_init=jax.nn.initializers.normal(dim**-0.5), dtype=compute, rngs=rngs
         )
-        self.dropout_rate = dropout_rate
+        self.dropout_rates = (dropout_rate, attention_dropout_rate)
         sizes = (dim, heads, head_dim, mlp_dim or 4 * dim)
         self.blocks = nnx.List(
             Block(*sizes, norm, dropout_rate, attention_dropout_rate, use_bias, core, compute, rngs=rngs)
@@ -121,7 +121,7 @@ class Encoder(nnx.Module):
             positions.make(specs[i], dims, rngs=nnx.Rngs(jax.random.fold_in(key, i))) for i in distinct
         )
         for scheme, i in zip(self.positions, distinct, strict=True):
-            if i > 0 and specs[i] != specs[0] and scheme.overrides('embed'):
+            if i > 0 and scheme.overrides('embed'):
                 raise spec.UserError(
                     f'position {position!r}: only the first layer may add embeddings, not {specs[i]!r} in layer {i}'
                 )
@@ -153,8 +153,10 @@ class Encoder(nnx.Module):
 
         x = self.embedding(tokens) * math.sqrt(self.dim)
         x = self.positions[0].embed(x, coordinates[0])
+        if train and rngs is None and max(self.dropout_rates) > 0:
+            raise ValueError('dropout draws: pass rngs with a stream for it, or train=False')
         dropping = rngs if train else None
-        x = dropout(x, self.dropout_rate, dropping)
+        x = dropout(x, self.dropout_rates[0], dropping)
         for block, index in zip(self.blocks, self.scheme_of_layer, strict=True):
             at = coordinates[index]
             x = block(
@@ -169,5 +171,7 @@ class Encoder(nnx.Module):
         x = x if self.final_norm is None else self.final_norm(x)
         if self.readout == 'pooled':
             real = jnp.ones(tokens.shape) if valid is None else jnp.broadcast_to(valid, tokens.shape)
-            x = jnp.einsum('btd,bt->bd', x, real.astype(x.dtype)) / real.sum(-1, keepdims=True).astype(x.dtype)
+            x = jnp.einsum('btd,bt->bd', x, real.astype(x.dtype)) / jnp.maximum(real.sum(-1, keepdims=True), 1).astype(
+                x.dtype
+            )
         return self.head(x).astype(jnp.float32)

@@ -10,6 +10,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -53,7 +54,7 @@ def split(text: str) -> list[str]:
 def _expression(text: str) -> ast.expr:
     try:
         return ast.parse(text.strip(), mode='eval').body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise UserError(f'cannot read {text!r} - write it like {"name(argument=value)|name"!r}') from None
 
 
@@ -63,9 +64,10 @@ def _call(node: ast.expr, text: str) -> Call:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         try:
             args = tuple(ast.literal_eval(argument) for argument in node.args)
-            kwargs = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
-            return Call(node.func.id, args, kwargs)
-        except ValueError:
+            kwargs = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
+            if len(kwargs) == len(node.keywords) and 'None' not in kwargs:  # no argument twice, no **mapping
+                return Call(node.func.id, args, kwargs)
+        except (ValueError, TypeError):
             raise UserError(
                 f'cannot read the arguments in {text!r} - use numbers, quoted words, True or None'
             ) from None
@@ -125,6 +127,8 @@ def build(function: Callable[..., Any], call: Call, what: str, *given: Any, **ex
     for name, value in arguments.items():
         if name in hints and not _fits(value, hints[name]):
             raise UserError(f'{what} {call.name!r}: {name} must be {_describe(hints[name])}, not {value!r}')
+        if hints.get(name) is float:
+            arguments[name] = float(value)
     missing = [p.name for p in accepts if p.default is p.empty and p.name not in arguments]
     if missing:
         raise UserError(f'{what} {str(call)!r} needs {missing[0]!r}: {usage}')
@@ -171,14 +175,10 @@ def lengths(text: str, what: str = 'lengths') -> tuple[int, ...]:
     """`'1-4,10,20-40:10'` -> `(1, 2, 3, 4, 10, 20, 30, 40)`: sorted, each once, all at least 1."""
     found: set[int] = set()
     for part in str(text).strip('()[] ,').split(','):
-        span, _, step = part.strip().partition(':')
-        first, _, last = span.partition('-')
-        try:
-            low, high, stride = int(first), int(last or first), int(step or 1)
-        except ValueError:
-            raise UserError(
-                f'cannot read {what} {str(text)!r} - write them like 10,20,40 or 1-40 or 50-500:50'
-            ) from None
+        match = re.fullmatch(r'(\d+)(?:-(\d+)(?::(\d+))?)?', part.strip())
+        if match is None:
+            raise UserError(f'cannot read {what} {str(text)!r} - write them like 10,20,40 or 1-40 or 50-500:50')
+        low, high, stride = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
         if low < 1 or high < low or stride < 1:
             raise UserError(f'{what} {str(text)!r}: {part.strip()!r} is empty or below 1 - lengths start at 1')
         found.update(range(low, high + 1, stride))

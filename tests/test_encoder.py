@@ -300,9 +300,11 @@ def test_random_positions_need_a_key():
 # --- dropout and training --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('options', [dict(dropout=0.5), dict(dropout=0.0, attention_dropout=0.5)], ids=str)
+@pytest.mark.parametrize(
+    'options', [dict(dropout_rate=0.5), dict(dropout_rate=0.0, attention_dropout_rate=0.5)], ids=str
+)
 def test_dropout_is_for_training(options):
-    model, plain = make(**options), make(dropout=0.0)
+    model, plain = make(**options), make(dropout_rate=0.0)
     np.testing.assert_allclose(call(model), call(plain), atol=1e-6)
     np.testing.assert_array_equal(call(model, seed=0), call(model, seed=1))
     one, two, again = (call(model, train=True, seed=seed) for seed in (0, 1, 0))
@@ -312,7 +314,9 @@ def test_dropout_is_for_training(options):
     np.testing.assert_array_equal(call(plain, train=True), call(plain))
 
 
-@pytest.mark.parametrize('options', [dict(dropout=0.5), dict(dropout=0.0, attention_dropout=0.5)], ids=str)
+@pytest.mark.parametrize(
+    'options', [dict(dropout_rate=0.5), dict(dropout_rate=0.0, attention_dropout_rate=0.5)], ids=str
+)
 def test_training_without_a_key_is_an_error(options):
     with pytest.raises(ValueError, match='rngs'):
         make(**options)(TOKENS, train=True)
@@ -322,12 +326,12 @@ def test_training_without_a_key_is_an_error(options):
 def test_dropout_is_drawn_alike_under_every_scheme(position):
     """Embedding, attention output and feed-forward of each layer: as many keys whatever the scheme."""
     rngs = nnx.Rngs(dropout=0, position=0)
-    make(position=position, dropout=0.1)(TOKENS, train=True, rngs=rngs)
+    make(position=position, dropout_rate=0.1)(TOKENS, train=True, rngs=rngs)
     assert int(rngs.dropout.count[...]) == 1 + 2 * DEFAULTS['layers']
 
 
 def test_linspace_is_for_evaluation():
-    model = make(position="randomize(max_position=1000, test='linspace')|sincos", dropout=0.0)
+    model = make(position="randomize(max_position=1000, test='linspace')|sincos", dropout_rate=0.0)
     np.testing.assert_array_equal(call(model, seed=0), call(model, seed=1))
     assert np.abs(call(model, train=True, seed=0) - call(model, train=True, seed=1)).max() > 1e-2
 
@@ -363,9 +367,9 @@ def test_attention_maps_of_every_layer():
         (dict(heads=-1), 'model.heads must be at least 1'),
         (dict(head_dim=0), 'model.head_dim must be at least 1'),
         (dict(mlp_dim=0), 'model.mlp_dim must be at least 1'),
-        (dict(dropout=1.0), 'model.dropout must be at least 0 and below 1'),
-        (dict(dropout=-0.1), 'model.dropout must be at least 0 and below 1'),
-        (dict(attention_dropout=1.5), 'model.attention_dropout must be at least 0 and below 1'),
+        (dict(dropout_rate=1.0), 'model.dropout_rate must be at least 0 and below 1'),
+        (dict(dropout_rate=-0.1), 'model.dropout_rate must be at least 0 and below 1'),
+        (dict(attention_dropout_rate=1.5), 'model.attention_dropout_rate must be at least 0 and below 1'),
         (dict(heads=3), '3 heads do not divide the width 16 - choose from 1, 2, 4, 8, 16, or set model.head_dim'),
         (dict(position='ropee'), "did you mean 'rope'"),
         (dict(position='rope, none, rope'), 'lists 3 schemes for 2 layers'),

@@ -24,13 +24,19 @@ def names() -> tuple[str, ...]:
 def make(text: str, dims: Dims, *, rngs: nnx.Rngs) -> Position:
     """The scheme that a spec describes. Raises a one-line `ValueError` for a wrong name or argument, or for a scheme
     that cannot represent `dims.max_len` tokens."""
-    parts = []
-    for call in spec.parse(text):
+    parts: list[Position] = []
+    calls = spec.parse(text)
+    for call in calls:
         kind = spec.load(sys.modules[__name__], call.name, Position, 'position scheme')
         part = spec.build(kind, call, 'position scheme', dims, rngs=rngs)
-        # A later part meets the coordinates that the earlier ones hand on: a learned table grows with their range.
-        dims = dataclasses.replace(dims, max_len=checked_extent(part, dims.max_len, str(call)))
+        if part.first_only and any(earlier.overrides('remap') for earlier in parts):
+            raise spec.UserError(f'position {text!r}: {call.name!r} takes slot numbers, write it before other remaps')
         parts.append(part)
+        if part.overrides('remap'):  # later parts meet its coordinates: a learned table grows with their range
+            dims = dataclasses.replace(dims, max_len=checked_extent(part, dims.max_len, str(call)))
+    for part, call in zip(parts, calls, strict=True):
+        if not part.overrides('remap'):
+            checked_extent(part, dims.max_len, str(call))
     return parts[0] if len(parts) == 1 else Chain(parts, text)
 
 
@@ -67,7 +73,7 @@ class Chain(Position):
         return any(part.overrides(hook) for part in self.parts)
 
     def extent(self, length):
-        for part in self.parts:
+        for part in sorted(self.parts, key=lambda part: not part.overrides('remap')):  # remaps act before all else
             length = part.extent(length)
         return length
 

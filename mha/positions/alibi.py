@@ -28,7 +28,7 @@ class Alibi(OffsetBias):
         distance = jnp.abs(offset).astype(jnp.float32)
         if self.variant == 'offset':
             distance = distance - 0.5 * (offset > 0)
-        return -jnp.asarray(self.slopes).reshape(-1, *[1] * offset.ndim) * distance
+        return -jnp.asarray(self.slopes).reshape(-1, *[1] * offset.ndim) * distance[None]
 
 
 def slopes(heads: int) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ Order within one attention layer, with K the head dimension before `qk` widens a
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,9 @@ class Coords:
 
 class Position(nnx.Module):
     """A position scheme. Subclasses override the hooks they use and nothing else."""
+
+    first_only = False
+    """Whether `remap` takes slot numbers, so that no other remap may come before it."""
 
     def __init__(self, dims: Dims, *, rngs: nnx.Rngs):
         pass
@@ -109,14 +113,16 @@ class Position(nnx.Module):
         return getattr(type(self), hook) is not getattr(Position, hook)
 
 
-def angles(pos: Num[Array, '*B T'], frequencies: np.ndarray) -> Float[Array, '*B T F']:
+def angles(pos: Num[Array, '#B T'], frequencies: Sequence[float]) -> Float[Array, '#B T F']:
     """p f for every position and frequency, in float32: bfloat16 keeps whole numbers only to 256."""
-    return pos.astype(jnp.float32)[..., None] * frequencies.astype(np.float32)
+    return pos.astype(jnp.float32)[:, :, None] * np.asarray(frequencies, np.float32)[None, None]
 
 
-def frequencies(width: int, theta: float) -> np.ndarray:
+def frequencies(width: int, theta: float) -> tuple[float, ...]:
     """The width/2 frequencies theta^(-2m/width) of the sinusoidal family, in float64."""
-    return float(theta) ** (-np.arange(0, width, 2) / width)
+    if theta <= 0:
+        raise ValueError(f'theta must be above 0, not {theta}')
+    return tuple(float(theta) ** (-2 * m / width) for m in range(width // 2))
 
 
 class OffsetBias(Position):

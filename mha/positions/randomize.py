@@ -18,6 +18,8 @@ class Randomize(Position):
     pass, shared by the batch as published, or one per example. `test='linspace'` spaces the positions of an
     evaluation evenly instead, without chance."""
 
+    first_only = True
+
     def __init__(
         self,
         dims,
@@ -39,7 +41,7 @@ class Randomize(Position):
         self.extent(length)
         count = jnp.full((1, 1), length) if valid is None else valid.sum(-1, keepdims=True)
         if self.test == 'linspace' and not train:
-            spread = jnp.round(jnp.arange(length) * last / jnp.maximum(count - 1, 1)).astype(jnp.int32)
+            spread = jnp.round(jnp.arange(length)[None] * last / jnp.maximum(count - 1, 1)).astype(jnp.int32)
             drawn = jnp.minimum(spread, last)
         else:
             drawn = self.draw(key, pos.shape[0] if valid is None else valid.shape[0], length, count)
@@ -56,4 +58,4 @@ class Randomize(Position):
         keys = jax.random.split(key, rows) if self.per_example else key[None]
         # The head of one permutation serves every count, so padding changes nothing and one draw serves all rows.
         shuffled = jax.vmap(lambda k: jax.random.permutation(k, self.max_position)[:length])(keys)
-        return jnp.sort(jnp.where(jnp.arange(length) < count, shuffled, self.max_position - 1), axis=-1)
+        return jnp.sort(jnp.where(jnp.arange(length)[None] < count, shuffled, self.max_position - 1), axis=-1)

@@ -31,14 +31,14 @@ class Rope(Position):
                 f'rotates pairs of channels: fraction={fraction} of head_dim={dims.head_dim} is {self.width} channels, '
                 'but it must be an even number above 0'
             )
-        self.theta, self.layout = theta, layout
+        self.frequencies, self.layout = frequencies(self.width, theta), layout
 
     def qk(self, q, k, coords):
         return self.rotate(q, coords.q_pos), self.rotate(k, coords.k_pos)
 
     def rotate(self, x, pos):
         """x [B, T, H, K] turned by its positions [#B, T]; angles in float32 whatever the compute type."""
-        turn = angles(pos, frequencies(self.width, self.theta))[:, :, None]
+        turn = angles(pos, self.frequencies)[:, :, None]
         cos, sin = jnp.cos(turn), jnp.sin(turn)
         turning, rest = x[..., : self.width].astype(jnp.float32), x[..., self.width :]
         pairs = (2, -1) if self.layout == 'half' else (-1, 2)

@@ -8,7 +8,6 @@ The encoder has scaled its token embeddings by sqrt(D) already, for every scheme
 from typing import Literal
 
 import jax.numpy as jnp
-import numpy as np
 
 from mha.positions.base import Position, angles, frequencies
 
@@ -27,13 +26,13 @@ class Sincos(Position):
     ):
         if dims.dim % 2:
             raise ValueError(f'needs an even model width, not {dims.dim}')
-        self.theta, self.layout = theta, layout
+        self.layout = layout
+        self.frequencies = frequencies(dims.dim, theta)
+        if layout == 'tensor2tensor':
+            last = max(dims.dim // 2 - 1, 1)
+            self.frequencies = tuple(theta ** (-m / last) for m in range(dims.dim // 2))
 
     def embed(self, x, pos):
-        width = x.shape[-1]
-        f = frequencies(width, self.theta)
-        if self.layout == 'tensor2tensor':
-            f = float(self.theta) ** (-np.arange(width // 2) / max(width // 2 - 1, 1))
-        turn = angles(pos, f)
+        turn = angles(pos, self.frequencies)
         waves = jnp.stack([jnp.sin(turn), jnp.cos(turn)], axis=-1 if self.layout == 'interleaved' else -2)
-        return x + waves.reshape(*pos.shape, width).astype(x.dtype)
+        return x + waves.reshape(*pos.shape, x.shape[-1]).astype(x.dtype)

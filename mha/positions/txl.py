@@ -22,9 +22,10 @@ class TransformerXL(Position):
     (`position_per_layer=True`); widens the heads by `pos_dim` channels (the model width by default)."""
 
     def __init__(self, dims, pos_dim: int | None = None, theta: float = 10000.0, *, rngs):
-        self.pos_dim, self.theta = pos_dim or dims.dim, theta
-        if self.pos_dim % 2:
-            raise ValueError(f'pos_dim must be even, not {self.pos_dim}')
+        self.pos_dim = dims.dim if pos_dim is None else pos_dim
+        if self.pos_dim < 2 or self.pos_dim % 2:
+            raise ValueError(f'pos_dim must be even and above 0, not {self.pos_dim}')
+        self.frequencies = frequencies(self.pos_dim, theta)
         heads, width = dims.heads, dims.head_dim
         scale = (heads * width) ** -0.5
         self.w = nnx.Param(scale * jax.random.normal(rngs.params(), (heads, width, self.pos_dim)))
@@ -34,14 +35,16 @@ class TransformerXL(Position):
     def qk(self, q, k, coords):
         q_sin, q_cos = self.waves(coords.q_pos)
         k_sin, k_cos = self.waves(coords.k_pos)
-        a = jnp.einsum('bthk,hkp->bthp', q + self.v[...].astype(q.dtype), self.w[...].astype(q.dtype))
+        a = jnp.einsum('bthk,hkp->bthp', q + self.v[...][None, None].astype(q.dtype), self.w[...].astype(q.dtype))
         a_sin, a_cos = jnp.split(a.astype(jnp.float32), 2, axis=-1)
         extra_q = [a_sin * q_sin + a_cos * q_cos, a_cos * q_sin - a_sin * q_cos]
         extra_k = jnp.broadcast_to(jnp.concatenate([k_cos, k_sin], -1), (*k.shape[:-1], self.pos_dim))
-        q = jnp.concatenate([q + self.u[...].astype(q.dtype), *[x.astype(q.dtype) for x in extra_q]], axis=-1)
+        q = jnp.concatenate(
+            [q + self.u[...][None, None].astype(q.dtype), *[x.astype(q.dtype) for x in extra_q]], axis=-1
+        )
         return q, jnp.concatenate([k, extra_k.astype(k.dtype)], axis=-1)
 
     def waves(self, pos):
         """sin and cos of p f, each [#B, T, 1, pos_dim / 2], in float32."""
-        turn = angles(pos, frequencies(self.pos_dim, self.theta))[:, :, None]
+        turn = angles(pos, self.frequencies)[:, :, None]
         return jnp.sin(turn), jnp.cos(turn)

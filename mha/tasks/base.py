@@ -9,21 +9,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Int, Key, PRNGKeyArray
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Examples in the model's input protocol."""
+    """Examples in the model's input protocol, all fields [B, T]. Untyped, as fields of a pytree may hold anything."""
 
-    tokens: Int[Array, '*B T']
-    valid: Bool[Array, '*B T']
+    tokens: Any
+    valid: Any
     """Real tokens: the input and the placeholders, not the padding."""
-    targets: Int[Array, '*B T']
-    loss_mask: Bool[Array, '*B T']
+    targets: Any
+    loss_mask: Any
     """Where the loss counts."""
-    metric_mask: Bool[Array, '*B T']
+    metric_mask: Any
     """Where accuracy counts."""
 
 

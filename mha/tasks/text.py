@@ -9,7 +9,6 @@ Causal examples answer all their bytes, the first from a single byte of context,
 """
 
 import copy
-from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +33,7 @@ class Text(Task):
         self.sha256 = dataset.prepare(text)
         self.data = jnp.asarray(dataset.read(self.sha256, 'train'))
 
-    def held_out(self) -> Self:
+    def held_out(self) -> 'Text':
         task = copy.copy(self)
         task.data = jnp.asarray(dataset.read(self.sha256, 'test'))
         return task

@@ -46,6 +46,20 @@ SPECS = (
     'randomize(max_position=64, per_example=True)|rope',
 )
 
+# A randomised scheme meets a causal mask once: what it adds is the draw.
+CASES = (
+    *((spec, False) for spec in SPECS),
+    *((spec, True) for spec in (*ALONE, f'{DRAWS}|rope')),
+)
+every_spec = pytest.mark.parametrize('spec', SPECS, scope='module')
+every_case = pytest.mark.parametrize(
+    ('spec', 'causal'),
+    CASES,
+    ids=[f'{spec}-{"causal" if causal else "bidirectional"}' for spec, causal in CASES],
+    scope='module',
+)
+either_direction = pytest.mark.parametrize('causal', [False, True], ids=['bidirectional', 'causal'])
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
@@ -142,16 +156,6 @@ def tokens_read(gradients):
     return np.abs(gradients["['embedding']['embedding']"]).sum(-1) > 0
 
 
-@pytest.fixture(scope='module', params=SPECS)
-def spec(request):
-    return request.param
-
-
-@pytest.fixture(scope='module', params=[False, True], ids=['bidirectional', 'causal'])
-def causal(request):
-    return request.param
-
-
 def parts(spec):
     return [part.split('(')[0] for part in spec.split('|')]
 
@@ -167,6 +171,7 @@ def claim(spec, known, unknown=()):
 # --- shapes ----------------------------------------------------------------------------------------------------------
 
 
+@every_case
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_shape_and_type(spec, causal, dtype):
     this = model(spec, causal, dtype=dtype)
@@ -175,12 +180,14 @@ def test_shape_and_type(spec, causal, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(this.weights)} == {jnp.dtype('float32')}
 
 
+@every_case
 def test_ranks_are_explicit(spec, causal):
     """Implicit alignment of axes hides mistakes: shapes of equal rank in every operation of our own."""
     with jax.numpy_rank_promotion('raise'):
         jax.eval_shape(model(spec, causal).logits, model(spec, causal).weights, *inputs())
 
 
+@every_spec
 def test_declared_parameters_and_no_others(spec):
     shared = flat(model('none').weights)
     own = {path: leaf for path, leaf in flat(model(spec).weights).items() if path not in shared}
@@ -192,6 +199,7 @@ def test_declared_parameters_and_no_others(spec):
     assert sum(leaf.size for leaf in own.values()) == sum(PARAMETERS[name] for name in parts(spec)) + table
 
 
+@every_spec
 def test_shared_weights_start_equal(spec):
     shared, weights = flat(model('none').weights), flat(model(spec).weights)
     for path, leaf in shared.items():
@@ -214,6 +222,7 @@ def hooks(spec, causal=False, length=LENGTH, dtype=jnp.float32):
     return scheme, q, k, v, coords, mask
 
 
+@every_case
 def test_a_tile_of_the_bias_is_a_slice_of_the_whole(spec, causal):
     scheme, q, k, _, coords, _ = hooks(spec, causal)
     pos = coords.q_pos
@@ -235,6 +244,7 @@ def test_a_tile_of_the_bias_is_a_slice_of_the_whole(spec, causal):
         np.testing.assert_allclose(tile, whole[:, :, rows, columns], atol=1e-5)
 
 
+@every_case
 def test_hidden_rows_are_zero_and_gradients_finite(spec, causal):
     """A query that may see no key, and one that sees only itself, at equal coordinates too."""
     scheme, q, k, v, coords, mask = hooks(spec, causal)
@@ -264,6 +274,7 @@ def test_hidden_rows_are_zero_and_gradients_finite(spec, causal):
 # --- invariances of the whole model ----------------------------------------------------------------------------------
 
 
+@every_case
 def test_compiled_equals_plain(spec, causal):
     this = model(spec, causal)
     for real, length in ((REAL, LENGTH), (REAL, REAL)):
@@ -272,6 +283,7 @@ def test_compiled_equals_plain(spec, causal):
         np.testing.assert_allclose(outcome(spec, causal, real, False, length)[0], plain, atol=2e-5)
 
 
+@every_case
 def test_causality_and_padding_by_gradient(spec, causal):
     """Token j moves the logits at i exactly where i may see j: not from the future, the padding or another row."""
     tokens, valid, _, _ = inputs()
@@ -282,6 +294,7 @@ def test_causality_and_padding_by_gradient(spec, causal):
     np.testing.assert_array_equal(read[:, 0, :REAL], visible)
 
 
+@every_case
 @pytest.mark.parametrize('left', [False, True], ids=['right', 'left'])
 def test_padding_changes_nothing(spec, causal, left):
     out, gradients = outcome(spec, causal, left=left)
@@ -292,6 +305,7 @@ def test_padding_changes_nothing(spec, causal, left):
         np.testing.assert_allclose(gradients[path], expected, atol=1e-4, err_msg=path)
 
 
+@every_case
 def test_right_padding_needs_no_coordinates(spec, causal):
     tokens, valid, _, key = inputs()
     this = model(spec, causal)
@@ -301,6 +315,7 @@ def test_right_padding_needs_no_coordinates(spec, causal):
     )
 
 
+@every_spec
 def test_the_future_changes_nothing(spec):
     tokens, valid, pos, key = inputs(LENGTH)
     this = model(spec, True)
@@ -310,6 +325,7 @@ def test_the_future_changes_nothing(spec):
     assert np.abs(one[:, 7:] - two[:, 7:]).min(-1).max() > 1e-3
 
 
+@every_case
 def test_an_example_does_not_depend_on_other_rows(spec, causal):
     tokens, valid, pos, key = inputs()
     this = model(spec, causal)
@@ -318,6 +334,7 @@ def test_an_example_does_not_depend_on_other_rows(spec, causal):
     np.testing.assert_allclose(full[0], other[0], atol=1e-6)
 
 
+@every_case
 def test_gradients_are_finite(spec, causal):
     """At distinct coordinates, with every token at one place, and with a row that is nothing but padding."""
     tokens, valid, pos, key = inputs()
@@ -328,6 +345,7 @@ def test_gradients_are_finite(spec, causal):
             assert np.isfinite(leaf).all(), path
 
 
+@every_case
 def test_own_parameters_receive_gradients(spec, causal):
     for path, leaf in outcome(spec, causal)[1].items():
         if path.startswith("['positions']"):
@@ -337,6 +355,7 @@ def test_own_parameters_receive_gradients(spec, causal):
 # --- what a scheme knows of order ------------------------------------------------------------------------------------
 
 
+@every_spec
 def test_permutation(spec):
     """Without positions a bidirectional encoder treats its input as a set."""
     tokens, valid, pos, key = inputs(LENGTH)
@@ -348,6 +367,7 @@ def test_permutation(spec):
     assert difference < 1e-5 if blind else difference > 1e-2
 
 
+@every_spec
 def test_a_causal_mask_leaks_order(spec):
     tokens, valid, pos, key = inputs(LENGTH)
     this, order = model(spec, True), np.array([1, 0, *range(2, LENGTH)])
@@ -366,6 +386,7 @@ def test_mirror(spec):
     assert difference < 1e-5 if symmetric else difference > 1e-2
 
 
+@either_direction
 @pytest.mark.parametrize('spec', ALONE)
 def test_shift(spec, causal):
     """p -> p + 100 changes nothing for a relative scheme."""
@@ -376,6 +397,7 @@ def test_shift(spec, causal):
     assert difference < 2e-4 if relative else difference > 1e-2
 
 
+@every_spec
 def test_random_positions_reach_the_model(spec):
     """Another key, another output, where a scheme draws and another one listens; otherwise keys change nothing."""
     tokens, valid, pos, _ = inputs(LENGTH)
@@ -385,6 +407,7 @@ def test_random_positions_reach_the_model(spec):
     assert difference > 1e-2 if draws else difference == 0
 
 
+@either_direction
 @pytest.mark.parametrize('spec', ALONE)
 def test_bfloat16_far_away(spec, causal):
     """bfloat16 holds whole numbers to 256 only: coordinates, angles and distances stay in float32."""
