@@ -81,6 +81,8 @@ class MultiHeadAttention(nnx.Module):
     ) -> Float[Array, 'B T E']:
         """Coordinates default to the slot numbers. `head_mask` multiplies each head's output. With `sow_weights` the
         attention maps [B, H, T, S] are sown as `nnx.Intermediate`: read them with `nnx.capture`."""
+        if inputs_k is None and inputs_v is not None:
+            raise ValueError('inputs_v needs inputs_k')
         inputs_k = inputs_q if inputs_k is None else inputs_k
         inputs_v = inputs_k if inputs_v is None else inputs_v
         if self.dropout_rate > 0 and not deterministic and rngs is None:

@@ -92,6 +92,8 @@ class Encoder(nnx.Module):
         for name, rate in dict(dropout_rate=dropout_rate, attention_dropout_rate=attention_dropout_rate).items():
             if not 0 <= rate < 1:
                 raise spec.UserError(f'model.{name} must be at least 0 and below 1, not {rate}')
+        spec.choose(norm, ('post', 'pre'), 'model.norm')
+        spec.choose(readout, ('token', 'pooled'), 'model.readout')
         if head_dim is None and dim % heads:
             fits = ', '.join(str(h) for h in range(1, dim + 1) if dim % h == 0)
             raise spec.UserError(
@@ -149,7 +151,8 @@ class Encoder(nnx.Module):
         for index, scheme in enumerate(self.positions):
             scheme.extent(length)
             scheme_key = None if key is None else jax.random.fold_in(key, index)
-            coordinates.append(scheme.remap(pos, valid=valid, key=scheme_key, train=train))
+            rows = jnp.broadcast_to(pos, tokens.shape) if scheme.per_example else pos
+            coordinates.append(scheme.remap(rows, valid=valid, key=scheme_key, train=train))
 
         x = self.embedding(tokens) * math.sqrt(self.dim)
         x = self.positions[0].embed(x, coordinates[0])

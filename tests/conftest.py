@@ -19,3 +19,4 @@ jaxtyping.install_import_hook('mha', 'beartype.beartype')
 import jax  # noqa: E402
 
 jax.config.update('jax_default_matmul_precision', 'highest')
+jax.config.update('jax_numpy_rank_promotion', 'raise')

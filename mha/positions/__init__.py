@@ -63,6 +63,7 @@ class Chain(Position):
 
     def __init__(self, parts: list[Position], text: str):
         self.parts = nnx.List(parts)
+        self.per_example = any(part.per_example for part in parts)
         replacing = [part for part in parts if part.overrides('weights')]
         if len(replacing) > 1:
             raise spec.UserError(

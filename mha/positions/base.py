@@ -51,6 +51,8 @@ class Position(nnx.Module):
 
     first_only = False
     """Whether `remap` takes slot numbers, so that no other remap may come before it."""
+    per_example = False
+    """Whether `remap` wants a row of `pos` for every example, even where all rows are equal."""
 
     def __init__(self, dims: Dims, *, rngs: nnx.Rngs):
         pass

@@ -41,10 +41,10 @@ class Randomize(Position):
         self.extent(length)
         count = jnp.full((1, 1), length) if valid is None else valid.sum(-1, keepdims=True)
         if self.test == 'linspace' and not train:
-            spread = jnp.round(jnp.arange(length)[None] * last / jnp.maximum(count - 1, 1)).astype(jnp.int32)
-            drawn = jnp.minimum(spread, last)
+            spread = jnp.round(jnp.arange(length, dtype=jnp.float32)[None] * (last / jnp.maximum(count - 1, 1)))
+            drawn = jnp.minimum(spread.astype(jnp.int32), last)
         else:
-            drawn = self.draw(key, pos.shape[0] if valid is None else valid.shape[0], length, count)
+            drawn = self.draw(key, max(pos.shape[0], count.shape[0]), length, count)
         rows = max(drawn.shape[0], pos.shape[0])
         order = jnp.clip(jnp.round(pos).astype(jnp.int32), 0, length - 1)
         return jnp.take_along_axis(
