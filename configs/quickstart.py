@@ -1,7 +1,11 @@
 """Position schemes beyond the trained length, in minutes: bucket sort on lengths 1-20, evaluated to 100.
 
-python sweep.py --config=configs/quickstart.py --workdir=runs/quickstart --jobs=2
-python compare.py runs/quickstart
+    python sweep.py --config=configs/quickstart.py --workdir=runs/quickstart --jobs=2
+    python compare.py runs/quickstart
+
+18 runs in 4 minutes on two CPU cores. Mean accuracy beyond length 20 over three seeds, +- 95 % t-interval:
+randomize|rope .971 +- .006, randomize|sincos .940 +- .005, a baseline that reads no input .813, alibi .409 +- .003,
+rope .396 +- .112, t5 .243 +- .013, sincos .142 +- .055. Within the trained lengths all reach .93 to 1.
 """
 
 from configs import common
@@ -22,13 +26,16 @@ def get_config():
     config.model.layers = 2
     config.model.position = 'randomize(max_position=256)|rope'
     config.model.dropout_rate = 0.0
-    config.train.steps = 1500
+    config.train.steps = 900
     config.train.batch_size = 32
     config.train.lengths = '1-20'
     config.train.buckets = 2
-    config.train.checkpoint_every_steps = 500
-    config.eval.lengths = '5-20:5,30-100:10'
-    config.eval.examples = 256
+    config.train.checkpoint_every_steps = 300
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.schedule = 'cosine'
+    config.optimizer.warmup_steps = 100
+    config.eval.lengths = '5-20:5,30,40,60,80,100'
+    config.eval.examples = 128
     config.eval.buckets = 2
     return config
 
