@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -231,26 +230,3 @@ def test_loss_that_diverges_stops_the_run(script, tmp_path):
     assert 'diverged' in done.stderr
     assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['status'] == 'diverged'
     assert 'Traceback' not in done.stderr
-
-
-def test_new_scheme_is_one_file(tmp_path, monkeypatch):
-    from mha import experiment, positions
-
-    (tmp_path / 'staircase.py').write_text(
-        'import jax.numpy as jnp\n'
-        'from mha.positions.base import OffsetBias\n'
-        'class Staircase(OffsetBias):\n'
-        '    def __init__(self, dims, step: int = 4, *, rngs):\n'
-        '        self.heads, self.step = dims.heads, step\n'
-        '    def offset_bias(self, offset):\n'
-        '        stairs = -(jnp.abs(offset) // self.step).astype(jnp.float32)\n'
-        '        return jnp.broadcast_to(stairs, (self.heads, *offset.shape))\n'
-    )
-    monkeypatch.setattr(positions, '__path__', [*positions.__path__, str(tmp_path)])
-    from configs import quickstart
-
-    for spec in ('staircase', 'randomize(max_position=256)|staircase(step=2)|rope'):
-        config = quickstart.get_config()
-        config.model.position = spec
-        run = experiment.Experiment.build(config.to_dict())
-        assert np.isfinite(experiment.parameters(run.init()[1].params))
