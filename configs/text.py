@@ -22,7 +22,7 @@ def get_config():
     config.model.position = 'alibi'
     config.model.causal = True
     config.model.norm = 'pre'
-    config.train.steps = 2000
+    config.train.steps = 1000
     config.train.batch_size = 16
     config.train.lengths = '128'
     config.optimizer.schedule = 'cosine'

@@ -49,4 +49,5 @@ def weights(
     if position.overrides('weights'):
         return position.weights(logits, allowed, q, coords)
     # The mask comes after the bias and never by addition: sums of large negatives overflow to NaN rows.
-    return jnp.where(allowed, jax.nn.softmax(jnp.where(allowed, logits, -1e30), axis=-1), 0)
+    a = jax.nn.softmax(jnp.where(allowed, logits, -1e30), axis=-1)
+    return a * allowed.any(-1, keepdims=True)  # a query without keys gets zeros, not their mean
