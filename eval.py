@@ -2,10 +2,9 @@
 
     python eval.py --workdir=runs/a --lengths=40,80,160 [--examples=512]
 
-Writes `<workdir>/evaluation_<lengths>.csv` beside the run's own results.
+Writes `<workdir>/evaluation_<lengths>_<n>-examples.csv` beside the run's own results.
 """
 
-import re
 from pathlib import Path
 
 from absl import flags, logging
@@ -34,6 +33,7 @@ def main() -> None:
     lengths = LENGTHS.value or config['eval']['lengths']
     config['eval']['examples'] = EXAMPLES.value or config['eval']['examples']
     run = Experiment.build(config, eval_lengths=lengths)
+    workdir.check_data(directory, run.task.sha256)
     if not workdir.finished(directory):
         raise UserError(f'the run in {directory} is not finished - run its train.py command again first')
 
@@ -45,7 +45,10 @@ def main() -> None:
         tqdm(run.evaluate(graphdef, state.params), total=len(run.eval_lengths), unit=' lengths', dynamic_ncols=True)
     )
 
-    path = directory / f'evaluation_{re.sub("[^0-9:-]+", "_", lengths)}.csv'
+    named = runs.compact(run.eval_lengths).replace(',', '_')
+    if len(named) > 80:
+        named = f'{len(run.eval_lengths)}-lengths-to-{run.eval_lengths[-1]}'
+    path = directory / f'evaluation_{named}_{config["eval"]["examples"]}-examples.csv'
     workdir.write_rows(path, config['seed'], rows)
     print(f'\n{table.summarise(runs.read(directory, path.name))}\n\n{path}')
 

@@ -8,7 +8,6 @@ The same command again skips finished cells and resumes interrupted ones. Furthe
 import json
 import os
 import re
-import runpy
 import subprocess
 import sys
 import time
@@ -41,7 +40,9 @@ def main() -> None:
             raise UserError(f'sweep() yields two cells called {name!r}')
         cells[name] = overrides
         # A mistake in the last cell should not wait until the others have run.
-        experiment.Experiment.build(_with_overrides(config, overrides).to_dict())
+        cell = _with_overrides(config, overrides).to_dict()
+        experiment.Experiment.build(cell)
+        workdir.check_same(grid / 'cells' / name, cell)
     if not cells:
         raise UserError(f'{_config_path()} yields no cells in sweep()')
     commands = {name: _command(grid / 'cells' / name, overrides) for name, overrides in cells.items()}
@@ -94,6 +95,7 @@ def run_all(grid: Path, commands: Mapping[str, list[str]], steps: int, jobs: int
     finally:
         for process, *_ in running.values():
             process.terminate()
+            process.wait()
         bar.close()
     return failed
 
@@ -109,10 +111,18 @@ def _config_path() -> str:
 
 
 def _sweep() -> list[dict[str, Any]]:
-    module = runpy.run_path(_config_path().partition(':')[0])
+    path = _config_path().partition(':')[0]
+    module = cli.load(Path(path))
     if 'sweep' not in module:
-        raise UserError(f'{_config_path()} has no sweep() - add a generator of overrides such as {{"model.heads": 4}}')
-    return list(module['sweep']())
+        raise UserError(f'{path} has no sweep() - add a generator of overrides such as {{"model.heads": 4}}')
+    try:
+        cells = list(module['sweep']())
+    except Exception as error:  # whatever its author got wrong
+        raise UserError(f'sweep() of {path} fails: {type(error).__name__}: {cli.one_line(error)}') from error
+    for cell in cells:
+        if not isinstance(cell, dict):
+            raise UserError(f'sweep() of {path} must yield dicts such as {{"model.heads": 4}}, not {cell!r}')
+    return cells
 
 
 def _with_overrides(config: Any, overrides: Mapping[str, Any]) -> Any:
@@ -120,7 +130,7 @@ def _with_overrides(config: Any, overrides: Mapping[str, Any]) -> Any:
     try:
         config.update_from_flattened_dict(overrides)
     except (KeyError, TypeError, AttributeError) as error:
-        reason = ' '.join(str(error.args[0]).split())
+        reason = cli.one_line(error.args[0])
         raise UserError(f'sweep() of {_config_path()} yields {dict(overrides)}: {reason}') from error
     return config
 

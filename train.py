@@ -33,6 +33,7 @@ def main() -> None:
     directory = Path(cli.required('workdir', WORKDIR.value))
     run = experiment.Experiment.build(config)
     workdir.claim(directory, config)
+    workdir.check_data(directory, run.task.sha256)
     if workdir.finished(directory):
         print(f'{directory} is finished:\n\n{table.summarise(runs.read(directory))}')
         return
@@ -61,27 +62,31 @@ def main() -> None:
         chunk = run.chunk(graphdef).lower(state, run.task, run.key, jnp.int32(0)).compile()
         print(f'started in {compiling - started:.1f} s, compiled in {time.time() - compiling:.1f} s')
         log_every, save_every = config['train']['log_every_steps'], config['train']['checkpoint_every_steps']
+        clock = time.time()
         with tqdm(total=steps, initial=step, unit=' steps', desc='train', dynamic_ncols=True) as bar:
-            waiting = None  # metrics are read one chunk late, while the device works on the next
-            clock = time.time()
-            while step < steps or waiting:
-                arrived, waiting = waiting, None
-                if step < steps:
-                    previous, step = step, min(_next(step, log_every), _next(step, save_every), steps)
-                    state, means = chunk(state, run.task, run.key, jnp.int32(step))
-                    waiting = (step, step - previous, means)
-                if arrived:
-                    at, count, means = arrived
-                    values = {name: float(mean) for name, mean in means.items()}
-                    clock, before = time.time(), clock
-                    metrics.write(at, values | {'steps_per_second': count / (clock - before)})
-                    bar.update(count)
-                    bar.set_postfix_str(f'loss {values["loss"]:.3f}, accuracy {values["accuracy"]:.3f}')
-                    if not np.isfinite(values['loss']):
-                        workdir.write_json(directory / 'summary.json', summary | {'status': 'diverged', 'step': at})
-                        checkpoints.close()
-                        raise SystemExit(f'{directory}: the loss is {values["loss"]} at step {at}; it diverged')
-                if waiting and (step % save_every == 0 or step == steps):
+
+            def log(at: int, count: int, means: dict) -> None:
+                nonlocal clock
+                values = {name: float(mean) for name, mean in means.items()}
+                clock, before = time.time(), clock
+                metrics.write(at, values | {'steps_per_second': count / (clock - before)})
+                bar.update(count)
+                bar.set_postfix_str(f'loss {values["loss"]:.3f}, accuracy {values["accuracy"]:.3f}')
+                if not np.isfinite(values['loss']):
+                    workdir.write_json(directory / 'summary.json', summary | {'status': 'diverged', 'step': at})
+                    checkpoints.close()
+                    raise SystemExit(f'{directory}: the loss is {values["loss"]} at step {at}; it diverged')
+
+            waiting = None
+            while step < steps:
+                previous, step = step, min(_next(step, log_every), _next(step, save_every), steps)
+                state, means = chunk(state, run.task, run.key, jnp.int32(step))
+                if waiting:  # metrics are read one chunk late, while the device works on the next
+                    log(*waiting)
+                waiting = (step, step - previous, means)
+                if step % save_every == 0 or step == steps:  # what is logged and finite is saved, never the reverse
+                    log(*waiting)
+                    waiting = None
                     checkpoints.save(step, state)
     metrics.close()
     checkpoints.close()

@@ -33,7 +33,6 @@ def get_config():
     config.train.checkpoint_every_steps = 300
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = 'cosine'
-    config.optimizer.warmup_steps = 100
     config.eval.lengths = '5-20:5,30,40,60,80,100'
     config.eval.examples = 128
     config.eval.buckets = 2

@@ -1,6 +1,7 @@
 """How the scripts meet the command line: flags in, mistakes out as one line with exit code 2."""
 
 import re
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,28 +32,49 @@ def run(main: Callable[..., None]) -> None:
 
 
 def _parse_flags() -> list[str]:
+    while '--config' in sys.argv[:-1]:  # `--config file` is `--config=file`; everything below reads the latter
+        at = sys.argv.index('--config')
+        sys.argv[at : at + 2] = [f'--config={sys.argv[at + 1]}']
     for argument in sys.argv[1:]:
         if match := re.match(r'--?config=([^:]*)', argument):
             _check_config_file(Path(match[1]))
     try:
         return flags.FLAGS(sys.argv)[1:]
     except (AttributeError, KeyError) as error:  # a key that the config does not have
-        key, _, hint = str(error.args[0]).partition('\n')
-        raise UserError(f'the config has no key {key}. {hint}'.strip()) from error
+        near = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', str(error))
+        words = near[2] if near else re.sub(r'\W*(\w+)\W.*', r'\1', one_line(error))
+        hint = f' - did you mean {near[1]!r}?' if near else '; configs/common.py lists those there are'
+        raise UserError(f'the config has no key {words!r}{hint}') from error
     except flags.IllegalFlagValueError as error:
         flag, _, reason = str(error).removeprefix('flag ').partition(': ')
         if flag.endswith('=None'):
             raise UserError(f'{flag.removesuffix("None")}... is missing') from error
         expected = next((text for kind, text in EXPECTED.items() if kind in reason), None)
-        raise UserError(f'{flag}: expected {expected}' if expected else f'{flag}: {reason}') from error
+        raise UserError(f'{flag}: expected {expected}' if expected else f'{flag}: {one_line(reason)}') from error
     except flags.Error as error:
-        raise UserError(' '.join(str(error).split())) from error
+        raise UserError(one_line(error)) from error
 
 
 def _check_config_file(path: Path) -> None:
+    """A config that is not there or does not run, before absl meets it."""
     if not path.is_file():
         there = sorted(str(file) for file in Path('configs').glob('*.py') if file.stem not in ('common', '__init__'))
         raise UserError(f'no config file {str(path)!r} - choices: {", ".join(there)}')
+    if not callable(load(path).get('get_config')):
+        raise UserError(f'{path} defines no get_config()')
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What a config file defines."""
+    try:
+        return runpy.run_path(str(path))
+    except Exception as error:  # whatever its author got wrong
+        raise UserError(f'{path} does not run: {type(error).__name__}: {one_line(error)}') from error
+
+
+def one_line(error: Any) -> str:
+    """A message without its line breaks."""
+    return ' '.join(str(error).split())
 
 
 def required(name: str, value: Any) -> Any:

@@ -125,7 +125,7 @@ class Encoder(nnx.Module):
         for scheme, i in zip(self.positions, distinct, strict=True):
             if i > 0 and scheme.overrides('embed'):
                 raise spec.UserError(
-                    f'position {position!r}: only the first layer may add embeddings, not {specs[i]!r} in layer {i}'
+                    f'position {position!r}: the first layer adds embeddings, but layer {i} has its own {specs[i]!r}'
                 )
         self.scheme_of_layer = tuple(distinct.index(i) for i in owners)
 
@@ -148,11 +148,10 @@ class Encoder(nnx.Module):
 
         key = rngs.position() if rngs is not None else None
         coordinates = []
-        for index, scheme in enumerate(self.positions):
+        for scheme in self.positions:  # all draw from one key: a forward pass has one set of random positions
             scheme.extent(length)
-            scheme_key = None if key is None else jax.random.fold_in(key, index)
             rows = jnp.broadcast_to(pos, tokens.shape) if scheme.per_example else pos
-            coordinates.append(scheme.remap(rows, valid=valid, key=scheme_key, train=train))
+            coordinates.append(scheme.remap(rows, valid=valid, key=key, train=train))
 
         x = self.embedding(tokens) * math.sqrt(self.dim)
         x = self.positions[0].embed(x, coordinates[0])
@@ -174,7 +173,6 @@ class Encoder(nnx.Module):
         x = x if self.final_norm is None else self.final_norm(x)
         if self.readout == 'pooled':
             real = jnp.ones(tokens.shape) if valid is None else jnp.broadcast_to(valid, tokens.shape)
-            x = jnp.einsum('btd,bt->bd', x, real.astype(x.dtype)) / jnp.maximum(real.sum(-1, keepdims=True), 1).astype(
-                x.dtype
-            )
+            total = jnp.einsum('btd,bt->bd', x.astype(jnp.float32), real.astype(jnp.float32))
+            x = (total / jnp.maximum(real.sum(-1, keepdims=True), 1)).astype(x.dtype)
         return self.head(x).astype(jnp.float32)

@@ -16,8 +16,11 @@ from mha.training import logits_of, losses
 
 Row = dict[str, float | int]
 
-LOGITS_IN_MEMORY = 2**26
-"""Attention logits computed at a time: long sequences are evaluated a few at a time."""
+EVALUATION = 2
+"""What the evaluation's seed is folded with: a run may have the same seed."""
+
+LOGITS_IN_MEMORY = 2**23
+"""Attention logits per head computed at a time: long sequences are evaluated a few at a time."""
 
 
 def evaluate(
@@ -29,7 +32,6 @@ def evaluate(
     examples: int,
     batch_size: int,
     programs: int,
-    heads: int,
     seed: int,
 ) -> Iterator[Row]:
     """One row per length: length, accuracy, exact_match, loss (nats), baseline, examples.
@@ -41,7 +43,7 @@ def evaluate(
     chosen = buckets.choose(lengths, task.num_tokens, programs)
     for length in lengths:
         max_length = next(bucket for bucket in chosen if bucket >= length)
-        fits = max(1, min(batch_size, LOGITS_IN_MEMORY // (heads * task.num_tokens(max_length) ** 2)))
+        fits = max(1, min(batch_size, LOGITS_IN_MEMORY // task.num_tokens(max_length) ** 2))
         size = max(size for size in range(1, fits + 1) if examples % size == 0)
         sums = _measure(
             graphdef, params, task, length, seed, max_length=max_length, batches=examples // size, size=size
@@ -59,13 +61,14 @@ def evaluate(
 
 @functools.partial(jax.jit, static_argnames=('graphdef', 'max_length', 'batches', 'size'))
 def _measure(graphdef, params, task, length, seed, *, max_length, batches, size):
-    data_key, position_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), length))
+    key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
+    data_key, position_key = jax.random.split(jax.random.fold_in(key, length))
     keys = jax.random.split(data_key, (batches, size))
 
     def measure_batch(inputs):
         keys, position = inputs
         batch = task.examples(keys, length, max_length)
-        logits = logits_of(graphdef, params, batch, train=False, dropout=position, position=position)
+        logits = logits_of(graphdef, params, batch, train=False, position=position)
         right = (logits.argmax(-1) == batch.targets) & batch.metric_mask
         classes = jax.nn.one_hot(batch.targets, task.num_classes) * batch.metric_mask[..., None]
         return {

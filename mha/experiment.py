@@ -12,6 +12,9 @@ from mha import buckets, evaluation, optim, positions, spec, tasks, training
 from mha.encoder import Encoder
 from mha.tasks import Task
 
+WEIGHTS, TRAINING = 0, 1
+"""What a run's seed is folded with, so that no two purposes share keys."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -34,6 +37,9 @@ class Experiment:
             for name in names:
                 if config[section][name] < 1:
                     raise spec.UserError(f'{section}.{name} must be at least 1, not {config[section][name]}')
+        for name, seed in {'seed': config['seed'], 'eval.seed': evaluate['seed']}.items():
+            if not 0 <= seed < 2**32:
+                raise spec.UserError(f'{name} must be at least 0 and below 2^32, not {seed}')
         experiment = cls(
             config=config,
             task=tasks.make(config['task'], causal=config['model']['causal'], **config['data']),
@@ -69,7 +75,8 @@ class Experiment:
         """The model with fresh weights, drawn from the run's seed."""
         call = spec.Call('model', (), self.config['model'])
         sizes = dict(vocab_size=self.task.vocab_size, num_classes=self.task.num_classes, max_len=self.max_len)
-        return spec.build(Encoder, call, 'config', **sizes, rngs=nnx.Rngs(self.config['seed']))
+        key = jax.random.fold_in(jax.random.key(self.config['seed']), WEIGHTS)
+        return spec.build(Encoder, call, 'config', **sizes, rngs=nnx.Rngs(key))
 
     def init(self) -> tuple[nnx.GraphDef, training.State]:
         """The graph and the state before the first step."""
@@ -77,8 +84,8 @@ class Experiment:
 
     @property
     def key(self) -> jax.Array:
-        """The key of the run's data, dropout and positions."""
-        return jax.random.key(self.config['seed'])
+        """The key of the run's data, dropout and positions; not the one of its weights."""
+        return jax.random.fold_in(jax.random.key(self.config['seed']), TRAINING)
 
     def chunk(self, graphdef: nnx.GraphDef):
         """The training program: see `training.make_chunk`."""
@@ -102,7 +109,6 @@ class Experiment:
             examples=settings['examples'],
             batch_size=settings['batch_size'],
             programs=settings['buckets'],
-            heads=self.config['model']['heads'],
             seed=settings['seed'],
         )
 

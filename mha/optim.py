@@ -17,8 +17,11 @@ def make(
     The learning rate rises linearly for `warmup_steps` and then stays, or falls to 0 along a cosine."""
     if warmup_steps >= steps:
         raise ValueError(f'warmup_steps={warmup_steps} must be below steps={steps}')
-    if learning_rate <= 0 or clip_norm <= 0:
-        raise ValueError(f'learning_rate={learning_rate} and clip_norm={clip_norm} must be above 0')
+    for name, value in {'learning_rate': learning_rate, 'clip_norm': clip_norm}.items():
+        if not value > 0:
+            raise ValueError(f'{name} must be above 0, not {value}')
+    if not weight_decay >= 0:
+        raise ValueError(f'weight_decay must be at least 0, not {weight_decay}')
     after = (
         optax.cosine_decay_schedule(learning_rate, steps - warmup_steps)
         if schedule == 'cosine'

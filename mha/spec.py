@@ -16,6 +16,9 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+LONGEST = 10_000_000
+"""The longest length that a range may name: a slip of the finger should not fill the memory."""
+
 
 class UserError(ValueError):
     """A mistake of the person at the keyboard; its message is one line that names the mistake and the choices."""
@@ -59,6 +62,8 @@ def _expression(text: str) -> ast.expr:
 
 
 def _call(node: ast.expr, text: str) -> Call:
+    if isinstance(node, ast.Constant):
+        raise UserError(f'cannot read {text!r} - write a name, without quotes inside')
     if isinstance(node, ast.Name):
         return Call(node.id)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
@@ -137,7 +142,7 @@ def build(function: Callable[..., Any], call: Call, what: str, *given: Any, **ex
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f'{what} {str(call)!r}: {error}') from error
+        raise UserError(f'{what} {call.name!r}: {error}') from error
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -179,6 +184,8 @@ def lengths(text: str, what: str = 'lengths') -> tuple[int, ...]:
         if match is None:
             raise UserError(f'cannot read {what} {str(text)!r} - write them like 10,20,40 or 1-40 or 50-500:50')
         low, high, stride = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
+        if high > LONGEST:
+            raise UserError(f'{what} {str(text)!r}: lengths end at {LONGEST:,}')
         if low < 1 or high < low or stride < 1:
             raise UserError(f'{what} {str(text)!r}: {part.strip()!r} is empty or below 1 - lengths start at 1')
         found.update(range(low, high + 1, stride))

@@ -37,11 +37,17 @@ def init(model: Encoder, optimizer: optax.GradientTransformation) -> tuple[nnx.G
 
 
 def logits_of(
-    graphdef: nnx.GraphDef, params: Any, batch: Batch, *, train: bool, dropout: PRNGKeyArray, position: PRNGKeyArray
+    graphdef: nnx.GraphDef,
+    params: Any,
+    batch: Batch,
+    *,
+    train: bool,
+    position: PRNGKeyArray,
+    dropout: PRNGKeyArray | None = None,
 ) -> Float[Array, 'B #T C']:
     """The model's class logits; a pooled read-out counts for every slot."""
     model = nnx.merge(graphdef, nnx.State(params))
-    rngs = nnx.Rngs(dropout=dropout, position=position)
+    rngs = nnx.Rngs(position=position) if dropout is None else nnx.Rngs(position=position, dropout=dropout)
     # All examples of a batch share one length: one row of `valid` serves all, so biases are computed once, not B times.
     logits = model(batch.tokens, valid=batch.valid[:1], train=train, rngs=rngs)
     return logits if logits.ndim == 3 else logits[:, None]

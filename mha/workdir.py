@@ -20,24 +20,40 @@ from mha.spec import UserError, flatten
 def claim(workdir: Path, config: Mapping[str, Any]) -> None:
     """Makes `workdir` the directory of the run that `config` describes, new or begun before. Raises `UserError` if it
     holds another run or something else."""
-    path = workdir / 'config.json'
-    config = json.loads(json.dumps(config))
-    if path.exists():
-        there, here = flatten(json.loads(path.read_text())), flatten(config)
-        differ = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-        if differ:
-            key = differ[0]
-            more = f' ({len(differ) - 1} more differ)' if len(differ) > 1 else ''
-            raise UserError(
-                f'{workdir} holds another run: {key} is {there.get(key)!r} there and {here.get(key)!r} here{more} '
-                '- choose another --workdir, or give the same config to resume'
-            )
+    if (workdir / 'config.json').exists():
+        check_same(workdir, config)
         return
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
-        raise UserError(f'{workdir} is not empty and holds no run - choose another --workdir')
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / 'environment.json', environment())
-    write_json(path, config)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if any(workdir.iterdir()):
+            raise UserError(f'{workdir} is not empty and holds no run - choose another --workdir')
+        write_json(workdir / 'config.json', config)
+        write_json(workdir / 'environment.json', environment())
+    except OSError as error:
+        raise UserError(f'cannot make the directory {workdir}: {error.strerror} - choose another --workdir') from error
+
+
+def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Raises `UserError` unless the run in `workdir`, if there is one, is the one that `config` describes."""
+    if not (workdir / 'config.json').exists():
+        return
+    there, here = flatten(load_config(workdir)), flatten(json.loads(json.dumps(config)))
+    differ = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    if differ:
+        key = differ[0]
+        more = f' ({len(differ) - 1} more differ)' if len(differ) > 1 else ''
+        raise UserError(
+            f'{workdir} holds another run: {key} is {there.get(key)!r} there and {here.get(key)!r} here{more} '
+            '- choose another --workdir, or give the same config to resume'
+        )
+
+
+def check_data(workdir: Path, sha256: str) -> None:
+    """Raises `UserError` if the run in `workdir` has read other data than these."""
+    path = workdir / 'summary.json'
+    there = _read_json(path).get('data_sha256', sha256) if path.exists() else sha256
+    if there != sha256:
+        raise UserError(f'{workdir} was trained on other text (sha256 {there[:8]}.. there, {sha256[:8]}.. here)')
 
 
 def load_config(workdir: Path) -> dict[str, Any]:
@@ -45,13 +61,13 @@ def load_config(workdir: Path) -> dict[str, Any]:
     path = workdir / 'config.json'
     if not path.exists():
         raise UserError(f'no run in {workdir} (it has no config.json) - give the --workdir that train.py was given')
-    return json.loads(path.read_text())
+    return _read_json(path)
 
 
 def finished(workdir: Path) -> bool:
     """Whether the run in `workdir` has trained and been evaluated."""
     path = workdir / 'summary.json'
-    return path.exists() and json.loads(path.read_text())['status'] == 'finished'
+    return path.exists() and _read_json(path).get('status') == 'finished'
 
 
 def environment() -> dict[str, Any]:
@@ -87,6 +103,13 @@ def write_rows(path: Path, seed: int, rows: Sequence[Mapping[str, float]]) -> No
         writer.writeheader()
         writer.writerows({'seed': seed, **row} for row in rows)
     os.replace(path.with_suffix('.tmp'), path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f'cannot read {path}: {error}') from error
 
 
 def _replace(path: Path, text: str) -> None:

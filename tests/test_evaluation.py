@@ -22,7 +22,7 @@ class PerfectParity(nnx.Module):
 
 def rows_of(model, task='parity_check', lengths=(1, 3, 8), **options):
     graphdef, params = nnx.split(model, nnx.Param)
-    settings = {'examples': 32, 'batch_size': 16, 'programs': 2, 'heads': 2, 'seed': 0, **options}
+    settings = {'examples': 32, 'batch_size': 16, 'programs': 2, 'seed': 0, **options}
     return list(evaluation.evaluate(graphdef, nnx.to_pure_dict(params), tasks.make(task), lengths=lengths, **settings))
 
 

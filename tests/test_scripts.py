@@ -97,7 +97,7 @@ def test_eval_needs_the_workdir_alone(finished, script):
     workdir, _ = finished
     before = files(workdir)
     script('eval.py', f'--workdir={workdir}', '--lengths=2,4,8')
-    again = (workdir / 'evaluation_2_4_8.csv').read_text()
+    again = (workdir / 'evaluation_2_4_8_8-examples.csv').read_text()
     assert again == (workdir / 'extrapolation.csv').read_text()
     assert '16' in script('eval.py', f'--workdir={workdir}', '--lengths=16').stdout
     assert {path: content for path, content in files(workdir).items() if path in before} == before
@@ -139,6 +139,9 @@ def test_sweep_resumes_and_compare_reports(script, tmp_path):
     before = files(tmp_path / 'grid' / 'cells')
     assert 'all 2 cells are finished' in script(*command).stdout
     assert files(tmp_path / 'grid' / 'cells') == before
+    other = script(*command, '--config.train.steps=16', code=2)  # not the grid that is there
+    assert 'train.steps' in other.stderr
+    assert files(tmp_path / 'grid' / 'cells') == before
 
     shown = script('compare.py', tmp_path / 'grid').stdout
     assert 'randomize(max_position=64)|rope' in shown
@@ -151,8 +154,9 @@ MISTAKES = {
     'config file': (['--config=configs/quickstrat.py'], 'configs/quickstart.py'),
     'workdir': ([QUICK[0]], '--workdir=... is missing'),
     'flag': ([QUICK[0], '--wordkir=a'], 'workdir'),
-    'key': ([*QUICK, '--config.model.headz=2'], '"heads"'),
-    'section': ([*QUICK, '--config.modle.heads=2'], '"model"'),
+    'key': ([*QUICK, '--config.model.headz=2'], "did you mean 'heads'"),
+    'section': ([*QUICK, '--config.modle.heads=2'], "did you mean 'model'"),
+    'key of another task': ([*QUICK, '--config.data.text=x'], "no key 'text'"),
     'int': ([*QUICK, '--config.model.heads=two'], 'expected a whole number'),
     'float': ([*QUICK, '--config.optimizer.learning_rate=fast'], 'expected a number'),
     'bool': ([*QUICK, '--config.model.causal=perhaps'], 'expected true or false'),
@@ -172,6 +176,10 @@ MISTAKES = {
     'steps': ([*QUICK, '--config.train.steps=0'], 'train.steps must be at least 1'),
     'warm-up': ([*QUICK, '--config.optimizer.warmup_steps=12'], 'must be below steps=12'),
     'pooled': ([*QUICK, '--config.model.readout=pooled'], "readout='token'"),
+    'quotes inside': ([*QUICK, "--config.model.position='rope'"], 'without quotes inside'),
+    'seed': ([*QUICK, '--config.eval.seed=99999999999'], 'below 2^32'),
+    'endless': ([*QUICK, '--config.eval.lengths=1-100000000000'], 'lengths end at'),
+    'not a number': ([*QUICK, '--config.optimizer.learning_rate=nan'], 'learning_rate must be above 0'),
     'stray argument': ([*QUICK, 'rope'], 'unexpected argument'),
 }
 
@@ -193,6 +201,39 @@ def test_workdir_of_another_run_is_left_alone(finished, script):
     assert done.stderr.count('\n') == 1
     assert 'model.position' in done.stderr
     assert files(workdir) == before
+
+
+def test_workdir_that_cannot_be(script, tmp_path):
+    (tmp_path / 'file').write_text('precious')
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'config.json').write_text('{')
+    for place in ('file', 'file/run', 'run'):
+        done = script('train.py', *QUICK, f'--workdir={tmp_path / place}', code=2)
+        assert done.stderr.count('\n') == 1, done.stderr
+    assert (tmp_path / 'file').read_text() == 'precious'
+    assert (tmp_path / 'run' / 'config.json').read_text() == '{'
+
+
+@pytest.mark.parametrize(
+    ('source', 'words'),
+    [
+        ('def get_config(:', 'SyntaxError'),
+        ('import nothing_like_it', 'ModuleNotFoundError'),
+        ('x = 1', 'no get_config()'),
+        ('from configs.quickstart import get_config\ndef sweep():\n    yield "rope"', "not 'rope'"),
+        ('from configs.quickstart import get_config\ndef sweep():\n    yield {"model.headz": 2}', 'headz'),
+        (
+            'from configs.quickstart import get_config\ndef sweep():\n    yield {"model.heads": 1 / 0}',
+            'ZeroDivisionError',
+        ),
+    ],
+)
+def test_config_that_does_not_work(source, words, script, tmp_path):
+    (tmp_path / 'mine.py').write_text(source)
+    done = script('sweep.py', '--config', tmp_path / 'mine.py', f'--workdir={tmp_path / "grid"}', code=2)
+    assert done.stderr.count('\n') == 1, done.stderr
+    assert words in done.stderr
+    assert not (tmp_path / 'grid').exists()
 
 
 def test_foreign_workdir_is_left_alone(script, tmp_path):

@@ -241,7 +241,7 @@ def test_build_a_function():
         ('x(1, kind=[])', "kind must be 'a' or 'b'"),
         ('x(1, flag=1)', 'flag must be True or False, not 1'),
         ('x(1, limit=2.5)', 'limit must be a whole number or None, not 2.5'),
-        ('x(101)', r"thing 'x\(101\)': size is above 100"),
+        ('x(101)', r"thing 'x': size is above 100"),
     ],
 )
 def test_build_errors(text, message):

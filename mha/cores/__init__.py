@@ -1,6 +1,7 @@
 """Attention cores: how softmax attention is computed, one file each. `attend` applies a scheme's per-layer hooks and
 runs one of them. `dense` is the specification that every other core is tested against."""
 
+import importlib
 import sys
 from typing import Any
 
@@ -37,7 +38,7 @@ def attend(
 ) -> Float[Array, 'B T H V']:
     """Attention under a position scheme and a mask; `options` go to the core (see its docstring). A query that may see
     no key gets zeros."""
-    run = {'auto': dense.attend, 'dense': dense.attend}[check(core)]
+    run = importlib.import_module(f'{__name__}.{"dense" if check(core) == "auto" else core}').attend
     scale = q.shape[-1] ** -0.5
     q, k = position.qk(q, k, coords)
     return run(q, k, v, position=position, coords=coords, mask=as_mask(mask), scale=scale, **options)
