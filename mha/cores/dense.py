@@ -23,9 +23,9 @@ def attend(
     rngs: nnx.Rngs | None = None,
 ) -> Float[Array, 'B T H V']:
     """A v, the attention weights dropped out at `dropout_rate` where `rngs` are given."""
-    a = weights(q, k, position=position, coords=coords, mask=mask, scale=scale)
-    a = dropout(a, dropout_rate, rngs)
-    return jnp.einsum('bhts,bshv->bthv', a.astype(v.dtype), v)
+    a, seen = _rows(q, k, position=position, coords=coords, mask=mask, scale=scale)
+    out = jnp.einsum('bhts,bshv->bthv', dropout(a, dropout_rate, rngs).astype(v.dtype), v)
+    return out * seen.swapaxes(1, 2).astype(out.dtype)  # cheaper than a pass over all weights
 
 
 def weights(
@@ -38,6 +38,12 @@ def weights(
     scale: float,
 ) -> Float[Array, 'B H T S']:
     """The attention weights A, in float32; rows sum to one, or to zero where the mask hides every key."""
+    a, seen = _rows(q, k, position=position, coords=coords, mask=mask, scale=scale)
+    return a * seen
+
+
+def _rows(q, k, *, position, coords, mask, scale):
+    """The weights, not yet zero in rows without keys, and which rows have keys [#B, #H, T, 1]."""
     logits = scale * jnp.einsum('bthw,bshw->bhts', q, k, preferred_element_type=jnp.float32)
     for term in (
         position.bias(coords.q_pos, coords.k_pos),
@@ -46,8 +52,8 @@ def weights(
         if term is not None:
             logits = logits + term
     allowed = mask.dense(q.shape[1], k.shape[1])
+    seen = allowed.any(-1, keepdims=True)
     if position.overrides('weights'):
-        return position.weights(logits, allowed, q, coords)
+        return position.weights(logits, allowed, q, coords), seen
     # The mask comes after the bias and never by addition: sums of large negatives overflow to NaN rows.
-    a = jax.nn.softmax(jnp.where(allowed, logits, -1e30), axis=-1)
-    return a * allowed.any(-1, keepdims=True)  # a query without keys gets zeros, not their mean
+    return jax.nn.softmax(jnp.where(allowed, logits, -1e30), axis=-1), seen
