@@ -88,7 +88,8 @@ def run_all(grid: Path, commands: Mapping[str, list[str]], steps: int, jobs: int
                     bar.write(f'{name}: failed, see {grid / "logs" / name}.log\n  {_last_line(grid, name)}')
                 else:
                     score = json.loads((grid / 'cells' / name / 'summary.json').read_text())['score']
-                    bar.write(f'{name}: score {score:.3f}, {time.time() - started:.0f} s')
+                    shown = 'no length beyond the trained ones' if score is None else f'score {score:.3f}'
+                    bar.write(f'{name}: {shown}, {time.time() - started:.0f} s')
                 bar.set_description(f'{done}/{len(commands)} cells')
             bar.n = done * steps + sum(_steps_done(grid / 'cells' / name) for name in running)
             bar.refresh()

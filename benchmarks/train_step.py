@@ -26,7 +26,7 @@ from mha.experiment import Experiment
 CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/length_generalization.py'), 'The experiment.')
 STEPS = flags.DEFINE_integer('steps', 400, 'Steps to time.', lower_bound=1)
 PEER = 6.5
-"""Steps/s of the code released with arXiv:2305.16843 on two cores of the same kind of machine, compilation aside."""
+"""Steps/s of the code released with arXiv:2305.16843 on two CPU cores, compilation aside; quoted."""
 
 
 def main() -> None:

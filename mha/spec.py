@@ -1,4 +1,4 @@
-"""What a person types: specs such as `'randomize(max_position=2048)|rope'`, names, and ranges of lengths.
+"""What a person types: specs such as `'scheme(size=2048)|other'`, names, and ranges of lengths.
 
 Specs are Python expressions read with `ast`, never evaluated. Every mistake becomes a `UserError`, one line that says
 what is wrong and what would be right; the scripts print it and exit with code 2.
@@ -39,7 +39,7 @@ class Call:
 
 
 def parse(text: str) -> list[Call]:
-    """`'randomize(2048)|rope(theta=1e6)'` -> the calls, left to right."""
+    """`'one(2048)|two(theta=1e6)'` -> the calls, left to right."""
     node = _expression(text)
     calls: list[Call] = []
     while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
@@ -49,7 +49,7 @@ def parse(text: str) -> list[Call]:
 
 
 def split(text: str) -> list[str]:
-    """`'rope, none'` -> `['rope', 'none']`: the specs of a comma-separated list, commas inside brackets aside."""
+    """`'one, two'` -> `['one', 'two']`: the specs of a comma-separated list, commas inside brackets aside."""
     node = _expression(text)
     return [ast.unparse(item) for item in node.elts] if isinstance(node, ast.Tuple | ast.List) else [text]
 

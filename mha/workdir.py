@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import io
 import json
 import os
 import platform
@@ -98,11 +99,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_rows(path: Path, seed: int, rows: Sequence[Mapping[str, float]]) -> None:
     """Writes a range evaluation as csv, whole or not at all."""
-    with open(path.with_suffix('.tmp'), 'w', newline='') as file:
-        writer = csv.DictWriter(file, ['seed', *rows[0]], lineterminator='\n')
-        writer.writeheader()
-        writer.writerows({'seed': seed, **row} for row in rows)
-    os.replace(path.with_suffix('.tmp'), path)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, ['seed', *rows[0]], lineterminator='\n')
+    writer.writeheader()
+    writer.writerows({'seed': seed, **row} for row in rows)
+    _replace(path, file.getvalue())
 
 
 def _read_json(path: Path) -> dict[str, Any]:
