@@ -7,10 +7,10 @@ weights under another position scheme, as interpolation and other methods of inf
 """
 
 import re
+import time
 from pathlib import Path
 
 from absl import flags, logging
-from tqdm import tqdm
 
 from mha import cache, cli, workdir
 from mha.checkpoint import Checkpoints
@@ -47,14 +47,10 @@ def main() -> None:
     checkpoints = Checkpoints(directory)
     state = checkpoints.restore(like=state)
     checkpoints.close()
-    rows = list(
-        tqdm(
-            run.evaluate(run.final_graphdef(), state.params),
-            total=len(run.eval_lengths),
-            unit=' lengths',
-            dynamic_ncols=True,
-        )
-    )
+    clock = time.time()
+    rows = run.evaluate(run.final_graphdef(), state.params)
+    seconds = time.time() - clock
+    tokens = config['eval']['examples'] * sum(map(run.task.num_tokens, run.eval_lengths))
 
     named = runs.compact(run.eval_lengths).replace(',', '_')
     if len(named) > 80:
@@ -62,7 +58,8 @@ def main() -> None:
     under = '_' + re.sub(r'[^\w.,=-]+', '_', POSITION.value).strip('_') if POSITION.value else ''
     path = directory / f'evaluation_{named}_{config["eval"]["examples"]}-examples{under}.csv'
     workdir.write_rows(path, config['seed'], rows)
-    print(f'\n{table.summarise(runs.read(directory, path.name))}\n\n{path}')
+    print(f'\n{table.summarise(runs.read(directory, path.name))}\n')
+    print(f'{tokens:,} tokens in {seconds:.1f} s, compiling included: {tokens / seconds:,.0f} tokens/s\n{path}')
 
 
 if __name__ == '__main__':

@@ -102,12 +102,7 @@ def main() -> None:
     checkpoints.close()
 
     # ---------------------------------------------------------------- Evaluate inside and beyond the trained lengths
-    with tqdm(total=len(run.eval_lengths), unit=' lengths', desc='evaluate', dynamic_ncols=True) as bar:
-        rows = []
-        for row in run.evaluate(final_graphdef, state.params):
-            rows.append(row)
-            bar.update()
-            bar.set_postfix_str(f'length {row["length"]}, accuracy {row["accuracy"]:.3f}')
+    rows = run.evaluate(final_graphdef, state.params)
     summary |= {
         'status': 'finished',
         **evaluation.scores(rows, run.train_lengths[-1]),

@@ -2,13 +2,14 @@
 never looks at the input would get."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from tqdm import tqdm
 
 from mha import buckets
 from mha.tasks import Task
@@ -19,8 +20,12 @@ Row = dict[str, float | int]
 EVALUATION = 2
 """What the evaluation's seed is folded with: a run may have the same seed."""
 
-LOGITS_IN_MEMORY = 2**23
-"""Attention logits per head computed at a time: long sequences are evaluated a few at a time."""
+PAIRS_IN_MEMORY = 2**23
+"""Attention logits per head of a batch whose model holds them all: long sequences are evaluated a few at a time."""
+TOKENS_IN_MEMORY = 2**17
+"""Tokens of a batch whose model does not."""
+PAIRS_PER_DISPATCH = 2**29
+"""Attention logits per head between two steps of the progress bar: a few seconds on a CPU."""
 
 
 def evaluate(
@@ -33,37 +38,57 @@ def evaluate(
     batch_size: int,
     programs: int,
     seed: int,
-) -> Iterator[Row]:
+    quadratic: Callable[[int], bool],
+) -> list[Row]:
     """One row per length: length, accuracy, exact_match, loss (nats), baseline, examples.
 
     The `examples` of a length depend on `seed` and the length alone: all schemes and runs meet the same ones.
     `baseline` is the accuracy of the most frequent class, per output position where the task allows, computed from
     these examples. Dropout is off; schemes that draw positions draw once per batch. Compiles at most `programs`
-    programs."""
+    programs. `quadratic` says whether the model holds the attention logits of all pairs of so many tokens: batches are
+    as large as memory allows, at most `batch_size`."""
     chosen = buckets.choose(lengths, task.num_tokens, programs)
-    for length in lengths:
-        max_length = next(bucket for bucket in chosen if bucket >= length)
-        fits = max(1, min(batch_size, LOGITS_IN_MEMORY // task.num_tokens(max_length) ** 2))
-        size = max(size for size in range(1, fits + 1) if examples % size == 0)
-        sums = _measure(
-            graphdef, params, task, length, seed, max_length=max_length, batches=examples // size, size=size
-        )
-        sums = jax.tree.map(np.asarray, sums)
-        yield {
-            'length': length,
-            'accuracy': float(sums['correct'] / sums['symbols']),
-            'exact_match': float(sums['exact'] / examples),
-            'loss': float(sums['loss'] / sums['scored']),
-            'baseline': float(sums['classes'].max(-1).sum() / sums['symbols']),
-            'examples': examples,
-        }
+    rows = []
+    tokens = examples * sum(map(task.num_tokens, lengths))
+    with tqdm(total=tokens, unit=' tokens', unit_scale=True, desc='evaluate', dynamic_ncols=True) as bar:
+        for length in lengths:
+            max_length = next(bucket for bucket in chosen if bucket >= length)
+            padded = task.num_tokens(max_length)
+            fits = PAIRS_IN_MEMORY // padded**2 if quadratic(padded) else TOKENS_IN_MEMORY // padded
+            size = _divisor(examples, min(batch_size, fits))
+            batches = _divisor(examples // size, PAIRS_PER_DISPATCH // (size * padded**2))
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), EVALUATION), length)
+            data_key, position_key = jax.random.split(key)
+            dispatches = examples // size // batches
+            data_keys = jax.random.split(data_key, (dispatches, batches, size))
+            position_keys = jax.random.split(position_key, (dispatches, batches))
+            found = []
+            for keys in zip(data_keys, position_keys, strict=True):
+                found.append(jax.device_get(_measure(graphdef, params, task, length, *keys, max_length=max_length)))
+                bar.update(batches * size * task.num_tokens(length))
+            sums = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found)
+            rows.append(
+                {
+                    'length': length,
+                    'accuracy': float(sums['correct'] / sums['symbols']),
+                    'exact_match': float(sums['exact'] / examples),
+                    'loss': float(sums['loss'] / sums['scored']),
+                    'baseline': float(sums['classes'].max(-1).sum() / sums['symbols']),
+                    'examples': examples,
+                }
+            )
+            bar.set_postfix_str(f'length {length}, accuracy {rows[-1]["accuracy"]:.3f}')
+    return rows
 
 
-@functools.partial(jax.jit, static_argnames=('graphdef', 'max_length', 'batches', 'size'))
-def _measure(graphdef, params, task, length, seed, *, max_length, batches, size):
-    key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
-    data_key, position_key = jax.random.split(jax.random.fold_in(key, length))
-    keys = jax.random.split(data_key, (batches, size))
+def _divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` up to `limit`; 1 at least."""
+    return max(divisor for divisor in range(1, max(limit, 1) + 1) if number % divisor == 0)
+
+
+@functools.partial(jax.jit, static_argnames=('graphdef', 'max_length'))
+def _measure(graphdef, params, task, length, data_keys, position_keys, *, max_length):
+    """Sums over batches of examples, one batch after the other: memory stays that of one."""
 
     def measure_batch(inputs):
         keys, position = inputs
@@ -80,8 +105,7 @@ def _measure(graphdef, params, task, length, seed, *, max_length, batches, size)
             'classes': classes.sum((0, 1) if not task.baseline_per_position else 0),
         }
 
-    # One batch after the other, not vectorised: memory stays that of one batch.
-    sums = jax.lax.map(measure_batch, (keys, jax.random.split(position_key, batches)))
+    sums = jax.lax.map(measure_batch, (data_keys, position_keys))
     return jax.tree.map(lambda x: x.sum(0), sums)
 
 

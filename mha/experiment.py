@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -67,6 +68,12 @@ class Experiment:
         for model, text, length in ((first, self.position, trained), (final, self.final_position, longest)):
             for scheme in model.positions:
                 positions.checked_extent(scheme, self.task.num_tokens(length), text)
+        tokens, heads = self.task.num_tokens(longest), self.config['model']['heads']
+        if final.quadratic(tokens) and (needed := 4 * heads * tokens**2) > device_memory():
+            raise spec.UserError(
+                f'the attention logits of {tokens} tokens and {heads} heads take {needed / 1e9:.0f} GB, more than this '
+                "machine has - choose shorter lengths, or model.core='blockwise' if the position scheme allows it"
+            )
         own = [sorted(shapes(nnx.to_pure_dict(nnx.state(model, nnx.Param)))) for model in (first, final)]
         if own[0] != own[1]:
             raise spec.UserError(
@@ -141,7 +148,7 @@ class Experiment:
             batch_size=train['batch_size'],
         )
 
-    def evaluate(self, graphdef: nnx.GraphDef, params: Any) -> Iterator[evaluation.Row]:
+    def evaluate(self, graphdef: nnx.GraphDef, params: Any) -> list[evaluation.Row]:
         """One row per evaluated length, on held-out data: see `evaluation.evaluate`."""
         settings = self.config['eval']
         return evaluation.evaluate(
@@ -153,7 +160,14 @@ class Experiment:
             batch_size=settings['batch_size'],
             programs=settings['buckets'],
             seed=settings['seed'],
+            quadratic=self.final_shapes.quadratic,
         )
+
+
+def device_memory() -> int:
+    """Bytes that the device has: those of the machine, where it is a CPU."""
+    statistics = jax.devices()[0].memory_stats() or {}
+    return statistics.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
 def shapes(params: Any) -> list[tuple[str, tuple[int, ...]]]:

@@ -23,7 +23,8 @@ class PerfectParity(nnx.Module):
 def rows_of(model, task='parity_check', lengths=(1, 3, 8), **options):
     graphdef, params = nnx.split(model, nnx.Param)
     settings = {'examples': 32, 'batch_size': 16, 'programs': 2, 'seed': 0, **options}
-    return list(evaluation.evaluate(graphdef, nnx.to_pure_dict(params), tasks.make(task), lengths=lengths, **settings))
+    settings = {'quadratic': lambda tokens: True, **settings}
+    return evaluation.evaluate(graphdef, nnx.to_pure_dict(params), tasks.make(task), lengths=lengths, **settings)
 
 
 def encoder(position='none', task='bucket_sort', max_len=64):
@@ -52,6 +53,14 @@ def test_padding_and_batching_change_nothing(position):
         assert one['accuracy'] == pytest.approx(other['accuracy'], abs=0.02)
         assert one['loss'] == pytest.approx(other['loss'], abs=1e-4)
         assert one['baseline'] == other['baseline']
+
+
+def test_a_dispatch_per_batch_changes_nothing(monkeypatch):
+    """Long sequences are measured a few per dispatch, so that progress is seen."""
+    together = rows_of(encoder('randomize(max_position=64)|rope'), 'bucket_sort')
+    monkeypatch.setattr(evaluation, 'PAIRS_PER_DISPATCH', 1)
+    for one, other in zip(together, rows_of(encoder('randomize(max_position=64)|rope'), 'bucket_sort'), strict=True):
+        assert other == pytest.approx(one, rel=1e-6)
 
 
 def test_compiles_per_bucket_not_per_length():

@@ -15,7 +15,7 @@ from mha.cores import dense
 from mha.masks import Mask, as_mask
 from mha.positions.base import Coords, Position
 
-__all__ = ['attend', 'check', 'dense', 'names']
+__all__ = ['attend', 'check', 'dense', 'names', 'quadratic']
 
 LONG = 256
 """Keys from which on 'auto' computes in tiles: on two CPU cores `blockwise` was the faster there, forward and
@@ -45,11 +45,18 @@ def _find(core: str) -> tuple[Callable[..., Array], dict[str, Any]]:
     return run, spec.arguments(run, call, what, extra=inspect.signature(dense.attend).parameters)
 
 
-def _auto(position: Position, keys: int) -> str:
-    """The core that suits a call: the kernel falls back by itself where it cannot run."""
+def _choose(core: str, position: Position, keys: int) -> str:
+    """What 'auto' means for a call: the kernel falls back by itself where it cannot run."""
+    if core != 'auto':
+        return core
     if keys < LONG or position.overrides('weights'):
         return 'dense'
     return 'flash' if jax.default_backend() in ('gpu', 'cuda') else 'blockwise'
+
+
+def quadratic(core: str, position: Position, keys: int) -> bool:
+    """Whether a call holds the logits of all pairs in memory."""
+    return _choose(core, position, keys) == 'dense'
 
 
 def attend(
@@ -66,7 +73,7 @@ def attend(
     """Attention under a position scheme and a mask; `options` go to the core (see its docstring). 'auto' is `dense` for
     short sequences and for schemes that replace the softmax, else the core of the device. A query that may see no key
     gets zeros."""
-    run, chosen = _find(_auto(position, k.shape[1]) if core == 'auto' else core)
+    run, chosen = _find(_choose(core, position, k.shape[1]))
     scale = q.shape[-1] ** -0.5
     q, k = position.qk(q, k, coords)
     return run(q, k, v, position=position, coords=coords, mask=as_mask(mask), scale=scale, **{**chosen, **options})
