@@ -10,7 +10,7 @@ demo: .venv/installed
 	.venv/bin/python compare.py $(DEMO)
 
 test: .venv/installed-dev
-	.venv/bin/python -m pytest -n $(CORES) --dist loadgroup $(TESTS)
+	.venv/bin/python -m pytest -n $(CORES) --dist loadfile $(TESTS)
 
 check: .venv/installed-dev
 	.venv/bin/ruff check .

@@ -6,7 +6,6 @@ Writes `<workdir>/evaluation_<lengths>_<n>-examples.csv` beside the run's own re
 weights under another position scheme, as interpolation and other methods of inference do; its name joins the file's.
 """
 
-import re
 import time
 from pathlib import Path
 
@@ -55,7 +54,7 @@ def main() -> None:
     named = runs.compact(run.eval_lengths).replace(',', '_')
     if len(named) > 80:
         named = f'{len(run.eval_lengths)}-lengths-to-{run.eval_lengths[-1]}'
-    under = '_' + re.sub(r'[^\w.,=-]+', '_', POSITION.value).strip('_') if POSITION.value else ''
+    under = f'_{workdir.file_name(POSITION.value)}' if POSITION.value else ''
     path = directory / f'evaluation_{named}_{config["eval"]["examples"]}-examples{under}.csv'
     workdir.write_rows(path, config['seed'], rows)
     print(f'\n{table.summarise(runs.read(directory, path.name))}\n')

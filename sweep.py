@@ -103,8 +103,7 @@ def run_all(grid: Path, commands: Mapping[str, list[str]], steps: int, jobs: int
 
 def cell_name(overrides: Mapping[str, Any]) -> str:
     """`{'model.position': 'rope', 'seed': 0}` -> `'position=rope,seed=0'`, fit for a directory."""
-    text = ','.join(f'{key.rpartition(".")[2]}={value}' for key, value in overrides.items())
-    return re.sub(r'[^\w.,=-]+', '_', text).strip('_')
+    return workdir.file_name(','.join(f'{key.rpartition(".")[2]}={value}' for key, value in overrides.items()))
 
 
 def _config_path() -> str:

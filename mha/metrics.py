@@ -5,13 +5,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import tensorboardX
-
 
 class Metrics:
     """Appends one object per log step. A resumed run drops what was logged after its checkpoint: it comes again."""
 
     def __init__(self, workdir: Path, step: int):
+        import tensorboardX  # loads torch where there is one: seconds that a mistake need not wait for
+
         path = workdir / 'metrics.jsonl'
         kept = [line for line in _lines(path) if json.loads(line)['step'] <= step]
         temporary = path.with_suffix('.tmp')

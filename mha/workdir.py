@@ -6,6 +6,7 @@ import io
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -90,6 +91,11 @@ def environment() -> dict[str, Any]:
         'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
         'versions': {name: metadata.version(name) for name in packages},
     }
+
+
+def file_name(text: str) -> str:
+    """`text` with what file names do not bear replaced: `'pi(scale=4)|rope'` -> `'pi_scale=4_rope'`."""
+    return re.sub(r'[^\w.,=-]+', '_', text).strip('_')
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -239,6 +239,7 @@ class Rotary(Position):
                 'but it must be an even number above 0'
             )
         self.frequencies: tuple[float, ...] = ()
+        self.logit_scale = dims.head_dim**-0.5
 
     def qk(self, q, k, coords):
         return self.turn(q, coords.q_pos), self.turn(k, coords.k_pos)
@@ -246,6 +247,13 @@ class Rotary(Position):
     def turn(self, x: Float[Array, 'B T H K'], pos: Num[Array, '#B T']) -> Float[Array, 'B T H K']:
         """Each head turned by its position."""
         return self.rotate(x, angles(pos, self.frequencies)[:, :, None])
+
+    def turned_on(self, q, k, q_shift, k_shift, where: Bool[Array, '#B Q P']) -> Float[Array, 'B H Q P']:
+        """What the logits gain `where` q and k, which arrive turned, are turned on by `q_shift` and `k_shift`."""
+        q, k = (x[..., : self.width].astype(jnp.float32) for x in (q, k))
+        before = jnp.einsum('bqhk,bphk->bhqp', q, k)
+        after = jnp.einsum('bqhk,bphk->bhqp', self.turn(q, q_shift), self.turn(k, k_shift))
+        return jnp.where(where[:, None], self.logit_scale * (after - before), 0.0)
 
     def rotate(self, x: Float[Array, 'B T H K'], angle: Float[Array, '#B T #H F']) -> Float[Array, 'B T H K']:
         """The first channels turned by `angle`, in float32 whatever the compute type."""

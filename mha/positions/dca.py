@@ -9,8 +9,6 @@ distance is c or more.
 
 from typing import Literal
 
-import jax.numpy as jnp
-
 from mha.positions.base import Rotary, frequencies
 
 
@@ -37,14 +35,11 @@ class DualChunk(Rotary):
         window = chunk // 3 if window is None else window
         if not (chunk >= 1 and 0 <= window <= chunk):
             raise ValueError(f'chunk must be at least 1 and window from 0 to chunk, not {chunk} and {window}')
-        self.chunk, self.last, self.scale = chunk, chunk + window - 1, dims.head_dim**-0.5
+        self.chunk, self.last = chunk, chunk + window - 1
         self.frequencies = frequencies(self.width, theta)
 
     def content(self, q, k, q_pos, k_pos):
         """What far pairs gain: q and k arrive turned by their positions, and are turned on to c - 1 and r_j."""
-        q, k = (x[..., : self.width].astype(jnp.float32) for x in (q, k))
-        near = jnp.einsum('bqhk,bphk->bhqp', q, k)
         start = self.chunk * (k_pos // self.chunk)
-        far = jnp.einsum('bqhk,bphk->bhqp', self.turn(q, self.last - q_pos), self.turn(k, -start))
-        reach = (q_pos[:, :, None] - start[:, None, :])[:, None]
-        return jnp.where(reach > self.last, self.scale * (far - near), 0.0)
+        far = q_pos[:, :, None] - start[:, None, :] > self.last
+        return self.turned_on(q, k, self.last - q_pos, -start, where=far)

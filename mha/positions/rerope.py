@@ -7,8 +7,6 @@ Tokens of the last w positions stand where they are, all before them at distance
 
 from typing import Literal
 
-import jax.numpy as jnp
-
 from mha.positions.base import Rotary, frequencies
 
 
@@ -33,13 +31,10 @@ class ReRope(Rotary):
         super().__init__(dims, fraction, layout, rngs=rngs)
         if window < 1:
             raise ValueError(f'window must be at least 1, not {window}')
-        self.window, self.scale = window, dims.head_dim**-0.5
+        self.window = window
         self.frequencies = frequencies(self.width, theta)
 
     def content(self, q, k, q_pos, k_pos):
         """What far pairs gain: q and k arrive turned by their positions, and are turned on to w and 0."""
-        q, k = (x[..., : self.width].astype(jnp.float32) for x in (q, k))
-        near = jnp.einsum('bqhk,bphk->bhqp', q, k)
-        far = jnp.einsum('bqhk,bphk->bhqp', self.turn(q, self.window - q_pos), self.turn(k, -k_pos))
-        distance = (q_pos[:, :, None] - k_pos[:, None, :])[:, None]
-        return jnp.where(distance > self.window, self.scale * (far - near), 0.0)
+        far = q_pos[:, :, None] - k_pos[:, None, :] > self.window
+        return self.turned_on(q, k, self.window - q_pos, -k_pos, where=far)

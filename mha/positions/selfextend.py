@@ -9,8 +9,6 @@ tokens needs no more than about w + (T - w)/G.
 
 from typing import Literal
 
-import jax.numpy as jnp
-
 from mha.positions.base import Rotary, frequencies
 
 
@@ -35,16 +33,12 @@ class SelfExtend(Rotary):
         super().__init__(dims, fraction, layout, rngs=rngs)
         if window < 1 or group < 1:
             raise ValueError(f'window and group must be at least 1, not {window} and {group}')
-        self.window, self.group, self.scale = window, group, dims.head_dim**-0.5
+        self.window, self.group = window, group
         self.frequencies = frequencies(self.width, theta)
 
     def content(self, q, k, q_pos, k_pos):
         """What far pairs gain: q and k arrive turned by their positions, and are turned on to those of their groups."""
-        q, k = (x[..., : self.width].astype(jnp.float32) for x in (q, k))
-        near = jnp.einsum('bqhk,bphk->bhqp', q, k)
         shift = self.window - self.window // self.group
-        far_q = self.turn(q, q_pos // self.group + shift - q_pos)
-        far_k = self.turn(k, k_pos // self.group - k_pos)
-        far = jnp.einsum('bqhk,bphk->bhqp', far_q, far_k)
-        distance = (q_pos[:, :, None] - k_pos[:, None, :])[:, None]
-        return jnp.where(distance >= self.window, self.scale * (far - near), 0.0)
+        far = q_pos[:, :, None] - k_pos[:, None, :] >= self.window
+        q_shift, k_shift = q_pos // self.group + shift - q_pos, k_pos // self.group - k_pos
+        return self.turned_on(q, k, q_shift, k_shift, where=far)

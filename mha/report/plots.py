@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
-from scipy.optimize import isotonic_regression
 
 from mha.report.runs import Run
 from mha.report.table import Comparison, Problem, Row, half_width, of_runs
@@ -152,6 +151,8 @@ def _label_ends(axes: Axes, x: int, ends: list[tuple[str, float, str]]) -> None:
     bottom, top = axes.get_ylim()
     drawing = axes.get_figure(root=True)
     assert drawing is not None
+    from scipy.optimize import isotonic_regression  # half a second, which a mistake need not wait for
+
     gap = 12.5 / 72 / (axes.get_position().height * drawing.get_figheight())
     wanted = np.array([(value - bottom) / (top - bottom) for _, value, _ in ends])
     steps = gap * np.arange(len(ends))

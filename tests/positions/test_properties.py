@@ -100,18 +100,16 @@ CASES = (
 CAUSAL = tuple(spec for spec, causal in CASES if causal)
 
 
-def together(spec, *arguments):
-    """Cases of one spec go to one worker, which keeps what it compiled."""
-    marks = [pytest.mark.xdist_group(spec)] + [pytest.mark.slow] * (spec in FORMS)
-    return pytest.param(spec, *arguments, marks=marks)
+def case(spec, *arguments):
+    return pytest.param(spec, *arguments, marks=[pytest.mark.slow] * (spec in FORMS))
 
 
-every_spec = pytest.mark.parametrize('spec', [together(spec) for spec in SPECS], scope='module')
-every_causal = pytest.mark.parametrize('spec', [together(spec) for spec in ('none', *CAUSAL)], scope='module')
-every_randomised = pytest.mark.parametrize('spec', [together(spec) for spec in RANDOMISED], scope='module')
+every_spec = pytest.mark.parametrize('spec', [case(spec) for spec in SPECS], scope='module')
+every_causal = pytest.mark.parametrize('spec', [case(spec) for spec in ('none', *CAUSAL)], scope='module')
+every_randomised = pytest.mark.parametrize('spec', [case(spec) for spec in RANDOMISED], scope='module')
 every_case = pytest.mark.parametrize(
     ('spec', 'causal'),
-    [together(*case) for case in CASES],
+    [case(*case) for case in CASES],
     ids=[f'{spec}-{"causal" if causal else "bidirectional"}' for spec, causal in CASES],
     scope='module',
 )
@@ -455,7 +453,7 @@ def test_mirror(spec):
     assert difference > 1e-2 if directed else difference < 1e-5
 
 
-@pytest.mark.parametrize('spec', [together(spec) for spec in ALONE])
+@pytest.mark.parametrize('spec', [case(spec) for spec in ALONE])
 def test_shift(spec):
     """p -> p + 100 changes nothing for a relative scheme."""
     tokens, valid, pos, key = inputs(LENGTH)
@@ -487,7 +485,7 @@ def test_keys_change_nothing_unless_the_scheme_draws(spec):
     assert difference > 1e-2 if draws else difference == 0
 
 
-@pytest.mark.parametrize('spec', [together(spec) for spec in ALONE])
+@pytest.mark.parametrize('spec', [case(spec) for spec in ALONE])
 def test_bfloat16_far_away(spec):
     """bfloat16 holds whole numbers to 256 only: coordinates, angles and distances stay in float32."""
     tokens, valid, _, key = inputs(LENGTH)
