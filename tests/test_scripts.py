@@ -39,10 +39,11 @@ def environ(tmp_path_factory):
 
 
 SERVER = """
-import json, os, runpy, sys
+import gc, json, os, runpy, sys
 import mha.checkpoint, mha.cli, mha.experiment, mha.metrics, mha.report.page, mha.report.plots
 import scipy.optimize, tensorboardX
 from ml_collections import config_flags
+gc.freeze()
 for line in sys.stdin:
     sys.argv, *files = json.loads(line)
     if os.fork() == 0:

@@ -27,8 +27,10 @@ def run(stops, **options):
 
 def test_two_chunks_equal_one_bit_for_bit():
     for position in ('learned', 'randomize(max_position=32)|t5'):
-        whole, _, _ = run([6], position=position)
-        halves, _, _ = run([2, 6], position=position)
+        task, state, chunk, key = start(position=position)
+        part, _ = chunk(jax.tree.map(jnp.copy, state), task, key, 2)
+        halves, _ = chunk(part, task, key, 6)
+        whole, _ = chunk(state, task, key, 6)
         assert int(whole.step) == 6
         for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(halves), strict=True):
             np.testing.assert_array_equal(one, other)

@@ -100,16 +100,16 @@ CASES = (
 CAUSAL = tuple(spec for spec, causal in CASES if causal)
 
 
-def case(spec, *arguments):
+def param(spec, *arguments):
     return pytest.param(spec, *arguments, marks=[pytest.mark.slow] * (spec in FORMS))
 
 
-every_spec = pytest.mark.parametrize('spec', [case(spec) for spec in SPECS], scope='module')
-every_causal = pytest.mark.parametrize('spec', [case(spec) for spec in ('none', *CAUSAL)], scope='module')
-every_randomised = pytest.mark.parametrize('spec', [case(spec) for spec in RANDOMISED], scope='module')
+every_spec = pytest.mark.parametrize('spec', [param(spec) for spec in SPECS], scope='module')
+every_causal = pytest.mark.parametrize('spec', [param(spec) for spec in ('none', *CAUSAL)], scope='module')
+every_randomised = pytest.mark.parametrize('spec', [param(spec) for spec in RANDOMISED], scope='module')
 every_case = pytest.mark.parametrize(
     ('spec', 'causal'),
-    [case(*case) for case in CASES],
+    [param(*case) for case in CASES],
     ids=[f'{spec}-{"causal" if causal else "bidirectional"}' for spec, causal in CASES],
     scope='module',
 )
@@ -207,6 +207,7 @@ def cotangents(real, left=False, length=LENGTH):
 def outcome(spec, causal, real=REAL, left=False, length=LENGTH):
     """Logits and the gradient at each real token of the first row, as numpy arrays."""
     out, gradients = model(spec, causal).gradients(cotangents(real, left, length), *inputs(real, left, length))
+    assert (out.shape, out.dtype) == ((2, length, CLASSES), jnp.float32)
     return np.asarray(out), {path: np.asarray(leaf) for path, leaf in flat(gradients).items()}
 
 
@@ -227,9 +228,9 @@ def parts(spec):
 
 
 @every_case
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_shape_and_type(spec, causal, dtype):
-    this = model(spec, causal, dtype=dtype)
+def test_shape_and_type(spec, causal):
+    """Whatever the type of the computation."""
+    this = model(spec, causal, dtype='bfloat16')
     out = jax.eval_shape(this.logits, this.weights, *inputs())
     assert (out.shape, out.dtype) == ((2, LENGTH, CLASSES), jnp.float32)
     assert {leaf.dtype for leaf in jax.tree.leaves(this.weights)} == {jnp.dtype('float32')}
@@ -453,7 +454,7 @@ def test_mirror(spec):
     assert difference > 1e-2 if directed else difference < 1e-5
 
 
-@pytest.mark.parametrize('spec', [case(spec) for spec in ALONE])
+@pytest.mark.parametrize('spec', [param(spec) for spec in ALONE])
 def test_shift(spec):
     """p -> p + 100 changes nothing for a relative scheme."""
     tokens, valid, pos, key = inputs(LENGTH)
@@ -485,7 +486,7 @@ def test_keys_change_nothing_unless_the_scheme_draws(spec):
     assert difference > 1e-2 if draws else difference == 0
 
 
-@pytest.mark.parametrize('spec', [case(spec) for spec in ALONE])
+@pytest.mark.parametrize('spec', [param(spec) for spec in ALONE])
 def test_bfloat16_far_away(spec):
     """bfloat16 holds whole numbers to 256 only: coordinates, angles and distances stay in float32."""
     tokens, valid, _, key = inputs(LENGTH)
