@@ -73,6 +73,10 @@ class MultiHeadAttention(nnx.Module):
             position = Position(Dims(in_features, num_heads, head_dim, max_len=0), rngs=rngs)
         self.position = position
 
+    def quadratic(self, position: Position, keys: int) -> bool:
+        """Whether a call holds the logits of all pairs in memory."""
+        return cores.quadratic(self.core, position, keys)
+
     def __call__(
         self,
         inputs_q: Float[Array, 'B T D'],
@@ -115,6 +119,8 @@ class MultiHeadAttention(nnx.Module):
             k, v = jnp.repeat(k, groups, axis=2), jnp.repeat(v, groups, axis=2)
         visible = mask.count(q.shape[1], k.shape[1])
         coords = Coords(q_pos=q_pos, k_pos=k_pos, visible=visible, x=inputs_q, contiguous=contiguous)
+        if sow_weights and not cores.has_map(self.core):
+            raise ValueError(f'core={self.core} forms no attention weights to sow')
         if sow_weights and hasattr(self, '__captures__'):  # elsewhere maps would pile up in the layer
             turned = position.qk(q, k, coords)
             scale = self.head_dim**-0.5

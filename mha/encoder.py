@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from mha import cores, masks, positions, spec
+from mha import masks, positions, spec
 from mha.attention import MultiHeadAttention
 from mha.dropout import dropout
 
@@ -135,7 +135,7 @@ class Encoder(nnx.Module):
         """Whether a layer holds the logits of all pairs of `length` tokens in memory."""
         schemes = (self.positions[index] for index in self.scheme_of_layer)
         pairs = zip(self.blocks, schemes, strict=True)
-        return any(cores.quadratic(block.attention.core, scheme, length) for block, scheme in pairs)
+        return any(block.attention.quadratic(scheme, length) for block, scheme in pairs)
 
     def __call__(
         self,

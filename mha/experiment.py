@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
 
@@ -79,13 +80,24 @@ class Experiment:
             raise spec.UserError(
                 f'position {self.final_position!r} cannot take over from {self.position!r}: their parameters differ'
             )
-        jax.eval_shape(lambda key: self.task.batch(key, 1, 1, self.train_lengths[-1]), self.key)
-        jax.eval_shape(lambda key: self.task.held_out().batch(key, 1, 1, longest), self.key)
+        self.trace(first, self.task, self.train_lengths[-1], train=True)
+        self.trace(final, self.task.held_out(), longest, train=False)
         if self.config['model']['readout'] == 'pooled' and self.task.output_length(2) != 1:
             raise spec.UserError(
                 f"model.readout='pooled' gives one answer per sequence, but task {self.config['task']!r} asks for more "
                 "- use model.readout='token'"
             )
+
+    def trace(self, model: Encoder, task: Task, length: int, train: bool) -> None:
+        """Runs the model's forward pass on shapes alone: what a core or a mask refuses is refused here."""
+        graphdef, params = nnx.split(model, nnx.Param)
+
+        def forward(params, key):
+            batch = task.batch(key, 1, 1, length)
+            dropout = key if train else None
+            return training.logits_of(graphdef, params, batch, train=train, position=key, dropout=dropout)
+
+        jax.eval_shape(forward, nnx.to_pure_dict(params), self.key)
 
     @property
     def max_len(self) -> int:
@@ -105,7 +117,10 @@ class Experiment:
 
     def notes(self) -> list[str]:
         """What a person may want to know about this config before it runs."""
-        if self.config['model']['causal'] or any(scheme.directed for scheme in self.final_shapes.positions):
+        model, tokens = self.final_shapes, self.task.num_tokens(self.train_lengths[-1])
+        maps = [np.asarray(pattern.dense(tokens, tokens)) for pattern in model.patterns]
+        one_sided = any((seen != seen[..., ::-1, ::-1]).any() for seen in maps)
+        if model.causal or one_sided or any(scheme.directed for scheme in model.positions):
             return []
         return [
             f'position {self.final_position!r} does not tell left from right: this encoder sees a sequence and its '

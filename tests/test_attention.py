@@ -255,6 +255,11 @@ def test_nothing_is_kept_unless_asked_for():
     assert not jax.tree.leaves(nnx.state(layer, nnx.Intermediate))
 
 
+def test_linear_attention_has_no_map():
+    with pytest.raises(ValueError, match='no attention weights'):
+        capture(make(core='linear'), X, sow_weights=True)
+
+
 def test_maps_outside_capture_do_not_pile_up():
     """Two calls with maps, but nobody to capture them: the layer stays as it was, eager and compiled."""
     layer = make()

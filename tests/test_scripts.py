@@ -224,6 +224,8 @@ MISTAKES = {
     'range': ([*QUICK, '--config.model.position=randomize(max_position=9)|rope'], '9 positions'),
     'choice': ([*QUICK, '--config.model.norm=middle'], "'post' or 'pre'"),
     'core': ([*QUICK, '--config.model.core=dens'], "did you mean 'dense'"),
+    'linear': ([*QUICK, '--config.model.core=linear', '--config.model.position=alibi'], 'forms no logits'),
+    'pattern': ([*QUICK, '--config.model.pattern=windw(4)'], "did you mean 'window'"),
     'no text files': ([*QUICK, "--config.task=text('nowhere/*.txt')"], 'matches no file'),
     'steps': ([*QUICK, '--config.train.steps=0'], 'train.steps must be at least 1'),
     'warm-up': ([*QUICK, '--config.optimizer.warmup_steps=12'], 'must be below steps=12'),

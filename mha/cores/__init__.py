@@ -15,7 +15,7 @@ from mha.cores import dense
 from mha.masks import Mask, as_mask
 from mha.positions.base import Coords, Position
 
-__all__ = ['attend', 'check', 'dense', 'names', 'quadratic']
+__all__ = ['attend', 'check', 'dense', 'has_map', 'names', 'quadratic']
 
 LONG = 256
 """Keys from which on 'auto' computes in tiles: on two CPU cores `blockwise` was the faster there, forward and
@@ -32,6 +32,11 @@ def check(core: str) -> str:
     what there is."""
     _find(core)
     return core
+
+
+def has_map(core: str) -> bool:
+    """Whether a core computes softmax attention, whose weights `dense.weights` gives."""
+    return _find(core)[0].__module__ != f'{__name__}.linear'
 
 
 def _find(core: str) -> tuple[Callable[..., Array], dict[str, Any]]:

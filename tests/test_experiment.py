@@ -1,0 +1,42 @@
+"""What is known of a config before it runs; what a person can get wrong in one is in tests/test_scripts.py."""
+
+import pytest
+
+from configs import common
+from mha import experiment
+from mha.experiment import Experiment
+from mha.spec import UserError
+
+SYMMETRIC = "alibi(variant='symmetric')"
+
+
+def build(lengths='1-6', **model):
+    config = common.get_config()
+    config.model.update({'layers': 1, 'dim': 16, 'heads': 2} | model)
+    config.train.lengths, config.eval.lengths = '1-4', lengths
+    return Experiment.build(config.to_dict())
+
+
+@pytest.mark.parametrize(
+    ('model', 'told'),
+    [
+        (dict(position='none'), True),
+        (dict(position=SYMMETRIC), True),
+        (dict(position=SYMMETRIC, pattern='window(2)'), True),
+        (dict(position='rope'), False),
+        (dict(position='none', causal=True), False),
+        (dict(position='none', pattern='window(2, 0)'), False),
+        (dict(position='none', pattern='global(1)|window(1)'), False),
+    ],
+    ids=str,
+)
+def test_a_model_blind_to_direction_is_told(model, told):
+    assert any('mirror image' in note for note in build(**model).notes()) == told
+
+
+def test_logits_that_do_not_fit_are_refused(monkeypatch):
+    monkeypatch.setattr(experiment, 'device_memory', lambda: 10**9)
+    with pytest.raises(UserError, match='attention logits of 40000 tokens and 2 heads take 13 GB'):
+        build('20000', position='ssmax', core='dense')
+    build('20000', position='ssmax')
+    build('2000', position='ssmax', core='dense')
