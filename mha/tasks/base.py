@@ -1,15 +1,19 @@
 """What a task is: a generator of examples that runs on the device, inside jit, with a traced length.
 
-A model sees T = length + output_length(length) tokens: the input, then one placeholder per answer symbol, then padding.
-Its logits at the placeholders are the answer (Ruoss et al., 2023, arXiv:2305.16843).
+A model sees the input, then one placeholder per answer symbol, then padding. Its logits at the placeholders are the
+answer (Ruoss et al., 2023, arXiv:2305.16843). A `Sequence` is for causal models: they read the prompt, then their
+answer so far (Kazemnejad et al., 2023, arXiv:2305.19466).
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence as Symbols
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key, PRNGKeyArray
+
+from mha.spec import UserError
 
 
 @jax.tree_util.register_dataclass
@@ -34,6 +38,19 @@ class Task:
 
     inputs: int
     num_classes: int
+    level: str = ''
+    """What it takes: 'regular', 'context-free', 'context-sensitive', 'algorithmic', 'retrieval' or 'language'."""
+    alphabet: Symbols[str] = '0123456789'
+    """How a person reads the input symbols."""
+    answers: Symbols[str] = ''
+    """How a person reads the classes; as `alphabet` unless set."""
+    metric: Literal['accuracy', 'exact_match'] = 'accuracy'
+    """What published tables of the task show."""
+    example_arguments = ''
+    """Arguments for a catalogue, where the task needs some."""
+    terminator: int | None = None
+    """The class that ends an answer. Accuracy counts up to it, and so does the loss if `mask_loss`."""
+    mask_loss = False
     data: Any = ()
     """Arrays that `sample` reads; generated tasks have none."""
     sha256: str = ''
@@ -71,35 +88,57 @@ class Task:
         """The same task on data kept from training; a generated task is its own."""
         return self
 
+    def input_length(self, length):
+        """Number of input symbols of an example of `length`, an int or a traced integer."""
+        return length
+
     def output_length(self, length):
         """Number of answer symbols for an input of `length`, an int or a traced integer."""
         raise NotImplementedError
 
     def num_tokens(self, length: int) -> int:
         """Number of tokens the model sees."""
-        return length + self.output_length(length)
+        return self.input_length(length) + self.output_length(length)
 
     def sample(
         self, key: PRNGKeyArray, length: Int[Array, ''] | int, max_length: int
     ) -> tuple[Int[Array, 'N'], Int[Array, 'O']]:
-        """One example: the input [max_length] and its answer [output_length(max_length)], of which the first `length`
-        and `output_length(length)` symbols count."""
+        """One example: the input [max_length] and its answer [output_length(max_length)], of which the first
+        `input_length(length)` and `output_length(length)` symbols count. The draw must not depend on `max_length`."""
         raise NotImplementedError
 
     def example(self, key: PRNGKeyArray, length: Int[Array, ''] | int, max_length: int) -> Batch:
         """One example in the model's input protocol, without a batch axis."""
         symbols, answer = self.sample(key, length, max_length)
         slot = jnp.arange(self.num_tokens(max_length))
-        end = length + self.output_length(length)
-        is_answer = (slot >= length) & (slot < end)
-        read = symbols[jnp.clip(slot, 0, max_length - 1)]
+        start = self.input_length(length)
+        end = start + self.output_length(length)
+        is_answer = (slot >= start) & (slot < end)
+        read = symbols[jnp.clip(slot, 0, symbols.size - 1)]
+        targets = jnp.where(is_answer, answer[jnp.clip(slot - start, 0, answer.size - 1)], 0)
+        counts = is_answer
+        if self.terminator is not None:
+            ends = is_answer & (targets == self.terminator)
+            counts = is_answer & (jnp.cumsum(ends) - ends == 0)
         return Batch(
-            tokens=jnp.where(slot < length, read, jnp.where(is_answer, self.inputs, 0)).astype(jnp.int32),
+            tokens=jnp.where(slot < start, read, jnp.where(is_answer, self.inputs, 0)).astype(jnp.int32),
             valid=slot < end,
-            targets=jnp.where(is_answer, answer[jnp.clip(slot - length, 0, answer.size - 1)], 0).astype(jnp.int32),
-            loss_mask=is_answer,
-            metric_mask=is_answer,
+            targets=targets.astype(jnp.int32),
+            loss_mask=counts if self.mask_loss else is_answer,
+            metric_mask=counts,
         )
+
+    def readable(self, example: Batch) -> tuple[str, str]:
+        """The input and the answer of one example as a person reads them."""
+        tokens, targets = (jax.device_get(x).tolist() for x in (example.tokens, example.targets))
+        valid, counts = (jax.device_get(x).tolist() for x in (example.valid, example.metric_mask))
+        shown = [*self.alphabet[: self.inputs], '_']
+        read = [shown[token] for token, real in zip(tokens, valid, strict=True) if real]
+        while read and read[-1] == '_':
+            read.pop()
+        answer = [(self.answers or self.alphabet)[y] for y, one in zip(targets, counts, strict=True) if one]
+        gap = '' if max(map(len, [*self.alphabet, *self.answers])) == 1 else ' '
+        return gap.join(read), gap.join(answer)
 
     def examples(self, keys: Key[Array, 'B'], length: Int[Array, ''] | int, max_length: int) -> Batch:
         """One example per key, all of the same length."""
@@ -109,3 +148,61 @@ class Task:
         """`batch_size` examples of `length`, padded to the tokens of `max_length`. `batch_size` and `max_length` are
         static, `length` may be traced: one compiled program serves every length up to `max_length`."""
         return self.examples(jax.random.split(key, batch_size), length, max_length)
+
+
+class Sequence(Task):
+    """Prompt and answer as one sequence for a causal model, which predicts each answer symbol from what stands before
+    it. Exact match under the true prefix is exact match of greedy generation: up to the first mistake both read the
+    same. Accuracy per symbol is not: after a mistake, the true prefix helps.
+
+    Subclasses set `alphabet`, which prompt and answer share, and define `prompt_length`, `output_length` (the most
+    symbols that an example of `length` has) and `sample`."""
+
+    metric = 'exact_match'
+    baseline_per_position = False
+
+    def __init__(self, *, causal: bool = False):
+        super().__init__(causal=causal)
+        if not causal:
+            raise UserError('the task is a sequence for causal models - set model.causal=True')
+        self.inputs = self.num_classes = len(self.alphabet)
+
+    @property
+    def vocab_size(self) -> int:
+        """The symbols; no placeholder."""
+        return self.inputs
+
+    def prompt_length(self, length):
+        """The most symbols of the prompt of an example of `length`."""
+        raise NotImplementedError
+
+    def num_tokens(self, length):
+        return self.prompt_length(length) + self.output_length(length) - 1
+
+    def sample(self, key, length, max_length):
+        """One example: the prompt [prompt_length(max_length)], how many of its symbols count, the answer
+        [output_length(max_length)], and how many of its symbols count: an example may be shorter than others."""
+        raise NotImplementedError
+
+    def example(self, key, length, max_length):
+        prompt, start, answer, count = self.sample(key, length, max_length)
+        slot = jnp.arange(self.num_tokens(max_length))
+        reply = answer[jnp.clip(slot - start, 0, answer.size - 1)]
+        tokens = jnp.where(slot < start, prompt[jnp.clip(slot, 0, prompt.size - 1)], reply)
+        targets = answer[jnp.clip(slot - start + 1, 0, answer.size - 1)]
+        is_answer = (slot >= start - 1) & (slot < start + count - 1)
+        # Slots behind a short example hold nothing; later ones are invisible to those that count.
+        return Batch(
+            tokens=jnp.where(slot < start + count - 1, tokens, 0).astype(jnp.int32),
+            valid=slot < self.num_tokens(length),
+            targets=jnp.where(is_answer, targets, 0).astype(jnp.int32),
+            loss_mask=is_answer,
+            metric_mask=is_answer,
+        )
+
+    def readable(self, example):
+        tokens, targets = (jax.device_get(x).tolist() for x in (example.tokens, example.targets))
+        at = [i for i, one in enumerate(jax.device_get(example.metric_mask).tolist()) if one]
+        gap = '' if max(map(len, self.alphabet)) == 1 else ' '
+        read, answer = tokens[: at[0] + 1], [targets[i] for i in at]
+        return gap.join(self.alphabet[x] for x in read), gap.join(self.alphabet[x] for x in answer)
