@@ -1,5 +1,5 @@
 # make demo: the quickstart ablation, its table and report.    make test: all but slow tests.    make check: lint, format, types.
-# make docs: docs/schemes.md and its pictures, from the code.
+# make docs: docs/schemes.md with its pictures and docs/tasks.md, from the code.
 PYTHON ?= python3
 DEMO := runs/quickstart
 CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -19,6 +19,7 @@ check: .venv/installed-dev
 
 docs: .venv/installed
 	.venv/bin/python -m mha.positions --docs
+	.venv/bin/python -m mha.tasks --docs
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

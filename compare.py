@@ -20,7 +20,7 @@ METRIC = flags.DEFINE_enum(
     'metric',
     'auto',
     ['auto', *table.METRICS],
-    'What to compare; auto: accuracy, and for text the loss in bits per byte.',
+    'What to compare; auto: the metric of the task (accuracy or exact_match), and for text the loss in bits per byte.',
 )
 
 

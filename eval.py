@@ -4,6 +4,7 @@
 
 Writes `<workdir>/evaluation_<lengths>_<n>-examples.csv` beside the run's own results. `--position` evaluates the same
 weights under another position scheme, as interpolation and other methods of inference do; its name joins the file's.
+`--per_position` writes `.._positions.csv` too: the accuracy of every symbol of the answer, and its 95 % interval.
 """
 
 import time
@@ -27,6 +28,7 @@ EXAMPLES = flags.DEFINE_integer(
 POSITION = flags.DEFINE_string(
     'position', None, 'Position scheme to evaluate under, with the parameters of the trained one; default: that one.'
 )
+PER_POSITION = flags.DEFINE_bool('per_position', False, 'Write the accuracy per position of the answer, too.')
 
 
 def main() -> None:
@@ -47,7 +49,7 @@ def main() -> None:
     state = checkpoints.restore(like=state)
     checkpoints.close()
     clock = time.time()
-    rows = run.evaluate(run.final_graphdef(), state.params)
+    rows, positions = run.evaluate(run.final_graphdef(), state.params)
     seconds = time.time() - clock
     tokens = config['eval']['examples'] * sum(map(run.task.num_tokens, run.eval_lengths))
 
@@ -57,8 +59,13 @@ def main() -> None:
     under = f'_{workdir.file_name(POSITION.value)}' if POSITION.value else ''
     path = directory / f'evaluation_{named}_{config["eval"]["examples"]}-examples{under}.csv'
     workdir.write_rows(path, config['seed'], rows)
+    written = [path]
+    if PER_POSITION.value:
+        written.append(path.with_name(f'{path.stem}_positions.csv'))
+        workdir.write_rows(written[-1], config['seed'], positions)
     print(f'\n{table.summarise(runs.read(directory, path.name))}\n')
-    print(f'{tokens:,} tokens in {seconds:.1f} s, compiling included: {tokens / seconds:,.0f} tokens/s\n{path}')
+    print(f'{tokens:,} tokens in {seconds:.1f} s, compiling included: {tokens / seconds:,.0f} tokens/s')
+    print(*written, sep='\n')
 
 
 if __name__ == '__main__':

@@ -16,7 +16,7 @@ from flax import nnx
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from mha import cache, cli, evaluation, experiment, training, workdir
+from mha import cache, cli, experiment, training, workdir
 from mha.checkpoint import Checkpoints
 from mha.metrics import Metrics
 from mha.report import plots, runs, table
@@ -52,6 +52,7 @@ def main() -> None:
         'parameters': experiment.parameters(state.params),
         'trained_lengths': [run.train_lengths[0], run.train_lengths[-1]],
         'chance': run.task.chance,
+        'metric': run.task.metric,
         'data_sha256': run.task.sha256,
     }
     workdir.write_json(directory / 'summary.json', summary)
@@ -102,17 +103,13 @@ def main() -> None:
     checkpoints.close()
 
     # ---------------------------------------------------------------- Evaluate inside and beyond the trained lengths
-    rows = run.evaluate(final_graphdef, state.params)
-    summary |= {
-        'status': 'finished',
-        **evaluation.scores(rows, run.train_lengths[-1]),
-        'seconds': time.time() - started,
-    }
+    rows, _ = run.evaluate(final_graphdef, state.params)
     workdir.write_rows(directory / 'extrapolation.csv', config['seed'], rows)
+    result = runs.read(directory)
+    summary |= {'status': 'finished', **table.scores(result), 'seconds': time.time() - started}
     workdir.write_json(directory / 'summary.json', summary)
 
     # ---------------------------------------------------------------- Show
-    result = runs.read(directory)
     plots.run_curve(result, directory / 'extrapolation.svg')
     print(f'\n{table.summarise(result)}\n\n{directory / "extrapolation.csv"}, {directory / "extrapolation.svg"}')
 

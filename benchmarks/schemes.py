@@ -25,7 +25,7 @@ from absl import flags
 from flax import nnx
 from tqdm import tqdm
 
-from mha import cache, catalogue, cli, positions, spec
+from mha import cache, catalogue, cli, positions, prose, spec
 from mha.encoder import Encoder
 
 LENGTH = flags.DEFINE_integer('length', 512, 'Tokens per example.', lower_bound=1)
@@ -62,7 +62,7 @@ def main() -> None:
         for ratio, own, entry in sorted(rows, key=lambda row: row[:2])
     ]
     header = ['scheme', 'parameters', 'attention', 'ms per pass', 'ratio']
-    print('', *catalogue.aligned([header, *cells], right=(1, 3, 4)), sep='\n')
+    print('', *prose.aligned([header, *cells], right=(1, 3, 4)), sep='\n')
 
 
 def encoder(**options) -> Encoder:

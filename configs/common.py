@@ -30,7 +30,8 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.steps = 10_000
     config.train.batch_size = 128
-    config.train.lengths = '1-40'  # each batch has one length, drawn uniformly
+    config.train.lengths = '1-40'  # each batch has one length
+    config.train.curriculum = 'uniform'  # how it is drawn: a spec of mha/curricula.py, 'reverse_exponential(tau=0.9)'
     config.train.buckets = 8  # lengths to pad to, each one compiled
     config.train.final_position = config_dict.placeholder(str)  # evaluate under this scheme instead, and train
     config.train.final_steps = 0  # the last so many of the steps under it: dropping, interpolating, scaling positions

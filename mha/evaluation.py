@@ -2,6 +2,7 @@
 never looks at the input would get."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from mha.training import logits_of, losses
 
 Row = dict[str, float | int]
 
+Z95 = 1.959964
+"""The normal quantile of a 95 % interval."""
 EVALUATION = 2
 """What the evaluation's seed is folded with: a run may have the same seed."""
 
@@ -39,8 +42,10 @@ def evaluate(
     programs: int,
     seed: int,
     quadratic: Callable[[int], bool],
-) -> list[Row]:
-    """One row per length: length, accuracy, exact_match, loss (nats), baseline, examples.
+) -> tuple[list[Row], list[Row]]:
+    """One row per length: length, accuracy, exact_match, loss (nats), baseline, examples. And one per position of its
+    answers, the first counted symbol being position 1: length, position, accuracy, count (the examples whose answer is
+    as long), low, high (the 95 % interval over them).
 
     The `examples` of a length depend on `seed` and the length alone: all schemes and runs meet the same ones.
     `baseline` is the accuracy of the most frequent class, per output position where the task allows, computed from
@@ -48,7 +53,7 @@ def evaluate(
     programs. `quadratic` says whether the model holds the attention logits of all pairs of so many tokens: batches are
     as large as memory allows, at most `batch_size`."""
     chosen = buckets.choose(lengths, task.num_tokens, programs)
-    rows = []
+    rows, positions = [], []
     tokens = examples * sum(map(task.num_tokens, lengths))
     with tqdm(total=tokens, unit=' tokens', unit_scale=True, desc='evaluate', dynamic_ncols=True) as bar:
         for length in lengths:
@@ -67,18 +72,24 @@ def evaluate(
                 found.append(jax.device_get(_measure(graphdef, params, task, length, *keys, max_length=max_length)))
                 bar.update(batches * size * task.num_tokens(length))
             sums = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found)
+            symbols = sums['symbols'].sum()
             rows.append(
                 {
                     'length': length,
-                    'accuracy': float(sums['correct'] / sums['symbols']),
+                    'accuracy': float(sums['correct'].sum() / symbols),
                     'exact_match': float(sums['exact'] / examples),
                     'loss': float(sums['loss'] / sums['scored']),
-                    'baseline': float(sums['classes'].max(-1).sum() / sums['symbols']),
+                    'baseline': float(sums['classes'].max(-1).sum() / symbols),
                     'examples': examples,
                 }
             )
+            for at, (correct, count) in enumerate(zip(sums['correct'], sums['symbols'], strict=True), 1):
+                if count:
+                    row = {'length': length, 'position': at, 'accuracy': float(correct / count), 'count': int(count)}
+                    low, high = wilson(int(correct), int(count))
+                    positions.append(row | {'low': low, 'high': high})
             bar.set_postfix_str(f'length {length}, accuracy {rows[-1]["accuracy"]:.3f}')
-    return rows
+    return rows, positions
 
 
 def _divisor(number: int, limit: int) -> int:
@@ -95,10 +106,15 @@ def _measure(graphdef, params, task, length, data_keys, position_keys, *, max_le
         batch = task.examples(keys, length, max_length)
         logits = logits_of(graphdef, params, batch, train=False, position=position)
         right = (logits.argmax(-1) == batch.targets) & batch.metric_mask
+        at = jnp.cumsum(batch.metric_mask, -1) - 1
+
+        def per_position(counted):
+            return jnp.zeros(at.shape[-1], int).at[at].add(counted)
+
         classes = jax.nn.one_hot(batch.targets, task.num_classes) * batch.metric_mask[..., None]
         return {
-            'correct': right.sum(),
-            'symbols': batch.metric_mask.sum(),
+            'correct': per_position(right),
+            'symbols': per_position(batch.metric_mask),
             'exact': (right == batch.metric_mask).all(-1).sum(),
             'loss': jnp.sum(losses(logits, batch), where=batch.loss_mask),
             'scored': batch.loss_mask.sum(),
@@ -109,11 +125,9 @@ def _measure(graphdef, params, task, length, data_keys, position_keys, *, max_le
     return jax.tree.map(lambda x: x.sum(0), sums)
 
 
-def scores(rows: Sequence[Row], trained: int) -> dict[str, float | None]:
-    """Mean accuracy over the evaluated lengths up to `trained` ('in_range') and beyond ('score'); None without any."""
-    inside = [row['accuracy'] for row in rows if row['length'] <= trained]
-    beyond = [row['accuracy'] for row in rows if row['length'] > trained]
-    return {
-        'in_range': float(np.mean(inside)) if inside else None,
-        'score': float(np.mean(beyond)) if beyond else None,
-    }
+def wilson(successes: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a rate of which `successes` in `count` independent examples are known (Wilson, 1927); unlike
+    the normal approximation, it is right near 0 and 1."""
+    rate, z2 = successes / count, Z95**2 / count
+    centre, half = (rate + z2 / 2) / (1 + z2), math.sqrt(z2 * (rate * (1 - rate) + z2 / 4)) / (1 + z2)
+    return min(max(centre - half, 0.0), rate), max(min(centre + half, 1.0), rate)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from mha import buckets, evaluation, optim, positions, spec, tasks, training
+from mha import buckets, curricula, evaluation, optim, positions, spec, tasks, training
 from mha.encoder import Encoder
 from mha.tasks import Task
 
@@ -26,7 +26,7 @@ class Experiment:
     config: Mapping[str, Any]
     task: Task
     optimizer: optax.GradientTransformation
-    train_lengths: tuple[int, ...]
+    curriculum: curricula.Curriculum
     eval_lengths: tuple[int, ...]
 
     @classmethod
@@ -53,7 +53,9 @@ class Experiment:
             config=config,
             task=tasks.make(config['task'], causal=config['model']['causal'], **config['data']),
             optimizer=spec.build(optim.make, spec.Call('optimizer', (), config['optimizer']), 'config', train['steps']),
-            train_lengths=spec.lengths(train['lengths'], 'train.lengths'),
+            curriculum=curricula.make(
+                train['curriculum'], spec.lengths(train['lengths'], 'train.lengths'), train['steps']
+            ),
             eval_lengths=spec.lengths(eval_lengths or evaluate['lengths'], 'eval.lengths'),
         )
         experiment.check()
@@ -100,6 +102,11 @@ class Experiment:
         jax.eval_shape(forward, nnx.to_pure_dict(params), self.key)
 
     @property
+    def train_lengths(self) -> tuple[int, ...]:
+        """The lengths that training meets."""
+        return self.curriculum.lengths
+
+    @property
     def max_len(self) -> int:
         """The longest sequence in tokens that the config asks for; it sizes a learned position table."""
         longest = spec.lengths(self.config['eval']['lengths'], 'eval.lengths')[-1]
@@ -117,15 +124,22 @@ class Experiment:
 
     def notes(self) -> list[str]:
         """What a person may want to know about this config before it runs."""
+        found, train = [], self.config['train']
+        asked, met = spec.lengths(train['lengths'], 'train.lengths')[-1], self.train_lengths[-1]
+        if met < asked:
+            found.append(
+                f'curriculum {train["curriculum"]!r} draws no length above {met} in {train["steps"]} steps, though '
+                f'train.lengths goes up to {asked}: trained lengths are those drawn'
+            )
         model, tokens = self.final_shapes, self.task.num_tokens(self.train_lengths[-1])
         maps = [np.asarray(pattern.dense(tokens, tokens)) for pattern in model.patterns]
         one_sided = any((seen != seen[..., ::-1, ::-1]).any() for seen in maps)
-        if model.causal or one_sided or any(scheme.directed for scheme in model.positions):
-            return []
-        return [
-            f'position {self.final_position!r} does not tell left from right: this encoder sees a sequence and its '
-            'mirror image alike'
-        ]
+        if not (model.causal or one_sided or any(scheme.directed for scheme in model.positions)):
+            found.append(
+                f'position {self.final_position!r} does not tell left from right: this encoder sees a sequence and its '
+                'mirror image alike'
+            )
+        return found
 
     def model(self, position: str | None = None) -> Encoder:
         """The model with fresh weights, drawn from the run's seed; under another `position` scheme if given."""
@@ -158,13 +172,14 @@ class Experiment:
         return training.make_chunk(
             graphdef,
             self.optimizer,
-            lengths=self.train_lengths,
+            curriculum=self.curriculum,
             buckets=buckets.choose(self.train_lengths, self.task.num_tokens, train['buckets']),
             batch_size=train['batch_size'],
         )
 
-    def evaluate(self, graphdef: nnx.GraphDef, params: Any) -> list[evaluation.Row]:
-        """One row per evaluated length, on held-out data: see `evaluation.evaluate`."""
+    def evaluate(self, graphdef: nnx.GraphDef, params: Any) -> tuple[list[evaluation.Row], list[evaluation.Row]]:
+        """The rows of all evaluated lengths and of their answer positions, on held-out data: see
+        `evaluation.evaluate`."""
         settings = self.config['eval']
         return evaluation.evaluate(
             graphdef,

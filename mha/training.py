@@ -15,6 +15,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from mha.curricula import Curriculum
 from mha.encoder import Encoder
 from mha.tasks import Batch, Task
 
@@ -63,13 +64,13 @@ def make_chunk(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     *,
-    lengths: Sequence[int],
+    curriculum: Curriculum,
     buckets: Sequence[int],
     batch_size: int,
 ) -> Callable[[State, Task, PRNGKeyArray, int], tuple[State, dict[str, Array]]]:
-    """`chunk(state, task, key, stop)`: updates until step `stop`, each on a batch of one length drawn uniformly from
-    `lengths`; returns the new state and the means of loss, accuracy, gradient norm and length over the chunk. `state`
-    is donated. It compiles one update per bucket, all within one program that serves chunks of any size."""
+    """`chunk(state, task, key, stop)`: updates until step `stop`, each on a batch of one length drawn by `curriculum`;
+    returns the new state and the means of loss, accuracy, gradient norm and length over the chunk. `state` is donated.
+    It compiles one update per bucket, all within one program that serves chunks of any size."""
 
     def update(max_length, state, task, length, keys):
         data_key, dropout_key, position_key = keys
@@ -97,7 +98,7 @@ def make_chunk(
     def step(carry):
         state, task, key, sums, stop = carry
         length_key, *keys = jax.random.split(jax.random.fold_in(key, state.step), 4)
-        length = jax.random.choice(length_key, jnp.array(lengths))
+        length = curriculum.draw(length_key, state.step)
         branch = jnp.searchsorted(jnp.array(buckets), length)
         state, metrics = jax.lax.switch(branch, branches, state, task, length, keys)
         return state, task, key, jax.tree.map(jnp.add, sums, metrics), stop

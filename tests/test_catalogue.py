@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mha import catalogue, heatmap, positions
+from mha import catalogue, heatmap, positions, prose
 from mha.positions import Dims
 from mha.spec import UserError
 
@@ -111,12 +111,12 @@ def test_mistakes(twist, text, words):
 
 def test_arguments_and_docstrings(twist):
     kind = catalogue.kind_of(catalogue.look('twist(3)').calls[0])
-    assert catalogue.arguments(kind) == [
+    assert prose.arguments(kind, catalogue.GIVEN) == [
         ('size', 'int', 'required'),
         ('kind', "'a' or 'b' or None", 'None'),
         ('rows', 'tuple[int, ...]', '()'),
     ]
-    title, rest, use = catalogue.paragraphs(kind)
+    title, rest, use = prose.paragraphs(kind)
     assert title == 'Twist (A. Uthor, 2001, arXiv:0101.00001): a | b * c <- d.'
     assert rest == '    q_i <- M q_i\n\nM is learned.'
     assert use == 'Twists `size` *channels* [all of them].\n\nSecond paragraph.'

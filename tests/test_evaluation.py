@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,11 +22,16 @@ class PerfectParity(nnx.Module):
         return 20 * jnp.broadcast_to(jax.nn.one_hot(parity, 2)[:, None], (*tokens.shape, 2))
 
 
-def rows_of(model, task='parity_check', lengths=(1, 3, 8), **options):
+def rows_of(*arguments, **options):
+    return measured(*arguments, **options)[0]
+
+
+def measured(model, task='parity_check', lengths=(1, 3, 8), **options):
     graphdef, params = nnx.split(model, nnx.Param)
     settings = {'examples': 32, 'batch_size': 16, 'programs': 2, 'seed': 0, **options}
     settings = {'quadratic': lambda tokens: True, **settings}
-    return evaluation.evaluate(graphdef, nnx.to_pure_dict(params), tasks.make(task), lengths=lengths, **settings)
+    task = tasks.make(task) if isinstance(task, str) else task
+    return evaluation.evaluate(graphdef, nnx.to_pure_dict(params), task, lengths=lengths, **settings)
 
 
 def encoder(position='none', task='bucket_sort', max_len=64):
@@ -94,7 +101,59 @@ class PerfectSort(nnx.Module):
         return jnp.zeros((*tokens.shape, 5))
 
 
-def test_score_begins_right_after_the_trained_lengths():
-    rows = [{'length': length, 'accuracy': 1.0 if length == 4 else 0.0} for length in range(1, 7)]
-    assert evaluation.scores(rows, trained=3) == {'in_range': 0, 'score': pytest.approx(1 / 3)}
-    assert evaluation.scores(rows[:3], trained=3)['score'] is None
+class Counting(tasks.Task):
+    """Answers of all lengths: the symbol x is answered 0, 1, .., x, where the last ends it."""
+
+    inputs = num_classes = 4
+
+    def output_length(self, length):
+        return 4
+
+    def example(self, key, length, max_length):
+        batch = super().example(key, length, max_length)
+        slot = jnp.arange(batch.tokens.size) - length
+        counts = (slot >= 0) & (slot <= batch.tokens[0])
+        return dataclasses.replace(batch, metric_mask=counts)
+
+    def sample(self, key, length, max_length):
+        return jax.random.randint(key, (max_length,), 0, 4), jnp.arange(4)
+
+
+class Second(nnx.Module):
+    """Answers 1 everywhere: the second symbol of `Counting`."""
+
+    def __call__(self, tokens, *, valid, train, rngs):
+        return jnp.broadcast_to(jax.nn.one_hot(1, 4), (*tokens.shape, 4))
+
+
+def test_accuracy_per_position_of_answers_that_end_early():
+    rows, positions = measured(Second(), Counting(), lengths=(1, 3), examples=64)
+    for row in rows:
+        found = {at['position']: at for at in positions if at['length'] == row['length']}
+        assert list(found) == [1, 2, 3, 4]
+        counts = [at['count'] for at in found.values()]
+        assert counts[0] == 64
+        assert 64 > counts[1] > counts[2] > counts[3] > 0
+        assert [at['accuracy'] for at in found.values()] == [0, 1, 0, 0]
+        assert row['accuracy'] == counts[1] / sum(counts)
+        for at in found.values():
+            assert at['low'] <= at['accuracy'] <= at['high']
+
+
+def test_positions_sum_to_the_accuracy():
+    rows, positions = measured(Second(), 'odds_first', lengths=(3, 8))
+    for row in rows:
+        here = [at for at in positions if at['length'] == row['length']]
+        assert [at['position'] for at in here] == list(range(1, row['length'] + 1))
+        assert all(at['count'] == row['examples'] for at in here)
+        assert sum(at['accuracy'] for at in here) / row['length'] == pytest.approx(row['accuracy'], abs=1e-12)
+        assert len({at['accuracy'] for at in here}) > 1
+
+
+@pytest.mark.parametrize(
+    ('successes', 'count', 'interval'),
+    [(0, 10, (0.0, 0.2775)), (5, 10, (0.2366, 0.7634)), (10, 10, (0.7225, 1.0)), (81, 263, (0.2553, 0.3662))],
+)
+def test_wilson_intervals_as_published(successes, count, interval):
+    """The last is the example of Newcombe (1998), table I; the others are those of any table for ten trials."""
+    assert evaluation.wilson(successes, count) == pytest.approx(interval, abs=5e-5)

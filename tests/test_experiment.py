@@ -10,10 +10,11 @@ from mha.spec import UserError
 SYMMETRIC = "alibi(variant='symmetric')"
 
 
-def build(lengths='1-6', **model):
+def build(lengths='1-6', curriculum='uniform', **model):
     config = common.get_config()
     config.model.update({'layers': 1, 'dim': 16, 'heads': 2} | model)
     config.train.lengths, config.eval.lengths = '1-4', lengths
+    config.train.curriculum = curriculum
     return Experiment.build(config.to_dict())
 
 
@@ -40,3 +41,12 @@ def test_logits_that_do_not_fit_are_refused(monkeypatch):
         build('20000', position='ssmax', core='dense')
     build('20000', position='ssmax')
     build('2000', position='ssmax', core='dense')
+
+
+def test_a_curriculum_that_ends_early_is_told():
+    run = build(curriculum='regular_increase(every=5000)')
+    assert run.train_lengths == (1, 2)
+    assert any('no length above 2 in 10000 steps' in note for note in run.notes())
+    run = build(curriculum='regular_increase(every=2500)')
+    assert run.train_lengths == (1, 2, 3, 4)
+    assert not any('no length above' in note for note in run.notes())

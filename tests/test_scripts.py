@@ -109,6 +109,8 @@ def test_train_writes_what_it_should(finished):
     summary = json.loads((workdir / 'summary.json').read_text())
     assert summary['status'] == 'finished'
     assert summary['score'] == pytest.approx(float(rows[-1].split(',')[2]))
+    assert summary['metric'] == 'accuracy'
+    assert summary.keys() >= {'in_range', 'longest', 'longest_share'}
     assert [step for step, *_ in losses(workdir)] == [4, 8, 12]
     assert 'baseline' in done.stdout
     assert 'steps/s' in done.stderr
@@ -127,7 +129,10 @@ def test_eval_needs_the_workdir_alone(finished, script):
     script('eval.py', f'--workdir={workdir}', '--lengths=2,4,8')
     again = (workdir / 'evaluation_2_4_8_8-examples.csv').read_text()
     assert again == (workdir / 'extrapolation.csv').read_text()
-    assert '16' in script('eval.py', f'--workdir={workdir}', '--lengths=16').stdout
+    assert '16' in script('eval.py', f'--workdir={workdir}', '--lengths=16', '--per_position').stdout
+    header, *rows = (workdir / 'evaluation_16_8-examples_positions.csv').read_text().splitlines()
+    assert header == 'seed,length,position,accuracy,count,low,high'
+    assert [row.split(',')[:3] for row in rows] == [['0', '16', str(at)] for at in range(1, 17)]
     assert {path: content for path, content in files(workdir).items() if path in before} == before
 
 
@@ -215,6 +220,8 @@ MISTAKES = {
     'heads': ([*QUICK, '--config.model.heads=3'], 'choose from 1, 2, 4, 8, 16'),
     'odd head': ([*QUICK, '--config.model.head_dim=5', '--config.model.position=rope'], 'even number'),
     'length 0': ([*QUICK, '--config.train.lengths=0-4'], 'lengths start at 1'),
+    'curriculum': ([*QUICK, '--config.train.curriculum=unifrom'], "did you mean 'uniform'"),
+    'curriculum argument': ([*QUICK, '--config.train.curriculum=fixed(5)'], 'one of train.lengths'),
     'length words': ([*QUICK, '--config.eval.lengths=long'], '10,20,40 or 1-40'),
     'no final scheme': ([*QUICK, '--config.train.final_steps=2'], 'needs train.final_position'),
     'late': ([*QUICK, '--config.train.final_position=none', '--config.train.final_steps=13'], 'from 0 to'),

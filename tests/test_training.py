@@ -4,17 +4,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mha import optim, tasks, training
+from mha import curricula, optim, tasks, training
 from mha.encoder import Encoder
 
 
-def start(position='none', task='bucket_sort', lengths=(2, 3, 6), buckets=(3, 6), seed=0, **model):
+def start(
+    position='none', task='bucket_sort', lengths=(2, 3, 6), buckets=(3, 6), seed=0, curriculum='uniform', **model
+):
     task = tasks.make(task)
     sizes = dict(vocab_size=task.vocab_size, num_classes=task.num_classes, max_len=task.num_tokens(max(lengths)))
     settings = {'layers': 1, 'dim': 16, 'heads': 2, 'position': position, **model}
     optimizer = optim.make(100, learning_rate=3e-3)
     graphdef, state = training.init(Encoder(**sizes, **settings, rngs=nnx.Rngs(seed)), optimizer)
-    chunk = training.make_chunk(graphdef, optimizer, lengths=lengths, buckets=buckets, batch_size=16)
+    curriculum = curricula.make(curriculum, lengths, steps=100)
+    chunk = training.make_chunk(graphdef, optimizer, curriculum=curriculum, buckets=buckets, batch_size=16)
     return task, state, chunk, jax.random.key(seed)
 
 
@@ -70,6 +73,25 @@ def test_data_and_dropout_do_not_depend_on_the_scheme():
 
     lengths = {first_batch(position) for position in ('none', 'learned', 'randomize(max_position=32)|rope')}
     assert len(lengths) == 1
+
+
+def test_uniform_lengths_are_a_choice_by_seed_and_step():
+    task, state, chunk, key = start(seed=3)
+    for step in range(6):
+        state, means = chunk(state, task, key, step + 1)
+        drawn = jax.random.choice(jax.random.split(jax.random.fold_in(key, step), 4)[0], jnp.array([2, 3, 6]))
+        assert means['length'] == drawn
+
+
+def test_one_program_follows_a_curriculum():
+    growing = 'regular_increase(start=1, amount=2, every=2, sample_all=False)'
+    task, state, chunk, key = start(lengths=(1, 3, 5), buckets=(3, 5), curriculum=growing)
+    lengths = []
+    for stop in range(1, 8):
+        state, means = chunk(state, task, key, stop)
+        lengths.append(float(means['length']))
+    assert lengths == [1, 1, 3, 3, 5, 5, 5]
+    assert chunk._cache_size() == 1
 
 
 def test_loss_falls():

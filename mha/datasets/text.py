@@ -78,9 +78,15 @@ def prepare(text: str = '') -> str:
 
 def read(sha256: str, split: Split) -> UInt8[np.ndarray, 'N']:
     """All bytes of a split, its files joined in path order."""
+    return np.concatenate(list(read_files(sha256, split).values()))
+
+
+def read_files(sha256: str, split: Split) -> dict[str, UInt8[np.ndarray, '_']]:
+    """Path -> bytes of every file of a split, in path order."""
     builder: Any = tfds.builder_from_directory(_directory(sha256))  # a decorator hides its methods' signatures
     source = builder.as_data_source(split)
-    return np.concatenate([record['text'] for record in source.__getitems__(range(len(source)))])
+    records = source.__getitems__(range(len(source)))
+    return {os.fsdecode(record['path']): record['text'] for record in records}
 
 
 def _directory(sha256: str) -> Path:

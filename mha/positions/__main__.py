@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from mha import cache, catalogue, cli, heatmap
+from mha import cache, catalogue, cli, heatmap, prose
 from mha.positions import Dims
 from mha.spec import UserError
 
@@ -41,8 +41,8 @@ def main(text: str = '', *more: str) -> None:
     head_dim = HEAD_DIM.value or DIM.value // HEADS.value
     dims = Dims(DIM.value, HEADS.value, head_dim, LENGTH.value, CAUSAL.value)
     if not text:
-        width = shutil.get_terminal_size((catalogue.WIDTH, 24)).columns
-        print(catalogue.table(dims, min(width, catalogue.WIDTH)))
+        width = shutil.get_terminal_size((prose.WIDTH, 24)).columns
+        print(catalogue.table(dims, min(width, prose.WIDTH)))
         return
     if more:
         raise UserError(f'one spec at a time, not {1 + len(more)} - compose schemes with | inside quotes')

@@ -13,7 +13,7 @@ import markupsafe
 
 from mha.report import plots
 from mha.report.runs import compact, span
-from mha.report.table import METRICS, Comparison, align, grid, notes, number, unfinished
+from mha.report.table import METRICS, Comparison, align, grid, longest, notes, number, unfinished
 from mha.spec import UserError
 
 PAGE_COLOURS = {plots.INK: 'var(--ink)', plots.GREY: 'var(--grey)', plots.SHADE: 'var(--shade)', plots.PAPER: 'none'}
@@ -54,6 +54,8 @@ def as_csv(comparison: Comparison) -> str:
             }
         beats = comparison.beats_baseline(row)
         line |= {'seeds': len(row.seeds), 'parameters': row.parameters, 'beats_baseline': beats}
+        if comparison.metric.best == 'max':
+            line['longest_solved'] = longest(comparison.lengths, row.values.mean(0))
         lines.append({'task': row.problem[0], **line})
     for problem in comparison.baselines:
         means = {over.key: round(comparison.baseline(problem, over), 6) for over in comparison.ranges}

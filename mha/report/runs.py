@@ -45,6 +45,11 @@ class Run:
         return parse(self.task)[0].name == 'text'
 
     @property
+    def metric(self) -> str:
+        """The column that published tables of the task show."""
+        return str(self.summary.get('metric', 'accuracy'))
+
+    @property
     def trained(self) -> tuple[int, int]:
         """The shortest and the longest length trained on."""
         found = self.summary.get('trained_lengths') or lengths(self.setting('train.lengths'), 'train.lengths')

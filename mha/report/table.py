@@ -33,14 +33,35 @@ METRICS = {
     'loss': Metric('loss', 'loss in nats per symbol', 'min'),
 }
 BITS_PER_BYTE = Metric('loss', 'loss in bits per byte', 'min', 1 / math.log(2))
+SOLVED = 0.9
+"""Accuracy, or exact match, above which a length counts as solved."""
 
 
-def choose_metric(name: str, is_text: bool) -> Metric:
-    """`'auto'` is accuracy, and for text the loss."""
+def choose_metric(name: str, run: Run) -> Metric:
+    """`'auto'` is the metric of the task, and for text the loss."""
     choose(name, ('auto', *METRICS), 'metric')
-    if is_text and name in ('auto', 'loss'):
+    if run.is_text and name in ('auto', 'loss'):
         return BITS_PER_BYTE
-    return METRICS['accuracy' if name == 'auto' else name]
+    return METRICS[run.metric if name == 'auto' else name]
+
+
+def longest(lengths: Sequence[int], values: np.ndarray) -> int | None:
+    """The longest length at which `values` [lengths] is above `SOLVED`; None without any."""
+    return max((length for length, value in zip(lengths, values, strict=True) if value > SOLVED), default=None)
+
+
+def scores(run: Run) -> dict[str, float | None]:
+    """A run in four numbers, in the metric of its task: the mean over the evaluated lengths up to the longest trained
+    one ('in_range') and beyond ('score'), the longest length solved, and this over the longest trained; None without
+    any."""
+    values, trained = run.grid(run.metric).mean(0), run.trained[1]
+    beyond, solved = np.array(run.lengths) > trained, longest(run.lengths, values)
+    return {
+        'in_range': None if beyond.all() else float(values[~beyond].mean()),
+        'score': float(values[beyond].mean()) if beyond.any() else None,
+        'longest': solved,
+        'longest_share': None if solved is None else solved / trained,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +194,7 @@ def of_runs(
 ) -> Comparison:
     """Raises `UserError` where the numbers of two runs do not belong in one table."""
     check_comparable(runs)
-    metrics = {run.task: choose_metric(metric, run.is_text) for run in runs}
+    metrics = {run.task: choose_metric(metric, run) for run in runs}
     if len(set(metrics.values())) > 1:
         names = ', '.join(f'{task}: {value.name}' for task, value in metrics.items())
         raise UserError(f'one table has one metric ({names}) - compare the tasks separately, or use --metric=accuracy')
@@ -324,11 +345,20 @@ def facts(comparison: Comparison) -> str:
 
 def summarise(run: Run) -> str:
     """One run on one screen."""
-    bits = choose_metric('loss', run.is_text)
+    bits = choose_metric('loss', run)
     columns = {'accuracy': 1.0, 'exact_match': 1.0, 'loss': bits.scale, 'baseline': 1.0}
     headers = ['lengths', 'accuracy', 'exact match', 'bits per byte' if run.is_text else 'loss', 'baseline']
     lines = [
         [over.name, *(number(run.grid(name)[:, over.inside].mean() * scale) for name, scale in columns.items())]
         for over in ranges(run.lengths, run.trained)
     ]
-    return '\n'.join([*_ruled([headers, *lines], left=1), '', facts(of_runs([run]))])
+    return '\n'.join([*_ruled([headers, *lines], left=1), '', *_solved(run), facts(of_runs([run]))])
+
+
+def _solved(run: Run) -> list[str]:
+    """The longest length solved, in a line; of text there is none."""
+    if run.is_text:
+        return []
+    solved, share = (scores(run)[name] for name in ('longest', 'longest_share'))
+    found = 'none' if share is None else f'{solved}, {share:.3g} times the longest trained one'
+    return [f'longest length with {METRICS[run.metric].name} above {SOLVED}: {found}']

@@ -6,12 +6,18 @@ from typing import Any
 from mha import spec
 from mha.tasks.base import Batch, Task
 
-__all__ = ['Batch', 'Task', 'make', 'names']
+__all__ = ['Batch', 'Task', 'example', 'make', 'names']
 
 
 def names() -> tuple[str, ...]:
     """The tasks there are: the files beside this one."""
     return spec.names(sys.modules[__name__])
+
+
+def example(name: str) -> str:
+    """The shortest spec of a task: its name, with arguments where it needs some."""
+    arguments = spec.load(sys.modules[__name__], name, Task, 'task').example_arguments
+    return f'{name}({arguments})' if arguments else name
 
 
 def make(text: str, /, *, causal: bool = False, **options: Any) -> Task:

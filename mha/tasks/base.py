@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, Key, PRNGKeyArray
 
 from mha.spec import UserError
 
@@ -150,12 +150,23 @@ class Task:
         return self.examples(jax.random.split(key, batch_size), length, max_length)
 
 
+EMPTY = -1
+"""Where a `Sequence` writes nothing."""
+
+
+def digits(number: Int[Array, '*shape'], width: int) -> Int[Array, '*shape {width}']:
+    """Decimal digits of numbers below 10^width, without leading zeros: 507 -> EMPTY 5 0 7."""
+    places = [10**exponent for exponent in reversed(range(width))]
+    written = [jnp.where((number >= place) | (place == 1), number // place % 10, EMPTY) for place in places]
+    return jnp.stack(written, axis=-1)
+
+
 class Sequence(Task):
     """Prompt and answer as one sequence for a causal model, which predicts each answer symbol from what stands before
     it. Exact match under the true prefix is exact match of greedy generation: up to the first mistake both read the
     same. Accuracy per symbol is not: after a mistake, the true prefix helps.
 
-    Subclasses set `alphabet`, which prompt and answer share, and define `prompt_length`, `output_length` (the most
+    Subclasses set `alphabet`, which prompt and answer share, and define `prompt_length` and `output_length` (the most
     symbols that an example of `length` has) and `sample`."""
 
     metric = 'exact_match'
@@ -176,33 +187,55 @@ class Sequence(Task):
         """The most symbols of the prompt of an example of `length`."""
         raise NotImplementedError
 
-    def num_tokens(self, length):
+    def num_tokens(self, length: Int[Array, ''] | int):
         return self.prompt_length(length) + self.output_length(length) - 1
 
     def sample(self, key, length, max_length):
-        """One example: the prompt [prompt_length(max_length)], how many of its symbols count, the answer
-        [output_length(max_length)], and how many of its symbols count: an example may be shorter than others."""
+        """One example: the symbols of the prompt and those of the answer, in arrays of any size. Slots that are EMPTY
+        vanish: an example may be shorter than others, and have gaps."""
         raise NotImplementedError
 
+    def symbol(self, name: str) -> int:
+        """The number of a symbol; '' writes nothing."""
+        return self.alphabet.index(name) if name else EMPTY
+
+    def concat(self, *parts: Int[Array, '... _'] | str) -> Int[Array, '... _']:
+        """Side by side: symbols by name, and arrays [.., W], with the same rows or none."""
+        arrays = [jnp.full((1,), self.symbol(part)) if isinstance(part, str) else part for part in parts]
+        rows = jnp.broadcast_shapes(*(array.shape[:-1] for array in arrays))
+        return jnp.concatenate([jnp.broadcast_to(array, (*rows, array.shape[-1])) for array in arrays], axis=-1)
+
+    def listed(
+        self, items: Int[Array, '... N W'], real: Bool[Array, '*rows N'], separator: str = ''
+    ) -> Int[Array, '*rows _']:
+        """The items that are `real`, one after the other, with a separator between two."""
+        first = jnp.cumsum(real, axis=-1) == 1
+        between = jnp.where(first, EMPTY, self.symbol(separator))[..., None]
+        written = jnp.where(real[..., None], self.concat(between, items), EMPTY)
+        return written.reshape(*real.shape[:-1], -1)
+
     def example(self, key, length, max_length):
-        prompt, start, answer, count = self.sample(key, length, max_length)
-        slot = jnp.arange(self.num_tokens(max_length))
-        reply = answer[jnp.clip(slot - start, 0, answer.size - 1)]
-        tokens = jnp.where(slot < start, prompt[jnp.clip(slot, 0, prompt.size - 1)], reply)
-        targets = answer[jnp.clip(slot - start + 1, 0, answer.size - 1)]
-        is_answer = (slot >= start - 1) & (slot < start + count - 1)
+        prompt, answer = self.sample(key, length, max_length)
+        symbols = jnp.concatenate([prompt, answer])
+        real = symbols != EMPTY
+        start, end = jnp.sum(prompt != EMPTY), jnp.sum(real)
+        slots = self.num_tokens(max_length)
+        place = jnp.where(real, jnp.cumsum(real) - 1, slots + 1)
+        sequence = jnp.zeros(slots + 1, jnp.int32).at[place].set(symbols, mode='drop')
+        slot = jnp.arange(slots)
+        is_answer = (slot >= start - 1) & (slot < end - 1)
         # Slots behind a short example hold nothing; later ones are invisible to those that count.
         return Batch(
-            tokens=jnp.where(slot < start + count - 1, tokens, 0).astype(jnp.int32),
+            tokens=jnp.where(slot < end - 1, sequence[:-1], 0),
             valid=slot < self.num_tokens(length),
-            targets=jnp.where(is_answer, targets, 0).astype(jnp.int32),
+            targets=jnp.where(is_answer, sequence[1:], 0),
             loss_mask=is_answer,
             metric_mask=is_answer,
         )
 
     def readable(self, example):
-        tokens, targets = (jax.device_get(x).tolist() for x in (example.tokens, example.targets))
-        at = [i for i, one in enumerate(jax.device_get(example.metric_mask).tolist()) if one]
+        tokens, targets, is_answer = map(jax.device_get, (example.tokens, example.targets, example.metric_mask))
         gap = '' if max(map(len, self.alphabet)) == 1 else ' '
-        read, answer = tokens[: at[0] + 1], [targets[i] for i in at]
-        return gap.join(self.alphabet[x] for x in read), gap.join(self.alphabet[x] for x in answer)
+        symbols = [*self.alphabet]
+        prompt = tokens[: is_answer.argmax() + 1]
+        return gap.join(symbols[x] for x in prompt), gap.join(symbols[x] for x in targets[is_answer])

@@ -12,11 +12,14 @@ from mha.tasks.base import Task
 class BucketSort(Task):
     """Symbols 0 .. symbols - 1 in, sorted out. The most frequent class per output position is a strong baseline."""
 
+    level = 'context-sensitive'
+
     def __init__(self, symbols: int = 5, *, causal: bool = False):
         super().__init__(causal=causal)
         if symbols < 2:
             raise ValueError(f'symbols must be at least 2, not {symbols}')
         self.inputs = self.num_classes = symbols
+        self.alphabet = tuple(map(str, range(symbols)))
 
     def output_length(self, length):
         return length

@@ -13,6 +13,7 @@ class DuplicateString(Task):
     """Binary string in, the string twice out, without a separator."""
 
     inputs = num_classes = 2
+    level = 'context-sensitive'
 
     def output_length(self, length):
         return 2 * length

@@ -15,6 +15,7 @@ class EvenPairs(Task):
     """Binary string in, one bit out: the parity of the number of unequal neighbours."""
 
     inputs = num_classes = 2
+    level = 'regular'
 
     def output_length(self, length):
         return 1

@@ -1,8 +1,8 @@
 """Missing duplicate (context-sensitive; Delétang et al., 2023, arXiv:2207.02098): which symbol is hidden?
 
-    01100210 -> 1        1011213 -> 0
+    01100?10 -> 1        1011?1. -> 0
 
-A string twice, with one symbol hidden as 2; an odd length ends in 3.
+A string twice, with one symbol hidden as 2, here `?`; an odd length ends in 3, here `.`.
 """
 
 import jax
@@ -15,6 +15,8 @@ class MissingDuplicateString(Task):
     """A doubled binary string with one symbol hidden; the answer is that symbol. Length 1 is a lone 1."""
 
     inputs, num_classes = 4, 2
+    level = 'context-sensitive'
+    alphabet = '01?.'
 
     def output_length(self, length):
         return 1

@@ -18,6 +18,7 @@ class OddsFirst(Task):
     """Binary string in, s1 s3 s5 .. s2 s4 .. out; with `order='released'` s2 s4 .. s1 s3 .."""
 
     inputs = num_classes = 2
+    level = 'context-sensitive'
 
     def __init__(self, order: Literal['documented', 'released'] = 'documented', *, causal: bool = False):
         super().__init__(causal=causal)

@@ -13,6 +13,7 @@ class ParityCheck(Task):
     """Binary string in, one bit out: the sum modulo 2. Permuting the input changes nothing."""
 
     inputs = num_classes = 2
+    level = 'regular'
 
     def output_length(self, length):
         return 1

@@ -13,6 +13,7 @@ class ReverseString(Task):
     """Binary string in, the same string backwards out."""
 
     inputs = num_classes = 2
+    level = 'context-free'
 
     def output_length(self, length):
         return length

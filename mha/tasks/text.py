@@ -23,6 +23,8 @@ class Text(Task):
     the train split, `held_out().data` the test split (`mha.datasets.text`); `sha256` names the files."""
 
     inputs = num_classes = 256
+    level = 'language'
+    alphabet = ''.join(chr(byte) if 32 <= byte < 127 else '·' for byte in range(256))
     baseline_per_position = False
 
     def __init__(self, text: str = '', mask_rate: float = 0.15, *, causal: bool = False):

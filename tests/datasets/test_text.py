@@ -37,6 +37,12 @@ def test_every_tenth_file_is_test_data(tmp_path):
     assert text.read(sha256, 'train').tobytes() == b''.join(c for i, c in enumerate(contents) if i not in (9, 19))
     assert text.read(sha256, 'test').tobytes() == contents[9] + contents[19]
     assert text.read(sha256, 'train').dtype == np.uint8
+    files = text.read_files(sha256, 'test')
+    assert {path: content.tobytes() for path, content in files.items()} == {
+        '09.txt': contents[9],
+        '19.txt': contents[19],
+    }
+    assert list(text.read_files(sha256, 'train')) == [f'{i:02}.txt' for i in range(23) if i not in (9, 19)]
 
 
 @pytest.mark.parametrize('count', [1, 3, 9])

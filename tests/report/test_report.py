@@ -20,7 +20,16 @@ LENGTHS = (10, 20, 30, 40, 60, 120)
 def make(tmp_path):
     """Writes a run whose accuracy is 1 up to length 20 and `beyond` after; returns its workdir."""
 
-    def make(name, beyond=0.5, status='finished', evaluated=LENGTHS, examples=64, baseline=0.4, **settings):
+    def make(
+        name,
+        beyond=0.5,
+        status='finished',
+        evaluated=LENGTHS,
+        examples=64,
+        baseline=0.4,
+        metric='accuracy',
+        **settings,
+    ):
         config = {'seed': 0, 'task': 'reverse_string', 'data': {}, 'model': {'position': 'rope', 'causal': False}}
         config |= {'train': {'lengths': '1-20', 'steps': 100, 'batch_size': 8}, 'optimizer': {'learning_rate': 1e-3}}
         config |= {'eval': {'lengths': '10-20:10,30,40,60,120', 'seed': 1}}
@@ -34,7 +43,7 @@ def make(tmp_path):
         folder.mkdir(parents=True)
         (folder / 'config.json').write_text(json.dumps(config))
         trained = [lengths(config['train']['lengths'])[i] for i in (0, -1)]
-        summary = {'status': status, 'score': beyond, 'parameters': 1234, 'trained_lengths': trained}
+        summary = {'status': status, 'parameters': 1234, 'trained_lengths': trained, 'metric': metric}
         (folder / 'summary.json').write_text(json.dumps(summary))
         with (folder / 'extrapolation.csv').open('w', newline='') as file:
             writer = csv.writer(file)
@@ -155,6 +164,79 @@ def test_text_is_compared_by_bits_per_byte(make):
     assert compare(*folders, metric='accuracy').baselines
 
 
+def test_tasks_of_exact_match_are_compared_by_it(make):
+    folder = make('a', 0.5, metric='exact_match')
+    comparison = compare(folder)
+    assert comparison.metric.column == 'exact_match'
+    assert comparison.baselines == {}
+    assert comparison.cell(comparison.rows[0], comparison.ranges[-1]).mean == 0.25
+    assert 'exact match of whole answers' in table.summarise(runs.read(folder))
+    assert compare(folder, metric='accuracy').metric.column == 'accuracy'
+
+
+def test_runs_that_do_not_say_their_metric_are_of_accuracy(make):
+    folder = make('a')
+    summary = json.loads((folder / 'summary.json').read_text())
+    del summary['metric']
+    (folder / 'summary.json').write_text(json.dumps(summary))
+    assert compare(folder).metric.column == 'accuracy'
+
+
+def with_column(folder, column, values):
+    """Sets a column of the run's extrapolation.csv."""
+    path = folder / 'extrapolation.csv'
+    rows = list(csv.DictReader(path.open()))
+    with path.open('w', newline='') as file:
+        writer = csv.DictWriter(file, runs.COLUMNS)
+        writer.writeheader()
+        writer.writerows(row | {column: value} for row, value in zip(rows, values, strict=True))
+    return runs.read(folder)
+
+
+@pytest.mark.parametrize(
+    ('values', 'expected'),
+    [
+        ((1, 1, 0.95, 0.5, 0.91, 0.9), {'in_range': 1, 'score': 0.815, 'longest': 60, 'longest_share': 3}),
+        ((0.92, 0.5, 0, 0, 0, 0), {'in_range': 0.71, 'score': 0, 'longest': 10, 'longest_share': 0.5}),
+        ((0.9, 0.9, 0.9, 0.9, 0.9, 0.9), {'in_range': 0.9, 'score': 0.9, 'longest': None, 'longest_share': None}),
+    ],
+)
+@pytest.mark.parametrize('metric', ['accuracy', 'exact_match'])
+def test_scores_of_a_run(make, metric, values, expected):
+    run = with_column(make('a', metric=metric), metric, values)
+    assert table.scores(run) == pytest.approx(expected)
+    json.dumps(table.scores(run))
+
+
+def test_scores_without_lengths_inside_or_beyond(make):
+    assert table.scores(runs.read(make('a', evaluated=(10, 20))))['score'] is None
+    assert table.scores(runs.read(make('b', evaluated=(30,))))['in_range'] is None
+
+
+@pytest.mark.parametrize('trained', ['1-20', '1-30'])
+def test_score_begins_right_after_the_trained_lengths(make, trained):
+    run = with_column(make('a', train__lengths=trained), 'accuracy', (0, 0, 1, 0, 0, 0))
+    expected = {'1-20': (0, 0.25), '1-30': (1 / 3, 0)}[trained]
+    assert [table.scores(run)[name] for name in ('in_range', 'score')] == pytest.approx(expected)
+
+
+def test_longest_is_shown(make):
+    shown = table.summarise(with_column(make('a'), 'accuracy', (1, 1, 0.95, 0.5, 0.91, 0.5)))
+    assert 'longest length with accuracy per symbol above 0.9: 60, 3 times the longest trained one' in shown
+    shown = table.summarise(with_column(make('b', metric='exact_match'), 'accuracy', (1, 1, 1, 1, 1, 1)))
+    assert 'longest length with exact match of whole answers above 0.9: none' in shown
+    assert 'longest length' not in table.summarise(runs.read(make('c', task='text')))
+
+
+def test_longest_of_a_row_is_that_of_the_mean_over_seeds(make):
+    one, two = make('a', seed=0), make('b', seed=1)
+    with_column(one, 'accuracy', (1, 1, 1, 0.85, 0.95, 0))
+    with_column(two, 'accuracy', (1, 1, 0.9, 1, 0.85, 1))
+    header, row, _ = csv.reader(page.as_csv(compare(one, two)).splitlines())
+    assert row[header.index('longest_solved')] == '40'
+    assert 'longest_solved' not in page.as_csv(compare(one, two, metric='loss'))
+
+
 def test_lower_losses_come_first(make):
     worse, better = make('a', model__position='none'), make('b')
     rows = (worse / 'extrapolation.csv').read_text().replace(f'0.25,{math.log(2) * 120}', '0.25,999')
@@ -172,6 +254,7 @@ def test_lower_losses_come_first(make):
         ({'baseline': 0.45}, r'different examples'),
         ({'seed': 0}, r'same seed 0'),
         ({'task': 'text'}, r'one metric'),
+        ({'task': 'copy', 'metric': 'exact_match'}, r'one metric .* or use --metric=accuracy'),
     ],
 )
 def test_runs_that_do_not_belong_together(make, difference, message):

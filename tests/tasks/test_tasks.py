@@ -1,11 +1,9 @@
-"""Generated tasks against plain-Python oracles, and the input protocol that they share."""
+"""The input protocol that generated tasks share, their names and arguments."""
 
+import collections
 import functools
-import itertools
-import types
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,190 +11,78 @@ from mha import tasks
 from mha.spec import UserError
 
 # Lengths of interest: the shortest, an even and an odd one, and the longest that the compiled program serves.
-LENGTHS, MAX_LENGTH, BATCH = (1, 2, 3, 4, 7, 20), 20, 64
+LENGTHS, MAX_LENGTH, BATCH = (1, 2, 3, 4, 7, 20), 20, 16
 
 
-def even_pairs(word):
-    return [sum(a != b for a, b in itertools.pairwise(word)) % 2]
+def one(length):
+    return 1
 
 
-def parity_check(word):
-    return [sum(word) % 2]
+def same(length):
+    return length
 
 
-def reverse_string(word):
-    return word[::-1]
+def longer(length):
+    return length + 1
 
 
-def duplicate_string(word):
-    return word + word
-
-
-def odds_first(word):
-    return word[0::2] + word[1::2]
-
-
-def odds_first_released(word):
-    return word[1::2] + word[0::2]
-
-
-def bucket_sort(word):
-    return sorted(word)
-
-
-def missing_duplicate_string(word):
-    """The one symbol that would double the string."""
-    if len(word) == 1:
-        return [1]
-    half = len(word) // 2
-    (hole,) = [i for i, symbol in enumerate(word[: 2 * half]) if symbol == 2]
-    return [word[(hole + half) % (2 * half)]]
-
-
-ORACLES = {
-    'even_pairs': even_pairs,
-    'parity_check': parity_check,
-    'reverse_string': reverse_string,
-    'duplicate_string': duplicate_string,
-    'odds_first': odds_first,
-    "odds_first(order='released')": odds_first_released,
-    'bucket_sort': bucket_sort,
-    'bucket_sort(symbols=3)': bucket_sort,
-    'missing_duplicate_string': missing_duplicate_string,
+# Input symbols, classes, level, and the number of answer symbols.
+TASKS = {
+    'even_pairs': (2, 2, 'regular', one),
+    'modular_arithmetic': (9, 5, 'regular', one),
+    "modular_arithmetic(even='add')": (9, 5, 'regular', one),
+    'parity_check': (2, 2, 'regular', one),
+    'cycle_navigation': (3, 5, 'regular', one),
+    'stack_manipulation': (5, 3, 'context-free', longer),
+    'stack_manipulation(mask_loss=True)': (5, 3, 'context-free', longer),
+    'reverse_string': (2, 2, 'context-free', same),
+    'modular_arithmetic_brackets': (11, 5, 'context-free', one),
+    'solve_equation': (11, 5, 'context-free', one),
+    'duplicate_string': (2, 2, 'context-sensitive', lambda length: 2 * length),
+    'missing_duplicate_string': (4, 2, 'context-sensitive', one),
+    'odds_first': (2, 2, 'context-sensitive', same),
+    'binary_addition': (3, 3, 'context-sensitive', longer),
+    'binary_multiplication': (3, 3, 'context-sensitive', same),
+    'compute_sqrt': (2, 2, 'context-sensitive', lambda length: -(-length // 2)),
+    'bucket_sort': (5, 5, 'context-sensitive', same),
 }
-# (input symbols, classes) and the number of answer symbols of each; a binary word in, unless said otherwise.
-SIZES = {
-    'even_pairs': (2, 2, lambda n: 1),
-    'parity_check': (2, 2, lambda n: 1),
-    'reverse_string': (2, 2, lambda n: n),
-    'duplicate_string': (2, 2, lambda n: 2 * n),
-    'odds_first': (2, 2, lambda n: n),
-    "odds_first(order='released')": (2, 2, lambda n: n),
-    'bucket_sort': (5, 5, lambda n: n),
-    'bucket_sort(symbols=3)': (3, 3, lambda n: n),
-    'missing_duplicate_string': (4, 2, lambda n: 1),
-}
-EXAMPLES = [
-    ('even_pairs', '001110', '0'),
-    ('even_pairs', '0101001', '1'),
-    ('even_pairs', '1', '0'),
-    ('parity_check', '1010100', '1'),
-    ('reverse_string', '011010', '010110'),
-    ('duplicate_string', '101', '101101'),
-    ('odds_first', '00110101', '01000111'),
-    ('odds_first', '110', '101'),
-    ("odds_first(order='released')", '00110101', '01110100'),
-    ("odds_first(order='released')", '110', '110'),
-    ('bucket_sort', '10204112', '00111224'),
-    ('missing_duplicate_string', '01100210', '1'),
-    ('missing_duplicate_string', '1011213', '0'),
-    ('missing_duplicate_string', '1', '1'),
-]
+TERMINATED = {'stack_manipulation', 'binary_addition', 'binary_multiplication'}
+TERMINATOR = 2
+TRACES = collections.Counter()
+
+
+def read_length(text, length):
+    """Expressions without brackets have odd lengths."""
+    if text.startswith('modular_arithmetic') and 'brackets' not in text and length % 2 == 0:
+        return length + (1 if 'add' in text else -1)
+    return length
 
 
 @functools.cache
 def sampler(text):
     """One compiled program per task, for every length."""
     task = tasks.make(text)
-    traces = []
 
     def run(key, length):
-        traces.append(length)
+        TRACES[text] += 1
         return task.batch(key, BATCH, length, MAX_LENGTH)
 
-    return jax.jit(run), traces
+    return jax.jit(run)
+
+
+@functools.partial(jax.jit, static_argnames='max_length')
+def examples(task, keys, length, max_length):
+    return task.examples(keys, length, max_length)
 
 
 @functools.cache
 def sample(text, length, seed=0):
-    batch = sampler(text)[0](jax.random.key(seed), length)
-    return types.SimpleNamespace(**{name: np.asarray(leaf) for name, leaf in vars(batch).items()})
+    return jax.device_get(sampler(text)(jax.random.key(seed), length))
 
 
-def read(text, length, seed=0):
-    """The words and answers of a batch, as lists."""
-    batch, size = sample(text, length, seed), SIZES[text][2](length)
-    return batch.tokens[:, :length].tolist(), batch.targets[:, length : length + size].tolist()
-
-
-@pytest.fixture(params=ORACLES)
+@pytest.fixture(params=TASKS)
 def text(request):
     return request.param
-
-
-# --- what each task asks ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(('text', 'word', 'answer'), EXAMPLES)
-def test_oracles_agree_with_the_worked_examples(text, word, answer):
-    assert ORACLES[text]([int(symbol) for symbol in word]) == [int(symbol) for symbol in answer]
-
-
-@pytest.mark.parametrize('length', LENGTHS)
-def test_answers(text, length):
-    for word, answer in zip(*read(text, length), strict=True):
-        assert answer == ORACLES[text](word), word
-
-
-@pytest.mark.parametrize(('text', 'word', 'answer'), EXAMPLES)
-def test_worked_examples(text, word, answer, monkeypatch):
-    """The task's own answer to a given word: its random symbols are replaced by those of the example."""
-    if text == 'missing_duplicate_string':
-        pytest.skip('its word is not drawn symbol by symbol')
-    word = [int(symbol) for symbol in word]
-    drawn = jnp.array(word + [0] * (MAX_LENGTH - len(word)))
-    monkeypatch.setattr(jax.random, 'randint', lambda *args, **kwargs: drawn)
-    batch = tasks.make(text).example(jax.random.key(0), len(word), MAX_LENGTH)
-    answer = [int(symbol) for symbol in answer]
-    assert batch.tokens[: len(word)].tolist() == word
-    assert batch.targets[len(word) : len(word) + len(answer)].tolist() == answer
-
-
-@pytest.mark.parametrize('length', [2, 3, 7, 20])
-def test_missing_duplicate_words(length):
-    """A doubled word with one hole; an odd length ends in 3; every place may be the hole."""
-    half, holes = length // 2, set()
-    for seed in range(3):
-        for word in read('missing_duplicate_string', length, seed)[0]:
-            assert word[2 * half :] == [3] * (length % 2)
-            assert word[: 2 * half].count(2) == 1
-            pairs = zip(word[:half], word[half : 2 * half], strict=True)
-            assert all(a == b or 2 in (a, b) for a, b in pairs)
-            assert {*word[: 2 * half]} <= {0, 1, 2}
-            holes.add(word.index(2))
-    assert holes == set(range(2 * half))
-    assert read('missing_duplicate_string', 1)[0] == [[1]] * BATCH
-
-
-# --- chance ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize('length', [2, 3, 7])
-def test_symbols_and_labels_are_balanced(text, length):
-    """Within five standard errors of a uniform draw, at each place of its own."""
-    inputs, classes, _ = SIZES[text]
-    words, answers = zip(*(read(text, length, seed) for seed in range(16)), strict=True)
-    words, answers = np.concatenate(words), np.concatenate(answers)
-    count = len(words)
-    if text != 'missing_duplicate_string':
-        for symbol in range(inputs):
-            share = (words == symbol).mean(0)
-            assert np.abs(share - 1 / inputs).max() < 5 * np.sqrt(1 / inputs * (1 - 1 / inputs) / count)
-    if not text.startswith('bucket_sort'):
-        for label in range(classes):
-            share = (answers == label).mean(0)
-            assert np.abs(share - 1 / classes).max() < 5 * np.sqrt(0.25 / count)
-
-
-def test_examples_of_a_batch_differ(text):
-    assert len(np.unique(sample(text, 20).tokens, axis=0)) > BATCH // 2
-    assert not np.array_equal(sample(text, 20).tokens, sample(text, 20, seed=1).tokens)
-
-
-def test_neighbours_and_pairs_are_independent():
-    words = np.concatenate([read('reverse_string', 20, seed)[0] for seed in range(16)])
-    products = np.corrcoef(words.T) - np.eye(20)
-    assert np.abs(products).max() < 5 / np.sqrt(len(words))
 
 
 # --- the input protocol ----------------------------------------------------------------------------------------------
@@ -204,19 +90,24 @@ def test_neighbours_and_pairs_are_independent():
 
 @pytest.mark.parametrize('length', LENGTHS)
 def test_protocol(text, length):
-    """The input, one placeholder per answer symbol right after it, then padding; answers count at placeholders only."""
-    inputs, classes, size = SIZES[text]
-    batch, slots, end = sample(text, length), MAX_LENGTH + size(MAX_LENGTH), length + size(length)
+    """The input, one placeholder per answer symbol right after it, then padding; answers count at placeholders only,
+    and in accuracy up to the terminator."""
+    inputs, classes, _, size = TASKS[text]
+    batch, start = sample(text, length), read_length(text, length)
+    slots, end = read_length(text, MAX_LENGTH) + size(MAX_LENGTH), start + size(length)
     for leaf in (batch.tokens, batch.valid, batch.targets, batch.loss_mask, batch.metric_mask):
         assert leaf.shape == (BATCH, slots)
     assert batch.tokens.dtype == batch.targets.dtype == np.int32
     assert batch.valid.dtype == batch.loss_mask.dtype == batch.metric_mask.dtype == bool
     slot = np.broadcast_to(np.arange(slots), (BATCH, slots))
-    placeholder = (slot >= length) & (slot < end)
+    placeholder = counts = (slot >= start) & (slot < end)
+    if text.split('(')[0] in TERMINATED:
+        ends = [row[start:].index(TERMINATOR) + start for row in batch.targets.tolist()]
+        counts = placeholder & (slot <= np.array(ends)[:, None])
     np.testing.assert_array_equal(batch.valid, slot < end)
     np.testing.assert_array_equal(batch.tokens == inputs, placeholder)
-    np.testing.assert_array_equal(batch.loss_mask, placeholder)
-    np.testing.assert_array_equal(batch.metric_mask, placeholder)
+    np.testing.assert_array_equal(batch.loss_mask, counts if 'mask_loss' in text else placeholder)
+    np.testing.assert_array_equal(batch.metric_mask, counts)
     assert batch.tokens.min() >= 0
     assert batch.tokens.max() <= inputs
     assert not batch.tokens[slot >= end].any()
@@ -224,56 +115,65 @@ def test_protocol(text, length):
     assert 0 <= batch.targets.min() <= batch.targets.max() < classes
 
 
+def test_what_ends_early(text):
+    """Masks of tasks that end early differ from those of the others, or the table above would not tell."""
+    batch, early = sample(text, 20), text.split('(')[0] in TERMINATED
+    assert tasks.make(text).terminator == (TERMINATOR if early else None)
+    assert (batch.metric_mask != batch.loss_mask).any() == (early and 'mask_loss' not in text)
+
+
+@pytest.mark.parametrize('text', sorted(TERMINATED))
+def test_all_that_end_early_may_mask_the_loss(text):
+    assert [tasks.make(text, mask_loss=mask).mask_loss for mask in (False, True)] == [False, True]
+
+
 def test_description(text):
-    task, (inputs, classes, size) = tasks.make(text), SIZES[text]
+    task, (inputs, classes, level, size) = tasks.make(text), TASKS[text]
     assert task.vocab_size == inputs + 1
     assert task.num_classes == classes
     assert task.chance == 1 / classes
+    assert task.level == level
+    assert task.metric == 'accuracy'
+    assert len(task.alphabet) >= inputs
+    assert len(task.answers or task.alphabet) >= classes
     assert [task.output_length(n) for n in LENGTHS] == [size(n) for n in LENGTHS]
-    assert [task.num_tokens(n) for n in LENGTHS] == [n + size(n) for n in LENGTHS]
+    assert [task.num_tokens(n) for n in LENGTHS] == [read_length(text, n) + size(n) for n in LENGTHS]
     assert task.held_out() is task
 
 
 def test_one_program_serves_every_length(text):
     for length in LENGTHS:
         sample(text, length)
-    assert len(sampler(text)[1]) == 1
+    assert TRACES[text] == 1
 
 
-@pytest.mark.parametrize('length', [1, 4, 7])
-def test_the_padding_does_not_change_the_example(text, length):
-    """The same key gives the same example whatever `max_length`, the length traced or not."""
-    task = tasks.make(text)
-    tight, wide = jax.jit(lambda key: task.batch(key, BATCH, length, length))(jax.random.key(0)), sample(text, length)
+def test_examples_of_a_batch_differ(text):
+    assert len(np.unique(sample(text, 20).tokens, axis=0)) > BATCH // 2
+    assert not np.array_equal(sample(text, 20).tokens, sample(text, 20, seed=1).tokens)
+
+
+@pytest.mark.parametrize('length', [1, 2, 4, 7])
+def test_neither_padding_nor_batch_change_an_example(text, length):
+    """The same key gives the same example whatever `max_length` and the other examples. The task goes into jit as a
+    pytree."""
+    leaves, tree = jax.tree.flatten(tasks.make(text))
+    assert not leaves
+    task, keys = jax.tree.unflatten(tree, leaves), jax.random.split(jax.random.key(0), BATCH)
+    tight, wide = jax.device_get(examples(task, keys[3:7], length, 7)), sample(text, length)
     for name in ('tokens', 'valid', 'targets', 'loss_mask', 'metric_mask'):
-        one, two = np.asarray(getattr(tight, name)), getattr(wide, name)
-        np.testing.assert_array_equal(two[:, : one.shape[1]], one, err_msg=name)
+        one, two = getattr(tight, name), getattr(wide, name)
+        np.testing.assert_array_equal(two[3:7, : one.shape[1]], one, err_msg=name)
         assert not two[:, one.shape[1] :].any(), name
 
 
-def test_batches_hold_the_examples_of_their_keys(text):
-    task, keys = tasks.make(text), jax.random.split(jax.random.key(0), BATCH)
-    for row in (0, 5):
-        one = jax.jit(lambda key: task.example(key, 4, MAX_LENGTH).tokens)(keys[row])
-        np.testing.assert_array_equal(sample(text, 4).tokens[row], one)
-
-
-def test_tasks_and_batches_are_pytrees(text):
+def test_tasks_are_pytrees(text):
     task = tasks.make(text)
-    leaves, tree = jax.tree.flatten(task)
-    assert not leaves
-    again = jax.tree.unflatten(tree, leaves)
+    again = jax.tree.unflatten(jax.tree.structure(task), jax.tree.leaves(task))
     assert type(again) is type(task)
     assert vars(again) == {**vars(task), 'data': ()}
-    tokens = jax.jit(lambda task, key: task.batch(key, BATCH, 3, MAX_LENGTH).tokens)(again, jax.random.key(0))
-    np.testing.assert_array_equal(tokens, sample(text, 3).tokens)
 
 
 # --- names and arguments ---------------------------------------------------------------------------------------------
-
-
-def test_every_oracle_names_a_task():
-    assert {text.split('(')[0] for text in ORACLES} <= set(tasks.names())
 
 
 @pytest.mark.parametrize(
@@ -286,6 +186,8 @@ def test_every_oracle_names_a_task():
         ('bucket_sort(symbols=2.5)', {}, 'symbols must be a whole number, not 2.5'),
         ('bucket_sort(symbols=True)', {}, 'symbols must be a whole number, not True'),
         ("odds_first(order='paper')", {}, "order must be 'documented' or 'released', not 'paper'"),
+        ("modular_arithmetic(even='skip')", {}, "even must be 'drop' or 'add', not 'skip'"),
+        ('binary_addition(mask_loss=1)', {}, 'mask_loss must be True or False, not 1'),
         ('parity_check(3)', {}, 'too many arguments'),
         ('parity_check', {'symbols': 3}, "unknown argument of task 'parity_check': 'symbols'"),
         ('parity_check(causal=True)', {}, "unknown argument of task 'parity_check': 'causal'"),

@@ -120,6 +120,13 @@ def test_held_out(corpus):
     assert {**vars(held_out), 'data': None} == {**vars(task), 'data': None}
 
 
+def test_a_person_reads_the_bytes(corpus):
+    task = make(corpus, causal=True)
+    batch = sample(task, 7)
+    shown = tuple(bytes(row[0, :7].tolist()).decode() for row in (batch.tokens, batch.targets))
+    assert task.readable(jax.tree.map(lambda leaf: leaf[0], batch)) == shown
+
+
 def test_describes_itself(corpus):
     task = make(corpus)
     assert (task.num_tokens(7), task.output_length(7), task.chance) == (7, 7, 1 / 256)

@@ -1,0 +1,118 @@
+"""Time that every task takes to make a batch, beside the training step of configs/length_generalization.py.
+
+    python benchmarks/tasks.py [--length=40] [--batch_size=128] [--tasks='one, two(argument=value)']
+
+Batches are made as in training, on the device inside a compiled loop; tasks for causal models alone are causal. The
+step is that of the config, trained on examples of the same length alone, so that one program serves. Batches and steps
+alternate, and the ratio is the median over such pairs, so that whatever else the machine does meets both.
+"""
+# ruff: noqa: E402
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+from tqdm import tqdm
+
+from configs import length_generalization
+from mha import cache, cli, prose, spec, task_catalogue, tasks
+from mha.experiment import Experiment
+from mha.tasks import Task
+
+LENGTH = flags.DEFINE_integer('length', 40, 'Of the examples.', lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer('batch_size', 128, 'Examples per batch.', lower_bound=1)
+BATCHES = flags.DEFINE_integer('batches', 20, 'Batches per measurement.', lower_bound=1)
+REPEATS = flags.DEFINE_integer('repeats', 5, 'Measurements of each task.', lower_bound=1)
+TASKS = flags.DEFINE_string('tasks', None, 'Comma-separated specs; default: every task.')
+LIMIT = 0.1
+"""Of a training step: a task that takes longer holds training back."""
+
+
+def main() -> None:
+    cache.keep_programs()
+    texts = spec.split(TASKS.value) if TASKS.value else [tasks.example(name) for name in tasks.names()]
+    entries = [task_catalogue.look(text) for text in texts]  # mistakes surface before any work
+    step, run, rows, steps, refused = *training_step(), [], [], []
+    for entry in (bar := tqdm(entries, unit=' tasks', desc='time', dynamic_ncols=True)):
+        bar.set_postfix_str(entry.text)
+        try:
+            own = batches(entry.task)
+        except spec.UserError as error:
+            refused.append(f'{entry.text}: {error}')
+            continue
+        pairs = [(seconds(own) / BATCHES.value, seconds(step)) for _ in range(REPEATS.value)]
+        rows.append((statistics.median(a / b for a, b in pairs), statistics.median(a for a, _ in pairs), entry))
+        steps += [b for _, b in pairs]
+
+    rows.sort(key=lambda row: row[:2])
+    model, train = run.config['model'], run.config['train']
+    print(f'device         {jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}')
+    print(f'batches        {BATCH_SIZE.value} examples of length {LENGTH.value}, in loops of {BATCHES.value}')
+    print(
+        f'training step  {1000 * statistics.median(steps):.1f} ms ({run.config["task"]}, {run.position}, '
+        f'{model["layers"]} layers, width {model["dim"]}, batch {train["batch_size"]}, length {LENGTH.value})'
+    )
+    cells = [
+        [entry.text, f'{1000 * own:.3f}', f'{ratio:.4f}', f'above {LIMIT}' if ratio > LIMIT else '']
+        for ratio, own, entry in rows
+    ]
+    header = ['task', 'ms per batch', 'of a step', '']
+    print('', *(line.rstrip() for line in prose.aligned([header, *cells], right=(1, 2))), sep='\n')
+    slow = [entry.text for ratio, _, entry in rows if ratio > LIMIT]
+    if refused:
+        print(f'\nnot of length {LENGTH.value}:', *refused, sep='\n')
+    if slow:
+        print(f'\nwarning: above {LIMIT} of a training step: {", ".join(slow)}')
+
+
+def training_step() -> tuple[Callable[[], jax.Array], Experiment]:
+    """One step of the config at the measured length, after some to warm up; and the experiment."""
+    config = length_generalization.get_config().to_dict()
+    config['train'] |= {'lengths': str(LENGTH.value), 'batch_size': BATCH_SIZE.value}
+    run = Experiment.build(config, eval_lengths=str(LENGTH.value))
+    graphdef, state = run.init()
+    chunk = run.chunk(graphdef)
+
+    def step():
+        nonlocal state
+        state, means = chunk(state, run.task, run.key, state.step + 1)
+        return means['loss']
+
+    for _ in range(3):
+        jax.block_until_ready(step())
+    return step, run
+
+
+def batches(task: Task) -> Callable[[], jax.Array]:
+    """A compiled loop that makes `BATCHES` batches and reads all of each, after one run to warm up."""
+
+    def loop(task, key, length):
+        def body(i, total):
+            batch = task.batch(jax.random.fold_in(key, i), BATCH_SIZE.value, length, LENGTH.value)
+            return total + sum(jnp.sum(leaf, dtype=jnp.int32) for leaf in jax.tree.leaves(batch))
+
+        return jax.lax.fori_loop(0, BATCHES.value, body, jnp.int32(0))
+
+    arguments = task, jax.random.key(0), jnp.int32(LENGTH.value)
+    compiled = jax.jit(loop).lower(*arguments).compile()
+    jax.block_until_ready(compiled(*arguments))
+    return lambda: compiled(*arguments)
+
+
+def seconds(run: Callable[[], jax.Array]) -> float:
+    clock = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - clock
+
+
+if __name__ == '__main__':
+    cli.run(main)

@@ -1,0 +1,85 @@
+"""Curricula: which length the batch of a training step has, `'reverse_exponential(tau=0.8)'`.
+
+    fixed                 l = the longest length, or the one given
+    uniform               P(l) = 1 / number of lengths
+    reverse_exponential   P(l) ~ tau^l: short ones are frequent
+    regular_increase      l = start + amount k, at most the longest;  k uniform in 0 .. floor(step / every), or the last
+
+All draw from `train.lengths`, and growing ends at the longest of them. These are the four of the code released with
+Delétang et al. (2023, arXiv:2207.02098), where it never ends. A draw depends on its key and the step alone, not on how
+long the run is.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from mha import spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Curriculum:
+    """`draw(key, step)` is the length of a step; `lengths` are those that a run can meet, sorted."""
+
+    lengths: tuple[int, ...]
+    draw: Callable[[PRNGKeyArray, Int[Array, '']], Int[Array, '']]
+
+
+def make(text: str, lengths: tuple[int, ...], steps: int) -> Curriculum:
+    """The curriculum of a spec over sorted `lengths`, for a run of `steps`. Mistakes are `UserError`s."""
+    call, *more = spec.parse(text)
+    if more:
+        raise spec.UserError(f'curriculum {text!r}: curricula do not compose')
+    return spec.build(CURRICULA[spec.choose(call.name, CURRICULA, 'curriculum')], call, 'curriculum', lengths, steps)
+
+
+def fixed(lengths: tuple[int, ...], steps: int, length: int | None = None) -> Curriculum:
+    """One length: the longest unless given."""
+    length = lengths[-1] if length is None else length
+    if length not in lengths:
+        raise ValueError(f'length must be one of train.lengths, not {length}')
+    return Curriculum((length,), lambda key, step: jnp.int32(length))
+
+
+def uniform(lengths: tuple[int, ...], steps: int) -> Curriculum:
+    """Every length alike."""
+    return Curriculum(lengths, lambda key, step: jax.random.choice(key, jnp.array(lengths)))
+
+
+def reverse_exponential(lengths: tuple[int, ...], steps: int, tau: float = 0.9) -> Curriculum:
+    """Short lengths are drawn more often than long ones."""
+    if not 0 < tau <= 1:
+        raise ValueError(f'tau must be above 0 and at most 1, not {tau}')
+    weights = tau ** (np.array(lengths, float) - lengths[0])
+    chances = jnp.array(weights / weights.sum(), jnp.float32)
+    return Curriculum(lengths, lambda key, step: jax.random.choice(key, jnp.array(lengths), p=chances))
+
+
+def regular_increase(
+    lengths: tuple[int, ...], steps: int, start: int = 1, amount: int = 1, every: int = 1000, sample_all: bool = True
+) -> Curriculum:
+    """Begins with length `start` and adds one `amount` longer `every` so many steps, until the longest is reached;
+    draws all of them so far alike, or takes the last alone."""
+    for name, value in {'amount': amount, 'every': every}.items():
+        if value < 1:
+            raise ValueError(f'{name} must be at least 1, not {value}')
+    if start not in lengths:
+        raise ValueError(f'start must be one of train.lengths, not {start}')
+    reached = (*range(start, lengths[-1], amount), lengths[-1])[: 1 + (steps - 1) // every]
+    if missing := sorted(set(reached) - set(lengths)):
+        raise ValueError(f'start={start} and amount={amount} lead to length {missing[0]}, not one of train.lengths')
+
+    every = min(every, steps)  # a step counter could not be divided by more than 2^31
+
+    def draw(key, step):
+        last = jnp.minimum(step // every, len(reached) - 1)
+        return jnp.array(reached)[jax.random.randint(key, (), 0, last + 1) if sample_all else last]
+
+    return Curriculum(reached, draw)
+
+
+CURRICULA = {each.__name__: each for each in (fixed, uniform, reverse_exponential, regular_increase)}

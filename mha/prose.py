@@ -1,0 +1,169 @@
+"""What code says of itself - docstrings, arguments, directions - and how it is laid out in terminals and on pages."""
+
+import inspect
+import re
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+from mha.spec import Call, UserError
+
+WIDTH = 120
+T = TypeVar('T')
+
+
+# --- What the code says ----------------------------------------------------------------------------------------------
+
+
+def either(build: Callable[[bool], T], causal: bool) -> tuple[T, bool, str]:
+    """`build(causal)`, or the other direction's if that is the only one; which it is; and in words, which there are.
+    Raises the `UserError` of the direction that was asked for."""
+    built: dict[bool, T] = {}
+    refusal = UserError('')
+    for direction in (not causal, causal):
+        try:
+            built[direction] = build(direction)
+        except UserError as error:
+            refusal = error
+    if not built:
+        raise refusal
+    found = causal if causal in built else not causal
+    return built[found], found, 'both' if len(built) == 2 else 'causal' if found else 'bidirectional'
+
+
+def paragraphs(kind: type) -> tuple[str, str, str]:
+    """Of a class's file: the first paragraph in one line, the rest of its docstring, the docstring of the class."""
+    first, _, rest = inspect.cleandoc(sys.modules[kind.__module__].__doc__ or '').partition('\n\n')
+    return ' '.join(first.split()), rest.strip('\n'), inspect.cleandoc(kind.__doc__ or '')
+
+
+def arguments(kind: type, given: Collection[str]) -> list[tuple[str, str, str]]:
+    """Name, type and default of what a spec may give; the parameters `given` are not for a person to set."""
+    return [
+        (p.name, _type(p.annotation), 'required' if p.default is p.empty else repr(p.default))
+        for p in list(inspect.signature(kind.__init__).parameters.values())[1:]
+        if p.name not in given and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+
+
+def _type(hint: Any) -> str:
+    options = [_type(option) for option in typing.get_args(hint)]
+    match typing.get_origin(hint):
+        case typing.Literal:
+            return ' or '.join(map(repr, typing.get_args(hint)))
+        case typing.Union | types.UnionType:
+            return ' or '.join(options)
+        case None if isinstance(hint, type):
+            return {inspect.Parameter.empty: '', type(None): 'None'}.get(hint, hint.__name__)
+    return str(hint)
+
+
+# --- In the terminal -------------------------------------------------------------------------------------------------
+
+
+def described(call: Call, kind: type, given: Collection[str]) -> list[str]:
+    """The docstrings of `kind`, and its arguments with what `call` gives, as lines."""
+    title, rest, use = paragraphs(kind)
+    accepted = arguments(kind, given)
+    here = dict(zip([name for name, *_ in accepted], call.args, strict=False)) | dict(call.kwargs)
+    rows = [(*row, repr(here[row[0]]) if row[0] in here else '') for row in accepted]
+    lines = [*textwrap.wrap(title, WIDTH - 4), *(['', *rest.splitlines()] if rest else [])]
+    for paragraph in use.split('\n\n') if use else []:
+        lines += ['', *textwrap.wrap(' '.join(paragraph.split()), WIDTH - 4)]
+    return [*lines, '', *aligned([('argument', 'type', 'default', 'here'), *rows])] if rows else lines
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """A line per row; the columns `right` are flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        '  '.join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def listed(facts: Mapping[str, str]) -> list[str]:
+    """`name  fact`, wrapped."""
+    lines = []
+    for name, fact in facts.items():
+        first, *more = textwrap.wrap(fact, WIDTH - 18)
+        lines += [f'{name:<12}{first}', *(f'{"":<12}{line}' for line in more)]
+    return lines
+
+
+def indented(lines: Sequence[str]) -> list[str]:
+    """Lines that belong to a heading."""
+    return [f'    {line}'.rstrip() for line in lines]
+
+
+def table(
+    header: Sequence[str], rows: Sequence[tuple[str, Sequence[str], str]], right: Sequence[int], width: int = WIDTH
+) -> str:
+    """A line per row, under the titles of their groups: a row is its group, its cells, and a summary that is cut to
+    `width`."""
+    first, *lines = aligned([header, *(cells for _, cells, _ in rows)], right)
+    room = max(width - len(first) - 2, 20)
+    text, group = [f'{first}  summary'], None
+    for (own, _, summary), line in zip(rows, lines, strict=True):
+        if own != group:
+            group = own
+            text += ['', group]
+        text.append(f'{line}  {clipped(summary, room)}')
+    return '\n'.join(text)
+
+
+def clipped(text: str, width: int) -> str:
+    """`text`, an ellipsis in place of what is too long."""
+    return text if len(text) <= width else text[: width - 1].rstrip() + '…'
+
+
+# --- On a page -------------------------------------------------------------------------------------------------------
+
+
+def page(
+    introduction: str,
+    header: Sequence[str],
+    rows: Sequence[tuple[str, Sequence[str], str, Sequence[str]]],
+    right: Sequence[int],
+) -> str:
+    """An overview that links to a section per row: a row is its group, its cells with its name first, a summary, and
+    the paragraphs of its section."""
+    rule = ['---:' if i in right else '---' for i in range(len(header) + 1)]
+    overview, sections, group = [[*header, 'summary'], rule], [], None
+    for own, (name, *cells), summary, text in rows:
+        if own != group:
+            group = own
+            overview.append([f'**{group}**', *[''] * len(header)])
+            sections.append(f'## {group}')
+        overview.append([f'[{name}](#{name})', *cells, markdown(summary)])
+        sections.append('\n\n'.join(text))
+    return '\n\n'.join([introduction.strip(), grid(overview), *sections]) + '\n'
+
+
+def section(name: str, kind: type, given: Collection[str]) -> list[str]:
+    """The docstrings of `kind` and its arguments, as paragraphs in Markdown under the heading `name`."""
+    title, rest, use = paragraphs(kind)
+    text = [f'### {name}', f'**{markdown(title)}**']
+    text += [f'```text\n{rest}\n```'] * bool(rest) + [markdown(use)] * bool(use)
+    if rows := arguments(kind, given):
+        code = [[f'`{cell}`' for cell in row] for row in rows]
+        text.append(grid([['argument', 'type', 'default'], ['---'] * 3, *code]))
+    return text
+
+
+def grid(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; its second row says how columns are aligned."""
+    return '\n'.join('| ' + ' | '.join(cell.replace('|', '\\|') for cell in row) + ' |' for row in rows)
+
+
+def markdown(text: str) -> str:
+    """Plain text, its code spans kept, papers linked and everything else shown as it is."""
+    parts = re.split(r'(`[^`]*`)', text)
+    parts[::2] = [re.sub(r'([\\*_<>\[\]])', r'\\\1', part) for part in parts[::2]]
+    return re.sub(r'arXiv:(\d{4}\.\d{4,5})', r'[\g<0>](https://arxiv.org/abs/\1)', ''.join(parts))

@@ -1,0 +1,69 @@
+"""Addition (Kazemnejad et al., 2023, arXiv:2305.19466): two numbers, most significant digit first.
+
+    86+7=    93.
+    86+7=    /6,7:6+7+0=13|3~1&8+/8,0:8+0+1=9|9~0&+!93.
+
+The second line is the scratchpad: per place, both digits and the carry; a last carry takes a step of its own, with
+digits 0. Published: trained on lengths up to 8, tested on 9 to 16; length is the number of digits of the longer number.
+All pairs of numbers of digits with that maximum are equally likely. Numbers do not begin with 0 but for 0 itself.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mha.scratchpad import Scratchpad
+from mha.tasks.base import EMPTY, digits
+
+
+class Addition(Scratchpad):
+    """Two numbers in, their sum out."""
+
+    level = 'context-sensitive'
+    alphabet = '0123456789+=.,'
+
+    def prompt_length(self, length):
+        return 2 * length + 2
+
+    def output_length(self, length):
+        steps = length + 1
+        fields = dict(input=3 * steps, computation=8 * steps, output=steps, variables=steps, remaining=length**2 + 1)
+        return self.reply_length(steps, steps, **fields)
+
+    def sample(self, key, length, max_length):
+        size_key, *number_keys = jax.random.split(key, 3)
+        # (length, 1) .. (length, length), (1, length) .. (length - 1, length)
+        pair = jax.random.randint(size_key, (), 0, 2 * length - 1)
+        sizes = jnp.where(pair < length, length, pair - length + 1), jnp.where(pair < length, pair + 1, length)
+        numbers = zip(number_keys, sizes, strict=True)
+        (a, real_a), (b, real_b) = (self.number(key, size, max_length + 1) for key, size in numbers)
+
+        def add(carry, pair):
+            total = pair.sum() + carry
+            return total // 10, (total, carry)
+
+        _, (total, carry) = jax.lax.scan(add, 0, jnp.stack([a, b], axis=1))
+        place = jnp.arange(max_length + 1)
+        real = (place < length) | (total > 0) & (place == length)
+        left = place[None] > place[:, None]
+        answer = self.reply(
+            jnp.where(real, total % 10, EMPTY)[::-1],
+            real,
+            input=self.concat(a[:, None], ',', b[:, None]),
+            computation=self.concat(a[:, None], '+', b[:, None], '+', carry[:, None], '=', digits(total, 2)),
+            output=total[:, None] % 10,
+            variables=total[:, None] // 10,
+            remaining=self.concat(self.written(a, real_a[None] & left), '+', self.written(b, real_b[None] & left)),
+        )
+        return self.concat(self.written(a, real_a), '+', self.written(b, real_b), '='), answer
+
+    def number(self, key, size, places):
+        """Digits [places] of a random number, least significant first and 0 beyond its `size`, and which are real."""
+        first_key, key = jax.random.split(key)
+        place = jnp.arange(places)
+        digit = jax.random.randint(key, (places,), 0, 10)
+        digit = jnp.where((place == size - 1) & (size > 1), jax.random.randint(first_key, (), 1, 10), digit)
+        return jnp.where(place < size, digit, 0), place < size
+
+    def written(self, number, real):
+        """Most significant digit first: digits [N], real [.., N] -> [.., 2 N]."""
+        return self.listed(number[::-1, None], real[..., ::-1])

@@ -1,0 +1,59 @@
+"""Copying (Kazemnejad et al., 2023, arXiv:2305.19466): repeat the tokens of the prompt, once or twice.
+
+    rsc, one token:        7 7 7 >                        7 7 7 .           doubled  7 7 7 7 7 7 .
+    rdc, replace a token:  replace 7 with 4 in 7 7 7 >    4 4 4 .
+    cmc, random tokens:    31 4 15 >                      31 4 15 .         doubled  31 4 15 | 31 4 15 .
+
+Published: trained on lengths up to 20, tested on 21 to 40; length is the number of tokens.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from mha.tasks.base import EMPTY, Sequence
+
+
+class Copying(Sequence):
+    """Tokens 0 .. symbols - 1, to be copied; `doubled` asks for them twice."""
+
+    level = 'context-sensitive'
+
+    def __init__(
+        self,
+        kind: Literal['rsc', 'rdc', 'cmc'] = 'cmc',
+        doubled: bool = False,
+        symbols: int = 100,
+        *,
+        causal: bool = False,
+    ):
+        if kind == 'rdc' and doubled:
+            raise ValueError("doubled must be False for kind='rdc', not True")
+        if symbols < 2:
+            raise ValueError(f'symbols must be at least 2, not {symbols}')
+        marks = {'rsc': (), 'rdc': ('replace', 'with', 'in'), 'cmc': ('|',) * doubled}[kind]
+        self.kind, self.doubled, self.symbols = kind, doubled, symbols
+        self.alphabet = (*map(str, range(symbols)), '>', '.', *marks)
+        super().__init__(causal=causal)
+
+    def prompt_length(self, length):
+        return length + 1 + 5 * (self.kind == 'rdc')
+
+    def output_length(self, length):
+        return (1 + self.doubled) * length + 1 + (self.kind == 'cmc' and self.doubled)
+
+    def sample(self, key, length, max_length):
+        real = jnp.arange(max_length) < length
+        if self.kind == 'cmc':
+            tokens = jnp.where(real, jax.random.randint(key, (max_length,), 0, self.symbols), EMPTY)
+            answer = (tokens, '|', tokens) if self.doubled else (tokens,)
+            return self.concat(tokens, '>'), self.concat(*answer, '.')
+        one_key, other_key = jax.random.split(key)
+        one = jax.random.randint(one_key, (1,), 0, self.symbols)
+        tokens = jnp.where(real, jnp.broadcast_to(one, real.shape), EMPTY)
+        if self.kind == 'rsc':
+            return self.concat(tokens, '>'), self.concat(*[tokens] * (1 + self.doubled), '.')
+        other = (one + jax.random.randint(other_key, (1,), 1, self.symbols)) % self.symbols
+        prompt = self.concat('replace', one, 'with', other, 'in', tokens, '>')
+        return prompt, self.concat(jnp.where(real, jnp.broadcast_to(other, real.shape), EMPTY), '.')

@@ -1,0 +1,25 @@
+"""Modular arithmetic with brackets (deterministic context-free; Delétang et al., 2023, arXiv:2207.02098).
+
+    (3*(-2)) -> 4        ((4)-(1+3)) -> 0
+
+Expressions as in `mha.expressions`; the answer is the value modulo 5. Products with a factor 0 make 0 the answer of
+three in ten.
+"""
+
+from mha import expressions
+from mha.tasks.base import Task
+
+
+class ModularArithmeticBrackets(Task):
+    """An expression with brackets, `+`, `-` and `*` in, its value out. Input symbol 10 is never drawn."""
+
+    inputs, num_classes = 11, 5
+    level = 'context-free'
+    alphabet = f'{expressions.CHARACTERS}x'
+
+    def output_length(self, length):
+        return 1
+
+    def sample(self, key, length, max_length):
+        text, value = expressions.sample(key, length, max_length)
+        return text, value[None]

@@ -1,0 +1,56 @@
+"""Needle in a haystack, or passkey retrieval (Mohtashami & Jaggi, 2023, arXiv:2305.16300): a key hidden in filler.
+
+tqa#53810xmkwb? -> 53810
+
+The input is filler, random letters, in which a marker and the m digits of the key stand at some depth; it ends in the
+query. An example of length l has l input symbols; the shortest, of m + 2, has no filler.
+"""
+
+import string
+
+import jax
+import jax.numpy as jnp
+
+from mha.tasks.base import Task
+
+
+class Needle(Task):
+    """A key of `digits` digits among `filler` kinds of letters. `depth` is the share of the filler that stands before
+    the marker, rounded to a whole number of letters; None draws every place with equal probability."""
+
+    level = 'retrieval'
+    metric = 'exact_match'
+    num_classes = 10
+
+    def __init__(self, digits: int = 5, filler: int = 26, depth: float | None = None, *, causal: bool = False):
+        super().__init__(causal=causal)
+        if digits < 1:
+            raise ValueError(f'digits must be at least 1, not {digits}')
+        if not 1 <= filler <= 26:
+            raise ValueError(f'filler must be from 1 to 26 letters, not {filler}')
+        if depth is not None and not 0 <= depth <= 1:
+            raise ValueError(f'depth must be from 0 to 1 or None, not {depth}')
+        self.digits, self.filler, self.depth = digits, filler, depth
+        self.inputs = 10 + filler + 2
+        self.alphabet = string.digits + string.ascii_lowercase[:filler] + '#?'
+
+    def input_length(self, length):
+        shortest = self.digits + 2
+        return length + (length < shortest) * (shortest - length)
+
+    def output_length(self, length):
+        return self.digits
+
+    def sample(self, key, length, max_length):
+        filler_key, digits_key, depth_key = jax.random.split(key, 3)
+        length, at = self.input_length(length), jnp.arange(self.input_length(max_length))
+        filler = jax.random.randint(filler_key, at.shape, 10, 10 + self.filler)
+        needle = jax.random.randint(digits_key, (self.digits,), 0, 10)
+        places = length - (self.digits + 2)
+        if self.depth is None:
+            marker = jax.random.randint(depth_key, (), 0, places + 1)
+        else:
+            marker = jnp.round(self.depth * places).astype(jnp.int32)
+        digit = at - marker - 1
+        x = jnp.where((digit >= 0) & (digit < self.digits), needle[jnp.clip(digit, 0, self.digits - 1)], filler)
+        return jnp.where(at == marker, self.inputs - 2, jnp.where(at == length - 1, self.inputs - 1, x)), needle

@@ -1,0 +1,81 @@
+"""Sorting (Kazemnejad et al., 2023, arXiv:2305.19466): tokens of a ranked alphabet, or integers, in ascending order.
+
+    c1ac>             1acc.
+    845,12,3012>      12,845,3012.
+    c1ac>             /c:<|1&cac/c:<|a&cc/c:<|c&c/c:<|c&!1acc.
+
+The last line is the scratchpad, selection sort: the first of what is unsorted, `<` for "the least of it is", the least,
+and what is unsorted once these two have changed places. Published: trained on lengths up to 8, tested on 9 to 16;
+length is the number of tokens, or of integers from 10 to 9999.
+"""
+
+import string
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from mha.scratchpad import Scratchpad, remaining_length
+from mha.tasks.base import digits
+
+RANKED = string.digits + string.ascii_letters
+LARGE = 10_000
+"""Above all that is sorted."""
+
+
+class Sorting(Scratchpad):
+    """The first `symbols` of 0..9a..zA..Z in, or integers digit by digit; in ascending order out."""
+
+    level = 'algorithmic'
+    fields = 'input', 'computation', 'output', 'remaining'
+
+    def __init__(
+        self,
+        kind: Literal['tokens', 'integers'] = 'tokens',
+        symbols: int = 50,
+        scratchpad: bool | str = False,
+        *,
+        causal: bool = False,
+    ):
+        if not 2 <= symbols <= len(RANKED):
+            raise ValueError(f'symbols must be 2 to {len(RANKED)}, not {symbols}')
+        self.kind, self.symbols = kind, symbols
+        if kind == 'tokens':
+            self.alphabet, self.width, self.separator = f'{RANKED[:symbols]}<>.', 1, ''
+        else:
+            self.alphabet, self.width, self.separator = '0123456789,<>.', 4, ','
+        super().__init__(scratchpad, causal=causal)
+
+    def prompt_length(self, length):
+        return self.width * length + len(self.separator) * (length - 1) + 1
+
+    def output_length(self, length):
+        remaining = remaining_length(length, self.width, len(self.separator))
+        fields = dict(input=self.width * length, computation=length, output=self.width * length, remaining=remaining)
+        return self.reply_length(self.prompt_length(length) - 1, length, **fields)
+
+    def sample(self, key, length, max_length):
+        low, high = (0, self.symbols) if self.kind == 'tokens' else (10, LARGE)
+        slot = jnp.arange(max_length)
+        real = slot < length
+        values = jnp.where(real, jax.random.randint(key, (max_length,), low, high), LARGE)
+
+        def select(values, i):
+            least = jnp.argmin(jnp.where(slot < i, LARGE, values))
+            swapped = values.at[least].set(values[i]).at[i].set(values[least])
+            return swapped, (values[i], values[least], swapped)
+
+        _, (first, least, unsorted) = jax.lax.scan(select, values, slot)
+        answer = self.reply(
+            self.listed(self.written(jnp.sort(values)), real, self.separator),
+            real,
+            input=self.written(first),
+            computation=self.concat('<'),
+            output=self.written(least),
+            remaining=self.listed(self.written(unsorted), real[None] & (slot[None] > slot[:, None]), self.separator),
+        )
+        return self.concat(self.listed(self.written(values), real, self.separator), '>'), answer
+
+    def written(self, values):
+        """[..] -> [.., width]"""
+        return values[..., None] if self.kind == 'tokens' else digits(values, self.width)

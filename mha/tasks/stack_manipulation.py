@@ -1,0 +1,49 @@
+"""Stack manipulation (deterministic context-free; Delétang et al., 2023, arXiv:2207.02098): what do actions leave?
+
+    0 1 1 0 push1 pop pop -> 1 1 0 .        1 1 0 pop pop pop -> .        1 0 pop push1 push0 -> 0 1 1 .
+
+The input is a stack of bits from bottom to top, then actions; popping an empty stack does nothing. The answer lists
+the final stack from top to bottom, ends in the terminator 2, and is filled up with zeros.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mha.tasks.base import Task
+
+POP = 2
+
+
+class StackManipulation(Task):
+    """A stack of 1 .. length - 1 bits and actions on it in, the final stack out; `mask_loss` leaves what follows the
+    terminator out of the loss too. Length 1 is a lone bit."""
+
+    inputs, num_classes = 5, 3
+    level = 'context-free'
+    alphabet, answers = ('0', '1', 'pop', 'push0', 'push1'), '01.'
+    terminator = 2
+
+    def __init__(self, mask_loss: bool = False, *, causal: bool = False):
+        super().__init__(causal=causal)
+        self.mask_loss = mask_loss
+
+    def output_length(self, length):
+        return length + 1
+
+    def sample(self, key, length, max_length):
+        size_key, bit_key, action_key = jax.random.split(key, 3)
+        slot = jnp.arange(max_length)
+        size = jax.random.randint(size_key, (), 1, jnp.maximum(length, 2))
+        bits = jax.random.randint(bit_key, (max_length,), 0, 2)
+        actions = jax.random.randint(action_key, (max_length,), POP, 5)
+        x = jnp.where(slot < size, bits, actions)
+        # The bits of the initial stack are pushes too. Where the sum of the steps is at its lowest, the stack is empty.
+        steps = jnp.where(slot < length, jnp.where(x == POP, -1, 1), 0)
+        level = jnp.cumsum(steps)
+        height = level - jnp.minimum(jax.lax.cummin(level), 0)
+        # A pushed bit stays if the stack never gets lower again than it was with the bit on top.
+        stays = (steps == 1) & (height == jax.lax.cummin(height, reverse=True))
+        count = height[-1]
+        place = jnp.where(stays, count - height, max_length + 1)
+        answer = jnp.zeros(max_length + 1, jnp.int32).at[place].set(x % 3, mode='drop')  # 3, 4 push 0, 1
+        return x, answer.at[count].set(self.terminator)
