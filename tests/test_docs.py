@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import jax
@@ -23,6 +24,7 @@ def example(document, path):
 
 @pytest.mark.parametrize('document', ['README.md', 'docs/adding.md'])
 def test_scheme_of_the_documents_is_one_file(document, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, 'mha.positions.staircase', raising=False)  # the other document's
     (tmp_path / 'staircase.py').write_text(example(document, 'mha/positions/staircase.py'))
     monkeypatch.setattr(positions, '__path__', [*positions.__path__, str(tmp_path)])
     assert 'staircase' in positions.names()
