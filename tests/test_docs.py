@@ -64,7 +64,7 @@ def test_every_cell_of_every_config_builds(path, tmp_path, monkeypatch):
     Experiment.build(module['get_config']().to_dict())
     cells = list(module['sweep']())
     assert len({str(cell) for cell in cells}) == len(cells) > 1
-    for cell in cells:
+    for cell in (cell for cell in cells if cell.get('seed', 0) == 0):
         config = module['get_config']()
         config.update_from_flattened_dict(cell)
         Experiment.build(config.to_dict())
