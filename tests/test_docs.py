@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import jax
@@ -23,6 +24,7 @@ def example(document, path):
 
 @pytest.mark.parametrize('document', ['README.md', 'docs/adding.md'])
 def test_scheme_of_the_documents_is_one_file(document, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, 'mha.positions.staircase', raising=False)  # the other document's
     (tmp_path / 'staircase.py').write_text(example(document, 'mha/positions/staircase.py'))
     monkeypatch.setattr(positions, '__path__', [*positions.__path__, str(tmp_path)])
     assert 'staircase' in positions.names()
@@ -62,7 +64,7 @@ def test_every_cell_of_every_config_builds(path, tmp_path, monkeypatch):
     Experiment.build(module['get_config']().to_dict())
     cells = list(module['sweep']())
     assert len({str(cell) for cell in cells}) == len(cells) > 1
-    for cell in cells:
+    for cell in (cell for cell in cells if cell.get('seed', 0) == 0):
         config = module['get_config']()
         config.update_from_flattened_dict(cell)
         Experiment.build(config.to_dict())

@@ -38,7 +38,7 @@ class Zeros(OffsetBias):
 
 @pytest.fixture
 def plugins(tmp_path, monkeypatch):
-    (tmp_path / 'staircase.py').write_text(STAIRCASE)
+    (tmp_path / 'stairs.py').write_text(STAIRCASE)
     (tmp_path / 'zeros.py').write_text(ZEROS)
     monkeypatch.setattr(positions, '__path__', [*positions.__path__, str(tmp_path)])
 
@@ -51,7 +51,7 @@ def compute(text, causal=False, **sizes):
 @pytest.mark.parametrize('sizes', [{}, {'dim': 12}, {'heads': 3}])
 def test_cells_are_the_formula(plugins, causal, sizes):
     """One token repeated has the logit 1 everywhere, and the rest is the scheme's."""
-    drawn = compute('staircase', causal, **sizes)
+    drawn = compute('stairs', causal, **sizes)
     assert (drawn.quantity, drawn.moved) == ('logit', False)
     visible = (OFFSET >= 0) | (not causal)
     np.testing.assert_allclose(drawn.values, np.where(visible, 1 - abs(OFFSET) // 4, np.nan), atol=1e-6)
@@ -63,7 +63,7 @@ def test_parameters_are_moved_where_they_show_nothing(plugins):
     slope = drawn.values[1, 0] - 1
     assert abs(slope) > 1e-2
     np.testing.assert_allclose(drawn.values, 1 + slope * OFFSET, atol=1e-5)
-    assert not compute('zeros|staircase').moved
+    assert not compute('zeros|stairs').moved
 
 
 def test_without_a_scheme_all_logits_are_one():

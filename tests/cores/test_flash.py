@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from mha import cores, masks
@@ -93,6 +95,31 @@ def test_values_and_gradients_are_those_of_dense(case):
     arguments = spec, mask, *inputs(**sizes)
     for found, expected in zip(interpreted(*arguments), run('dense', *arguments), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5 * max(1, np.abs(expected).max()))
+
+
+MASKS = {
+    'full': lambda keys: masks.full(),
+    'causal': lambda keys: masks.causal(),
+    'window': lambda keys: masks.window(3, 9),
+    'padding': lambda keys: masks.padding(jnp.asarray(VALID)[:, :keys]),
+    'all three': lambda keys: masks.causal() & masks.window(7) & masks.padding(jnp.arange(keys)[None] < 15),
+}
+
+
+@settings(max_examples=5, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(
+    queries=st.integers(1, 40),
+    keys=st.integers(1, 40),
+    mask=st.sampled_from(sorted(MASKS)),
+    spec=st.sampled_from(('none', 'rope', T5, 'alibi(learned=True)', 'kerple', f'rope|{BIASES}')),
+)
+def test_dense_blockwise_and_flash_agree(queries, keys, mask, spec):
+    """Values and all gradients, over random shapes, masks and schemes."""
+    arguments = spec, MASKS[mask](keys), *inputs(queries, keys)
+    expected = run('dense', *arguments)
+    for found in (interpreted(*arguments), run('blockwise', *arguments)):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(other).max() + 1e-5)
 
 
 def test_rows_without_a_visible_key_are_zero_and_hidden_keys_may_hold_anything():
