@@ -11,7 +11,7 @@ All pairs of numbers of digits with that maximum are equally likely. Numbers do 
 import jax
 import jax.numpy as jnp
 
-from mha.scratchpad import Scratchpad
+from mha.tasks._scratchpad import Scratchpad
 from mha.tasks.base import EMPTY, digits
 
 

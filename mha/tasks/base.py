@@ -132,13 +132,11 @@ class Task:
         """The input and the answer of one example as a person reads them."""
         tokens, targets = (jax.device_get(x).tolist() for x in (example.tokens, example.targets))
         valid, counts = (jax.device_get(x).tolist() for x in (example.valid, example.metric_mask))
-        shown = [*self.alphabet[: self.inputs], '_']
-        read = [shown[token] for token, real in zip(tokens, valid, strict=True) if real]
-        while read and read[-1] == '_':
-            read.pop()
-        answer = [(self.answers or self.alphabet)[y] for y, one in zip(targets, counts, strict=True) if one]
-        gap = '' if max(map(len, [*self.alphabet, *self.answers])) == 1 else ' '
-        return gap.join(read), gap.join(answer)
+        shown, classes = [*self.alphabet][: self.inputs], [*(self.answers or self.alphabet)]
+        end = max((i for i, token in enumerate(tokens) if valid[i] and token != self.inputs), default=-1) + 1
+        read = [[*shown, '_'][token] for token in tokens[:end]]
+        answer = [classes[y] for y, one in zip(targets, counts, strict=True) if one]
+        return written(read, shown), written(answer, classes)
 
     def examples(self, keys: Key[Array, 'B'], length: Int[Array, ''] | int, max_length: int) -> Batch:
         """One example per key, all of the same length."""
@@ -148,6 +146,11 @@ class Task:
         """`batch_size` examples of `length`, padded to the tokens of `max_length`. `batch_size` and `max_length` are
         static, `length` may be traced: one compiled program serves every length up to `max_length`."""
         return self.examples(jax.random.split(key, batch_size), length, max_length)
+
+
+def written(symbols: list[str], alphabet: Symbols[str]) -> str:
+    """Side by side, with blanks between them if some of the alphabet are words."""
+    return ('' if max(map(len, alphabet)) == 1 else ' ').join(symbols)
 
 
 EMPTY = -1
@@ -235,7 +238,6 @@ class Sequence(Task):
 
     def readable(self, example):
         tokens, targets, is_answer = map(jax.device_get, (example.tokens, example.targets, example.metric_mask))
-        gap = '' if max(map(len, self.alphabet)) == 1 else ' '
         symbols = [*self.alphabet]
-        prompt = tokens[: is_answer.argmax() + 1]
-        return gap.join(symbols[x] for x in prompt), gap.join(symbols[x] for x in targets[is_answer])
+        prompt, answer = tokens[: is_answer.argmax() + 1], targets[is_answer]
+        return written([symbols[x] for x in prompt], symbols), written([symbols[x] for x in answer], symbols)

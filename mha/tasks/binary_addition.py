@@ -7,7 +7,7 @@
 
 import jax.numpy as jnp
 
-from mha import binary
+from mha.tasks import _binary
 from mha.tasks.base import Task
 
 
@@ -18,7 +18,7 @@ class BinaryAddition(Task):
     inputs = num_classes = 3
     level = 'context-sensitive'
     alphabet, answers = '01+', '01.'
-    terminator = binary.END
+    terminator = _binary.END
 
     def __init__(self, mask_loss: bool = False, *, causal: bool = False):
         super().__init__(causal=causal)
@@ -28,5 +28,5 @@ class BinaryAddition(Task):
         return length + 1
 
     def sample(self, key, length, max_length):
-        x, n, m = binary.operands(key, length, max_length)
-        return x, binary.terminated(binary.carried(jnp.pad(n + m, (0, 1))), length)
+        x, n, m = _binary.operands(key, length, max_length)
+        return x, _binary.terminated(_binary.carried(jnp.pad(n + m, (0, 1))), length)

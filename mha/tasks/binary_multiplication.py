@@ -8,7 +8,7 @@
 import jax
 import jax.numpy as jnp
 
-from mha import binary
+from mha.tasks import _binary
 from mha.tasks.base import Task
 
 
@@ -19,7 +19,7 @@ class BinaryMultiplication(Task):
     inputs = num_classes = 3
     level = 'context-sensitive'
     alphabet, answers = '01*', '01.'
-    terminator = binary.END
+    terminator = _binary.END
 
     def __init__(self, mask_loss: bool = False, *, causal: bool = False):
         super().__init__(causal=causal)
@@ -29,11 +29,11 @@ class BinaryMultiplication(Task):
         return length
 
     def sample(self, key, length, max_length):
-        x, n, m = binary.operands(key, length, max_length)
+        x, n, m = _binary.operands(key, length, max_length)
         shifted = jnp.pad(m, (max_length, 0))
 
         def add(i, columns):  # n_i * m, i places up
             return columns + n[i] * jax.lax.dynamic_slice(shifted, (max_length - i,), (max_length,))
 
         columns = jax.lax.fori_loop(0, max_length, add, jnp.zeros_like(n))
-        return x, binary.terminated(binary.carried(columns), length - 1)
+        return x, _binary.terminated(_binary.carried(columns), length - 1)

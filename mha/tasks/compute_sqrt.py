@@ -8,7 +8,7 @@ The roots of 37 and 27 are 6 and 5. Computed as by hand: two more bits of x make
 import jax
 import jax.numpy as jnp
 
-from mha import binary
+from mha.tasks import _binary
 from mha.tasks.base import Task
 
 
@@ -22,7 +22,7 @@ class ComputeSqrt(Task):
         return (length + 1) // 2
 
     def sample(self, key, length, max_length):
-        x = binary.positive(key, length, max_length)
+        x = _binary.positive(key, length, max_length)
         bits = self.output_length(max_length)
         place = jnp.arange(2 * bits) - length % 2  # an odd number of bits begins with half a pair
         pairs = jnp.where(place < 0, 0, x[jnp.clip(place, 0, max_length - 1)]).reshape(bits, 2)

@@ -14,8 +14,8 @@ import string
 import jax
 import jax.numpy as jnp
 
-from mha.scratchpad import Scratchpad, remaining_length
 from mha.spec import UserError
+from mha.tasks._scratchpad import Scratchpad, remaining_length
 from mha.tasks.base import EMPTY
 
 

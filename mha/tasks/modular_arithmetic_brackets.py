@@ -2,11 +2,11 @@
 
     (3*(-2)) -> 4        ((4)-(1+3)) -> 0
 
-Expressions as in `mha.expressions`; the answer is the value modulo 5. Products with a factor 0 make 0 the answer of
-three in ten.
+Expressions are those of `_expressions.py`; the answer is the value modulo 5. Products with a factor 0 make 0 the answer
+of three in ten.
 """
 
-from mha import expressions
+from mha.tasks import _expressions
 from mha.tasks.base import Task
 
 
@@ -15,11 +15,11 @@ class ModularArithmeticBrackets(Task):
 
     inputs, num_classes = 11, 5
     level = 'context-free'
-    alphabet = f'{expressions.CHARACTERS}x'
+    alphabet = f'{_expressions.CHARACTERS}x'
 
     def output_length(self, length):
         return 1
 
     def sample(self, key, length, max_length):
-        text, value = expressions.sample(key, length, max_length)
+        text, value = _expressions.sample(key, length, max_length)
         return text, value[None]

@@ -10,7 +10,7 @@ to 8, tested on 9 to 16; length is the number of bits. `parity_check` asks the s
 import jax
 import jax.numpy as jnp
 
-from mha.scratchpad import Scratchpad, remaining_length
+from mha.tasks._scratchpad import Scratchpad, remaining_length
 
 
 class Parity(Scratchpad):

@@ -11,7 +11,7 @@ terms.
 import jax
 import jax.numpy as jnp
 
-from mha.scratchpad import Scratchpad, remaining_length
+from mha.tasks._scratchpad import Scratchpad, remaining_length
 from mha.tasks.base import EMPTY, digits
 
 

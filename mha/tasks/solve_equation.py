@@ -2,14 +2,14 @@
 
     (x-1)=3 -> 4
 
-An expression as in `mha.expressions` without `*`, one of its digits replaced by x, and its value. Every digit counts
+An expression of `_expressions.py` without `*`, one of its digits replaced by x, and its value. Every digit counts
 once, with a plus or a minus: there is exactly one solution.
 """
 
 import jax
 import jax.numpy as jnp
 
-from mha import expressions
+from mha.tasks import _expressions
 from mha.tasks.base import Task
 
 
@@ -27,13 +27,13 @@ class SolveEquation(Task):
     def sample(self, key, length, max_length):
         text_key, place_key = jax.random.split(key)
         size = jnp.maximum(length - 2, 1)
-        text, value = expressions.sample(text_key, size, max_length, times=False)
+        text, value = _expressions.sample(text_key, size, max_length, times=False)
         slot = jnp.arange(max_length)
         # The next digit from a uniform place on, around the end: digits behind brackets are likelier.
         place = jax.random.randint(place_key, (), 0, size)
-        is_digit = (text < expressions.PLUS) & (slot < size)
+        is_digit = (text < _expressions.PLUS) & (slot < size)
         hidden = jnp.where(is_digit, (slot - place) % size, max_length).argmin()
-        x = jnp.where(text > expressions.TIMES, text - 1, text)
+        x = jnp.where(text > _expressions.TIMES, text - 1, text)
         x = jnp.where(slot == hidden, self.alphabet.index('x'), x)
         x = jnp.where(slot == size, self.alphabet.index('='), x)
         x = jnp.where(slot == size + 1, value, x)

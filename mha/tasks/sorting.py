@@ -15,7 +15,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from mha.scratchpad import Scratchpad, remaining_length
+from mha.tasks._scratchpad import Scratchpad, remaining_length
 from mha.tasks.base import digits
 
 RANKED = string.digits + string.ascii_letters

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mha import tasks
-from mha.scratchpad import MARKS
 from mha.spec import UserError
+from mha.tasks._scratchpad import MARKS
 from mha.tasks.base import Batch
 
 LENGTHS, MAX_LENGTH, BATCH = (1, 2, 3, 4, 7, 20), 20, 64
