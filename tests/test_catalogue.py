@@ -168,6 +168,7 @@ def test_pictures_are_complete():
     assert there == {f'{name}.png' for name in positions.names()}, OUTDATED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', positions.names())
 def test_picture_is_current(name):
     path = ROOT / 'docs/schemes' / f'{name}.png'

@@ -56,7 +56,10 @@ def test_experiment_of_the_documents(tmp_path):
     Experiment.build(config.to_dict())
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+SLOW = [pytest.param(path, marks=[pytest.mark.slow] * (path.stem != 'quickstart'), id=path.stem) for path in CONFIGS]
+
+
+@pytest.mark.parametrize('path', SLOW)
 def test_every_cell_of_every_config_builds(path, tmp_path, monkeypatch):
     monkeypatch.setenv('MHA_CACHE', str(tmp_path))
     module = runpy.run_path(str(path))

@@ -193,6 +193,7 @@ def test_page_says_nothing_that_depends_on_files(made):
 # --- the tasks there are ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_page_is_current(entries):
     assert (ROOT / 'docs/tasks.md').read_text(encoding='utf-8') == task_catalogue.page(entries), OUTDATED
 

@@ -39,7 +39,7 @@ LOWEST = -0.5e30
 """Where running maxima start: exp(HIDDEN - m) is 0 even in rows that see no key."""
 SIDES = (512, 256, 128, 64, 32)
 """Of tiles, in slots."""
-TILE_BYTES = 4 * 2**20
+TILE_BYTES = 8 * 2**20
 """The most that the logits of one tile may take, all examples and heads together: what a CPU's cache holds."""
 EDGE = 16
 """What a tile costs beside its area, in slots on each side."""

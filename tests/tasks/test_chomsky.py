@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mha import binary, tasks
+from mha import tasks
+from mha.tasks import _binary
 
 # Lengths of interest: the shortest, an even and an odd one, and the longest that the compiled program serves.
 LENGTHS, MAX_LENGTH, BATCH = (1, 2, 3, 4, 7, 20), 20, 64
@@ -319,11 +320,12 @@ def test_worked_examples(text, word, answer, monkeypatch):
 def test_a_person_reads_the_notation_of_the_worked_examples(text, length):
     task, (inputs, classes) = tasks.make(text), symbols(text)
     batch = jax.device_get(sampler(text, BATCH, MAX_LENGTH)(jax.random.key(0), length))
-    gap = ' ' if isinstance(inputs, list) else ''
+    gaps = [' ' if isinstance(names, list) else '' for names in (inputs, classes)]
     for row, word, answer in zip(range(5), *read(text, length), strict=False):
         ends = answer.index(2) + 1 if '.' in classes else len(answer)
-        shown = gap.join(inputs[symbol] for symbol in word), gap.join(classes[label] for label in answer[:ends])
-        assert task.readable(jax.tree.map(lambda leaf, row=row: leaf[row], batch)) == shown
+        shown = [inputs[symbol] for symbol in word], [classes[label] for label in answer[:ends]]
+        found = task.readable(jax.tree.map(lambda leaf, row=row: leaf[row], batch))
+        assert found == (gaps[0].join(shown[0]), gaps[1].join(shown[1]))
 
 
 def test_many_symbols_are_read_apart():
@@ -450,7 +452,7 @@ def test_roots_are_taken_of_uniform_numbers():
 def test_bits_of_large_numbers_are_independent():
     """On both sides of the 30 bits that are drawn as one number."""
     keys = jax.random.split(jax.random.key(0), 2000)
-    bits = np.asarray(jax.jit(jax.vmap(lambda key: binary.positive(key, 64, 70)))(keys))
+    bits = np.asarray(jax.jit(jax.vmap(lambda key: _binary.positive(key, 64, 70)))(keys))
     assert not bits[:, 64:].any()
     assert_uniform(bits[:, :64], [0, 1])
     assert np.abs(np.corrcoef(bits[:, :64].T) - np.eye(64)).max() < 5 / np.sqrt(len(keys))
