@@ -221,6 +221,7 @@ def test_command_describes_and_draws(command, tmp_path):
     assert Image.open(path).size[0] == heatmap.LEFT + heatmap.SIDE + heatmap.RIGHT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [

@@ -253,6 +253,7 @@ def test_command_shows_samples(command):
         assert answer == ''.join(sorted(read))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [

@@ -18,8 +18,8 @@ from mha.positions.base import Coords, Position
 __all__ = ['attend', 'check', 'dense', 'has_map', 'names', 'quadratic']
 
 LONG = 256
-"""Keys from which on 'auto' computes in tiles: on two CPU cores `blockwise` was the faster there, forward and
-backward, in one quick measurement (`benchmarks/attention.py` repeats it); not measured on a GPU."""
+"""Keys from which on 'auto' computes in tiles: on two CPU cores `blockwise` is the faster from there on, forward and
+backward (docs/results/attention-cpu.md); not measured on a GPU."""
 
 
 def names() -> tuple[str, ...]:

@@ -133,27 +133,29 @@ def test_any_shape_and_mask(queries, keys, mask, examples):
 
 SPECS = (
     'none',
-    'learned|rope',
     'alibi(learned=True)',
     't5',
-    'cpb',
     'fire',
-    'rope|t5|kerple',
     'learned|kerple(kind="power", weighted=True)',
     'shaw',
-    'alibi|shaw(values=False)',
     'deberta(k=4)',
     'txl',
-    'txl(form="gather")',
-    'dape',
     'dca(chunk=6)',
     'fox',
     'randomize_offsets(max_position=64)|t5',
+)
+MORE_SPECS = (
+    'learned|rope',
+    'cpb',
+    'rope|t5|kerple',
+    'alibi|shaw(values=False)',
+    'txl(form="gather")',
+    'dape',
     'randomize_offsets(max_position=64)|shaw',
 )
 
 
-@pytest.mark.parametrize('spec', SPECS)
+@pytest.mark.parametrize('spec', SPECS + tuple(pytest.param(spec, marks=pytest.mark.slow) for spec in MORE_SPECS))
 def test_schemes(spec):
     """At slot numbers, where a bias of the offset takes its short cut, under masks that suit the scheme."""
     causal = spec.startswith(('dca', 'fox'))
