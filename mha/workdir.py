@@ -94,7 +94,7 @@ def environment() -> dict[str, Any]:
 
 
 def file_name(text: str) -> str:
-    """`text` with what file names do not bear replaced: `'pi(scale=4)|rope'` -> `'pi_scale=4_rope'`."""
+    """`text` with what file names do not bear replaced: `'one(a=4)|two'` -> `'one_a=4_two'`."""
     return re.sub(r'[^\w.,=-]+', '_', text).strip('_')
 
 

@@ -4,6 +4,9 @@
 """
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Tests compile thousands of small programs and run each a few times: this compiles eight times as fast.
@@ -17,6 +20,29 @@ import jaxtyping
 jaxtyping.install_import_hook('mha', 'beartype.beartype')
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update('jax_default_matmul_precision', 'highest')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def module(tmp_path):
+    """`module(name, *arguments, code=0)` is `python -m name ..` as a process in a directory of its own."""
+
+    def call(name, *arguments, code=0):
+        environ = {**os.environ, 'PYTHONPATH': str(ROOT), 'MHA_CACHE': str(tmp_path / 'cache'), 'JAX_PLATFORMS': 'cpu'}
+        done = subprocess.run(
+            [sys.executable, '-m', name, *arguments],
+            cwd=tmp_path,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return call

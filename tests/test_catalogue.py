@@ -1,9 +1,7 @@
 """What is said of schemes: facts against schemes made for the purpose, docs/schemes.md against the code."""
 
-import os
+import functools
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -196,21 +194,8 @@ def test_writing_replaces_what_differs(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def command(tmp_path):
-    def call(*arguments, code=0):
-        environ = {**os.environ, 'PYTHONPATH': str(ROOT), 'MHA_CACHE': str(tmp_path / 'cache'), 'JAX_PLATFORMS': 'cpu'}
-        done = subprocess.run(
-            [sys.executable, '-m', 'mha.positions', *arguments],
-            cwd=tmp_path,
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done
-
-    return call
+def command(module):
+    return functools.partial(module, 'mha.positions')
 
 
 def test_command_describes_and_draws(command, tmp_path):

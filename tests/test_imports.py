@@ -26,7 +26,7 @@ MAY_IMPORT = {
     'mha.heatmap': {'mha.positions', 'mha.masks', 'mha.cores'},
     'mha.prose': set(),
     'mha.catalogue': {'mha.positions', 'mha.heatmap', 'mha.prose'},
-    'mha.positions.__main__': {'mha.positions', 'mha.catalogue', 'mha.heatmap', 'mha.prose', 'mha.cli'},
+    'mha.positions.__main__': {'mha.positions', 'mha.catalogue', 'mha.heatmap', 'mha.prose', 'mha.cli', 'mha.workdir'},
     'mha.task_catalogue': {'mha.tasks', 'mha.prose'},
     'mha.tasks.__main__': {'mha.tasks', 'mha.task_catalogue', 'mha.prose', 'mha.cli'},
     'mha.datasets': set(),

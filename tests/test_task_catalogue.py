@@ -1,8 +1,7 @@
 """What is said of tasks: facts against tasks made for the purpose, docs/tasks.md against the code."""
 
-import os
+import functools
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -225,21 +224,8 @@ def test_every_example_reads(entries, length):
 
 
 @pytest.fixture
-def command(tmp_path):
-    def call(*arguments, code=0):
-        environ = {**os.environ, 'PYTHONPATH': str(ROOT), 'MHA_CACHE': str(tmp_path / 'cache'), 'JAX_PLATFORMS': 'cpu'}
-        done = subprocess.run(
-            [sys.executable, '-m', 'mha.tasks', *arguments],
-            cwd=tmp_path,
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done
-
-    return call
+def command(module):
+    return functools.partial(module, 'mha.tasks')
 
 
 def test_command_shows_samples(command):

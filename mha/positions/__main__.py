@@ -5,12 +5,11 @@ python -m mha.positions 'name(argument=value)|name'       # one spec, and its he
 python -m mha.positions --docs                            # writes docs/schemes.md and its pictures
 """
 
-import re
 import shutil
 import sys
 from pathlib import Path
 
-from mha import cache, catalogue, cli, heatmap, prose
+from mha import cache, catalogue, cli, heatmap, prose, workdir
 from mha.positions import Dims
 from mha.spec import UserError
 
@@ -46,7 +45,7 @@ def main(text: str = '', *more: str) -> None:
         return
     if more:
         raise UserError(f'one spec at a time, not {1 + len(more)} - compose schemes with | inside quotes')
-    path = Path(OUTPUT.value or re.sub(r'[^\w.,=-]+', '_', text).strip('_') + '.png')
+    path = Path(OUTPUT.value or f'{workdir.file_name(text)}.png')
     if path.suffix != '.png':
         raise UserError(f'--output={path}: pictures are PNG - name it {path.with_suffix(".png")}')
     print(catalogue.describe(text, dims))
