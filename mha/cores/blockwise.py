@@ -236,8 +236,8 @@ class Tiles:
 
     def strip(self, band, i, j):
         """The part [H, Q + P - 1] of the band that a tile needs."""
-        start = self.strip_start(i, j)
-        return lax.dynamic_slice_in_dim(band, start, self.grid.height + self.grid.width - 1, 1)
+        strip = lax.dynamic_slice_in_dim(band, self.strip_start(i, j), self.grid.height + self.grid.width - 1, 1)
+        return lax.optimization_barrier(strip)  # else XLA finds each entry of a tile in the whole band
 
     def strip_start(self, i, j):
         return self.grid.padded_queries - (i + 1) * self.grid.height + j * self.grid.width
