@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.model.attention_dropout_rate = 0.0
     config.model.use_bias = False  # of the attention projections
     config.model.core = 'auto'
+    config.model.remat = False  # recompute each block in the backward pass: less memory, about a third more work
     config.model.dtype = 'float32'  # of the computation; parameters and softmax are float32 always
 
     config.train = ConfigDict()
@@ -39,11 +40,11 @@ def get_config() -> ConfigDict:
     config.train.checkpoint_every_steps = 1000
 
     config.optimizer = ConfigDict()  # arguments of mha.optim.make
+    config.optimizer.name = 'adam'  # a spec of mha/optim.py: 'adamw(b2=0.98)', 'lion', 'muon', 'sgd(momentum=0.9)'
     config.optimizer.learning_rate = 1e-3
-    config.optimizer.schedule = 'constant'  # or 'cosine'
-    config.optimizer.warmup_steps = 0
+    config.optimizer.schedule = 'constant'  # or 'cosine(final=0.1)', 'linear', 'rsqrt', 'warmup(steps=1000)|cosine'
     config.optimizer.weight_decay = 0.0
-    config.optimizer.clip_norm = 1.0
+    config.optimizer.clip_norm = 1.0  # global norm of the gradient; 0 clips nothing
 
     config.eval = ConfigDict()
     config.eval.lengths = '5-40:5,50-100:10'  # '10,20', '1-40', '50-500:50'

@@ -25,8 +25,7 @@ def get_config():
     config.train.steps = 1000
     config.train.batch_size = 16
     config.train.lengths = '128'
-    config.optimizer.schedule = 'cosine'
-    config.optimizer.warmup_steps = 100
+    config.optimizer.schedule = 'warmup(steps=100)|cosine'
     config.eval.lengths = '32,64,128,256,512,1024,2048'
     config.eval.examples = 64
     return config

@@ -54,13 +54,19 @@ class Block(nnx.Module):
         return residual(x, self.mlp_norm, lambda y: self.down(jax.nn.relu(self.up(y))))
 
 
+@nnx.remat
+def _recomputed(block: Block, x: Float[Array, 'B T D'], rngs: nnx.Rngs | None, attention: dict) -> Float[Array, 'B T D']:
+    return block(x, rngs=rngs, **attention)
+
+
 class Encoder(nnx.Module):
     """Maps tokens [B, T] to class logits: per token [B, T, C], or [B, C] from the mean over real tokens ('pooled').
 
     `position` is a spec (`mha.positions`), or a comma-separated list with one per layer; layers with equal specs share
     one scheme and its parameters unless `position_per_layer`. `max_len` is the longest sequence in tokens that the
     scheme must serve. Every shared weight starts equal under every scheme. `pattern`, a spec of `mha.masks` or one per
-    layer, says which keys a query may see of those that `causal` and padding leave.
+    layer, says which keys a query may see of those that `causal` and padding leave. `remat` recomputes each block in the
+    backward pass (Chen et al., 2016, arXiv:1604.06174), which then holds the activations of one block, not of all.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class Encoder(nnx.Module):
         attention_dropout_rate: float = 0.0,
         use_bias: bool = False,
         core: str = 'auto',
+        remat: bool = False,
         dtype: Literal['float32', 'bfloat16'] = 'float32',
         rngs: nnx.Rngs,
     ):
@@ -101,7 +108,7 @@ class Encoder(nnx.Module):
                 f'{heads} heads do not divide the width {dim} - choose from {fits}, or set model.head_dim'
             )
         head_dim = head_dim or dim // heads
-        self.causal, self.readout, self.dim = causal, readout, dim
+        self.causal, self.readout, self.remat, self.dim = causal, readout, remat, dim
         self.patterns = tuple(masks.make(text) for text in spec.per_layer(pattern, layers, 'pattern'))
         compute = jnp.dtype(dtype)
         self.embedding = nnx.Embed(
@@ -184,8 +191,11 @@ class Encoder(nnx.Module):
         x = dropout(x, self.dropout_rates[0], dropping)
         for block, pattern, (scheme, at) in zip(self.blocks, self.patterns, placed, strict=True):
             at = None if slots and not scheme.overrides('remap') else at  # slot numbers: a core may rely on it
-            attention = dict(position=scheme, q_pos=at, k_pos=at, mask=pattern & mask, sow_weights=sow_weights)
-            x = block(x, rngs=dropping, **attention)
+            attention = dict(position=scheme, q_pos=at, k_pos=at, mask=pattern & mask)
+            if self.remat and not sow_weights:
+                x = _recomputed(block, x, dropping, attention)
+            else:
+                x = block(x, rngs=dropping, sow_weights=sow_weights, **attention)
         x = x if self.final_norm is None else self.final_norm(x)
         if self.readout == 'pooled':
             real = jnp.ones(tokens.shape) if valid is None else jnp.broadcast_to(valid, tokens.shape)

@@ -1,32 +1,187 @@
-"""Optimisers and learning-rate schedules, from optax."""
+"""Optimisers and learning-rate schedules by spec, from optax: `'adamw(b2=0.98)'` and `'warmup(steps=1000)|rsqrt'`.
 
-from typing import Literal
+Step t = 0, 1, .. of a run moves the parameters by -rate(t) (u + weight_decay p): u is the optimiser's direction, from
+gradients clipped to a global norm, and the decay is decoupled (Loshchilov & Hutter, 2019, arXiv:1711.05101) for all.
 
+    adam, adamw   m / (sqrt(v) + eps)           Kingma & Ba (2015, arXiv:1412.6980); one optimiser under both its names
+    lion          sign(b1 m + (1 - b1) g)       Chen et al. (2023, arXiv:2302.06675)
+    muon          UV' of the momentum USV'      Jordan et al. (2024), scaled as Liu et al. (2025, arXiv:2502.16982)
+    sgd           momentum m + g
+
+A schedule is what `learning_rate` is multiplied by, with T = steps after the warm-up, t counted from its end (but by
+`rsqrt` from the start of the run), and a rise t / steps from 0 before it where `warmup(steps=..)|` stands in front:
+
+    constant      1
+    linear        1 - (1 - final) t / T
+    cosine        final + (1 - final) (1 + cos(pi t / T)) / 2     Loshchilov & Hutter (2017, arXiv:1608.03983)
+    rsqrt         sqrt(k / max(t, k))     Vaswani et al. (2017, arXiv:1706.03762) with k = steps of the warm-up;
+                                          Raffel et al. (2020, arXiv:1910.10683) with k = 10,000 and no warm-up
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
 import optax
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from mha import spec
+
+Number = float | Float[Array, '']
+"""A number, or one that is known when the program runs: members of a population differ in it."""
+Rate = optax.Schedule
 
 
 def make(
     steps: int,
-    learning_rate: float = 1e-3,
-    schedule: Literal['constant', 'cosine'] = 'constant',
-    warmup_steps: int = 0,
-    weight_decay: float = 0.0,
+    name: str = 'adam',
+    learning_rate: Number = 1e-3,
+    schedule: str = 'constant',
+    weight_decay: Number = 0.0,
     clip_norm: float = 1.0,
 ) -> optax.GradientTransformation:
-    """Adam with gradients clipped to a global norm, as in Ruoss et al. (2023); AdamW where `weight_decay` is above 0.
-    The learning rate rises linearly for `warmup_steps` and then stays, or falls to 0 along a cosine."""
-    if warmup_steps >= steps:
-        raise ValueError(f'warmup_steps={warmup_steps} must be below steps={steps}')
-    for name, value in {'learning_rate': learning_rate, 'clip_norm': clip_norm}.items():
-        if not value > 0:
-            raise ValueError(f'{name} must be above 0, not {value}')
-    if not weight_decay >= 0:
-        raise ValueError(f'weight_decay must be at least 0, not {weight_decay}')
-    after = (
-        optax.cosine_decay_schedule(learning_rate, steps - warmup_steps)
-        if schedule == 'cosine'
-        else optax.constant_schedule(learning_rate)
+    """The optimiser of a run of `steps`: by default Adam with gradients clipped to global norm 1, as in Ruoss et al.
+    (2023, arXiv:2305.16843). `clip_norm=0` clips nothing. `learning_rate` and `weight_decay` may be traced, and the
+    tree of the state depends on neither. Mistakes are `ValueError`s."""
+    if not isinstance(learning_rate, Tracer) and not 0 < learning_rate < math.inf:
+        raise ValueError(f'learning_rate must be above 0 and finite, not {learning_rate}')
+    if not isinstance(weight_decay, Tracer) and not 0 <= weight_decay < math.inf:
+        raise ValueError(f'weight_decay must be at least 0 and finite, not {weight_decay}')
+    if not 0 <= clip_norm < math.inf:
+        raise ValueError(f'clip_norm must be at least 0 (0 clips nothing) and finite, not {clip_norm}')
+    call, *more = spec.parse(name)
+    if more:
+        raise spec.UserError(f'optimizer {name!r}: optimizers do not compose')
+    optimizer = OPTIMIZERS[spec.choose(call.name, OPTIMIZERS, 'optimizer')]
+    rate = make_rate(schedule, steps, learning_rate)
+    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+    return optax.chain(clip, spec.build(optimizer, call, 'optimizer', rate, weight_decay))
+
+
+def make_rate(text: str, steps: int, learning_rate: Number) -> Rate:
+    """The learning rate at each of `steps` steps, by the spec of a schedule."""
+    *before, call = calls = spec.parse(text)
+    for each in calls:
+        spec.choose(each.name, ('warmup', *SCHEDULES), 'schedule')
+    if call.name == 'warmup' or [each.name for each in before] not in ([], ['warmup']):
+        raise spec.UserError(
+            f'schedule {text!r} must be one of {", ".join(SCHEDULES)}, with at most a warm-up before it: '
+            "'warmup(steps=1000)|cosine'"
+        )
+    if not before:
+        return spec.build(SCHEDULES[call.name], call, 'schedule', learning_rate, steps, 0)
+    warm, rise = spec.build(warmup, before[0], 'schedule', learning_rate, steps)
+    after = spec.build(SCHEDULES[call.name], call, 'schedule', learning_rate, steps - warm, warm)
+    return optax.join_schedules([rise, after], [warm])
+
+
+# --- schedules: the learning rate and how many steps they have; those behind a warm-up also how many it had -----------
+
+
+def warmup(learning_rate: Number, total: int, steps: int) -> tuple[int, Rate]:
+    """The learning rate rises from 0 for so many steps."""
+    if not 1 <= steps < total:
+        raise ValueError(f'steps must be at least 1 and below train.steps={total}, not {steps}')
+    return steps, optax.linear_schedule(0.0, learning_rate, steps)  # pyright: ignore[reportArgumentType]
+
+
+def constant(learning_rate: Number, total: int, warm: int) -> Rate:
+    return optax.constant_schedule(learning_rate)  # pyright: ignore[reportArgumentType]
+
+
+def linear(learning_rate: Number, total: int, warm: int, final: float = 0.0) -> Rate:
+    """Falls along a line to the share `final` of the learning rate."""
+    _share(final=final)
+    return optax.linear_schedule(learning_rate, final * learning_rate, total)  # pyright: ignore[reportArgumentType]
+
+
+def cosine(learning_rate: Number, total: int, warm: int, final: float = 0.0) -> Rate:
+    """Falls along a cosine to the share `final` of the learning rate."""
+    _share(final=final)
+    return optax.cosine_decay_schedule(learning_rate, total, alpha=final)  # pyright: ignore[reportArgumentType]
+
+
+def rsqrt(learning_rate: Number, total: int, warm: int, timescale: int | None = None) -> Rate:
+    """Falls as 1 / sqrt(t) from step `timescale` on: the end of the warm-up unless given, step 1 without one."""
+    k = max(warm, 1) if timescale is None else timescale
+    if k < max(warm, 1):
+        raise ValueError(f'timescale must be at least {"the steps of the warm-up, " * (warm > 0)}{max(warm, 1)}, not {k}')
+    return lambda count: learning_rate * jnp.sqrt(k / jnp.maximum(count + warm, k))
+
+
+# --- optimisers: rate and weight decay, then what a spec may set ------------------------------------------------------
+
+
+def adam(
+    rate: Rate, weight_decay: Number, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
+    _averages(b1=b1, b2=b2)
+    return optax.adamw(rate, b1, b2, eps, weight_decay=weight_decay)  # pyright: ignore[reportArgumentType]
+
+
+def lion(rate: Rate, weight_decay: Number, b1: float = 0.9, b2: float = 0.99) -> optax.GradientTransformation:
+    """Its steps are large: a learning rate 3 to 10 times smaller than Adam's suits it, and as much more decay."""
+    _averages(b1=b1, b2=b2)
+    return optax.lion(rate, b1, b2, weight_decay=weight_decay)  # pyright: ignore[reportArgumentType]
+
+
+def sgd(
+    rate: Rate, weight_decay: Number, momentum: float = 0.0, nesterov: bool = False
+) -> optax.GradientTransformation:
+    _averages(momentum=momentum)
+    return optax.chain(
+        optax.trace(momentum, nesterov),
+        optax.add_decayed_weights(weight_decay),  # pyright: ignore[reportArgumentType]
+        optax.scale_by_learning_rate(rate),
     )
-    warm = optax.linear_schedule(0.0, learning_rate, max(warmup_steps, 1))
-    rate = optax.join_schedules([warm, after], [warmup_steps]) if warmup_steps else after
-    return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adamw(rate, weight_decay=weight_decay))
+
+
+def muon(
+    rate: Rate, weight_decay: Number, beta: float = 0.95, ns_steps: int = 5, b1: float = 0.9, b2: float = 0.999
+) -> optax.GradientTransformation:
+    """Orthogonalises the momentum (average `beta`) of matrices by `ns_steps` Newton-Schulz iterations.
+
+    Matrices are the kernels of linear layers in the blocks, with all heads of a projection as one: [D, H, K] is D x HK,
+    [H, K, D] of `out` is HK x D. All else - embeddings, read-out, biases, norms, parameters of position schemes - goes
+    to Adam (`b1`, `b2`, with Nesterov momentum, as in optax). A matrix m x n moves by 0.2 sqrt(max(m, n)) times the
+    orthogonal one, as much as under Adam (Liu et al., 2025), so one learning rate and one decay suit both."""
+    _averages(beta=beta, b1=b1, b2=b2)
+    if ns_steps < 1:
+        raise ValueError(f'ns_steps must be at least 1, not {ns_steps}')
+    return optax.contrib.muon(
+        rate,
+        ns_steps=ns_steps,
+        beta=beta,
+        weight_decay=weight_decay,  # pyright: ignore[reportArgumentType]
+        adam_b1=b1,
+        adam_b2=b2,
+        adam_weight_decay=weight_decay,  # pyright: ignore[reportArgumentType]
+        muon_weight_dimension_numbers=lambda params: jax.tree.map_with_path(_matrix, params),
+        consistent_rms=0.2,
+    )
+
+
+def _matrix(path: tuple, leaf: Array) -> optax.contrib.MuonDimensionNumbers | None:
+    """Which axes of a parameter are rows and columns of a matrix for Muon; None for what goes to Adam."""
+    names = jax.tree_util.keystr(path, simple=True, separator='.').split('.')
+    if names[-1] != 'kernel' or {'head', 'positions'} & set(names) or leaf.ndim not in (2, 3):
+        return None
+    rows = leaf.ndim - 1 if 'out' in names else 1
+    return optax.contrib.MuonDimensionNumbers(tuple(range(rows)), tuple(range(rows, leaf.ndim)))
+
+
+def _share(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f'{name} must be from 0 to 1, not {value}')
+
+
+def _averages(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise ValueError(f'{name} must be at least 0 and below 1, not {value}')
+
+
+OPTIMIZERS = {'adam': adam, 'adamw': adam, 'lion': lion, 'muon': muon, 'sgd': sgd}
+SCHEDULES = {each.__name__: each for each in (constant, cosine, linear, rsqrt)}

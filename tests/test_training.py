@@ -108,27 +108,3 @@ def test_seeds_differ():
 def test_pooled_readout_trains_single_answers():
     _, means, _ = run([3], task='parity_check', readout='pooled')
     assert np.isfinite(float(means['loss']))
-
-
-@pytest.mark.parametrize(
-    ('options', 'words'),
-    [
-        ({'warmup_steps': 10}, 'warmup_steps=10 must be below steps=10'),
-        ({'learning_rate': 0.0}, 'learning_rate'),
-    ],
-)
-def test_optimizer_refuses(options, words):
-    with pytest.raises(ValueError, match=words):
-        optim.make(10, **options)
-
-
-def test_schedule_warms_up_and_decays():
-    params = {'w': jnp.ones(())}
-    optimizer = optim.make(20, learning_rate=1.0, schedule='cosine', warmup_steps=10)
-    state, moves = optimizer.init(params), []
-    for _ in range(20):
-        updates, state = optimizer.update({'w': jnp.ones(())}, state, params)
-        moves.append(-float(updates['w']))
-    assert moves[0] == pytest.approx(0, abs=1e-6)
-    assert max(moves) == pytest.approx(moves[10], rel=1e-4)
-    assert moves[19] < 0.1
