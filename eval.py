@@ -49,20 +49,20 @@ def main() -> None:
     state = checkpoints.restore(like=state)
     checkpoints.close()
     clock = time.time()
-    rows, positions = run.evaluate(run.final_graphdef(), state.params)
+    rows, positions = run.evaluate(run.final_graphdef(), state.evaluated, run.survivors(state))
     seconds = time.time() - clock
-    tokens = config['eval']['examples'] * sum(map(run.task.num_tokens, run.eval_lengths))
+    tokens = sum(row['examples'] * run.task.num_tokens(int(row['length'])) for row in rows)
 
     named = runs.compact(run.eval_lengths).replace(',', '_')
     if len(named) > 80:
         named = f'{len(run.eval_lengths)}-lengths-to-{run.eval_lengths[-1]}'
     under = f'_{workdir.file_name(POSITION.value)}' if POSITION.value else ''
     path = directory / f'evaluation_{named}_{config["eval"]["examples"]}-examples{under}.csv'
-    workdir.write_rows(path, config['seed'], rows)
+    workdir.write_rows(path, rows)
     written = [path]
     if PER_POSITION.value:
         written.append(path.with_name(f'{path.stem}_positions.csv'))
-        workdir.write_rows(written[-1], config['seed'], positions)
+        workdir.write_rows(written[-1], positions)
     print(f'\n{table.summarise(runs.read(directory, path.name))}\n')
     print(f'{tokens:,} tokens in {seconds:.1f} s, compiling included: {tokens / seconds:,.0f} tokens/s')
     print(*written, sep='\n')

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from mha import cache, cli, experiment, training, workdir
 from mha.checkpoint import Checkpoints
+from mha.experiment import TRAINING
 from mha.metrics import Metrics
 from mha.report import plots, runs, table
 
@@ -56,7 +57,8 @@ def main() -> None:
         'data_sha256': run.task.sha256,
     }
     workdir.write_json(directory / 'summary.json', summary)
-    print(f'{config["task"]} with {run.position}: {summary["parameters"]:,} parameters, {directory}')
+    many = f', {len(run.members)} members' if len(run.members) > 1 else ''
+    print(f'{config["task"]} with {run.position}: {summary["parameters"]:,} parameters{many}, {directory}')
     for note in run.notes():
         print(f'note: {note}')
 
@@ -74,15 +76,21 @@ def main() -> None:
 
             def log(at: int, count: int, means: dict) -> None:
                 nonlocal clock
-                values = {name: float(mean) for name, mean in means.items()}
+                values = {name: np.asarray(mean) for name, mean in means.items()}
                 clock, before = time.time(), clock
-                metrics.write(at, values | {'steps_per_second': count / (clock - before)})
+                for index, member in enumerate(run.members):
+                    own = {name: float(of_all[index]) for name, of_all in values.items()}
+                    own['steps_per_second'] = count / (clock - before)
+                    metrics.write(at, own, member if many else None)
                 bar.update(count)
-                bar.set_postfix_str(f'loss {values["loss"]:.3f}, accuracy {values["accuracy"]:.3f}')
-                if not np.isfinite(values['loss']):
+                finite = np.isfinite(values['loss'])
+                if not finite.any():
                     workdir.write_json(directory / 'summary.json', summary | {'status': 'diverged', 'step': at})
                     checkpoints.close()
-                    raise SystemExit(f'{directory}: the loss is {values["loss"]} at step {at}; it diverged')
+                    raise SystemExit(f'{directory}: the loss is {values["loss"][0]} at step {at}; it diverged')
+                loss, accuracy = (values[name][finite].mean() for name in ('loss', 'accuracy'))
+                lost = f', {(~finite).sum()} diverged' if not finite.all() else ''
+                bar.set_postfix_str(f'loss {loss:.3f}, accuracy {accuracy:.3f}{lost}')
 
             waiting = None
             while step < steps:
@@ -91,7 +99,7 @@ def main() -> None:
                     chunk = compile_chunk(run, final_graphdef, state)
                 stop = switch if step < switch else steps
                 previous, step = step, min(_next(step, log_every), _next(step, save_every), stop)
-                state, means = chunk(state, run.task, run.key, jnp.int32(step))
+                state, means = chunk(state, run.task, run.keys(TRAINING), jnp.int32(step), run.varied)
                 if waiting:  # metrics are read one chunk late, while the device works on the next
                     log(*waiting)
                 waiting = (step, step - previous, means)
@@ -103,20 +111,24 @@ def main() -> None:
     checkpoints.close()
 
     # ---------------------------------------------------------------- Evaluate inside and beyond the trained lengths
-    rows, _ = run.evaluate(final_graphdef, state.params)
-    workdir.write_rows(directory / 'extrapolation.csv', config['seed'], rows)
-    result = runs.read(directory)
-    summary |= {'status': 'finished', **table.scores(result), 'seconds': time.time() - started}
+    survivors = run.survivors(state)
+    rows, _ = run.evaluate(final_graphdef, state.evaluated, survivors)
+    workdir.write_rows(directory / 'extrapolation.csv', rows)
+    diverged = [member for index, member in enumerate(run.members) if index not in survivors]
+    summary |= {'diverged': diverged} if diverged else {}
+    workdir.write_json(directory / 'summary.json', summary)
+    found = runs.read(directory)
+    summary |= {'status': 'finished', **table.scores(found), 'seconds': time.time() - started}
     workdir.write_json(directory / 'summary.json', summary)
 
     # ---------------------------------------------------------------- Show
-    plots.run_curve(result, directory / 'extrapolation.svg')
-    print(f'\n{table.summarise(result)}\n\n{directory / "extrapolation.csv"}, {directory / "extrapolation.svg"}')
+    plots.run_curve(found, directory / 'extrapolation.svg')
+    print(f'\n{table.summarise(found)}\n\n{directory / "extrapolation.csv"}, {directory / "extrapolation.svg"}')
 
 
 def compile_chunk(run: experiment.Experiment, graphdef: nnx.GraphDef, state: training.State) -> Callable:
-    """The training program of one model, ready to run."""
-    return run.chunk(graphdef).lower(state, run.task, run.key, jnp.int32(0)).compile()
+    """The training program, ready to run."""
+    return run.chunk(graphdef).lower(state, run.task, run.keys(TRAINING), jnp.int32(0), run.varied).compile()
 
 
 def _next(step: int, every: int) -> int:

@@ -9,6 +9,12 @@ def get_config() -> ConfigDict:
     config.task = 'bucket_sort'  # a spec of mha/tasks
     config.data = ConfigDict()  # further arguments of the task
 
+    config.population = ConfigDict()  # train a model per combination in one program: (0, 1, 2), range(10)
+    config.population.seed = config_dict.placeholder(tuple)
+    config.population.learning_rate = config_dict.placeholder(tuple)
+    config.population.weight_decay = config_dict.placeholder(tuple)
+    config.population.dropout_rate = config_dict.placeholder(tuple)
+
     config.model = ConfigDict()  # arguments of mha.encoder.Encoder
     config.model.layers = 5
     config.model.dim = 64
@@ -31,11 +37,15 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.steps = 10_000
     config.train.batch_size = 128
-    config.train.lengths = '1-40'  # each batch has one length
+    config.train.microbatches = 1  # parts that a batch is computed in, one after the other, to save memory
+    config.train.lengths = '1-40'
+    config.train.length_per = 'batch'  # or 'example': each draws its own
     config.train.curriculum = 'uniform'  # how it is drawn: a spec of mha/curricula.py, 'reverse_exponential(tau=0.9)'
     config.train.buckets = 8  # lengths to pad to, each one compiled
     config.train.final_position = config_dict.placeholder(str)  # evaluate under this scheme instead, and train
     config.train.final_steps = 0  # the last so many of the steps under it: dropping, interpolating, scaling positions
+    config.train.average = 0.0  # decay of a running mean of the parameters, which is then evaluated; 0: none
+    config.train.members = 'auto'  # of a population: 'together' (vectorised) or 'in turn'; auto: in turn on CPUs
     config.train.log_every_steps = 100  # also the steps of one dispatch
     config.train.checkpoint_every_steps = 1000
 

@@ -7,12 +7,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 
-def dropout(x: Float[Array, '*shape'], rate: float, rngs: nnx.Rngs | None) -> Float[Array, '*shape']:
+def dropout(x: Float[Array, '*shape'], rate: float | Float[Array, ''], rngs: nnx.Rngs | None) -> Float[Array, '*shape']:
     """Zeroes each entry with probability `rate`, to the nearest of 1/256 .. 255/256, and scales the rest to keep the
-    mean. Off for rate 0, and without `rngs`, whose stream `dropout` it draws from."""
-    if rate == 0 or rngs is None:
+    mean. Off for rate 0, and without `rngs`, whose stream `dropout` it draws from. A traced rate always draws."""
+    if rngs is None or (isinstance(rate, int | float) and rate == 0):
         return x
-    threshold = min(max(round(256 * rate), 1), 255)
+    threshold = jnp.where(rate > 0, jnp.clip(jnp.round(256 * rate), 1, 255), 0)
     words = jax.random.bits(rngs.dropout(), (-(-x.size // 4),), jnp.uint32)
     draw = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[: x.size].reshape(x.shape)
-    return jnp.where(draw >= threshold, x * (256 / (256 - threshold)), 0)
+    return jnp.where(draw >= threshold.astype(jnp.uint8), x * (256 / (256 - threshold)).astype(x.dtype), 0)

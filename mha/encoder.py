@@ -5,7 +5,7 @@ x <- x + f(LN(x)) with a final norm. The encoder owns the position scheme and ha
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +20,7 @@ from mha.dropout import dropout
 class Block(nnx.Module):
     """Attention and a ReLU feed-forward layer, each with a residual connection and a norm."""
 
-    def __init__(
-        self, dim, heads, head_dim, mlp_dim, norm, dropout_rate, attention_dropout_rate, use_bias, core, dtype, *, rngs
-    ):
+    def __init__(self, dim, heads, head_dim, mlp_dim, norm, attention_dropout_rate, use_bias, core, dtype, *, rngs):
         self.norm_first = norm == 'pre'
         self.attention = MultiHeadAttention(
             heads,
@@ -38,13 +36,14 @@ class Block(nnx.Module):
         self.up = nnx.Linear(dim, mlp_dim, dtype=dtype, rngs=rngs)
         self.down = nnx.Linear(mlp_dim, dim, dtype=dtype, rngs=rngs)
         self.mlp_norm = nnx.LayerNorm(dim, dtype=dtype, rngs=rngs)
-        self.dropout_rate = dropout_rate
 
-    def __call__(self, x: Float[Array, 'B T D'], *, rngs: nnx.Rngs | None, **attention) -> Float[Array, 'B T D']:
+    def __call__(
+        self, x: Float[Array, 'B T D'], *, dropout_rate: Any, rngs: nnx.Rngs | None, **attention
+    ) -> Float[Array, 'B T D']:
         """Drops out where `rngs` are given; `attention` goes to the attention layer: position, coordinates, mask."""
 
         def residual(x, norm, layer):
-            y = dropout(layer(norm(x) if self.norm_first else x), self.dropout_rate, rngs)
+            y = dropout(layer(norm(x) if self.norm_first else x), dropout_rate, rngs)
             return x + y if self.norm_first else norm(x + y)
 
         def attend(x):
@@ -54,19 +53,14 @@ class Block(nnx.Module):
         return residual(x, self.mlp_norm, lambda y: self.down(jax.nn.relu(self.up(y))))
 
 
-@nnx.remat
-def _recomputed(block: Block, x: Float[Array, 'B T D'], rngs: nnx.Rngs | None, attention: dict) -> Float[Array, 'B T D']:
-    return block(x, rngs=rngs, **attention)
-
-
 class Encoder(nnx.Module):
     """Maps tokens [B, T] to class logits: per token [B, T, C], or [B, C] from the mean over real tokens ('pooled').
 
     `position` is a spec (`mha.positions`), or a comma-separated list with one per layer; layers with equal specs share
     one scheme and its parameters unless `position_per_layer`. `max_len` is the longest sequence in tokens that the
     scheme must serve. Every shared weight starts equal under every scheme. `pattern`, a spec of `mha.masks` or one per
-    layer, says which keys a query may see of those that `causal` and padding leave. `remat` recomputes each block in the
-    backward pass (Chen et al., 2016, arXiv:1604.06174), which then holds the activations of one block, not of all.
+    layer, says which keys a query may see of those that `causal` and padding leave. `remat` recomputes each block in
+    the backward pass (Chen et al., 2016, arXiv:1604.06174), which then holds the activations of one block, not of all.
     """
 
     def __init__(
@@ -117,8 +111,7 @@ class Encoder(nnx.Module):
         self.dropout_rates = (dropout_rate, attention_dropout_rate)
         sizes = (dim, heads, head_dim, mlp_dim or 4 * dim)
         self.blocks = nnx.List(
-            Block(*sizes, norm, dropout_rate, attention_dropout_rate, use_bias, core, compute, rngs=rngs)
-            for _ in range(layers)
+            Block(*sizes, norm, attention_dropout_rate, use_bias, core, compute, rngs=rngs) for _ in range(layers)
         )
         self.final_norm = nnx.LayerNorm(dim, dtype=compute, rngs=rngs) if norm == 'pre' else nnx.data(None)
         self.head = nnx.Linear(dim, num_classes, dtype=compute, rngs=rngs)
@@ -152,19 +145,21 @@ class Encoder(nnx.Module):
         pos: Num[Array, '#B T'] | None = None,
         train: bool = False,
         rngs: nnx.Rngs | None = None,
+        dropout_rate: Float[Array, ''] | None = None,
         sow_weights: bool = False,
     ) -> Float[Array, 'B T C'] | Float[Array, 'B C']:
         """`valid` marks real tokens; padding changes nothing. `pos` defaults to the slot numbers, which suits padding
         on the right. `rngs` has the streams `dropout` (in training) and `position` (for schemes that draw; where one
-        asks for several draws, an evaluation averages the logits over them, but maps are those of a single draw)."""
+        asks for several draws, an evaluation averages the logits over them, but maps are those of a single draw).
+        `dropout_rate` replaces the model's outside attention, so that one program can serve several."""
         key = rngs.position() if rngs is not None else None
         draws = max(scheme.draws for scheme in self.positions)
         if draws == 1 or train or sow_weights or key is None:
-            return self.logits(tokens, valid, pos, train, key, rngs, sow_weights)
+            return self.logits(tokens, valid, pos, train, key, rngs, dropout_rate, sow_weights)
         keys = jax.random.split(key, draws)
-        return jax.lax.map(lambda key: self.logits(tokens, valid, pos, False, key, None, False), keys).mean(0)
+        return jax.lax.map(lambda key: self.logits(tokens, valid, pos, False, key, None, None, False), keys).mean(0)
 
-    def logits(self, tokens, valid, pos, train, key, rngs, sow_weights):
+    def logits(self, tokens, valid, pos, train, key, rngs, dropout_rate, sow_weights):
         """One forward pass, under the placement of tokens that `key` draws."""
         length, slots = tokens.shape[1], pos is None
         pos = jnp.arange(length)[None] if pos is None else pos
@@ -188,14 +183,17 @@ class Encoder(nnx.Module):
         if train and rngs is None and max(self.dropout_rates) > 0:
             raise ValueError('dropout draws: pass rngs with a stream for it, or train=False')
         dropping = rngs if train else None
-        x = dropout(x, self.dropout_rates[0], dropping)
+        rate = self.dropout_rates[0] if dropout_rate is None else dropout_rate
+        x = dropout(x, rate, dropping)
+
+        def apply(block, x, rngs, attention):
+            return block(x, dropout_rate=rate, rngs=rngs, sow_weights=sow_weights, **attention)
+
+        apply = nnx.remat(apply) if self.remat and not sow_weights else apply
         for block, pattern, (scheme, at) in zip(self.blocks, self.patterns, placed, strict=True):
             at = None if slots and not scheme.overrides('remap') else at  # slot numbers: a core may rely on it
             attention = dict(position=scheme, q_pos=at, k_pos=at, mask=pattern & mask)
-            if self.remat and not sow_weights:
-                x = _recomputed(block, x, dropping, attention)
-            else:
-                x = block(x, rngs=dropping, sow_weights=sow_weights, **attention)
+            x = apply(block, x, dropping, attention)
         x = x if self.final_norm is None else self.final_norm(x)
         if self.readout == 'pooled':
             real = jnp.ones(tokens.shape) if valid is None else jnp.broadcast_to(valid, tokens.shape)

@@ -1,6 +1,7 @@
 """Range evaluation: accuracy and loss per length, inside and beyond the trained lengths, beside what a predictor that
 never looks at the input would get."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from mha import buckets
+from mha.cores import blockwise
 from mha.tasks import Task
 from mha.training import logits_of, losses
 
@@ -42,6 +44,8 @@ def evaluate(
     programs: int,
     seed: int,
     quadratic: Callable[[int], bool],
+    layers: int = 1,
+    name: str = 'evaluate',
 ) -> tuple[list[Row], list[Row]]:
     """One row per length: length, accuracy, exact_match, loss (nats), baseline, examples. And one per position of its
     answers, the first counted symbol being position 1: length, position, accuracy, count (the examples whose answer is
@@ -51,11 +55,12 @@ def evaluate(
     `baseline` is the accuracy of the most frequent class, per output position where the task allows, computed from
     these examples. Dropout is off; schemes that draw positions draw once per batch. Compiles at most `programs`
     programs. `quadratic` says whether the model holds the attention logits of all pairs of so many tokens: batches are
-    as large as memory allows, at most `batch_size`."""
+    as large as memory allows, at most `batch_size`. `name` stands before the progress bar, which moves within long examples, too: they
+    pass `layers` layers of attention."""
     chosen = buckets.choose(lengths, task.num_tokens, programs)
     rows, positions = [], []
     tokens = examples * sum(map(task.num_tokens, lengths))
-    with tqdm(total=tokens, unit=' tokens', unit_scale=True, desc='evaluate', dynamic_ncols=True) as bar:
+    with tqdm(total=tokens, unit=' tokens', unit_scale=True, desc=name, dynamic_ncols=True) as bar:
         for length in lengths:
             max_length = next(bucket for bucket in chosen if bucket >= length)
             padded = task.num_tokens(max_length)
@@ -67,10 +72,19 @@ def evaluate(
             dispatches = examples // size // batches
             data_keys = jax.random.split(data_key, (dispatches, batches, size))
             position_keys = jax.random.split(position_key, (dispatches, batches))
+            watched = padded**2 > PAIRS_PER_DISPATCH and not quadratic(padded)
             found = []
             for keys in zip(data_keys, position_keys, strict=True):
-                found.append(jax.device_get(_measure(graphdef, params, task, length, *keys, max_length=max_length)))
-                bar.update(batches * size * task.num_tokens(length))
+                end = bar.n + batches * size * task.num_tokens(length)
+                share = task.num_tokens(length) / padded / layers
+
+                def move(queries, end=end, share=share):
+                    bar.update(min(queries * share, end - bar.n))
+
+                with _watching(move) if watched else contextlib.nullcontext():
+                    sums = _measure(graphdef, params, task, length, *keys, max_length=max_length, watched=watched)
+                    found.append(jax.device_get(sums))
+                bar.update(end - bar.n)
             sums = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found)
             symbols = sums['symbols'].sum()
             rows.append(
@@ -97,9 +111,20 @@ def _divisor(number: int, limit: int) -> int:
     return max(divisor for divisor in range(1, max(limit, 1) + 1) if number % divisor == 0)
 
 
-@functools.partial(jax.jit, static_argnames=('graphdef', 'max_length'))
-def _measure(graphdef, params, task, length, data_keys, position_keys, *, max_length):
-    """Sums over batches of examples, one batch after the other: memory stays that of one."""
+@contextlib.contextmanager
+def _watching(watcher):
+    """Calls `watcher` with the number of queries that a layer is done with, in programs compiled to be watched."""
+    blockwise.WATCHERS.append(watcher)
+    try:
+        yield
+    finally:
+        blockwise.WATCHERS.remove(watcher)
+
+
+@functools.partial(jax.jit, static_argnames=('graphdef', 'max_length', 'watched'))
+def _measure(graphdef, params, task, length, data_keys, position_keys, *, max_length, watched):
+    """Sums over batches of examples, one batch after the other: memory stays that of one. A program that is `watched`
+    tells of its progress."""
 
     def measure_batch(inputs):
         keys, position = inputs

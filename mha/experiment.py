@@ -3,15 +3,16 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
 
-from mha import buckets, curricula, evaluation, optim, positions, spec, tasks, training
+from mha import buckets, curricula, evaluation, optim, population, positions, spec, tasks, training
 from mha.encoder import Encoder
 from mha.tasks import Task
 
@@ -25,7 +26,7 @@ class Experiment:
 
     config: Mapping[str, Any]
     task: Task
-    optimizer: optax.GradientTransformation
+    members: list[population.Member]
     curriculum: curricula.Curriculum
     eval_lengths: tuple[int, ...]
 
@@ -34,7 +35,14 @@ class Experiment:
         """Reads and checks a config. `eval_lengths` replaces those of the config. Raises `UserError`."""
         train, evaluate = config['train'], config['eval']
         for section, names in {
-            'train': ('steps', 'batch_size', 'buckets', 'log_every_steps', 'checkpoint_every_steps'),
+            'train': (
+                'steps',
+                'batch_size',
+                'microbatches',
+                'buckets',
+                'log_every_steps',
+                'checkpoint_every_steps',
+            ),
             'eval': ('examples', 'batch_size', 'buckets'),
         }.items():
             for name in names:
@@ -46,20 +54,38 @@ class Experiment:
             )
         if train['final_steps'] and not train['final_position']:
             raise spec.UserError(f'train.final_steps={train["final_steps"]} needs train.final_position=...')
-        for name, seed in {'seed': config['seed'], 'eval.seed': evaluate['seed']}.items():
+        if train['batch_size'] % train['microbatches']:
+            raise spec.UserError(
+                f'train.microbatches={train["microbatches"]} does not divide train.batch_size={train["batch_size"]}'
+            )
+        if not 0 <= train['average'] < 1:
+            raise spec.UserError(f'train.average must be at least 0 and below 1, not {train["average"]}')
+        spec.choose(train['length_per'], ('batch', 'example'), 'train.length_per')
+        spec.choose(train['members'], ('auto', 'together', 'in turn'), 'train.members')
+        members = population.members(config)
+        for name, seed in [*(('seed', member['seed']) for member in members), ('eval.seed', evaluate['seed'])]:
             if not 0 <= seed < 2**32:
                 raise spec.UserError(f'{name} must be at least 0 and below 2^32, not {seed}')
         experiment = cls(
             config=config,
             task=tasks.make(config['task'], causal=config['model']['causal'], **config['data']),
-            optimizer=spec.build(optim.make, spec.Call('optimizer', (), config['optimizer']), 'config', train['steps']),
+            members=members,
             curriculum=curricula.make(
                 train['curriculum'], spec.lengths(train['lengths'], 'train.lengths'), train['steps']
             ),
             eval_lengths=spec.lengths(eval_lengths or evaluate['lengths'], 'eval.lengths'),
         )
+        for member in members:
+            experiment.optimizer(**{name: member[name] for name in experiment.varied if name != 'dropout_rate'})
+            if not 0 <= member.get('dropout_rate', 0) < 1:
+                raise spec.UserError(f'dropout_rate must be at least 0 and below 1, not {member["dropout_rate"]}')
         experiment.check()
         return experiment
+
+    def optimizer(self, **numbers: Any) -> optax.GradientTransformation:
+        """The optimizer; `numbers` replace those of the config."""
+        call = spec.Call('optimizer', (), {**self.config['optimizer'], **numbers})
+        return spec.build(optim.make, call, 'config', self.config['train']['steps'])
 
     def check(self) -> None:
         """Traces model and task, without computing, at the longest length they will be asked for."""
@@ -99,7 +125,7 @@ class Experiment:
             dropout = key if train else None
             return training.logits_of(graphdef, params, batch, train=train, position=key, dropout=dropout)
 
-        jax.eval_shape(forward, nnx.to_pure_dict(params), self.key)
+        jax.eval_shape(forward, nnx.to_pure_dict(params), jax.random.key(0))
 
     @property
     def train_lengths(self) -> tuple[int, ...]:
@@ -141,16 +167,33 @@ class Experiment:
             )
         return found
 
-    def model(self, position: str | None = None) -> Encoder:
-        """The model with fresh weights, drawn from the run's seed; under another `position` scheme if given."""
+    def model(self, position: str | None = None, key: jax.Array | None = None) -> Encoder:
+        """The model with fresh weights, drawn from `key` or from the first seed; under another `position` scheme if
+        given."""
         call = spec.Call('model', (), {**self.config['model'], 'position': position or self.position})
         sizes = dict(vocab_size=self.task.vocab_size, num_classes=self.task.num_classes, max_len=self.max_len)
-        key = jax.random.fold_in(jax.random.key(self.config['seed']), WEIGHTS)
+        key = self.keys(WEIGHTS)[0] if key is None else key
         return spec.build(Encoder, call, 'config', **sizes, rngs=nnx.Rngs(key))
+
+    def keys(self, purpose: int) -> jax.Array:
+        """One key per member: of its weights, or of its data, dropout and positions."""
+        return jnp.stack([jax.random.fold_in(jax.random.key(member['seed']), purpose) for member in self.members])
+
+    @property
+    def varied(self) -> dict[str, jax.Array]:
+        """The numbers in which members differ, seeds aside: [P] each."""
+        names = [name for name in self.members[0] if name != 'seed']
+        return {name: jnp.array([member[name] for member in self.members], jnp.float32) for name in names}
 
     def init(self) -> tuple[nnx.GraphDef, training.State]:
         """The graph and the state before the first step."""
-        return training.init(self.model(), self.optimizer)
+
+        def params(key):
+            return nnx.to_pure_dict(nnx.state(self.model(key=key), nnx.Param))
+
+        graphdef, _ = nnx.split(nnx.eval_shape(self.model), nnx.Param)
+        weights = jax.jit(lambda keys: jax.lax.map(params, keys))(self.keys(WEIGHTS))
+        return graphdef, training.init(weights, self.optimizer(), self.config['train']['average'])
 
     @functools.cached_property
     def final_shapes(self) -> Encoder:
@@ -161,25 +204,39 @@ class Experiment:
         """The graph of the model under the final position scheme; its state is that of the trained one."""
         return nnx.split(self.final_shapes, nnx.Param)[0]
 
-    @property
-    def key(self) -> jax.Array:
-        """The key of the run's data, dropout and positions; not the one of its weights."""
-        return jax.random.fold_in(jax.random.key(self.config['seed']), TRAINING)
-
     def chunk(self, graphdef: nnx.GraphDef):
         """The training program: see `training.make_chunk`."""
         train = self.config['train']
+        together = train['members'] == 'together' or (train['members'] == 'auto' and jax.default_backend() != 'cpu')
         return training.make_chunk(
             graphdef,
             self.optimizer,
             curriculum=self.curriculum,
             buckets=buckets.choose(self.train_lengths, self.task.num_tokens, train['buckets']),
             batch_size=train['batch_size'],
+            length_per=train['length_per'],
+            microbatches=train['microbatches'],
+            average=train['average'],
+            together=together and len(self.members) > 1,
         )
 
-    def evaluate(self, graphdef: nnx.GraphDef, params: Any) -> tuple[list[evaluation.Row], list[evaluation.Row]]:
-        """The rows of all evaluated lengths and of their answer positions, on held-out data: see
-        `evaluation.evaluate`."""
+    def evaluate(
+        self, graphdef: nnx.GraphDef, params: Any, members: Iterable[int] | None = None
+    ) -> tuple[list[evaluation.Row], list[evaluation.Row]]:
+        """The rows of all evaluated lengths and of their answer positions, of every member or of those listed, on
+        held-out data: see `evaluation.evaluate`. A row begins with the member's seed and ends with what else it
+        varies."""
+        rows, positions = [], []
+        for index in range(len(self.members)) if members is None else members:
+            member = self.members[index]
+            found = self.evaluate_one(graphdef, jax.tree.map(lambda x, index=index: x[index], params), member)
+            others = {name: value for name, value in member.items() if name != 'seed'}
+            for into, new in zip((rows, positions), found, strict=True):
+                into += [{'seed': member['seed'], **row, **others} for row in new]
+        return rows, positions
+
+    def evaluate_one(self, graphdef: nnx.GraphDef, params: Any, member: population.Member):
+        """See `evaluation.evaluate`; `params` are those of one member."""
         settings = self.config['eval']
         return evaluation.evaluate(
             graphdef,
@@ -191,7 +248,14 @@ class Experiment:
             programs=settings['buckets'],
             seed=settings['seed'],
             quadratic=self.final_shapes.quadratic,
+            layers=self.config['model']['layers'],
+            name=f'evaluate {population.named(member)}' if len(self.members) > 1 else 'evaluate',
         )
+
+    def survivors(self, state: training.State) -> list[int]:
+        """The members whose parameters are all finite."""
+        finite = jax.tree.map(lambda x: jnp.isfinite(x).reshape(len(self.members), -1).all(1), state.evaluated)
+        return np.flatnonzero(np.all(jax.tree.leaves(finite), axis=0)).tolist()
 
 
 def device_memory() -> int:
@@ -206,5 +270,5 @@ def shapes(params: Any) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def parameters(params: Any) -> int:
-    """How many numbers the model learns."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    """How many numbers one member learns; `params` [P, ..] are those of all."""
+    return sum(leaf[0].size for leaf in jax.tree.leaves(params))

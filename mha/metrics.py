@@ -7,7 +7,8 @@ from pathlib import Path
 
 
 class Metrics:
-    """Appends one object per log step. A resumed run drops what was logged after its checkpoint: it comes again."""
+    """Appends one object per log step, and member. A resumed run drops what was logged after its checkpoint: it comes
+    again."""
 
     def __init__(self, workdir: Path, step: int):
         import tensorboardX  # loads torch where there is one: seconds that a mistake need not wait for
@@ -20,11 +21,13 @@ class Metrics:
         self.file = open(path, 'a')  # noqa: SIM115 - open for the whole run
         self.board = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=step)
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        self.file.write(json.dumps({'step': step, **values}) + '\n')
+    def write(self, step: int, values: Mapping[str, float], member: Mapping[str, float] | None = None) -> None:
+        """`member` says whose they are, in a population."""
+        self.file.write(json.dumps({'step': step, **(member or {}), **values}) + '\n')
         self.file.flush()
+        under = ','.join(f'{name}={value}' for name, value in (member or {}).items())
         for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+            self.board.add_scalar(f'{name}/{under}' if under else name, value, step)
 
     def close(self) -> None:
         self.file.close()

@@ -106,7 +106,9 @@ def rsqrt(learning_rate: Number, total: int, warm: int, timescale: int | None = 
     """Falls as 1 / sqrt(t) from step `timescale` on: the end of the warm-up unless given, step 1 without one."""
     k = max(warm, 1) if timescale is None else timescale
     if k < max(warm, 1):
-        raise ValueError(f'timescale must be at least {"the steps of the warm-up, " * (warm > 0)}{max(warm, 1)}, not {k}')
+        raise ValueError(
+            f'timescale must be at least {"the steps of the warm-up, " * (warm > 0)}{max(warm, 1)}, not {k}'
+        )
     return lambda count: learning_rate * jnp.sqrt(k / jnp.maximum(count + warm, k))
 
 

@@ -1,40 +1,53 @@
-"""Training: state, update step, and chunks of steps as one program.
+"""Training: state, update step, and chunks of steps as one program for all members of a population.
 
 Randomness is `fold_in(seed, step)` and the data come from the device, so a resumed run repeats the uninterrupted one
-bit for bit, and the stream of data does not depend on the model. One chunk is one dispatch; inside it every step draws
-its length and branches to the update that pads to the next bucket.
+bit for bit, and the stream of data does not depend on the model. The lengths of the steps depend on the curriculum
+alone: all seeds meet the same ones, so that members can share a program. One chunk is one dispatch; inside it every
+step draws its length and branches to the update that pads to the next bucket.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from mha.curricula import Curriculum
-from mha.encoder import Encoder
 from mha.tasks import Batch, Task
+
+LENGTHS = 3
+"""What the key of the lengths is made from."""
+
+Varied = Mapping[str, Float[Array, 'P']]
+"""The numbers in which members differ, seeds aside."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-    """All that a step changes: parameters, the optimizer's state, and the number of steps done."""
+    """All that a step changes: parameters, the optimizer's state and a running mean of the parameters, each with an
+    axis of members [P, ..] in front, and the number of steps done."""
 
     params: Any
     opt_state: Any
+    mean: Any
+    """None without averaging."""
     step: Any
 
+    @property
+    def evaluated(self) -> Any:
+        """The parameters that count: their mean where one is kept."""
+        return self.params if self.mean is None else self.mean
 
-def init(model: Encoder, optimizer: optax.GradientTransformation) -> tuple[nnx.GraphDef, State]:
-    """A fresh state of `model`, whose parameters become a plain nested dict."""
-    graphdef, params = nnx.split(model, nnx.Param)
-    params = nnx.to_pure_dict(params)
-    return graphdef, State(params, optimizer.init(params), jnp.int32(0))
+
+def init(params: Any, optimizer: optax.GradientTransformation, average: float) -> State:
+    """The state before the first step; `params` is a nested dict with the axis of members."""
+    mean = jax.tree.map(jnp.copy, params) if average else None
+    return State(params, jax.vmap(optimizer.init)(params), mean, jnp.int32(0))
 
 
 def logits_of(
@@ -45,12 +58,16 @@ def logits_of(
     train: bool,
     position: PRNGKeyArray,
     dropout: PRNGKeyArray | None = None,
+    dropout_rate: Any = None,
+    one_length: bool = True,
 ) -> Float[Array, 'B #T C']:
-    """The model's class logits; a pooled read-out counts for every slot."""
+    """The model's class logits; a pooled read-out counts for every slot. `dropout_rate` replaces the model's."""
     model = nnx.merge(graphdef, nnx.State(params))
     rngs = nnx.Rngs(position=position) if dropout is None else nnx.Rngs(position=position, dropout=dropout)
-    # All examples of a batch share one length: one row of `valid` serves all, so biases are computed once, not B times.
-    logits = model(batch.tokens, valid=batch.valid[:1], train=train, rngs=rngs)
+    # Where all examples share a length, one row of `valid` serves all: biases are computed once, not B times.
+    valid = batch.valid[:1] if one_length else batch.valid
+    options = {} if dropout_rate is None else {'dropout_rate': dropout_rate}
+    logits = model(batch.tokens, valid=valid, train=train, rngs=rngs, **options)
     return logits if logits.ndim == 3 else logits[:, None]
 
 
@@ -62,52 +79,106 @@ def losses(logits: Float[Array, 'B #T C'], batch: Batch) -> Float[Array, 'B T']:
 
 def make_chunk(
     graphdef: nnx.GraphDef,
-    optimizer: optax.GradientTransformation,
+    optimizer: Callable[..., optax.GradientTransformation],
     *,
     curriculum: Curriculum,
     buckets: Sequence[int],
     batch_size: int,
-) -> Callable[[State, Task, PRNGKeyArray, int], tuple[State, dict[str, Array]]]:
-    """`chunk(state, task, key, stop)`: updates until step `stop`, each on a batch of one length drawn by `curriculum`;
-    returns the new state and the means of loss, accuracy, gradient norm and length over the chunk. `state` is donated.
-    It compiles one update per bucket, all within one program that serves chunks of any size."""
+    length_per: str = 'batch',
+    microbatches: int = 1,
+    average: float = 0.0,
+    together: bool = False,
+) -> Callable[[State, Task, Key[Array, 'P'], int, Varied], tuple[State, dict[str, Array]]]:
+    """`chunk(state, task, keys, stop, varied)`: updates of every member until step `stop`; returns the new state and
+    each member's means [P] of loss, accuracy, gradient norm and length over the chunk. `state` is donated. It compiles
+    one update per bucket, all within one program that serves chunks of any size.
 
-    def update(max_length, state, task, length, keys):
+    `optimizer(learning_rate=..)` builds the optimizer with what members vary. Each batch is of one length, drawn by
+    `curriculum`, or each example of its own. A batch is computed in `microbatches` parts, one after the other, in the
+    memory of one; the step is that of the whole, dropout's draws aside. `average` is the decay of the parameters'
+    running mean, 0 for none. Members train `together`, vectorised, or in turn."""
+
+    def update(max_length, params, opt_state, mean, step, task, length, keys, varied):
         data_key, dropout_key, position_key = keys
         batch = task.batch(data_key, batch_size, length, max_length)
+        counted, answers = batch.loss_mask.sum(), batch.metric_mask.sum()
 
-        def loss_fn(params):
-            logits = logits_of(graphdef, params, batch, train=True, dropout=dropout_key, position=position_key)
-            loss = jnp.sum(losses(logits, batch), where=batch.loss_mask) / batch.loss_mask.sum()
-            correct = jnp.sum(logits.argmax(-1) == batch.targets, where=batch.metric_mask)
-            return loss, correct / batch.metric_mask.sum()
+        def loss_fn(params, batch, dropout_key):
+            logits = logits_of(
+                graphdef,
+                params,
+                batch,
+                train=True,
+                dropout=dropout_key,
+                position=position_key,
+                dropout_rate=varied.get('dropout_rate'),
+                one_length=length_per == 'batch',
+            )
+            loss = jnp.sum(losses(logits, batch), where=batch.loss_mask) / counted
+            return loss, jnp.sum(logits.argmax(-1) == batch.targets, where=batch.metric_mask) / answers
 
-        (loss, accuracy), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        grad = jax.value_and_grad(loss_fn, has_aux=True)
+        if microbatches == 1:
+            (loss, accuracy), grads = grad(params, batch, dropout_key)
+        else:
+            parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), batch)
+            dropout_keys = jax.random.split(dropout_key, microbatches)
+            start = jax.tree.map(jnp.zeros_like, ((jnp.float32(0), jnp.float32(0)), params))
+
+            def add(total, part):
+                return jax.tree.map(jnp.add, total, grad(params, *part)), None
+
+            ((loss, accuracy), grads), _ = jax.lax.scan(add, start, (parts, dropout_keys))
+        numbers = {name: value for name, value in varied.items() if name != 'dropout_rate'}
+        updates, opt_state = optimizer(**numbers).update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        if mean is not None:
+            # Few steps have a short memory: the first parameters are soon forgotten, whatever the decay.
+            decay = jnp.minimum(average, (1 + step) / (10 + step))
+            mean = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, mean, params)
         metrics = {
             'loss': loss,
             'accuracy': accuracy,
             'gradient_norm': optax.tree.norm(grads),
-            'length': length.astype(jnp.float32),
+            'length': length.astype(jnp.float32).mean(),
         }
-        return State(params, opt_state, state.step + 1), metrics
+        return params, opt_state, mean, metrics
 
     branches = [lambda *args, bucket=bucket: update(bucket, *args) for bucket in buckets]
 
-    def step(carry):
-        state, task, key, sums, stop = carry
-        length_key, *keys = jax.random.split(jax.random.fold_in(key, state.step), 4)
-        length = curriculum.draw(length_key, state.step)
-        branch = jnp.searchsorted(jnp.array(buckets), length)
-        state, metrics = jax.lax.switch(branch, branches, state, task, length, keys)
-        return state, task, key, jax.tree.map(jnp.add, sums, metrics), stop
+    def lengths(step):
+        """Of all examples, or of each."""
+        key = jax.random.fold_in(jax.random.key(LENGTHS), step)
+        if length_per == 'batch':
+            return curriculum.draw(key, step)
+        return jax.vmap(lambda key: curriculum.draw(key, step))(jax.random.split(key, batch_size))
 
-    def chunk(state, task, key, stop):
+    def member(state, task, key, stop, varied):
+        """One member's chunk."""
+
+        def next_step(carry):
+            params, opt_state, mean, step, sums = carry
+            keys = jax.random.split(jax.random.fold_in(key, step), 3)
+            length = lengths(step)
+            branch = jnp.searchsorted(jnp.array(buckets), length.max())
+            *new, metrics = jax.lax.switch(
+                branch, branches, params, opt_state, mean, step, task, length, tuple(keys), varied
+            )
+            return *new, step + 1, jax.tree.map(jnp.add, sums, metrics)
+
         sums = dict.fromkeys(('loss', 'accuracy', 'gradient_norm', 'length'), jnp.float32(0))
-        first = state.step
-        carry = (state, task, key, sums, stop)
-        state, _, _, sums, _ = jax.lax.while_loop(lambda carry: carry[0].step < carry[-1], step, carry)
-        return state, jax.tree.map(lambda total: total / (stop - first), sums)
+        start = state.params, state.opt_state, state.mean, state.step, sums
+        # Members share the step: a loop over each member's own would make every branch run.
+        *new, _, sums = jax.lax.while_loop(lambda carry: carry[3] < stop, next_step, start)
+        return tuple(new), jax.tree.map(lambda total: total / (stop - state.step), sums)
+
+    def chunk(state, task, keys, stop, varied):
+        def train(inputs):
+            params, opt_state, mean, key, varied = inputs
+            return member(State(params, opt_state, mean, state.step), task, key, stop, varied)
+
+        inputs = state.params, state.opt_state, state.mean, keys, dict(varied)
+        new, means = jax.vmap(train)(inputs) if together else jax.lax.map(train, inputs)
+        return State(*new, step=jnp.maximum(state.step, stop)), means
 
     return jax.jit(chunk, donate_argnums=0)

@@ -39,7 +39,7 @@ def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
     """Raises `UserError` unless the run in `workdir`, if there is one, is the one that `config` describes."""
     if not (workdir / 'config.json').exists():
         return
-    there, here = flatten(load_config(workdir)), flatten(json.loads(json.dumps(config)))
+    there, here = flatten(load_config(workdir)), flatten(json.loads(json.dumps(config, default=list)))
     differ = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     if differ:
         key = differ[0]
@@ -100,15 +100,15 @@ def file_name(text: str) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes the file whole or not at all."""
-    _replace(path, json.dumps(value, indent=2) + '\n')
+    _replace(path, json.dumps(value, indent=2, default=list) + '\n')
 
 
-def write_rows(path: Path, seed: int, rows: Sequence[Mapping[str, float]]) -> None:
+def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Writes a range evaluation as csv, whole or not at all."""
     file = io.StringIO()
-    writer = csv.DictWriter(file, ['seed', *rows[0]], lineterminator='\n')
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
     writer.writeheader()
-    writer.writerows({'seed': seed, **row} for row in rows)
+    writer.writerows(rows)
     _replace(path, file.getvalue())
 
 

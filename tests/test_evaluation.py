@@ -157,3 +157,23 @@ def test_positions_sum_to_the_accuracy():
 def test_wilson_intervals_as_published(successes, count, interval):
     """The last is the example of Newcombe (1998), table I; the others are those of any table for ten trials."""
     assert evaluation.wilson(successes, count) == pytest.approx(interval, abs=5e-5)
+
+
+def test_the_bar_moves_within_a_long_example(monkeypatch):
+    """Row of tiles by row of tiles, and to the end exactly, however many layers there are."""
+    moves = []
+
+    class Bar(evaluation.tqdm):
+        def update(self, n=1):
+            moves.append(n)
+            return super().update(n)
+
+    monkeypatch.setattr(evaluation, 'tqdm', Bar)
+    monkeypatch.setattr(evaluation, 'PAIRS_PER_DISPATCH', 1)
+    options = dict(lengths=(400,), examples=1, quadratic=lambda tokens: False)
+    expected = rows_of(encoder('rope', max_len=800), 'bucket_sort', **options, layers=1)
+    assert sum(moves) == pytest.approx(800)
+    assert len([move for move in moves if move > 0]) >= 2
+    assert max(moves) < 800
+    monkeypatch.setattr(evaluation, 'PAIRS_PER_DISPATCH', 2**29)
+    assert rows_of(encoder('rope', max_len=800), 'bucket_sort', **options) == expected

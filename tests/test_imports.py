@@ -34,10 +34,11 @@ MAY_IMPORT = {
         'mha.datasets',
         *(f'mha.tasks.{part}' for part in ('base', '_binary', '_expressions', '_scratchpad')),
     },
-    'mha.training': {'mha.curricula', 'mha.encoder', 'mha.tasks'},
-    'mha.evaluation': {'mha.training', 'mha.tasks', 'mha.buckets'},
+    'mha.population': set(),
+    'mha.training': {'mha.curricula', 'mha.tasks'},
+    'mha.evaluation': {'mha.training', 'mha.tasks', 'mha.buckets', 'mha.cores'},
     'mha.experiment': {'mha'},
-    'mha.report': {'mha.report'},
+    'mha.report': {'mha.report', 'mha.population'},
     'configs': {'configs.common'},
 }
 FORBIDDEN = {

@@ -19,6 +19,7 @@ it is plain jnp and runs on any device.
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -41,6 +42,9 @@ SIDES = (512, 256, 128, 64, 32)
 """Of tiles, in slots."""
 TILE_BYTES = 8 * 2**20
 """The most that the logits of one tile may take, all examples and heads together: what a CPU's cache holds."""
+WATCHERS: list[Callable[[int], None]] = []
+"""Called with a number of queries, all examples together, whenever a forward pass that was compiled while somebody
+watched has attended to them: a long sequence keeps a layer busy for minutes."""
 EDGE = 16
 """What a tile costs beside its area, in slots on each side."""
 
@@ -320,6 +324,8 @@ def forward(structure, arguments, fixed):
         top, total, o = tiles.over_row(i, visit, start)
         total = jnp.where(total > 0, total, 1)  # rows without a visible key stay zero
         o = (o / total[..., None]).astype(v.dtype).swapaxes(1, 2)
+        if WATCHERS:
+            jax.debug.callback(_tell, batch * grid.height)
         return (
             put(out, o, i * grid.height, 1),
             put(tops, top, i * grid.height, 2),
@@ -394,6 +400,11 @@ def products_pullback(residuals, ds):
 
 
 products.defvjp(lambda q, k: (products(q, k), (q, k)), products_pullback)
+
+
+def _tell(queries):
+    for watcher in WATCHERS:
+        watcher(int(queries))
 
 
 put = lax.dynamic_update_slice_in_dim

@@ -1,6 +1,7 @@
 """Extrapolation curves: a metric against length, as SVG that is the same, byte for byte, for the same runs."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,9 @@ def curves(comparison: Comparison) -> str:
     return _svg(figure(comparison))
 
 
-def run_curve(run: Run, path: Path) -> None:
-    """One run's own curve beside its baseline."""
-    path.write_text(curves(of_runs([run])), encoding='utf-8')
+def run_curve(runs: Sequence[Run], path: Path) -> None:
+    """The curves of a workdir beside their baseline."""
+    path.write_text(curves(of_runs([run for run in runs if run.rows])), encoding='utf-8')
 
 
 def figure(comparison: Comparison) -> Figure:

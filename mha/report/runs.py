@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mha import population
 from mha.spec import UserError, flatten, lengths, parse
 
 COLUMNS = ('seed', 'length', 'accuracy', 'exact_match', 'loss', 'baseline', 'examples')
@@ -18,7 +19,7 @@ NOT_SETTINGS = ('seed', 'eval.lengths')  # seeds are averaged over; evaluated le
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One workdir."""
+    """One workdir, or those of its members that differ in nothing but their seed."""
 
     path: Path
     config: Mapping[str, Any]
@@ -86,15 +87,27 @@ def find(paths: Iterable[str | Path]) -> list[Path]:
     return list(found.values())
 
 
-def read(workdir: Path, evaluation: str = 'extrapolation.csv') -> Run:
-    """A run in any state, with one of its range evaluations; what is not written yet is empty."""
-    config, summary, rows = workdir / 'config.json', workdir / 'summary.json', workdir / evaluation
-    return Run(
-        path=workdir,
-        config=flatten(_json(config)),
-        summary=_json(summary) if summary.exists() else {},
-        rows=_csv(rows) if rows.exists() else {},
-    )
+def read(workdir: Path, evaluation: str = 'extrapolation.csv') -> list[Run]:
+    """The runs of a workdir in any state, with one of its range evaluations; what is not written yet is empty. A
+    workdir has several where members of its population differ in more than their seed, and one for each that
+    diverged."""
+    config, path = {'population': {}, **_json(workdir / 'config.json')}, workdir / 'summary.json'
+    summary = _json(path) if path.exists() else {}
+    alike: dict[tuple[float, ...], population.Member] = {}
+    for member in population.members(config):
+        alike.setdefault(tuple(value for name, value in member.items() if name != 'seed'), member)
+
+    def run(member, summary, rows):
+        return Run(workdir, flatten(population.config_of(config, member)), summary, rows)
+
+    found = []
+    for member in alike.values():
+        rows = _csv(workdir / evaluation, member) if (workdir / evaluation).exists() else {}
+        if rows or not summary.get('diverged'):
+            found.append(run(member, summary, rows))
+    for member in summary.get('diverged', []):
+        found.append(run(member, summary | {'status': f'diverged: {population.named(member)}'}, {}))
+    return found
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -107,10 +120,13 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _csv(path: Path) -> dict[str, np.ndarray]:
+def _csv(path: Path, member: population.Member) -> dict[str, np.ndarray]:
+    """The rows of all members that differ from this one in nothing but their seed."""
     with path.open(newline='') as file:
         records = list(csv.DictReader(file))
+    others = {name: value for name, value in member.items() if name != 'seed'}
     try:
+        records = [record for record in records if all(float(record[name]) == others[name] for name in others)]
         rows = {column: np.array([float(record[column] or 'nan') for record in records]) for column in COLUMNS}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f'cannot read {str(path)!r} ({error}) - its columns are {",".join(COLUMNS)}') from error

@@ -50,11 +50,12 @@ def longest(lengths: Sequence[int], values: np.ndarray) -> int | None:
     return max((length for length, value in zip(lengths, values, strict=True) if value > SOLVED), default=None)
 
 
-def scores(run: Run) -> dict[str, float | None]:
-    """A run in four numbers, in the metric of its task: the mean over the evaluated lengths up to the longest trained
-    one ('in_range') and beyond ('score'), the longest length solved, and this over the longest trained; None without
-    any."""
-    values, trained = run.grid(run.metric).mean(0), run.trained[1]
+def scores(runs: Sequence[Run]) -> dict[str, float | None]:
+    """The runs of a workdir in four numbers, in the metric of their task and averaged over all members: the mean over
+    the evaluated lengths up to the longest trained one ('in_range') and beyond ('score'), the longest length solved,
+    and this over the longest trained; None without any."""
+    run, *_ = runs = [run for run in runs if run.rows]
+    values, trained = np.concatenate([run.grid(run.metric) for run in runs]).mean(0), run.trained[1]
     beyond, solved = np.array(run.lengths) > trained, longest(run.lengths, values)
     return {
         'in_range': None if beyond.all() else float(values[~beyond].mean()),
@@ -175,7 +176,7 @@ class Comparison:
 
 def compare(paths: Sequence[Path], metric: str = 'auto') -> Comparison:
     """The finished runs at or below `paths`."""
-    runs = [read(path) for path in find(paths)]
+    runs = [run for path in find(paths) for run in read(path)]
     finished = [run for run in runs if run.status == 'finished']
     left_out = [run for run in runs if run.status != 'finished']
     if not finished:
@@ -343,8 +344,12 @@ def facts(comparison: Comparison) -> str:
     return '; '.join(found)
 
 
-def summarise(run: Run) -> str:
-    """One run on one screen."""
+def summarise(runs: Sequence[Run]) -> str:
+    """The runs of a workdir on one screen."""
+    runs = [run for run in runs if run.rows]
+    if len(runs) > 1:
+        return text(of_runs(runs))
+    (run,) = runs
     bits = choose_metric('loss', run)
     columns = {'accuracy': 1.0, 'exact_match': 1.0, 'loss': bits.scale, 'baseline': 1.0}
     headers = ['lengths', 'accuracy', 'exact match', 'bits per byte' if run.is_text else 'loss', 'baseline']
@@ -359,6 +364,6 @@ def _solved(run: Run) -> list[str]:
     """The longest length solved, in a line; of text there is none."""
     if run.is_text:
         return []
-    solved, share = (scores(run)[name] for name in ('longest', 'longest_share'))
+    solved, share = (scores([run])[name] for name in ('longest', 'longest_share'))
     found = 'none' if share is None else f'{solved}, {share:.3g} times the longest trained one'
     return [f'longest length with {METRICS[run.metric].name} above {SOLVED}: {found}']

@@ -138,13 +138,15 @@ class Task:
         answer = [classes[y] for y, one in zip(targets, counts, strict=True) if one]
         return written(read, shown), written(answer, classes)
 
-    def examples(self, keys: Key[Array, 'B'], length: Int[Array, ''] | int, max_length: int) -> Batch:
-        """One example per key, all of the same length."""
-        return jax.vmap(lambda key: self.example(key, length, max_length))(keys)
+    def examples(self, keys: Key[Array, 'B'], length: Int[Array, '*B'] | int, max_length: int) -> Batch:
+        """One example per key, all of the same length or each of its own."""
+        each = 0 if jnp.ndim(length) else None
+        return jax.vmap(lambda key, length: self.example(key, length, max_length), (0, each))(keys, length)
 
-    def batch(self, key: PRNGKeyArray, batch_size: int, length: Int[Array, ''] | int, max_length: int) -> Batch:
-        """`batch_size` examples of `length`, padded to the tokens of `max_length`. `batch_size` and `max_length` are
-        static, `length` may be traced: one compiled program serves every length up to `max_length`."""
+    def batch(self, key: PRNGKeyArray, batch_size: int, length: Int[Array, '*B'] | int, max_length: int) -> Batch:
+        """`batch_size` examples of `length`, or of a length each, padded to the tokens of `max_length`. `batch_size`
+        and `max_length` are static, `length` may be traced: one compiled program serves every length up to
+        `max_length`."""
         return self.examples(jax.random.split(key, batch_size), length, max_length)
 
 

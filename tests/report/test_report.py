@@ -190,7 +190,8 @@ def with_column(folder, column, values):
         writer = csv.DictWriter(file, runs.COLUMNS)
         writer.writeheader()
         writer.writerows(row | {column: value} for row, value in zip(rows, values, strict=True))
-    return runs.read(folder)
+    (run,) = runs.read(folder)
+    return run
 
 
 @pytest.mark.parametrize(
@@ -204,8 +205,8 @@ def with_column(folder, column, values):
 @pytest.mark.parametrize('metric', ['accuracy', 'exact_match'])
 def test_scores_of_a_run(make, metric, values, expected):
     run = with_column(make('a', metric=metric), metric, values)
-    assert table.scores(run) == pytest.approx(expected)
-    json.dumps(table.scores(run))
+    assert table.scores([run]) == pytest.approx(expected)
+    json.dumps(table.scores([run]))
 
 
 def test_scores_without_lengths_inside_or_beyond(make):
@@ -217,13 +218,13 @@ def test_scores_without_lengths_inside_or_beyond(make):
 def test_score_begins_right_after_the_trained_lengths(make, trained):
     run = with_column(make('a', train__lengths=trained), 'accuracy', (0, 0, 1, 0, 0, 0))
     expected = {'1-20': (0, 0.25), '1-30': (1 / 3, 0)}[trained]
-    assert [table.scores(run)[name] for name in ('in_range', 'score')] == pytest.approx(expected)
+    assert [table.scores([run])[name] for name in ('in_range', 'score')] == pytest.approx(expected)
 
 
 def test_longest_is_shown(make):
-    shown = table.summarise(with_column(make('a'), 'accuracy', (1, 1, 0.95, 0.5, 0.91, 0.5)))
+    shown = table.summarise([with_column(make('a'), 'accuracy', (1, 1, 0.95, 0.5, 0.91, 0.5))])
     assert 'longest length with accuracy per symbol above 0.9: 60, 3 times the longest trained one' in shown
-    shown = table.summarise(with_column(make('b', metric='exact_match'), 'accuracy', (1, 1, 1, 1, 1, 1)))
+    shown = table.summarise([with_column(make('b', metric='exact_match'), 'accuracy', (1, 1, 1, 1, 1, 1))])
     assert 'longest length with exact match of whole answers above 0.9: none' in shown
     assert 'longest length' not in table.summarise(runs.read(make('c', task='text')))
 
@@ -381,8 +382,8 @@ def test_output_that_is_a_file(make, tmp_path):
 
 @pytest.mark.parametrize('evaluated', [(40,), (5, 10), (1, 500), range(1, 101)])
 def test_curves_for_any_lengths(make, tmp_path, evaluated):
-    run = runs.read(make('a', evaluated=evaluated, status='running'))
-    plots.run_curve(run, tmp_path / 'extrapolation.svg')
+    (run,) = runs.read(make('a', evaluated=evaluated, status='running'))
+    plots.run_curve([run], tmp_path / 'extrapolation.svg')
     ElementTree.parse(tmp_path / 'extrapolation.svg')
     (axes,) = plots.figure(table.of_runs([run])).axes
     ticks = axes.get_xticks()
@@ -421,5 +422,5 @@ def test_summarise(make):
 
 def test_run_without_results_can_be_read(tmp_path: Path):
     (tmp_path / 'config.json').write_text('{"seed": 0, "model": {"heads": 8}}')
-    run = runs.read(tmp_path)
+    (run,) = runs.read(tmp_path)
     assert (run.status, dict(run.config)) == ('not started', {'seed': 0, 'model.heads': 8})
