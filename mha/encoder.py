@@ -4,7 +4,9 @@ Post-norm by default, x <- LN(x + f(x)), as in the models of Ruoss et al. (2023,
 x <- x + f(LN(x)) with a final norm. The encoder owns the position scheme and hands it to every block.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -54,9 +56,9 @@ class Block(nnx.Module):
         return residual(x, self.mlp_norm, lambda y: self.down(jax.nn.relu(self.up(y))))
 
 
-@nnx.remat
-def _recomputed(block: Block, x: Float[Array, 'B T D'], rngs: nnx.Rngs | None, attention: dict) -> Float[Array, 'B T D']:
-    return block(x, rngs=rngs, **attention)
+def _remat(block: Callable[..., Array]) -> Callable[..., Array]:
+    """`block(x, rngs=...)`, recomputed in the backward pass."""
+    return nnx.remat(lambda x, rngs: block(x, rngs=rngs))
 
 
 class Encoder(nnx.Module):
@@ -191,11 +193,9 @@ class Encoder(nnx.Module):
         x = dropout(x, self.dropout_rates[0], dropping)
         for block, pattern, (scheme, at) in zip(self.blocks, self.patterns, placed, strict=True):
             at = None if slots and not scheme.overrides('remap') else at  # slot numbers: a core may rely on it
-            attention = dict(position=scheme, q_pos=at, k_pos=at, mask=pattern & mask)
-            if self.remat and not sow_weights:
-                x = _recomputed(block, x, dropping, attention)
-            else:
-                x = block(x, rngs=dropping, sow_weights=sow_weights, **attention)
+            attention = dict(position=scheme, q_pos=at, k_pos=at, mask=pattern & mask, sow_weights=sow_weights)
+            call = functools.partial(block, **attention)
+            x = (_remat(call) if self.remat and not sow_weights else call)(x, rngs=dropping)
         x = x if self.final_norm is None else self.final_norm(x)
         if self.readout == 'pooled':
             real = jnp.ones(tokens.shape) if valid is None else jnp.broadcast_to(valid, tokens.shape)

@@ -470,6 +470,59 @@ def test_attention_maps_of_every_layer():
     np.testing.assert_allclose(out, call(model), atol=1e-5)
 
 
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def gradients(compiled_only=False, tokens=TOKENS, **options):
+    """Of all parameters, in training; or the compiled program that computes them."""
+    graph, params = nnx.split(make(dropout_rate=0.3, attention_dropout_rate=0.3, **options), nnx.Param)
+
+    @jax.jit
+    def run(params, tokens):
+        def loss(params):
+            rngs = nnx.Rngs(dropout=1, position=2)
+            return jnp.square(
+                nnx.merge(graph, params)(tokens, valid=jnp.ones((1, tokens.shape[1]), bool), train=True, rngs=rngs)
+            ).sum()
+
+        return jax.grad(loss)(params)
+
+    return run.lower(params, tokens).compile() if compiled_only else run(params, tokens)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(position='t5', pattern='window(2), full'),
+        dict(position='randomize_offsets(max_position=40)|t5', norm='pre'),
+        dict(position='none, fox', causal=True),
+        dict(position='randomize(max_position=40)|txl', core='blockwise', position_per_layer=True),
+    ],
+    ids=str,
+)
+def test_remat_changes_no_gradient(options):
+    """With dropout: the backward pass draws again what the forward pass drew."""
+    plain, again = (jax.tree.leaves(gradients(remat=remat, **options)) for remat in (False, True))
+    assert any(np.abs(leaf).max() > 1e-2 for leaf in plain)
+    for one, two in zip(plain, again, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6 * max(1, np.abs(one).max()))
+
+
+def test_remat_needs_less_memory():
+    tokens = jnp.zeros((4, 32), int)
+    plain, again = (
+        gradients(compiled_only=True, tokens=tokens, layers=8, max_len=32, remat=remat).memory_analysis()
+        for remat in (False, True)
+    )
+    assert again.temp_size_in_bytes < 0.5 * plain.temp_size_in_bytes
+
+
+def test_remat_keeps_attention_maps():
+    model = make(remat=True)
+    _, state = nnx.capture(model, nnx.Intermediate)(TOKENS, sow_weights=True)
+    assert len(jax.tree.leaves(state)) == DEFAULTS['layers']
+
+
 # --- mistakes --------------------------------------------------------------------------------------------------------
 
 
