@@ -4,7 +4,9 @@ Post-norm by default, x <- LN(x + f(x)), as in the models of Ruoss et al. (2023,
 x <- x + f(LN(x)) with a final norm. The encoder owns the position scheme and hands it to every block.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -53,6 +55,11 @@ class Block(nnx.Module):
         return residual(x, self.mlp_norm, lambda y: self.down(jax.nn.relu(self.up(y))))
 
 
+def _remat(block: Callable[..., Array]) -> Callable[..., Array]:
+    """`block(x, rngs=...)`, recomputed in the backward pass."""
+    return nnx.remat(lambda x, rngs: block(x, rngs=rngs))
+
+
 class Encoder(nnx.Module):
     """Maps tokens [B, T] to class logits: per token [B, T, C], or [B, C] from the mean over real tokens ('pooled').
 
@@ -60,7 +67,8 @@ class Encoder(nnx.Module):
     one scheme and its parameters unless `position_per_layer`. `max_len` is the longest sequence in tokens that the
     scheme must serve. Every shared weight starts equal under every scheme. `pattern`, a spec of `mha.masks` or one per
     layer, says which keys a query may see of those that `causal` and padding leave. `remat` recomputes each block in
-    the backward pass (Chen et al., 2016, arXiv:1604.06174), which then holds the activations of one block, not of all.
+    the backward pass (Chen et al., 2016, arXiv:1604.06174), which then holds the activations of one block, not of all; on a
+    CPU, whose compiler merges the two, only with `XLA_FLAGS=--xla_disable_hlo_passes=cse_barrier_expander`.
     """
 
     def __init__(
@@ -185,15 +193,11 @@ class Encoder(nnx.Module):
         dropping = rngs if train else None
         rate = self.dropout_rates[0] if dropout_rate is None else dropout_rate
         x = dropout(x, rate, dropping)
-
-        def apply(block, x, rngs, attention):
-            return block(x, dropout_rate=rate, rngs=rngs, sow_weights=sow_weights, **attention)
-
-        apply = nnx.remat(apply) if self.remat and not sow_weights else apply
         for block, pattern, (scheme, at) in zip(self.blocks, self.patterns, placed, strict=True):
             at = None if slots and not scheme.overrides('remap') else at  # slot numbers: a core may rely on it
-            attention = dict(position=scheme, q_pos=at, k_pos=at, mask=pattern & mask)
-            x = apply(block, x, dropping, attention)
+            attention = dict(position=scheme, q_pos=at, k_pos=at, mask=pattern & mask, sow_weights=sow_weights)
+            call = functools.partial(block, dropout_rate=rate, **attention)
+            x = (_remat(call) if self.remat and not sow_weights else call)(x, rngs=dropping)
         x = x if self.final_norm is None else self.final_norm(x)
         if self.readout == 'pooled':
             real = jnp.ones(tokens.shape) if valid is None else jnp.broadcast_to(valid, tokens.shape)

@@ -470,6 +470,57 @@ def test_attention_maps_of_every_layer():
     np.testing.assert_allclose(out, call(model), atol=1e-5)
 
 
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def gradients(tokens=TOKENS, **options):
+    """The program that computes those of all parameters in training, and what it takes."""
+    rates = dict(dropout_rate=0.3, attention_dropout_rate=0.3)
+    graph, params = nnx.split(make(**rates, **options), nnx.Param)
+    valid = jnp.ones((1, tokens.shape[1]), bool)
+
+    def loss(params, tokens):
+        logits = nnx.merge(graph, params)(tokens, valid=valid, train=True, rngs=nnx.Rngs(dropout=1, position=2))
+        return jnp.square(logits).sum()
+
+    return jax.jit(jax.grad(loss)), (params, tokens)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(position='t5', pattern='window(2), full'),
+        dict(position='randomize_offsets(max_position=40)|t5', norm='pre'),
+        dict(position='none, fox', core='blockwise', causal=True),
+    ],
+    ids=str,
+)
+def test_remat_changes_no_gradient(options):
+    """With dropout: the backward pass draws again what the forward pass drew."""
+    programs = (gradients(remat=remat, **options) for remat in (False, True))
+    plain, again = (jax.tree.leaves(program(*given)) for program, given in programs)
+    assert any(np.abs(leaf).max() > 1e-2 for leaf in plain)
+    for one, two in zip(plain, again, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6 * max(1, np.abs(one).max()))
+
+
+def test_remat_needs_less_memory():
+    """With the barriers that a CPU's compiler would remove before it merges equal parts of a program."""
+    barriers = {'xla_disable_hlo_passes': 'cse_barrier_expander'}
+    bytes_needed = []
+    for remat in (False, True):
+        program, given = gradients(jnp.zeros((4, 32), int), layers=4, max_len=32, remat=remat)
+        compiled = program.lower(*given).compile(compiler_options=barriers)
+        bytes_needed.append(compiled.memory_analysis().temp_size_in_bytes)
+    assert bytes_needed[1] < 0.6 * bytes_needed[0]
+
+
+def test_remat_keeps_attention_maps():
+    model = make(remat=True)
+    _, state = nnx.capture(model, nnx.Intermediate)(TOKENS, sow_weights=True)
+    assert len(jax.tree.leaves(state)) == DEFAULTS['layers']
+
+
 # --- mistakes --------------------------------------------------------------------------------------------------------
 
 

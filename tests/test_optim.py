@@ -21,6 +21,13 @@ def encoder_params(position='t5'):
 
 
 PARAMS = jax.jit(encoder_params)()
+BLOCK = PARAMS['blocks'][0]
+PART = {
+    'head': PARAMS['head'],
+    'blocks': {0: {'up': BLOCK['up'], 'attention': {name: BLOCK['attention'][name] for name in ('query', 'out')}}},
+}
+"""One parameter of every kind, to compile less."""
+CONSTANT = optax.constant_schedule(1e-3)
 SCALES = jnp.array([0.01, 1.0, 0.01, 1.0])
 """Of the gradients of a few steps: like those of a run, some beyond the norm that clips, some below."""
 
@@ -28,7 +35,7 @@ SCALES = jnp.array([0.01, 1.0, 0.01, 1.0])
 def trained(optimizer, steps=len(SCALES)):
     """Parameters and state after so many updates."""
     rng = np.random.default_rng(0)
-    noise = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal((steps, *p.shape)), p.dtype), PARAMS)
+    noise = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal((steps, *p.shape)), p.dtype), PART)
 
     def step(carry, grads):
         params, state = carry
@@ -36,7 +43,7 @@ def trained(optimizer, steps=len(SCALES)):
         updates, state = optimizer.update(jax.tree.map(lambda g: scale * g, grads), state, params)
         return (optax.apply_updates(params, updates), state), None
 
-    return jax.lax.scan(step, (PARAMS, optimizer.init(PARAMS)), (noise, SCALES[:steps]))[0]
+    return jax.lax.scan(step, (PART, optimizer.init(PART)), (noise, SCALES[:steps]))[0]
 
 
 def rates(schedule, steps=STEPS, learning_rate=1.0):
@@ -61,49 +68,47 @@ def warm_cosine(lr):
     return optax.join_schedules([optax.linear_schedule(0.0, lr, 5), optax.cosine_decay_schedule(lr, STEPS - 5)], [5])
 
 
-def matrices(params):
-    """The axes of every matrix of an encoder, written out."""
-
-    def block(block):
-        found = jax.tree.map(lambda _: None, block)
-        dims = optax.contrib.MuonDimensionNumbers
-        for name in ('query', 'key', 'value'):
-            found['attention'][name]['kernel'] = dims((0,), (1, 2))
-        found['attention']['out']['kernel'] = dims((0, 1), (2,))
-        found['up']['kernel'] = found['down']['kernel'] = dims((0,), (1,))
-        return found
-
-    plain = jax.tree.map(lambda _: None, params)
-    return {**plain, 'blocks': {i: block(each) for i, each in params['blocks'].items()}}
+def matrices():
+    """The axes of every matrix of `PART`; None for the other parameters."""
+    dims = optax.contrib.MuonDimensionNumbers
+    axes = jax.tree.map(lambda _: None, PART)
+    block = axes['blocks'][0]
+    block['up']['kernel'] = dims((0,), (1,))
+    block['attention']['query']['kernel'] = dims((0,), (1, 2))
+    block['attention']['out']['kernel'] = dims((0, 1), (2,))
+    return axes
 
 
 DISTINCT = ('adam', 'lion', 'muon', 'sgd', 'sgd(momentum=0.9)')
 PLAIN = {
-    'default': ({}, lambda: clipped(optax.constant_schedule(1e-3), optax.adam)),
+    'default': ({}, lambda: clipped(CONSTANT, optax.adam)),
     'cosine': (
         dict(learning_rate=2e-3, schedule='cosine'),
         lambda: clipped(optax.cosine_decay_schedule(2e-3, STEPS), optax.adam),
     ),
     'warm-up': (dict(schedule='warmup(steps=5)|cosine'), lambda: clipped(warm_cosine(1e-3), optax.adam)),
-    'decay': (dict(weight_decay=0.1), lambda: clipped(1e-3, lambda lr: optax.adamw(lr, weight_decay=0.1))),
+    'decay': (dict(weight_decay=0.1), lambda: clipped(CONSTANT, lambda lr: optax.adamw(lr, weight_decay=0.1))),
     'adamw': (
         dict(name='adamw(b2=0.98, eps=1e-6)', weight_decay=0.1, clip_norm=0.5),
-        lambda: clipped(1e-3, lambda lr: optax.adamw(lr, b2=0.98, eps=1e-6, weight_decay=0.1), 0.5),
+        lambda: clipped(CONSTANT, lambda lr: optax.adamw(lr, b2=0.98, eps=1e-6, weight_decay=0.1), 0.5),
     ),
-    'lion': (dict(name='lion', weight_decay=0.1), lambda: clipped(1e-3, lambda lr: optax.lion(lr, weight_decay=0.1))),
-    'sgd': (dict(name='sgd(0.9, nesterov=True)'), lambda: clipped(1e-3, lambda lr: optax.sgd(lr, 0.9, True))),
-    'no clipping': (dict(name='sgd', clip_norm=0.0), lambda: optax.sgd(1e-3)),
+    'lion': (
+        dict(name='lion', weight_decay=0.1),
+        lambda: clipped(CONSTANT, lambda lr: optax.lion(lr, weight_decay=0.1)),
+    ),
+    'sgd': (dict(name='sgd(0.9, nesterov=True)'), lambda: clipped(CONSTANT, lambda lr: optax.sgd(lr, 0.9, True))),
+    'no clipping': (dict(name='sgd', clip_norm=0.0), lambda: optax.sgd(CONSTANT)),
     'muon': (
         dict(name='muon(beta=0.9)', weight_decay=0.1),
         lambda: clipped(
-            1e-3,
+            CONSTANT,
             lambda lr: optax.contrib.muon(
                 lr,
                 beta=0.9,
                 weight_decay=0.1,
                 adam_weight_decay=0.1,
                 consistent_rms=0.2,
-                muon_weight_dimension_numbers=matrices(PARAMS),
+                muon_weight_dimension_numbers=matrices(),
             ),
         ),
     ),
@@ -150,9 +155,9 @@ def test_state_does_not_depend_on_the_numbers(name):
 def test_decay_is_decoupled(name):
     """Without a gradient, nothing but the decay moves a parameter: by the learning rate times its share."""
     optimizer = optim.make(STEPS, name, 0.5, weight_decay=0.1)
-    zeros = jax.tree.map(jnp.zeros_like, PARAMS)
-    updates = jax.jit(lambda: optimizer.update(zeros, optimizer.init(PARAMS), PARAMS)[0])()
-    for update, p in zip(jax.tree.leaves(updates), jax.tree.leaves(PARAMS), strict=True):
+    zeros = jax.tree.map(jnp.zeros_like, PART)
+    updates = jax.jit(lambda: optimizer.update(zeros, optimizer.init(PART), PART)[0])()
+    for update, p in zip(jax.tree.leaves(updates), jax.tree.leaves(PART), strict=True):
         np.testing.assert_allclose(update, -0.05 * p, rtol=1e-5, atol=1e-8)
 
 
