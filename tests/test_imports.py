@@ -32,7 +32,7 @@ MAY_IMPORT = {
     'mha.datasets': set(),
     'mha.tasks': {
         'mha.datasets',
-        *(f'mha.tasks.{part}' for part in ('base', '_binary', '_expressions', '_scratchpad')),
+        *(f'mha.tasks.{part}' for part in ('base', '_binary', '_expressions', '_files', '_scratchpad')),
     },
     'mha.training': {'mha.curricula', 'mha.encoder', 'mha.tasks'},
     'mha.evaluation': {'mha.training', 'mha.tasks', 'mha.buckets'},

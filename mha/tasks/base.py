@@ -53,6 +53,8 @@ class Task:
     mask_loss = False
     data: Any = ()
     """Arrays that `sample` reads; generated tasks have none."""
+    halves = False
+    """Whether the tokens are two sequences of equal size side by side, each with its own padding."""
     sha256: str = ''
     """Names the data a task reads, for the run's record."""
     baseline_per_position = True
