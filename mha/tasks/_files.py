@@ -5,7 +5,6 @@ import glob
 import os
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
