@@ -4,7 +4,8 @@
 
 Writes `<workdir>/evaluation_<lengths>_<n>-examples.csv` beside the run's own results. `--position` evaluates the same
 weights under another position scheme, as interpolation and other methods of inference do, and `--task` on the task with
-other arguments, or on any that has the same symbols and classes; their names join the file's. `--per_position` writes `.._positions.csv` too: the accuracy of every symbol of the answer, and its 95 % interval.
+other arguments, or on any that has the same symbols and classes; their names join the file's. `--per_position` writes
+`.._positions.csv` too: the accuracy of every symbol of the answer, and its 95 % interval.
 """
 
 import dataclasses
@@ -42,7 +43,7 @@ def main() -> None:
     cache.keep_programs()
     directory = Path(cli.required('workdir', WORKDIR.value))
     config = workdir.load_config(directory)
-    workdir.check_keys(directory, config, flatten(common.get_config().to_dict()))
+    workdir.check_keys(directory, config, like=common.get_config().to_dict())
     task = tasks.make(config['task'], causal=config['model']['causal'], **config['data'])
     lengths = LENGTHS.value or config['eval']['lengths']
     config['eval']['examples'] = EXAMPLES.value or config['eval']['examples']
@@ -84,16 +85,16 @@ def check_fits(run: Experiment, trained: Experiment) -> None:
     """Raises `UserError` unless a model of the `trained` task can do that of `run`."""
     text = run.config['task']
     for what, one, other in (
-        ('symbols', run.task.symbols, trained.task.symbols),
+        ('symbols', run.task.vocabulary, trained.task.vocabulary),
         ('classes', run.task.classes, trained.task.classes),
     ):
         if one != other:
-            raise UserError(f'task {text!r} has other {what} than the model was trained on: {len(one)}, not {len(other)}')
+            raise UserError(f'task {text!r} has {len(one)} {what}, not the {len(other)} that the model was trained on')
     one, other = (shapes(nnx.to_pure_dict(nnx.state(each.final_shapes, nnx.Param))) for each in (run, trained))
     if one != other:
         raise UserError(
-            f'task {text!r} has {run.max_len} tokens where the one that the model was trained on has {trained.max_len}, '
-            f'and position {run.final_position!r} has parameters for as many'
+            f'task {text!r} has up to {run.max_len} tokens, not the {trained.max_len} that the parameters of position '
+            f'{run.position!r} are for'
         )
 
 

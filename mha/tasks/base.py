@@ -82,6 +82,16 @@ class Task:
         return self.inputs + 1
 
     @property
+    def vocabulary(self) -> list[str]:
+        """What tokens are read as, with '_' for the placeholder."""
+        return [*self.alphabet[: self.inputs], *['_'] * (self.vocab_size - self.inputs)]
+
+    @property
+    def classes(self) -> list[str]:
+        """What answers are read as."""
+        return [*(self.answers or self.alphabet)[: self.num_classes]]
+
+    @property
     def chance(self) -> float:
         """Accuracy of a uniform guess."""
         return 1 / self.num_classes
@@ -134,7 +144,7 @@ class Task:
         """The input and the answer of one example as a person reads them."""
         tokens, targets = (jax.device_get(x).tolist() for x in (example.tokens, example.targets))
         valid, counts = (jax.device_get(x).tolist() for x in (example.valid, example.metric_mask))
-        shown, classes = [*self.alphabet][: self.inputs], [*(self.answers or self.alphabet)]
+        shown, classes = [*self.alphabet[: self.inputs]], self.classes
         end = max((i for i, token in enumerate(tokens) if valid[i] and token != self.inputs), default=-1) + 1
         read = [[*shown, '_'][token] for token in tokens[:end]]
         answer = [classes[y] for y, one in zip(targets, counts, strict=True) if one]
