@@ -14,6 +14,7 @@ MAY_IMPORT = {
     'mha.masks': set(),
     'mha.dropout': set(),
     'mha.buckets': set(),
+    'mha.intervals': set(),
     'mha.optim': set(),
     'mha.curricula': set(),
     'mha.checkpoint': set(),
@@ -35,9 +36,9 @@ MAY_IMPORT = {
         *(f'mha.tasks.{part}' for part in ('base', '_binary', '_expressions', '_files', '_scratchpad')),
     },
     'mha.training': {'mha.curricula', 'mha.encoder', 'mha.tasks'},
-    'mha.evaluation': {'mha.training', 'mha.tasks', 'mha.buckets'},
+    'mha.evaluation': {'mha.training', 'mha.tasks', 'mha.buckets', 'mha.intervals'},
     'mha.experiment': {'mha'},
-    'mha.report': {'mha.report'},
+    'mha.report': {'mha.report', 'mha.intervals'},
     'configs': {'configs.common'},
 }
 FORBIDDEN = {
