@@ -145,7 +145,9 @@ class Task:
         tokens, targets = (jax.device_get(x).tolist() for x in (example.tokens, example.targets))
         valid, counts = (jax.device_get(x).tolist() for x in (example.valid, example.metric_mask))
         shown, classes = [*self.alphabet[: self.inputs]], self.classes
-        end = max((i for i, token in enumerate(tokens) if valid[i] and token != self.inputs), default=-1) + 1
+        appended = self.num_tokens(2) > self.input_length(2)  # else the symbol of placeholders stands in the input
+        ends = [i for i, real in enumerate(valid) if real and not (appended and tokens[i] == self.inputs)]
+        end = max(ends, default=-1) + 1
         read = [[*shown, '_'][token] for token in tokens[:end]]
         answer = [classes[y] for y, one in zip(targets, counts, strict=True) if one]
         return written(read, shown), written(answer, classes)

@@ -17,7 +17,7 @@ import numpy as np
 from mha.datasets import text as dataset
 from mha.spec import UserError
 from mha.tasks._files import Files
-from mha.tasks.base import Batch, written
+from mha.tasks.base import Batch
 
 
 class BytesRetrieval(Files):
@@ -75,5 +75,5 @@ class BytesRetrieval(Files):
     def readable(self, example):
         tokens, valid, targets = map(jax.device_get, (example.tokens, example.valid, example.targets))
         halves = zip(np.split(tokens, 2), np.split(valid, 2), strict=True)
-        documents = [written([self.alphabet[x] for x in half[real]], self.alphabet[:256]) for half, real in halves]
-        return ' | '.join(documents), self.answers[targets[0]]
+        documents = [''.join(self.vocabulary[symbol] for symbol in half[real].tolist()) for half, real in halves]
+        return ' | '.join(documents), self.answers[int(targets[0])]
