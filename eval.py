@@ -1,20 +1,24 @@
 """Evaluates a finished run again, at other lengths, from its workdir alone.
 
-    python eval.py --workdir=runs/a --lengths=40,80,160 [--examples=512] [--position='pi(scale=4)|rope']
+    python eval.py --workdir=runs/a --lengths=40,80,160 [--examples=512] [--position='pi(scale=4)|rope'] [--task='..']
 
 Writes `<workdir>/evaluation_<lengths>_<n>-examples.csv` beside the run's own results. `--position` evaluates the same
-weights under another position scheme, as interpolation and other methods of inference do; its name joins the file's.
-`--per_position` writes `.._positions.csv` too: the accuracy of every symbol of the answer, and its 95 % interval.
+weights under another position scheme, as interpolation and other methods of inference do, and `--task` on the task with
+other arguments, or on any that has the same symbols and classes; their names join the file's. `--per_position` writes
+`.._positions.csv` too: the accuracy of every symbol of the answer, and its 95 % interval.
 """
 
+import dataclasses
 import time
 from pathlib import Path
 
 from absl import flags, logging
+from flax import nnx
 
-from mha import cache, cli, workdir
+from configs import common
+from mha import cache, cli, tasks, workdir
 from mha.checkpoint import Checkpoints
-from mha.experiment import Experiment
+from mha.experiment import Experiment, shapes
 from mha.report import runs, table
 from mha.spec import UserError
 
@@ -28,6 +32,9 @@ EXAMPLES = flags.DEFINE_integer(
 POSITION = flags.DEFINE_string(
     'position', None, 'Position scheme to evaluate under, with the parameters of the trained one; default: that one.'
 )
+TASK = flags.DEFINE_string(
+    'task', None, 'Task to evaluate on, with the symbols and classes of the trained one; default: that one.'
+)
 PER_POSITION = flags.DEFINE_bool('per_position', False, 'Write the accuracy per position of the answer, too.')
 
 
@@ -36,15 +43,20 @@ def main() -> None:
     cache.keep_programs()
     directory = Path(cli.required('workdir', WORKDIR.value))
     config = workdir.load_config(directory)
+    workdir.check_keys(directory, config, like=common.get_config().to_dict())
+    task = tasks.make(config['task'], causal=config['model']['causal'], **config['data'])
     lengths = LENGTHS.value or config['eval']['lengths']
     config['eval']['examples'] = EXAMPLES.value or config['eval']['examples']
     config['train']['final_position'] = POSITION.value or config['train']['final_position']
+    config['task'] = TASK.value or config['task']
     run = Experiment.build(config, eval_lengths=lengths)
-    workdir.check_data(directory, run.task.sha256)
+    trained = dataclasses.replace(run, task=task)
+    check_fits(run, trained)
+    workdir.check_data(directory, task.sha256)
     if not workdir.finished(directory):
         raise UserError(f'the run in {directory} is not finished - run its train.py command again first')
 
-    _, state = run.init()
+    _, state = trained.init()
     checkpoints = Checkpoints(directory)
     state = checkpoints.restore(like=state)
     checkpoints.close()
@@ -56,16 +68,35 @@ def main() -> None:
     named = runs.compact(run.eval_lengths).replace(',', '_')
     if len(named) > 80:
         named = f'{len(run.eval_lengths)}-lengths-to-{run.eval_lengths[-1]}'
-    under = f'_{workdir.file_name(POSITION.value)}' if POSITION.value else ''
+    under = ''.join(f'_{workdir.file_name(text)}' for text in (TASK.value, POSITION.value) if text)
     path = directory / f'evaluation_{named}_{config["eval"]["examples"]}-examples{under}.csv'
     workdir.write_rows(path, rows)
     written = [path]
     if PER_POSITION.value:
         written.append(path.with_name(f'{path.stem}_positions.csv'))
         workdir.write_rows(written[-1], positions)
-    print(f'\n{table.summarise(runs.read(directory, path.name))}\n')
+    found = runs.read(directory, path.name)
+    shown = [dataclasses.replace(each, config={**each.config, 'task': config['task']}) for each in found]
+    print(f'\n{table.summarise(shown)}\n')
     print(f'{tokens:,} tokens in {seconds:.1f} s, compiling included: {tokens / seconds:,.0f} tokens/s')
     print(*written, sep='\n')
+
+
+def check_fits(run: Experiment, trained: Experiment) -> None:
+    """Raises `UserError` unless a model of the `trained` task can do that of `run`."""
+    text = run.config['task']
+    for what, one, other in (
+        ('symbols', run.task.vocabulary, trained.task.vocabulary),
+        ('classes', run.task.classes, trained.task.classes),
+    ):
+        if one != other:
+            raise UserError(f'task {text!r} has {len(one)} {what}, not the {len(other)} that the model was trained on')
+    one, other = (shapes(nnx.to_pure_dict(nnx.state(each.final_shapes, nnx.Param))) for each in (run, trained))
+    if one != other:
+        raise UserError(
+            f'task {text!r} has up to {run.max_len} tokens, not the {trained.max_len} that the parameters of position '
+            f'{run.position!r} are for'
+        )
 
 
 if __name__ == '__main__':

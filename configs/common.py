@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.model.pattern = 'full'  # a spec of mha/masks.py such as 'window(64)|global(2)', or one per layer
     config.model.causal = False
     config.model.norm = 'post'  # or 'pre'
-    config.model.readout = 'token'  # or 'pooled'
+    config.model.readout = 'token'  # or 'pooled'; or 'pair', for tasks with two sequences
     config.model.dropout_rate = 0.1
     config.model.attention_dropout_rate = 0.0
     config.model.use_bias = False  # of the attention projections

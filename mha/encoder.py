@@ -63,6 +63,10 @@ def _remat(block: Callable[..., Array]) -> Callable[..., Array]:
 class Encoder(nnx.Module):
     """Maps tokens [B, T] to class logits: per token [B, T, C], or [B, C] from the mean over real tokens ('pooled').
 
+    'pair' reads the halves of the tokens as two sequences, which it encodes apart, with positions from 0 each, to means
+    x and y; the logits are linear in [x, y, x y, x - y], the features of Long Range Arena's retrieval (Tay et al.,
+    2021, arXiv:2011.04006), which has two more layers there.
+
     `position` is a spec (`mha.positions`), or a comma-separated list with one per layer; layers with equal specs share
     one scheme and its parameters unless `position_per_layer`. `max_len` is the longest sequence in tokens that the
     scheme must serve. Every shared weight starts equal under every scheme. `pattern`, a spec of `mha.masks` or one per
@@ -87,7 +91,7 @@ class Encoder(nnx.Module):
         pattern: str = 'full',
         causal: bool = False,
         norm: Literal['post', 'pre'] = 'post',
-        readout: Literal['token', 'pooled'] = 'token',
+        readout: Literal['token', 'pooled', 'pair'] = 'token',
         dropout_rate: float = 0.1,
         attention_dropout_rate: float = 0.0,
         use_bias: bool = False,
@@ -103,7 +107,7 @@ class Encoder(nnx.Module):
             if not 0 <= rate < 1:
                 raise spec.UserError(f'model.{name} must be at least 0 and below 1, not {rate}')
         spec.choose(norm, ('post', 'pre'), 'model.norm')
-        spec.choose(readout, ('token', 'pooled'), 'model.readout')
+        spec.choose(readout, ('token', 'pooled', 'pair'), 'model.readout')
         if head_dim is None and dim % heads:
             fits = ', '.join(str(h) for h in range(1, dim + 1) if dim % h == 0)
             raise spec.UserError(
@@ -122,11 +126,12 @@ class Encoder(nnx.Module):
             Block(*sizes, norm, attention_dropout_rate, use_bias, core, compute, rngs=rngs) for _ in range(layers)
         )
         self.final_norm = nnx.LayerNorm(dim, dtype=compute, rngs=rngs) if norm == 'pre' else nnx.data(None)
-        self.head = nnx.Linear(dim, num_classes, dtype=compute, rngs=rngs)
+        features = 4 * dim if readout == 'pair' else dim
+        self.head = nnx.Linear(features, num_classes, dtype=compute, rngs=rngs)
 
         specs = spec.per_layer(position, layers, 'position')
         owners = tuple(range(layers)) if position_per_layer else tuple(specs.index(text) for text in specs)
-        dims = positions.Dims(dim, heads, head_dim, max_len, causal)
+        dims = positions.Dims(dim, heads, head_dim, self.context(max_len), causal)
         key = rngs.params()  # one draw, so that a scheme's own parameters shift no other initial weight
         distinct = sorted(set(owners))
         self.positions = nnx.List(
@@ -139,8 +144,13 @@ class Encoder(nnx.Module):
                 )
         self.scheme_of_layer = tuple(distinct.index(i) for i in owners)
 
+    def context(self, length: int) -> int:
+        """How many of `length` tokens stand in one sequence."""
+        return length // 2 if self.readout == 'pair' else length
+
     def quadratic(self, length: int) -> bool:
         """Whether a layer holds the logits of all pairs of `length` tokens in memory."""
+        length = self.context(length)
         schemes = (self.positions[index] for index in self.scheme_of_layer)
         pairs = zip(self.blocks, schemes, strict=True)
         return any(block.attention.quadratic(scheme, length) for block, scheme in pairs)
@@ -167,8 +177,27 @@ class Encoder(nnx.Module):
         keys = jax.random.split(key, draws)
         return jax.lax.map(lambda key: self.logits(tokens, valid, pos, False, key, None, None, False), keys).mean(0)
 
-    def logits(self, tokens, valid, pos, train, key, rngs, dropout_rate, sow_weights):
-        """One forward pass, under the placement of tokens that `key` draws."""
+    def logits(self, tokens, valid, pos, *settings):
+        """One forward pass; `settings` as of `encode`."""
+        if self.readout == 'token':
+            x = self.encode(tokens, valid, pos, *settings)
+        elif self.readout == 'pooled':
+            x = self.pool(tokens, valid, pos, *settings)
+        else:
+            halves = ([None, None] if array is None else jnp.split(array, 2, axis=1) for array in (tokens, valid, pos))
+            x, y = (self.pool(*half, *settings) for half in zip(*halves, strict=True))
+            x = jnp.concatenate([x, y, x * y, x - y], axis=-1)
+        return self.head(x).astype(jnp.float32)
+
+    def pool(self, tokens, valid, pos, *settings):
+        """The mean over real tokens [B, D]."""
+        x = self.encode(tokens, valid, pos, *settings)
+        real = jnp.ones(tokens.shape) if valid is None else jnp.broadcast_to(valid, tokens.shape)
+        total = jnp.einsum('btd,bt->bd', x.astype(jnp.float32), real.astype(jnp.float32))
+        return (total / jnp.maximum(real.sum(-1, keepdims=True), 1)).astype(x.dtype)
+
+    def encode(self, tokens, valid, pos, train, key, rngs, dropout_rate, sow_weights):
+        """The last layer's output [B, T, D], under the placement of tokens that `key` draws."""
         length, slots = tokens.shape[1], pos is None
         pos = jnp.arange(length)[None] if pos is None else pos
         mask = masks.causal() if self.causal else masks.full()
@@ -198,9 +227,4 @@ class Encoder(nnx.Module):
             attention = dict(position=scheme, q_pos=at, k_pos=at, mask=pattern & mask, sow_weights=sow_weights)
             call = functools.partial(block, dropout_rate=rate, **attention)
             x = (_remat(call) if self.remat and not sow_weights else call)(x, rngs=dropping)
-        x = x if self.final_norm is None else self.final_norm(x)
-        if self.readout == 'pooled':
-            real = jnp.ones(tokens.shape) if valid is None else jnp.broadcast_to(valid, tokens.shape)
-            total = jnp.einsum('btd,bt->bd', x.astype(jnp.float32), real.astype(jnp.float32))
-            x = (total / jnp.maximum(real.sum(-1, keepdims=True), 1)).astype(x.dtype)
-        return self.head(x).astype(jnp.float32)
+        return x if self.final_norm is None else self.final_norm(x)

@@ -94,11 +94,14 @@ class Experiment:
         final = self.final_shapes
         first = final if same else nnx.eval_shape(self.model)
         trained = longest if same else self.train_lengths[-1]
+        if self.task.halves != (self.config['model']['readout'] == 'pair'):
+            what, others = ('pairs', "'pair'") if self.task.halves else ('single sequences', "'token' or 'pooled'")
+            raise spec.UserError(f'task {self.config["task"]!r} gives {what} - use model.readout={others}')
         for model, text, length in ((first, self.position, trained), (final, self.final_position, longest)):
             for scheme in model.positions:
-                positions.checked_extent(scheme, self.task.num_tokens(length), text)
-        tokens, heads = self.task.num_tokens(longest), self.config['model']['heads']
-        if final.quadratic(tokens) and (needed := 4 * heads * tokens**2) > device_memory():
+                positions.checked_extent(scheme, model.context(self.task.num_tokens(length)), text)
+        tokens, heads = final.context(self.task.num_tokens(longest)), self.config['model']['heads']
+        if final.quadratic(self.task.num_tokens(longest)) and (needed := 4 * heads * tokens**2) > device_memory():
             raise spec.UserError(
                 f'the attention logits of {tokens} tokens and {heads} heads take {needed / 1e9:.0f} GB, more than this '
                 "machine has - choose shorter lengths, or model.core='blockwise' if the position scheme allows it"

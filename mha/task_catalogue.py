@@ -47,17 +47,6 @@ class Entry:
         return (self.task.level or NO_LEVEL).capitalize()
 
     @property
-    def symbols(self) -> list[str]:
-        """What tokens are read as."""
-        placeholder = ['_'] * (self.task.vocab_size > self.task.inputs)
-        return [visible(symbol) for symbol in [*self.task.alphabet[: self.task.inputs], *placeholder]]
-
-    @property
-    def classes(self) -> list[str]:
-        """What answers are read as."""
-        return [visible(symbol) for symbol in (self.task.answers or self.task.alphabet)[: self.task.num_classes]]
-
-    @property
     def chance(self) -> str:
         return f'{100 * self.task.chance:.3g} %'
 
@@ -138,8 +127,8 @@ def describe(entry: Entry, length: int, count: int, seed: int) -> str:
         'level': task.level or NO_LEVEL,
         'directions': entry.directions,
         'metric': f'{task.metric}; a uniform guess has {entry.chance} of the symbols right',
-        'vocabulary': f'{task.vocab_size}: {_shown(entry.symbols)}',
-        'classes': f'{task.num_classes}: {_shown(entry.classes)}',
+        'vocabulary': f'{task.vocab_size}: {_shown(task.vocabulary)}',
+        'classes': f'{task.num_classes}: {_shown(task.classes)}',
         'tokens': f'{batch.tokens.shape[-1]} at length {length}',
         'answers': f'{fewest} symbols' if fewest == most else f'{fewest} to {most} symbols in these samples',
     }
@@ -154,7 +143,7 @@ def describe(entry: Entry, length: int, count: int, seed: int) -> str:
 
 def _shown(symbols: Sequence[str], count: int = 30) -> str:
     """Up to `count` of them, each once."""
-    different = list(dict.fromkeys(symbols))
+    different = list(dict.fromkeys(map(visible, symbols)))
     return ' '.join([*different[:count], *['…'] * (len(different) > count)])
 
 
@@ -191,7 +180,7 @@ def page(entries: Sequence[tuple[str, Entry]]) -> str:
             'classes': classes,
             'chance': chance,
             'metric': entry.task.metric,
-            'vocabulary': f'{entry.task.vocab_size}: {_code(_shown(entry.symbols))}',
+            'vocabulary': f'{entry.task.vocab_size}: {_code(_shown(entry.task.vocabulary))}',
         }
         text = section(name, entry.kind, GIVEN)
         if entry.text != name:

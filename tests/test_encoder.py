@@ -174,7 +174,42 @@ def test_pooled_readout_shares_a_valid_row():
     np.testing.assert_allclose(one, two, atol=1e-6)
 
 
-@pytest.mark.parametrize('readout', ['token', 'pooled'])
+def test_pair_readout_encodes_the_halves_apart():
+    """As two calls of the pooled encoder, whose means x and y make the features [x, y, x y, x - y]."""
+    pair, one = make(readout='pair', position='rope'), make(position='rope', num_classes=DIM, readout='pooled')
+    mean = weights(pair) | {"['head']['kernel']": jnp.eye(DIM), "['head']['bias']": jnp.zeros(DIM)}
+    state = nnx.state(one, nnx.Param)
+    nnx.update(one, jax.tree_util.tree_map_with_path(lambda path, _: mean[jax.tree_util.keystr(path[:-1])], state))
+    x, y = call(one, TOKENS[:, : T // 2]), call(one, TOKENS[:, T // 2 :])
+    features = np.concatenate([x, y, x * y, x - y], axis=-1)
+    found = call(pair)
+    assert found.shape == (B, CLASSES)
+    np.testing.assert_allclose(found, features @ np.asarray(pair.head.kernel[...]), atol=1e-5)
+
+
+@pytest.mark.parametrize('position', ['randomize(max_position=40)|txl', 'learned'])
+def test_padding_in_each_half(position):
+    model, half = make(position=position, readout='pair', layers=1), T // 2
+    wide = jnp.ones((B, 10), int).at[:, :half].set(TOKENS[:, :half]).at[:, 5 : 5 + half].set(TOKENS[:, half:])
+    valid = (jnp.arange(10) % 5 < half)[None]
+    plain, slots = call(model), jnp.tile(jnp.arange(5), 2)[None]
+    np.testing.assert_allclose(call(model, wide, valid=valid), plain, atol=2e-5)
+    np.testing.assert_allclose(call(model, wide, valid=valid.repeat(B, 0), pos=slots), plain, atol=2e-5)
+
+
+def test_halves_of_pairs_do_not_meet_the_other_ones_length():
+    """A scheme serves half of `max_len`: its table has as many rows, and the gradient reaches all that are used."""
+    model = make(readout='pair', position='learned', layers=1)
+    graph, state = nnx.split(model, nnx.Param)
+    loss = lambda state: (nnx.merge(graph, state)(TOKENS) ** 2).sum()  # noqa: E731
+    grads = weights(nnx.merge(graph, jax.jit(jax.grad(loss))(state)))
+    (table,) = (leaf for path, leaf in grads.items() if 'positions' in path)
+    assert table.shape[0] == DEFAULTS['max_len'] // 2
+    np.testing.assert_array_equal(np.abs(table).sum(-1) > 0, np.arange(len(table)) < T // 2)
+    assert all(np.abs(leaf).sum() > 0 for path, leaf in grads.items() if 'attention' not in path)
+
+
+@pytest.mark.parametrize('readout', ['token', 'pooled', 'pair'])
 def test_an_example_of_nothing_but_padding_is_finite(readout):
     """Such rows fill the last batch of an evaluation."""
     model = make(readout=readout, layers=1)

@@ -10,8 +10,9 @@ from mha.spec import UserError
 SYMMETRIC = "alibi(variant='symmetric')"
 
 
-def build(lengths='1-6', curriculum='uniform', **model):
+def build(lengths='1-6', curriculum='uniform', task='bucket_sort', **model):
     config = common.get_config()
+    config.task = task
     config.model.update({'layers': 1, 'dim': 16, 'heads': 2} | model)
     config.train.lengths, config.eval.lengths = '1-4', lengths
     config.train.curriculum = curriculum
@@ -50,3 +51,15 @@ def test_a_curriculum_that_ends_early_is_told():
     run = build(curriculum='regular_increase(every=2500)')
     assert run.train_lengths == (1, 2, 3, 4)
     assert not any('no length above' in note for note in run.notes())
+
+
+def test_pairs_are_read_as_pairs():
+    """Schemes serve one of the two sequences."""
+    message = "task 'bytes_retrieval' gives pairs - use model.readout='pair'"
+    with pytest.raises(UserError, match=message):
+        build(task='bytes_retrieval', readout='pooled')
+    with pytest.raises(UserError, match="task 'parity_check' gives single sequences"):
+        build(task='parity_check', readout='pair')
+    build(task='bytes_retrieval', readout='pair', position='learned(max_position=6)')
+    with pytest.raises(UserError, match='6 rows'):
+        build('1-7', task='bytes_retrieval', readout='pair', position='learned(max_position=6)')

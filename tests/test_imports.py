@@ -14,6 +14,7 @@ MAY_IMPORT = {
     'mha.masks': set(),
     'mha.dropout': set(),
     'mha.buckets': set(),
+    'mha.intervals': set(),
     'mha.optim': set(),
     'mha.curricula': set(),
     'mha.checkpoint': set(),
@@ -32,13 +33,13 @@ MAY_IMPORT = {
     'mha.datasets': set(),
     'mha.tasks': {
         'mha.datasets',
-        *(f'mha.tasks.{part}' for part in ('base', '_binary', '_expressions', '_scratchpad')),
+        *(f'mha.tasks.{part}' for part in ('base', '_binary', '_expressions', '_files', '_scratchpad')),
     },
     'mha.population': set(),
     'mha.training': {'mha.curricula', 'mha.tasks'},
-    'mha.evaluation': {'mha.training', 'mha.tasks', 'mha.buckets', 'mha.cores'},
+    'mha.evaluation': {'mha.training', 'mha.tasks', 'mha.buckets', 'mha.cores', 'mha.intervals'},
     'mha.experiment': {'mha'},
-    'mha.report': {'mha.report', 'mha.population'},
+    'mha.report': {'mha.report', 'mha.population', 'mha.intervals'},
     'configs': {'configs.common'},
 }
 FORBIDDEN = {

@@ -136,6 +136,49 @@ def test_eval_needs_the_workdir_alone(finished, script):
     assert {path: content for path, content in files(workdir).items() if path in before} == before
 
 
+def test_eval_on_another_task(script, tmp_path):
+    """With the symbols and classes of the trained one, and tokens that its parameters serve."""
+    run = f'--workdir={tmp_path / "run"}'
+    script('train.py', *QUICK, '--config.task=odds_first', '--config.model.position=learned', run)
+    before = files(tmp_path)
+    for task, words in {
+        'bucket_sort': "task 'bucket_sort' has 6 symbols, not the 3 that the model was trained on",
+        'duplicate_string': "up to 24 tokens, not the 16 that the parameters of position 'learned' are for",
+        "odds_first(order='paper')": "order must be 'documented' or 'released'",
+    }.items():
+        done = script('eval.py', run, '--lengths=3,4', f'--task={task}', code=2)
+        assert done.stderr.count('\n') == 1, done.stderr
+        assert words in done.stderr
+    assert files(tmp_path) == before
+    script('eval.py', run, '--lengths=3,4')
+    done = script('eval.py', run, '--lengths=3,4', "--task=odds_first(order='released')", '--position=learned')
+    assert "task odds_first(order='released')" in done.stdout
+    there = (tmp_path / 'run' / 'evaluation_3_4_8-examples.csv').read_text()
+    other = (tmp_path / 'run' / 'evaluation_3_4_8-examples_odds_first_order=_released_learned.csv').read_text()
+    assert there != other
+    for name, content in before.items():
+        assert name.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (lambda config: config['train'].pop('curriculum'), "lacks the key 'train.curriculum'"),
+        (lambda config: config.pop('data'), "lacks the key 'data'"),
+        (lambda config: config['eval'].update(slice='released'), "has the key 'eval.slice', unknown here"),
+    ],
+)
+def test_config_of_another_version(change, words, finished, script, tmp_path):
+    workdir, _ = finished
+    config = json.loads((workdir / 'config.json').read_text())
+    change(config)
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    done = script('eval.py', f'--workdir={tmp_path}', '--lengths=4', code=2)
+    assert done.stderr.count('\n') == 1, done.stderr
+    assert words in done.stderr
+    assert str(tmp_path / 'config.json') in done.stderr
+
+
 def test_killed_run_resumes_to_the_same_result(finished, environ, tmp_path):
     workdir, _ = finished
     command = [sys.executable, 'train.py', *QUICK, f'--workdir={tmp_path / "run"}']

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import stdtrit
 
+from mha.intervals import wilson
 from mha.report.runs import Run, check_comparable, compact, find, read, span, varying
 from mha.spec import UserError, choose
 
@@ -345,19 +346,25 @@ def facts(comparison: Comparison) -> str:
 
 
 def summarise(runs: Sequence[Run]) -> str:
-    """The runs of a workdir on one screen."""
-    runs = [run for run in runs if run.rows]
-    if len(runs) > 1:
+    """The runs of a workdir on one screen. Exact match has the interval over its examples: they are independent, the
+    symbols of an answer are not. Over several lengths the interval is at most too wide."""
+    run, *more = runs = [run for run in runs if run.rows]
+    if more or len(run.seeds) > 1:
         return text(of_runs(runs))
-    (run,) = runs
     bits = choose_metric('loss', run)
     columns = {'accuracy': 1.0, 'exact_match': 1.0, 'loss': bits.scale, 'baseline': 1.0}
     headers = ['lengths', 'accuracy', 'exact match', 'bits per byte' if run.is_text else 'loss', 'baseline']
-    lines = [
-        [over.name, *(number(run.grid(name)[:, over.inside].mean() * scale) for name, scale in columns.items())]
-        for over in ranges(run.lengths, run.trained)
-    ]
-    return '\n'.join([*_ruled([headers, *lines], left=1), '', *_solved(run), facts(of_runs([run]))])
+    lines = []
+    for over in ranges(run.lengths, run.trained):
+        means = {name: float(run.grid(name)[:, over.inside].mean()) for name in columns}
+        shown = {name: number(means[name] * scale) for name, scale in columns.items()}
+        if not math.isnan(means['exact_match']):
+            count = int(run.grid('examples')[0, over.inside].sum())
+            low, high = wilson(round(means['exact_match'] * count), count)
+            shown['exact_match'] += f' [{number(low)}, {number(high)}]'
+        lines.append([over.name, *shown.values()])
+    note = 'in brackets: 95 % interval over the examples of this one run (Wilson), whole answers right or not'
+    return '\n'.join([*_ruled([headers, *lines], left=1), '', *_solved(run), note, facts(of_runs([run]))])
 
 
 def _solved(run: Run) -> list[str]:

@@ -53,6 +53,8 @@ class Task:
     mask_loss = False
     data: Any = ()
     """Arrays that `sample` reads; generated tasks have none."""
+    halves = False
+    """Whether the tokens are two sequences of equal size side by side, each with its own padding."""
     sha256: str = ''
     """Names the data a task reads, for the run's record."""
     baseline_per_position = True
@@ -78,6 +80,16 @@ class Task:
     def vocab_size(self) -> int:
         """Input symbols and the placeholder."""
         return self.inputs + 1
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """What tokens are read as, with '_' for the placeholder."""
+        return [*self.alphabet[: self.inputs], *['_'] * (self.vocab_size - self.inputs)]
+
+    @property
+    def classes(self) -> list[str]:
+        """What answers are read as."""
+        return [*(self.answers or self.alphabet)[: self.num_classes]]
 
     @property
     def chance(self) -> float:
@@ -132,8 +144,10 @@ class Task:
         """The input and the answer of one example as a person reads them."""
         tokens, targets = (jax.device_get(x).tolist() for x in (example.tokens, example.targets))
         valid, counts = (jax.device_get(x).tolist() for x in (example.valid, example.metric_mask))
-        shown, classes = [*self.alphabet][: self.inputs], [*(self.answers or self.alphabet)]
-        end = max((i for i, token in enumerate(tokens) if valid[i] and token != self.inputs), default=-1) + 1
+        shown, classes = [*self.alphabet[: self.inputs]], self.classes
+        appended = self.num_tokens(2) > self.input_length(2)  # else the symbol of placeholders stands in the input
+        ends = [i for i, real in enumerate(valid) if real and not (appended and tokens[i] == self.inputs)]
+        end = max(ends, default=-1) + 1
         read = [[*shown, '_'][token] for token in tokens[:end]]
         answer = [classes[y] for y, one in zip(targets, counts, strict=True) if one]
         return written(read, shown), written(answer, classes)

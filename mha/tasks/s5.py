@@ -4,16 +4,18 @@ permutations of five elements. It is complete for NC1: no circuits of constant d
     10234 12340 -> 21340
 
 A permutation p is written p(0) .. p(4); the first one is applied first: element 0 goes to 1, and 1 goes on to 2.
-Symbols and classes are the 120 permutations in lexicographic order, so that symbol 0 is the identity.
+Symbols and classes are the 120 permutations in lexicographic order, so that symbol 0 is the identity. Asked at all
+steps, as Liu et al. ask, a causal model answers at each permutation with the product so far.
 """
 
 import itertools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mha.tasks.base import Task
+from mha.tasks.base import Batch, Task
 
 PERMUTATIONS = {p: number for number, p in enumerate(itertools.permutations(range(5)))}
 PRODUCT = np.array([[PERMUTATIONS[tuple(q[i] for i in p)] for q in PERMUTATIONS] for p in PERMUTATIONS], np.int32)
@@ -21,17 +23,38 @@ PRODUCT = np.array([[PERMUTATIONS[tuple(q[i] for i in p)] for q in PERMUTATIONS]
 
 
 class S5(Task):
-    """Permutations in, their product out."""
+    """Permutations in, their product out, or at all `steps` that of the first ones."""
 
     level = 'regular'
     inputs = num_classes = len(PERMUTATIONS)
     alphabet = tuple(''.join(map(str, p)) for p in PERMUTATIONS)
 
+    def __init__(self, steps: Literal['last', 'all'] = 'last', *, causal: bool = False):
+        super().__init__(causal=causal)
+        if steps == 'all' and not causal:
+            raise ValueError("steps='all' is for causal models, which see no later permutations")
+        self.steps = steps
+
     def output_length(self, length):
         return 1
 
-    def sample(self, key, length, max_length):
+    def num_tokens(self, length):
+        return length + (self.steps == 'last')
+
+    def products(self, key, length, max_length):
+        """Permutations [max_length] and the product of each with those before; behind `length` the last one stays."""
         x = jax.random.randint(key, (max_length,), 0, self.inputs)
         factors = jnp.where(jnp.arange(max_length) < length, x, 0)
-        products = jax.lax.associative_scan(lambda p, q: jnp.asarray(PRODUCT)[p, q], factors)
+        return x, jax.lax.associative_scan(lambda p, q: jnp.asarray(PRODUCT)[p, q], factors)
+
+    def sample(self, key, length, max_length):
+        x, products = self.products(key, length, max_length)
         return x, products[-1:]
+
+    def example(self, key, length, max_length):
+        if self.steps == 'last':
+            return super().example(key, length, max_length)
+        x, products = self.products(key, length, max_length)
+        valid = jnp.arange(max_length) < length
+        tokens, targets = jnp.where(valid, x, 0), jnp.where(valid, products, 0)
+        return Batch(tokens=tokens, valid=valid, targets=targets, loss_mask=valid, metric_mask=valid)

@@ -416,8 +416,17 @@ def test_summarise(make):
     text = table.summarise(runs.read(make('a', 0.5, status='running')))
     lines = [line.split() for line in text.splitlines()]
     assert lines[0] == ['lengths', 'accuracy', 'exact', 'match', 'loss', 'baseline']
-    assert lines[2] == ['10-20', '(trained)', '1.000', '0.250', f'{math.log(2) * 15:.3f}', '0.400']
+    # 32 of 128: (1/4 + z^2/256 -+ z sqrt(3/16 / 128 + (z/256)^2)) / (1 + z^2/128), z = 1.96
+    interval = ['[0.183,', '0.332]']
+    assert lines[2] == ['10-20', '(trained)', '1.000', '0.250', *interval, f'{math.log(2) * 15:.3f}', '0.400']
     assert lines[6][:3] == ['score', '(30-120)', '0.500']
+    assert '95 % interval over the examples' in text
+
+
+def test_an_exact_match_that_was_not_measured_has_no_interval(make):
+    text = table.summarise(with_column(make('a'), 'exact_match', ('',) * len(LENGTHS)))
+    assert ' nan  ' in text
+    assert text.count('[') == 0
 
 
 def test_run_without_results_can_be_read(tmp_path: Path):

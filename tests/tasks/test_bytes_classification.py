@@ -86,7 +86,7 @@ def test_the_data_is_named(corpus):
 def test_a_single_class(corpus):
     for path in (corpus / 'neg').rglob('*.txt'):
         path.unlink()
-    with pytest.raises(UserError, match='must have at least two sub-folders with files, one per class') as error:
+    with pytest.raises(UserError, match='must have at least two sub-folders with files') as error:
         make(corpus)
     assert '\n' not in str(error.value)
 

@@ -29,6 +29,7 @@ CASES = [
     ("dyck('next')", False),
     ("dyck('next', k=6, depth=3)", False),
     ('s5', False),
+    ("s5(steps='all')", True),
 ]
 
 
@@ -153,10 +154,11 @@ def dyck(task, word, length):
 
 def s5(task, word, length):
     assert len(word) == length
-    elements = [0, 1, 2, 3, 4]
+    elements, found = [0, 1, 2, 3, 4], []
     for name in [task.alphabet[symbol] for symbol in word]:
         elements = [int(name[element]) for element in elements]
-    return [task.alphabet.index(''.join(map(str, elements)))]
+        found.append(task.alphabet.index(''.join(map(str, elements))))
+    return found if task.steps == 'all' else found[-1:]
 
 
 ORACLES = {'induction': induction, 'needle': needle, 'flip_flop': flip_flop, 'dyck': dyck, 's5': s5}
@@ -377,6 +379,7 @@ def test_examples_can_be_read(text, causal):
         ('flip_flop(1.1)', 'ignore must be from 0 to 1, not 1.1'),
         ("flip_flop(reads='first')", "reads must be 'all' or 'last', not 'first'"),
         ("flip_flop(reads='last')", "reads='last' is for causal models"),
+        ("s5(steps='all')", "steps='all' is for causal models"),
         ("dyck('nxt')", "form must be 'recognition' or 'next', not 'nxt'"),
         ('dyck(k=0)', "k must be at least 1 for form='recognition', not 0"),
         ("dyck('next', k=1)", "k must be at least 2 for form='next', not 1"),

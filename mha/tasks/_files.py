@@ -1,0 +1,51 @@
+"""The files of a directory, as bytes, each from one of its sub-folders."""
+
+import copy
+import glob
+import os
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from mha.datasets import text as dataset
+from mha.spec import UserError
+from mha.tasks.base import Task
+
+
+class Files(Task):
+    """A task on the files of `directory`, by default of the packages of Python's standard library. `data` is the train
+    split, `held_out().data` the test split (`mha.datasets.text`); `sha256` names the files. Symbol 256 is a blank."""
+
+    level = 'language'
+    inputs = 257
+    alphabet = (*(chr(byte) if 32 <= byte < 127 else '·' for byte in range(256)), '')
+
+    def __init__(self, directory: str = '', *, causal: bool = False):
+        super().__init__(causal=causal)
+        self.sha256 = dataset.prepare(os.path.join(glob.escape(directory), '*', '**') if directory else '')
+        paths = [path for split in ('train', 'test') for path in dataset.read_files(self.sha256, split)]
+        self.folders = tuple(sorted({path.split('/')[0] for path in paths if '/' in path}))
+        if len(self.folders) < 2:
+            raise UserError(f'directory must have at least two sub-folders with files: {directory!r}')
+        self.data = self.read('train')
+
+    def read(self, split: dataset.Split) -> dict[str, Any]:
+        """The bytes of all files [N], and where each file starts, its size and the number of its sub-folder [F]."""
+        files = {path: content for path, content in dataset.read_files(self.sha256, split).items() if '/' in path}
+        size = np.array([content.size for content in files.values()])
+        folder = [self.folders.index(path.split('/')[0]) for path in files]
+        arrays = dict(text=np.concatenate(list(files.values())), start=np.cumsum(size) - size, size=size, folder=folder)
+        return {name: jnp.asarray(array) for name, array in arrays.items()}
+
+    def held_out(self) -> 'Files':
+        task = copy.copy(self)
+        task.data = self.read('test')
+        return task
+
+    def content(self, file: Int[Array, ''], max_length: int) -> Int[Array, '{max_length}']:
+        """The first bytes of a file, then blanks where it is shorter."""
+        slot = jnp.arange(max_length)
+        read = self.data['text'].at[self.data['start'][file] + slot].get(mode='clip').astype(jnp.int32)
+        return jnp.where(slot < self.data['size'][file], read, self.inputs - 1)
