@@ -13,13 +13,15 @@ written by all of them (`mha.checkpoint`).
 
 import dataclasses
 import os
+import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mha.spec import UserError
 
@@ -68,14 +70,17 @@ def _join(count: int, index_name: str) -> None:
         found = 'is not set' if index is None else f'is {index}'
         raise UserError(f'{count} processes, but {index_name} {found} - it numbers them from 0 to {count - 1}')
     by_hand = index_name == 'JAX_PROCESS_ID'
-    if by_hand and not address:
-        raise UserError(f'{count} processes, but JAX_COORDINATOR_ADDRESS is not set - give host:port of process 0')
+    if (by_hand or address) and not re.fullmatch(r'.+:\d+', address or ''):
+        found = f'is {address!r}' if address else 'is not set'
+        raise UserError(f'{count} processes, but JAX_COORDINATOR_ADDRESS {found} - give host:port of process 0')
+    # jax ends the process itself, without an exception, where the others do not come within five minutes
+    print(f'process {index} of {count} joins at {address or "the address its launcher gives"}', file=sys.stderr)
     try:
         jax.distributed.initialize(address, count, index, cluster_detection_method='deactivate' if by_hand else None)
-    except (ValueError, jax.errors.JaxRuntimeError) as error:
-        where = address or 'the address that the launcher gives - set JAX_COORDINATOR_ADDRESS to host:port of process 0'
-        reason = ' '.join(str(error).split())
-        raise UserError(f'process {index} of {count} found no coordinator at {where}: {reason}') from error
+    except ValueError as error:  # no address found
+        raise UserError(
+            f'{count} processes: {error} - set JAX_COORDINATOR_ADDRESS to host:port of process 0'
+        ) from error
 
 
 def _number(name: str) -> int | None:
@@ -123,7 +128,9 @@ def make_mesh(data: int = 0, model: int = 1) -> Mesh:
     data = data or left
     if jax.process_count() > 1 and data != left:
         raise UserError(f'mesh.data={data} leaves processes without work - choose 0, or start fewer processes')
-    return Mesh(np.reshape(devices[: data * model], (data, model)), (DATA, MODEL))
+    return Mesh(
+        np.reshape(devices[: data * model], (data, model)), (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.Auto)
+    )
 
 
 def _choices(number: int) -> str:
@@ -135,7 +142,7 @@ class Layout:
     """Where the arrays of a population live: trees whose leaves [P, ...] have a leading axis of `members`, or are
     scalars."""
 
-    mesh: Mesh
+    mesh: Mesh | AbstractMesh
     members: int
 
     @property

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -21,30 +22,56 @@ TRAIN = HERE / 'distributed' / 'train.py'
 SECONDS = 600
 
 
-def environ(devices, **more):
-    """The environment of one process with so many devices, and nothing of a launcher around the tests."""
-    names = [name for pair in parallel.PROCESSES.items() for name in pair]
-    kept = {name: value for name, value in os.environ.items() if name not in (*names, 'JAX_COORDINATOR_ADDRESS')}
+def environ(devices, variables):
+    """The environment of one process with so many devices, and of what started it only `variables`."""
+    ours = {name: value for name, value in os.environ.items() if not re.match('SLURM_|OMPI_|JAX_(NUM|PROC|COOR)', name)}
     flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={devices}'
-    return kept | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(HERE.parent)} | more
+    return ours | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(HERE.parent)} | variables
 
 
-def launch(processes, devices, *arguments):
+def by_hand(port, count, index):
+    return {
+        'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}',
+        'JAX_NUM_PROCESSES': f'{count}',
+        'JAX_PROCESS_ID': f'{index}',
+    }
+
+
+def by_slurm(port, count, index):
+    return {
+        'JAX_COORDINATOR_PORT': f'{port}',
+        'SLURM_JOB_ID': '1',
+        'SLURM_STEP_NODELIST': '127.0.0.1',
+        'SLURM_NTASKS': f'{count}',
+        'SLURM_PROCID': f'{index}',
+        'SLURM_LOCALID': f'{index}',
+    }
+
+
+def by_open_mpi(port, count, index):
+    return {
+        'JAX_COORDINATOR_PORT': f'{port}',
+        'OMPI_MCA_orte_hnp_uri': '4096.0;tcp://127.0.0.1:1234',
+        'OMPI_COMM_WORLD_SIZE': f'{count}',
+        'OMPI_COMM_WORLD_RANK': f'{index}',
+        'OMPI_COMM_WORLD_LOCAL_RANK': f'{index}',
+    }
+
+
+def launch(processes, devices, *arguments, launcher=by_hand):
     """Runs tests/distributed/train.py; (exit code, output) of each process."""
     with contextlib.closing(socket.create_server(('127.0.0.1', 0))) as free:
-        address = f'127.0.0.1:{free.getsockname()[1]}'
-    running = []
-    for index in range(processes):
-        more = {'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': str(processes), 'JAX_PROCESS_ID': str(index)}
-        running.append(
-            subprocess.Popen(
-                [sys.executable, TRAIN, *map(str, arguments)],
-                env=environ(devices, **(more if processes > 1 else {})),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
+        port = free.getsockname()[1]
+    running = [
+        subprocess.Popen(
+            [sys.executable, TRAIN, *map(str, arguments)],
+            env=environ(devices, launcher(port, processes, index) if processes > 1 else {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+        for index in range(processes)
+    ]
     try:
         return [(process.wait(SECONDS), process.stdout.read()) for process in running]
     finally:
@@ -125,7 +152,7 @@ def test_wide_weights_and_their_moments_are_split(four_devices):
         assert tuple(four_devices[f"{block}['down']['kernel']"]) == (1, 32, 16)
 
 
-# --------------------------------------------------------------------------------------------- two processes, two devices
+# ------------------------------------------------------------------------------------------- two processes, two devices
 @pytest.fixture(scope='module')
 def two_processes(tmp_path_factory, four_devices):
     directory = tmp_path_factory.mktemp('processes')
@@ -147,8 +174,10 @@ def test_two_processes_train_and_read_checkpoints_as_one(name, two_processes):
 
 
 @pytest.mark.slow
-def test_what_fails_in_the_first_process_fails_in_all(tmp_path):
-    (code, output), (other_code, other_output) = launch(2, 1, tmp_path / 'nowhere' / 'a.npz')
+@pytest.mark.parametrize('launcher', [by_hand, by_slurm, by_open_mpi])
+def test_what_fails_in_the_first_process_fails_in_all(launcher, tmp_path):
+    path = tmp_path / 'nowhere' / 'a.npz'
+    (code, output), (other_code, other_output) = launch(2, 1, path, launcher=launcher)
     assert code == other_code == 1
     assert 'FileNotFoundError' in output
     assert 'UserError' in other_output
@@ -157,22 +186,28 @@ def test_what_fails_in_the_first_process_fails_in_all(tmp_path):
 
 # ---------------------------------------------------------------------------------------------------- who takes part
 HAND = {'JAX_COORDINATOR_ADDRESS': 'node:1234', 'JAX_NUM_PROCESSES': '4', 'JAX_PROCESS_ID': '2'}
-SLURM = {'SLURM_NTASKS': '4', 'SLURM_PROCID': '2'}
-STEP = SLURM | {'SLURM_STEP_NODELIST': 'node[1-4]'}
-OPEN_MPI = {'OMPI_COMM_WORLD_SIZE': '4', 'OMPI_COMM_WORLD_RANK': '2'}
+STEP = by_slurm(1234, 4, 2)
+BATCH_SCRIPT = {name: value for name, value in STEP.items() if name != 'SLURM_STEP_NODELIST'}
+OPEN_MPI = by_open_mpi(1234, 4, 2)
 
 
 @pytest.fixture
 def joined(monkeypatch):
-    """`joined(environment)` is what `start` asks of jax."""
+    """`joined(variables)` is what `start` asks of jax, which raises `error` if given."""
 
-    def call(variables):
-        for name in environ(1).keys() ^ os.environ.keys():
-            monkeypatch.delenv(name, raising=False)
+    def call(variables, error=None):
+        for name in os.environ.keys() - environ(1, {}).keys():
+            monkeypatch.delenv(name)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         asked = []
-        monkeypatch.setattr(jax.distributed, 'initialize', lambda *args, **_: asked.append(args))
+
+        def initialize(*args, **_):
+            asked.append(args)
+            if error:
+                raise error
+
+        monkeypatch.setattr(jax.distributed, 'initialize', initialize)
         parallel.start()
         return asked
 
@@ -186,7 +221,7 @@ def joined(monkeypatch):
         pytest.param(HAND, [('node:1234', 4, 2)], id='by hand'),
         pytest.param(STEP, [(None, 4, 2)], id='a Slurm step'),
         pytest.param(STEP | {'JAX_COORDINATOR_ADDRESS': 'node:1'}, [('node:1', 4, 2)], id='a Slurm step, an address'),
-        pytest.param(SLURM, [], id='a Slurm batch script'),
+        pytest.param(BATCH_SCRIPT, [], id='a Slurm batch script'),
         pytest.param(STEP | {'SLURM_NTASKS': '1'}, [], id='a Slurm step of one'),
         pytest.param(STEP | {'JAX_NUM_PROCESSES': '1'}, [], id='one process of many, by hand'),
         pytest.param(OPEN_MPI, [(None, 4, 2)], id='Open MPI'),
@@ -202,6 +237,7 @@ def test_start_reads_the_environment(variables, expected, joined):
         ({'JAX_COORDINATOR_ADDRESS': 'node:1234'}, 'needs JAX_NUM_PROCESSES'),
         (HAND | {'JAX_PROCESS_ID': '4'}, 'JAX_PROCESS_ID is 4 - it numbers them from 0 to 3'),
         ({'JAX_NUM_PROCESSES': '4', 'JAX_PROCESS_ID': '0'}, 'JAX_COORDINATOR_ADDRESS is not set'),
+        (HAND | {'JAX_COORDINATOR_ADDRESS': 'node'}, "is 'node' - give host:port"),
         ({'JAX_NUM_PROCESSES': '4'}, 'JAX_PROCESS_ID is not set'),
         ({'JAX_NUM_PROCESSES': 'four'}, "JAX_NUM_PROCESSES must be a whole number, not 'four'"),
     ],
@@ -211,16 +247,9 @@ def test_start_refuses(variables, message, joined):
         joined(variables)
 
 
-def test_start_says_where_it_looked(joined, monkeypatch):
-    def refuse(*_, **__):
-        raise ValueError('coordinator_address should be defined.')
-
-    joined({})
-    for name, value in OPEN_MPI.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(jax.distributed, 'initialize', refuse)
-    with pytest.raises(UserError, match='process 2 of 4 found no coordinator .* set JAX_COORDINATOR_ADDRESS'):
-        parallel.start()
+def test_start_says_what_a_launcher_leaves_out(joined):
+    with pytest.raises(UserError, match=r'4 processes: no address - set JAX_COORDINATOR_ADDRESS to host:port'):
+        joined(OPEN_MPI, ValueError('no address'))
 
 
 def test_one_process_is_the_first_and_waits_for_nobody():
@@ -252,7 +281,7 @@ def test_mesh_refuses(data, model, message, monkeypatch):
 def test_several_processes_leave_none_idle(monkeypatch):
     monkeypatch.setattr(jax, 'devices', lambda: list(range(8)))
     monkeypatch.setattr(jax, 'process_count', lambda: 2)
-    with pytest.raises(UserError, match='mesh.data=4 leaves processes without work'):
+    with pytest.raises(UserError, match=r'mesh\.data=4 leaves processes without work'):
         parallel.make_mesh(4)
 
 

@@ -115,7 +115,9 @@ def train(members, data, model, core, save=None, restore=None):
     if checkpoints:
         checkpoints.close()
     params = jax.jit(lambda x: x, out_shardings=layout.replicated)(state.params)
-    leaves = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(params)}
+    leaves = {
+        f'params{jax.tree_util.keystr(path)}': np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(params)
+    }
     local = {
         f'local{jax.tree_util.keystr(path)}': np.array(leaf.addressable_shards[0].data.shape)
         for path, leaf in jax.tree.leaves_with_path(state)
