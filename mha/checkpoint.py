@@ -1,15 +1,16 @@
-"""Checkpoints of the whole training state, written by orbax while training goes on."""
+"""Checkpoints of the whole training state, written by orbax while training goes on: by all processes of a run, each its
+own devices' part, into one directory that all of them see."""
 
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 
 class Checkpoints:
-    """The last two states of a run, under `<workdir>/checkpoints`. A save cut short by a crash is ignored."""
+    """The last two states of a run, under `<workdir>/checkpoints`. A save cut short by a crash is ignored. Every
+    process makes the same calls; those that read a run may be fewer or more than wrote it, with other devices."""
 
     def __init__(self, workdir: Path):
         options = ocp.CheckpointManagerOptions(max_to_keep=2)
@@ -20,11 +21,11 @@ class Checkpoints:
         return self.manager.latest_step()
 
     def save(self, step: int, state: Any) -> None:
-        """Starts writing; `state` may be donated as soon as this returns."""
-        self.manager.save(step, args=ocp.args.StandardSave(jax.tree.map(np.array, state)))
+        """Starts writing; `state` may be donated as soon as this returns: orbax waits until it is in host memory."""
+        self.manager.save(step, args=ocp.args.StandardSave(state))
 
     def restore(self, like: Any) -> Any:
-        """The newest state, shaped like `like`."""
+        """The newest state, with the shapes and on the devices of `like`, arrays or `jax.ShapeDtypeStruct`s."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         return self.manager.restore(self.latest(), args=ocp.args.StandardRestore(abstract))
 

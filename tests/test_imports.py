@@ -18,6 +18,7 @@ MAY_IMPORT = {
     'mha.optim': set(),
     'mha.curricula': set(),
     'mha.checkpoint': set(),
+    'mha.parallel': set(),
     'mha.metrics': set(),
     'mha.workdir': set(),
     'mha.positions': {'mha.positions.base'},

@@ -1,0 +1,206 @@
+"""Several devices, in one process or in many: who takes part, and where arrays live.
+
+The devices form one mesh (`data`, `model`). What is computed does not depend on it: programs are those of one device,
+and the compiler splits them along the shardings given here (GSPMD, Xu et al., 2021, arXiv:2105.04663).
+
+* A population's members go over `data` where the axis divides their number; else each batch does.
+* Wide weights go over `model`: attention by heads, the feed-forward layer by its inner width (Megatron-LM, Shoeybi et
+  al., 2019, arXiv:1909.08053), and with them the optimizer's moments.
+
+Every process runs the same script; the first one alone writes a run's files and shows progress. Checkpoints are
+written by all of them (`mha.checkpoint`).
+"""
+
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mha.spec import UserError
+
+DATA, MODEL = 'data', 'model'
+
+OVER_MODEL = {
+    **{('attention', name, 'kernel'): (None, MODEL, None) for name in ('query', 'key', 'value')},  # [D, H, K]
+    **{('attention', name, 'bias'): (MODEL, None) for name in ('query', 'key', 'value')},  # [H, K]
+    ('attention', 'out', 'kernel'): (MODEL, None, None),  # [H, K, D]
+    ('up', 'kernel'): (None, MODEL),  # [D, M]
+    ('up', 'bias'): (MODEL,),  # [M]
+    ('down', 'kernel'): (MODEL, None),  # [M, D]
+}
+"""The end of a weight's path, and the mesh axis of each of its axes. All others are replicated, and so is an axis that
+the mesh does not divide."""
+
+PROCESSES = {
+    'JAX_NUM_PROCESSES': 'JAX_PROCESS_ID',
+    'SLURM_NTASKS': 'SLURM_PROCID',
+    'OMPI_COMM_WORLD_SIZE': 'OMPI_COMM_WORLD_RANK',
+}
+"""Where the environment says how many processes there are, and which of them this one is; the first found counts."""
+
+
+# ------------------------------------------------------------------------------------------------------------ processes
+def start() -> None:
+    """Joins the other processes of this run, where the environment names any: `JAX_COORDINATOR_ADDRESS` (host:port of
+    the first), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`; or Slurm's or Open MPI's variables, from which jax finds the
+    address. `JAX_NUM_PROCESSES=1` is one process whatever else is set. Must come before the first computation."""
+    if jax.distributed.is_initialized():
+        return
+    if 'JAX_COORDINATOR_ADDRESS' in os.environ and not PROCESSES.keys() & os.environ.keys():
+        raise UserError('JAX_COORDINATOR_ADDRESS needs JAX_NUM_PROCESSES and JAX_PROCESS_ID')
+    for count_name, index_name in PROCESSES.items():
+        count = _number(count_name)
+        if count is None or (count_name == 'SLURM_NTASKS' and 'SLURM_STEP_NODELIST' not in os.environ):
+            continue  # a batch script is one process, however many its job may start
+        if count > 1:
+            _join(count, index_name)
+        return
+
+
+def _join(count: int, index_name: str) -> None:
+    address, index = os.environ.get('JAX_COORDINATOR_ADDRESS'), _number(index_name)
+    if index is None or index >= count:
+        found = 'is not set' if index is None else f'is {index}'
+        raise UserError(f'{count} processes, but {index_name} {found} - it numbers them from 0 to {count - 1}')
+    by_hand = index_name == 'JAX_PROCESS_ID'
+    if (by_hand or address) and not re.fullmatch(r'.+:\d+', address or ''):
+        found = f'is {address!r}' if address else 'is not set'
+        raise UserError(f'{count} processes, but JAX_COORDINATOR_ADDRESS {found} - give host:port of process 0')
+    # jax ends the process itself, without an exception, where the others do not come within five minutes
+    print(f'process {index} of {count} joins at {address or "the address its launcher gives"}', file=sys.stderr)
+    try:
+        jax.distributed.initialize(address, count, index, cluster_detection_method='deactivate' if by_hand else None)
+    except ValueError as error:  # no address found
+        raise UserError(
+            f'{count} processes: {error} - set JAX_COORDINATOR_ADDRESS to host:port of process 0'
+        ) from error
+
+
+def _number(name: str) -> int | None:
+    text = os.environ.get(name)
+    if text is not None and not text.isdecimal():
+        raise UserError(f'{name} must be a whole number, not {text!r}')
+    return None if text is None else int(text)
+
+
+def first() -> bool:
+    """Whether this process writes files and shows progress."""
+    return jax.process_index() == 0
+
+
+def once(act: Callable[[], None]) -> None:
+    """Runs `act` in the first process, while the others wait for it. What fails there fails in all: else they would
+    wait for it forever."""
+    if jax.process_count() == 1:
+        return act()
+    failed = None
+    try:
+        if first():
+            act()
+    except Exception as error:  # raised again below, once the others know
+        failed = error
+    text = str(failed or '').encode()[:1024]
+    told = multihost_utils.broadcast_one_to_all(np.frombuffer(text.ljust(1024), np.uint8))
+    if failed is not None:
+        raise failed
+    if text := np.asarray(told).tobytes().decode(errors='ignore').strip():
+        raise UserError(text)
+
+
+# --------------------------------------------------------------------------------------------------------- devices
+def make_mesh(data: int = 0, model: int = 1) -> Mesh:
+    """The mesh of `data` x `model` devices; `data=0` takes all that `model` leaves. One process may leave devices idle,
+    several use all of theirs."""
+    devices = jax.devices()
+    if model < 1 or len(devices) % model:
+        raise UserError(f'mesh.model must divide the {len(devices)} devices, not be {model} - {_choices(len(devices))}')
+    left = len(devices) // model
+    if data < 0 or (data and left % data):
+        each = f' of {model}' if model > 1 else ''
+        raise UserError(f'mesh.data must divide the {left} devices{each}, not be {data} - {_choices(left)}, 0 for all')
+    data = data or left
+    if jax.process_count() > 1 and data != left:
+        raise UserError(f'mesh.data={data} leaves processes without work - choose 0, or start fewer processes')
+    return Mesh(
+        np.reshape(devices[: data * model], (data, model)), (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.Auto)
+    )
+
+
+def _choices(number: int) -> str:
+    return f'choices: {", ".join(str(n) for n in range(1, number + 1) if number % n == 0)}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where the arrays of a population live: trees whose leaves [P, ...] have a leading axis of `members`, or are
+    scalars."""
+
+    mesh: Mesh | AbstractMesh
+    members: int
+
+    @property
+    def member_axis(self) -> str | None:
+        """The mesh axis that the members go over; None where each device has all of them and a part of the batch."""
+        return DATA if self.members % self.mesh.shape[DATA] == 0 else None
+
+    @property
+    def replicated(self) -> NamedSharding:
+        """The same values on every device; any process can read them."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def shardings(self, tree: Any) -> Any:
+        """The sharding of every leaf, an array or a shape."""
+        return jax.tree.map_with_path(self._sharding, tree)
+
+    def _sharding(self, path: tuple, leaf: Any) -> NamedSharding:
+        if leaf.ndim == 0:
+            return self.replicated
+        names = tuple(str(getattr(entry, 'key', getattr(entry, 'name', ''))) for entry in path)
+        rest = leaf.shape[1:]
+        for end, axes in OVER_MODEL.items():
+            if names[-len(end) :] == end and len(rest) == len(axes):
+                axes = (
+                    axis if size % self.mesh.shape[MODEL] == 0 else None for axis, size in zip(axes, rest, strict=True)
+                )
+                return NamedSharding(self.mesh, PartitionSpec(self.member_axis, *axes))
+        return NamedSharding(self.mesh, PartitionSpec(self.member_axis))
+
+    def place(self, tree: Any) -> Any:
+        """Puts arrays, equal in all processes, where they live."""
+        return _put(tree, self.shardings(tree))
+
+    def replicate(self, tree: Any) -> Any:
+        """Puts arrays, equal in all processes, on every device."""
+        return _put(tree, self.replicated)
+
+    def split(self, batch: Any) -> Any:
+        """Inside a program, for one member: spreads a batch, leaves [B, ...], over `data` where the members do not go
+        and the axis divides B."""
+
+        def constrain(leaf):
+            if self.member_axis or leaf.shape[0] % self.mesh.shape[DATA]:
+                return leaf
+            return jax.lax.with_sharding_constraint(leaf, NamedSharding(self.mesh, PartitionSpec(DATA)))
+
+        return jax.tree.map(constrain, batch)
+
+    def check(self, batch_size: int) -> None:
+        """Refuses training in which devices would repeat each other's work."""
+        data = self.mesh.shape[DATA]
+        if not self.member_axis and batch_size % data:
+            raise UserError(
+                f'train.batch_size={batch_size} does not divide over mesh.data={data} devices - choose a multiple of '
+                f'{data}, or another mesh.data: {_choices(batch_size)}'
+            )
+
+
+def _put(tree: Any, shardings: Any) -> Any:
+    """`jax.device_put`, which refuses keys where some of the devices are another process's (jax 0.10)."""
+    return jax.jit(lambda tree: tree, out_shardings=shardings)(tree)
