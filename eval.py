@@ -47,6 +47,7 @@ def main() -> None:
     task = tasks.make(config['task'], causal=config['model']['causal'], **config['data'])
     lengths = LENGTHS.value or config['eval']['lengths']
     config['eval']['examples'] = EXAMPLES.value or config['eval']['examples']
+    config['mesh'] = {'data': 1, 'model': 1}  # where it was trained does not matter
     config['train']['final_position'] = POSITION.value or config['train']['final_position']
     config['task'] = TASK.value or config['task']
     run = Experiment.build(config, eval_lengths=lengths)
@@ -61,7 +62,8 @@ def main() -> None:
     state = checkpoints.restore(like=state)
     checkpoints.close()
     clock = time.time()
-    rows, positions = run.evaluate(run.final_graphdef(), state.evaluated, run.survivors(state))
+    params = run.layout.fetch(state.evaluated)
+    rows, positions = run.evaluate(run.final_graphdef(), params, run.survivors(params))
     seconds = time.time() - clock
     tokens = sum(row['examples'] * run.task.num_tokens(int(row['length'])) for row in rows)
 

@@ -9,16 +9,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 from absl import flags, logging
 from flax import nnx
 from ml_collections import config_flags
-from tqdm import tqdm
 
-from mha import cache, cli, experiment, training, workdir
+from mha import cache, cli, experiment, parallel, training, workdir
 from mha.checkpoint import Checkpoints
-from mha.experiment import TRAINING
 from mha.metrics import Metrics
 from mha.report import plots, runs, table
 
@@ -28,17 +25,19 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; the same o
 
 def main() -> None:
     logging.set_verbosity(logging.ERROR)  # orbax reports every step of a save
-    cache.keep_programs()
     started = time.time()
+    parallel.start()
+    cache.keep_programs()
+    say = print if parallel.first() else lambda *_: None
 
     # ---------------------------------------------------------------- Build: mistakes surface before a file is written
     config = cli.required('config', CONFIG.value).to_dict()
     directory = Path(cli.required('workdir', WORKDIR.value))
     run = experiment.Experiment.build(config)
-    workdir.claim(directory, config)
+    parallel.once(lambda: workdir.claim(directory, config))
     workdir.check_data(directory, run.task.sha256)
     if workdir.finished(directory):
-        print(f'{directory} is finished:\n\n{table.summarise(runs.read(directory))}')
+        say(f'{directory} is finished:\n\n{table.summarise(runs.read(directory))}')
         return
 
     # ---------------------------------------------------------------- State: fresh, or the newest checkpoint
@@ -57,10 +56,11 @@ def main() -> None:
         'data_sha256': run.task.sha256,
     }
     workdir.write_json(directory / 'summary.json', summary)
-    many = f', {len(run.members)} members' if len(run.members) > 1 else ''
-    print(f'{config["task"]} with {run.position}: {summary["parameters"]:,} parameters{many}, {directory}')
+    alone = len(run.members) == 1
+    who = '' if alone else f' each, {len(run.members)} members'
+    say(f'{config["task"]} with {run.position}: {summary["parameters"]:,} parameters{who}, {directory}')
     for note in run.notes():
-        print(f'note: {note}')
+        say(f'note: {note}')
 
     # ---------------------------------------------------------------- Train: one dispatch per chunk of steps
     metrics = Metrics(directory, step)
@@ -69,10 +69,10 @@ def main() -> None:
     if step < steps:
         compiling = time.time()
         chunk = compile_chunk(run, graphdef if step < switch else final_graphdef, state)
-        print(f'started in {compiling - started:.1f} s, compiled in {time.time() - compiling:.1f} s')
+        say(f'started in {compiling - started:.1f} s, compiled in {time.time() - compiling:.1f} s')
         log_every, save_every = config['train']['log_every_steps'], config['train']['checkpoint_every_steps']
         clock = time.time()
-        with tqdm(total=steps, initial=step, unit=' steps', desc='train', dynamic_ncols=True) as bar:
+        with parallel.progress(total=steps, initial=step, unit=' steps', desc='train') as bar:
 
             def log(at: int, count: int, means: dict) -> None:
                 nonlocal clock
@@ -81,7 +81,7 @@ def main() -> None:
                 for index, member in enumerate(run.members):
                     own = {name: float(of_all[index]) for name, of_all in values.items()}
                     own['steps_per_second'] = count / (clock - before)
-                    metrics.write(at, own, member if many else None)
+                    metrics.write(at, own, None if alone else member)
                 bar.update(count)
                 finite = np.isfinite(values['loss'])
                 if not finite.any():
@@ -89,7 +89,7 @@ def main() -> None:
                     checkpoints.close()
                     raise SystemExit(f'{directory}: the loss is {values["loss"][0]} at step {at}; it diverged')
                 loss, accuracy = (values[name][finite].mean() for name in ('loss', 'accuracy'))
-                lost = f', {(~finite).sum()} diverged' if not finite.all() else ''
+                lost = '' if finite.all() else f', {(~finite).sum()} diverged'
                 bar.set_postfix_str(f'loss {loss:.3f}, accuracy {accuracy:.3f}{lost}')
 
             waiting = None
@@ -99,7 +99,7 @@ def main() -> None:
                     chunk = compile_chunk(run, final_graphdef, state)
                 stop = switch if step < switch else steps
                 previous, step = step, min(_next(step, log_every), _next(step, save_every), stop)
-                state, means = chunk(state, run.task, run.keys(TRAINING), jnp.int32(step), run.varied)
+                state, means = chunk(state, step)
                 if waiting:  # metrics are read one chunk late, while the device works on the next
                     log(*waiting)
                 waiting = (step, step - previous, means)
@@ -111,24 +111,31 @@ def main() -> None:
     checkpoints.close()
 
     # ---------------------------------------------------------------- Evaluate inside and beyond the trained lengths
-    survivors = run.survivors(state)
-    rows, _ = run.evaluate(final_graphdef, state.evaluated, survivors)
-    workdir.write_rows(directory / 'extrapolation.csv', rows)
-    diverged = [member for index, member in enumerate(run.members) if index not in survivors]
-    summary |= {'diverged': diverged} if diverged else {}
-    workdir.write_json(directory / 'summary.json', summary)
-    found = runs.read(directory)
-    summary |= {'status': 'finished', **table.scores(found), 'seconds': time.time() - started}
-    workdir.write_json(directory / 'summary.json', summary)
+    params = run.layout.fetch(state.evaluated)
+    survivors = run.survivors(params)
+    rows, _ = run.evaluate(final_graphdef, params, survivors)
 
     # ---------------------------------------------------------------- Show
-    plots.run_curve(found, directory / 'extrapolation.svg')
-    print(f'\n{table.summarise(found)}\n\n{directory / "extrapolation.csv"}, {directory / "extrapolation.svg"}')
+    def conclude() -> None:
+        diverged = [member for index, member in enumerate(run.members) if index not in survivors]
+        workdir.write_rows(directory / 'extrapolation.csv', rows)
+        workdir.write_json(directory / 'summary.json', summary | {'diverged': diverged})
+        found = runs.read(directory)
+        plots.run_curve(found, directory / 'extrapolation.svg')
+        ended = {'status': 'finished', 'diverged': diverged, **table.scores(found), 'seconds': time.time() - started}
+        workdir.write_json(directory / 'summary.json', summary | ended)
+        print(f'\n{table.summarise(found)}\n\n{directory / "extrapolation.csv"}, {directory / "extrapolation.svg"}')
+
+    parallel.once(conclude)
 
 
-def compile_chunk(run: experiment.Experiment, graphdef: nnx.GraphDef, state: training.State) -> Callable:
-    """The training program, ready to run."""
-    return run.chunk(graphdef).lower(state, run.task, run.keys(TRAINING), jnp.int32(0), run.varied).compile()
+def compile_chunk(
+    run: experiment.Experiment, graphdef: nnx.GraphDef, state: training.State
+) -> Callable[[training.State, int], tuple[training.State, dict]]:
+    """The training program, ready to run: `chunk(state, stop)`."""
+    inputs = run.inputs()
+    program = run.chunk(graphdef, state).lower(state, *inputs[:2], np.int32(0), inputs[2]).compile()
+    return lambda state, stop: program(state, *inputs[:2], np.int32(stop), inputs[2])
 
 
 def _next(step: int, every: int) -> int:

@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
-from mha import buckets
+from mha import buckets, parallel
 from mha.cores import blockwise
 from mha.tasks import Task
 from mha.training import logits_of, losses
@@ -60,7 +59,7 @@ def evaluate(
     chosen = buckets.choose(lengths, task.num_tokens, programs)
     rows, positions = [], []
     tokens = examples * sum(map(task.num_tokens, lengths))
-    with tqdm(total=tokens, unit=' tokens', unit_scale=True, desc=name, dynamic_ncols=True) as bar:
+    with parallel.progress(total=tokens, unit=' tokens', unit_scale=True, desc=name) as bar:
         for length in lengths:
             max_length = next(bucket for bucket in chosen if bucket >= length)
             padded = task.num_tokens(max_length)

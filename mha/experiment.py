@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from mha import buckets, curricula, evaluation, optim, population, positions, spec, tasks, training
+from mha import buckets, curricula, evaluation, optim, parallel, population, positions, spec, tasks, training
 from mha.encoder import Encoder
 from mha.tasks import Task
 
@@ -27,6 +27,7 @@ class Experiment:
     config: Mapping[str, Any]
     task: Task
     members: list[population.Member]
+    layout: parallel.Layout
     curriculum: curricula.Curriculum
     eval_lengths: tuple[int, ...]
 
@@ -70,6 +71,7 @@ class Experiment:
             config=config,
             task=tasks.make(config['task'], causal=config['model']['causal'], **config['data']),
             members=members,
+            layout=parallel.Layout(parallel.make_mesh(**config['mesh']), len(members)),
             curriculum=curricula.make(
                 train['curriculum'], spec.lengths(train['lengths'], 'train.lengths'), train['steps']
             ),
@@ -79,6 +81,7 @@ class Experiment:
             experiment.optimizer(**{name: member[name] for name in experiment.varied if name != 'dropout_rate'})
             if not 0 <= member.get('dropout_rate', 0) < 1:
                 raise spec.UserError(f'dropout_rate must be at least 0 and below 1, not {member["dropout_rate"]}')
+        experiment.layout.check(train['batch_size'] // train['microbatches'])
         experiment.check()
         return experiment
 
@@ -196,7 +199,8 @@ class Experiment:
 
         graphdef, _ = nnx.split(nnx.eval_shape(self.model), nnx.Param)
         weights = jax.jit(lambda keys: jax.lax.map(params, keys))(self.keys(WEIGHTS))
-        return graphdef, training.init(weights, self.optimizer(), self.config['train']['average'])
+        state = training.init(weights, self.optimizer(), self.config['train']['average'])
+        return graphdef, self.layout.place(state)
 
     @functools.cached_property
     def final_shapes(self) -> Encoder:
@@ -207,9 +211,15 @@ class Experiment:
         """The graph of the model under the final position scheme; its state is that of the trained one."""
         return nnx.split(self.final_shapes, nnx.Param)[0]
 
-    def chunk(self, graphdef: nnx.GraphDef):
-        """The training program: see `training.make_chunk`."""
-        train = self.config['train']
+    def inputs(self) -> tuple[Task, jax.Array, dict[str, jax.Array]]:
+        """The task, the members' keys and what else they vary, as the training program takes them."""
+        keys, varied = self.layout.place((self.keys(TRAINING), self.varied))
+        return self.layout.replicate(self.task), keys, varied
+
+    def chunk(self, graphdef: nnx.GraphDef, state: training.State):
+        """The training program for a state like this one: see `training.make_chunk`."""
+        train, layout = self.config['train'], self.layout
+        spread = layout.mesh.shape[parallel.DATA] > 1 and layout.member_axis is not None
         together = train['members'] == 'together' or (train['members'] == 'auto' and jax.default_backend() != 'cpu')
         return training.make_chunk(
             graphdef,
@@ -220,7 +230,9 @@ class Experiment:
             length_per=train['length_per'],
             microbatches=train['microbatches'],
             average=train['average'],
-            together=together and len(self.members) > 1,
+            together=(together or spread) and len(self.members) > 1,
+            split=layout.split,
+            shardings=(layout.shardings(state), layout.replicated),
         )
 
     def evaluate(
@@ -232,7 +244,9 @@ class Experiment:
         rows, positions = [], []
         for index in range(len(self.members)) if members is None else members:
             member = self.members[index]
-            found = self.evaluate_one(graphdef, jax.tree.map(lambda x, index=index: x[index], params), member)
+            found = self.evaluate_one(
+                graphdef, jax.tree.map(lambda x, index=index: jnp.asarray(x[index]), params), member
+            )
             others = {name: value for name, value in member.items() if name != 'seed'}
             for into, new in zip((rows, positions), found, strict=True):
                 into += [{'seed': member['seed'], **row, **others} for row in new]
@@ -255,9 +269,9 @@ class Experiment:
             name=f'evaluate {population.named(member)}' if len(self.members) > 1 else 'evaluate',
         )
 
-    def survivors(self, state: training.State) -> list[int]:
+    def survivors(self, params: Any) -> list[int]:
         """The members whose parameters are all finite."""
-        finite = jax.tree.map(lambda x: jnp.isfinite(x).reshape(len(self.members), -1).all(1), state.evaluated)
+        finite = jax.tree.map(lambda x: np.isfinite(x).reshape(len(self.members), -1).all(1), params)
         return np.flatnonzero(np.all(jax.tree.leaves(finite), axis=0)).tolist()
 
 

@@ -1,9 +1,12 @@
-"""Training metrics: `metrics.jsonl` is the record, TensorBoard events are for looking."""
+"""Training metrics: `metrics.jsonl` is the record, TensorBoard events are for looking. Of
+several processes the first alone writes."""
 
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from mha import parallel
 
 
 class Metrics:
@@ -11,6 +14,9 @@ class Metrics:
     again."""
 
     def __init__(self, workdir: Path, step: int):
+        self.writes = parallel.first()
+        if not self.writes:
+            return
         import tensorboardX  # loads torch where there is one: seconds that a mistake need not wait for
 
         path = workdir / 'metrics.jsonl'
@@ -23,6 +29,8 @@ class Metrics:
 
     def write(self, step: int, values: Mapping[str, float], member: Mapping[str, float] | None = None) -> None:
         """`member` says whose they are, in a population."""
+        if not self.writes:
+            return
         self.file.write(json.dumps({'step': step, **(member or {}), **values}) + '\n')
         self.file.flush()
         under = ','.join(f'{name}={value}' for name, value in (member or {}).items())
@@ -30,6 +38,8 @@ class Metrics:
             self.board.add_scalar(f'{name}/{under}' if under else name, value, step)
 
     def close(self) -> None:
+        if not self.writes:
+            return
         self.file.close()
         self.board.close()
 

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from tqdm import tqdm
 
 from mha.spec import UserError
 
@@ -114,7 +115,12 @@ def once(act: Callable[[], None]) -> None:
         raise UserError(text)
 
 
-# --------------------------------------------------------------------------------------------------------- devices
+def progress(**options: Any) -> tqdm:
+    """A progress bar, in the first process."""
+    return tqdm(disable=not first(), dynamic_ncols=True, **options)
+
+
+# ------------------------------------------------------------------------------------------------------------ devices
 def make_mesh(data: int = 0, model: int = 1) -> Mesh:
     """The mesh of `data` x `model` devices; `data=0` takes all that `model` leaves. One process may leave devices idle,
     several use all of theirs."""
@@ -179,6 +185,10 @@ class Layout:
     def replicate(self, tree: Any) -> Any:
         """Puts arrays, equal in all processes, on every device."""
         return _put(tree, self.replicated)
+
+    def fetch(self, tree: Any) -> Any:
+        """Copies of arrays on the host of every process."""
+        return jax.tree.map(np.asarray, self.replicate(tree))
 
     def split(self, batch: Any) -> Any:
         """Inside a program, for one member: spreads a batch, leaves [B, ...], over `data` where the members do not go

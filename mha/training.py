@@ -88,6 +88,8 @@ def make_chunk(
     microbatches: int = 1,
     average: float = 0.0,
     together: bool = False,
+    split: Callable[[Batch], Batch] = lambda batch: batch,
+    shardings: Any = None,
 ) -> Callable[[State, Task, Key[Array, 'P'], int, Varied], tuple[State, dict[str, Array]]]:
     """`chunk(state, task, keys, stop, varied)`: updates of every member until step `stop`; returns the new state and
     each member's means [P] of loss, accuracy, gradient norm and length over the chunk. `state` is donated. It compiles
@@ -96,11 +98,12 @@ def make_chunk(
     `optimizer(learning_rate=..)` builds the optimizer with what members vary. Each batch is of one length, drawn by
     `curriculum`, or each example of its own. A batch is computed in `microbatches` parts, one after the other, in the
     memory of one; the step is that of the whole, dropout's draws aside. `average` is the decay of the parameters'
-    running mean, 0 for none. Members train `together`, vectorised, or in turn."""
+    running mean, 0 for none. Members train `together`, vectorised, or in turn. `split` spreads a batch over devices;
+    `shardings` are those of the state and of the means (see `mha.parallel`)."""
 
     def update(max_length, params, opt_state, mean, step, task, length, keys, varied):
         data_key, dropout_key, position_key = keys
-        batch = task.batch(data_key, batch_size, length, max_length)
+        batch = split(task.batch(data_key, batch_size, length, max_length))
         counted, answers = batch.loss_mask.sum(), batch.metric_mask.sum()
 
         def loss_fn(params, batch, dropout_key):
@@ -181,4 +184,4 @@ def make_chunk(
         new, means = jax.vmap(train)(inputs) if together else jax.lax.map(train, inputs)
         return State(*new, step=jnp.maximum(state.step, stop)), means
 
-    return jax.jit(chunk, donate_argnums=0)
+    return jax.jit(chunk, donate_argnums=0, out_shardings=shardings)

@@ -1,4 +1,5 @@
-"""A run's directory: whose it is, and the small files in it. Nothing that is there already is lost or overwritten."""
+"""A run's directory: whose it is, and the small files in it. Nothing that is there already is lost or overwritten. Of
+several processes the first alone writes."""
 
 import csv
 import datetime
@@ -16,6 +17,7 @@ from typing import Any
 
 import jax
 
+from mha import parallel
 from mha.spec import UserError, flatten
 
 
@@ -133,6 +135,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _replace(path: Path, text: str) -> None:
+    if not parallel.first():
+        return
     temporary = path.with_suffix('.tmp')
     temporary.write_text(text)
     os.replace(temporary, path)
