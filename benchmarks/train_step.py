@@ -1,27 +1,38 @@
-"""Steps per second of the length-generalisation training step, and its share of the machine's matmul rate.
+"""Steps per second of the length-generalisation training step, its share of the machine's matmul rate, and its parts.
 
     python benchmarks/train_step.py [--steps=400] [--config=configs/length_generalization.py]
 
 Runs the program that train.py runs, in the steady state. The share counts the matrix products of forward and backward
 pass over real tokens alone, not over padding.
+
+Then each part of the step runs forward and backward as a program of its own, at the shapes of each bucket, padding
+included, and counts as often as the step runs it; all layers count as the first. In the step the compiler fuses parts
+with each other, so their sum is not the time of the step: it says where to look.
 """
 # ruff: noqa: E402
 
 import os
+import statistics
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import jax
 import jax.numpy as jnp
+import optax
 from absl import flags
+from flax import nnx
 from ml_collections import config_flags
 
-from mha import buckets, cli
+from mha import buckets, cli, cores, masks, training
+from mha.dropout import dropout
 from mha.experiment import Experiment
+from mha.positions.base import Coords
 
 CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/length_generalization.py'), 'The experiment.')
 STEPS = flags.DEFINE_integer('steps', 400, 'Steps to time.', lower_bound=1)
@@ -43,11 +54,10 @@ def main() -> None:
 
     config, train = run.config['model'], run.config['train']
     chosen = buckets.choose(run.train_lengths, run.task.num_tokens, train['buckets'])
+    bucket_of = {length: next(bucket for bucket in chosen if bucket >= length) for length in run.train_lengths}
     tokens = [run.task.num_tokens(length) for length in run.train_lengths]
-    padded = [run.task.num_tokens(next(b for b in chosen if b >= length)) for length in run.train_lengths]
-    flops = (
-        sum(matmul_flops(config, count, run.task.num_classes) for count in tokens) / len(tokens) * train['batch_size']
-    )
+    padded = [run.task.num_tokens(bucket_of[length]) for length in run.train_lengths]
+    flops = statistics.mean(sum(matmul_flops(run, count).values()) for count in tokens)
     peak = matmul_rate()
     print(f'device                  {jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}')
     print(f'model                   {config["layers"]} layers, width {config["dim"]}, {config["heads"]} heads')
@@ -59,29 +69,125 @@ def main() -> None:
     print(f'training step           {rate:.2f} steps/s (mean length {float(means["length"]):.1f})')
     print(f'matmul rate             {peak / 1e9:.0f} GFLOP/s (float32, 2048 x 2048)')
     print(f'share of it             {rate * flops / peak:.0%} ({rate * flops / 1e9:.0f} GFLOP/s)')
-    print(f'released code           {PEER} steps/s, quoted, not measured here: {rate / PEER:.1f} times')
+    print(f'released code           {PEER} steps/s, quoted, not measured here: {rate / PEER:.1f} times', flush=True)
+
+    took: dict[str, float] = {}
+    for bucket in chosen:
+        weight = list(bucket_of.values()).count(bucket) / len(bucket_of)
+        for name, times, program, arguments in parts(run, bucket):
+            took[name] = took.get(name, 0.0) + weight * times * seconds(program, *arguments)
+    took['optimizer'] = seconds(*update(run, state))
+    counts = [matmul_flops(run, count) for count in padded]
+    print(f'\n{"part":24}{"ms a step":>10}{"share":>8}{"of the matmul rate":>20}')
+    for name, took_s in took.items():
+        work = statistics.mean(each.get(name, 0.0) for each in counts)
+        share = f'{work / took_s / peak:.0%}' if work else '-'
+        print(f'{name:24}{1e3 * took_s:10.2f}{took_s * rate:8.1%}{share:>20}')
+    total = sum(took.values())
+    print(f'{"all parts":24}{1e3 * total:10.2f}{total * rate:8.1%}')
+    print(f'{"training step":24}{1e3 / rate:10.2f}{1:8.1%}')
 
 
-def matmul_flops(model: dict, tokens: int, classes: int) -> float:
-    """Of one example, forward and backward: 3 times 2 per multiply-add of the forward pass."""
-    dim = model['dim']
+def matmul_flops(run: Experiment, tokens: int) -> dict[str, float]:
+    """Of a step on sequences of `tokens`, by part, forward and backward: 3 times 2 per multiply-add of the forward."""
+    model = run.config['model']
+    dim, layers = model['dim'], model['layers']
     inner = model['heads'] * (model['head_dim'] or dim // model['heads'])
-    weights = 4 * dim * inner + 2 * dim * (model['mlp_dim'] or 4 * dim)
-    per_layer = tokens * weights + 2 * tokens**2 * inner
-    return 6 * (model['layers'] * per_layer + tokens * dim * classes)
+    forward = {
+        'attention: projections': layers * 3 * tokens * dim * inner,
+        'attention: core': layers * 2 * tokens**2 * inner,
+        'attention: output': layers * tokens * dim * inner,
+        'feed-forward': layers * 2 * tokens * dim * (model['mlp_dim'] or 4 * dim),
+        'read-out': tokens * dim * run.task.num_classes,
+    }
+    return {part: 6 * run.config['train']['batch_size'] * count for part, count in forward.items()}
+
+
+def parts(run: Experiment, length: int) -> Iterator[tuple[str, int, Callable[..., Any], tuple]]:
+    """(name, times per step, program, arguments) of each part of a step that pads to `length`."""
+    model, key = run.model(), jax.random.key(0)
+    block, scheme = model.blocks[0], model.positions[model.scheme_of_layer[0]]
+    layers, (rate, attention_rate) = len(model.blocks), model.dropout_rates
+
+    def data(task, key):
+        return task.batch(key, run.config['train']['batch_size'], length, length)
+
+    def positions(scheme, x, key):
+        scheme, at = scheme.place(rows, valid=batch.valid[:1], key=key, train=True)
+        return scheme.embed(x, at)
+
+    def projections(attention, x):
+        return attention.query(x), attention.key(x), attention.value(x)
+
+    def core(scheme, qkv, coords, key):
+        options = dict(core=block.attention.core, dropout_rate=attention_rate, rngs=nnx.Rngs(dropout=key))
+        return cores.attend(*qkv, position=scheme, coords=coords, mask=mask, **options)
+
+    batch = jax.jit(data)(run.task, key)
+    size, tokens = batch.tokens.shape
+    slots = jnp.arange(tokens)[None]
+    rows = jnp.broadcast_to(slots, (size, tokens)) if scheme.per_example else slots
+    placed, at = scheme.place(rows, valid=batch.valid[:1], key=key, train=True)
+    mask = model.patterns[0] & (masks.causal() if model.causal else masks.full()) & masks.padding(batch.valid[:1])
+    x = jax.random.normal(key, (size, tokens, model.dim), block.up.dtype)
+    contiguous = not scheme.overrides('remap')
+    coords = Coords(q_pos=at, k_pos=at, visible=mask.count(tokens, tokens), x=x, contiguous=contiguous)
+    qkv = projections(block.attention, x)
+    logits = jax.random.normal(key, (size, tokens, run.task.num_classes))
+
+    yield 'data', 1, jax.jit(data), (run.task, key)
+    yield 'embedding', 1, *differentiated(lambda table, _, tokens: table(tokens), model.embedding, (), batch.tokens)
+    yield 'positions', 1, *differentiated(positions, scheme, x, key)
+    yield 'attention: projections', layers, *differentiated(projections, block.attention, x)
+    yield 'attention: core', layers, *differentiated(core, placed, qkv, coords, key)
+    yield 'attention: output', layers, *differentiated(lambda out, x: out(x), block.attention.out, qkv[0])
+    yield 'feed-forward', layers, *differentiated(lambda block, x: block.down(jax.nn.relu(block.up(x))), block, x)
+    yield 'norms, residuals', 2 * layers, *differentiated(lambda norm, xy: norm(sum(xy)), block.mlp_norm, (x, x))
+    drop = differentiated(lambda _, x, key: dropout(x, rate, nnx.Rngs(dropout=key)), nnx.List([]), x, key)
+    yield 'dropout', 2 * layers + 1, *drop
+    yield 'read-out', 1, *differentiated(lambda head, x: head(x), model.head, x)
+    loss = differentiated(lambda _, logits, batch: training.losses(logits, batch).mean(), nnx.List([]), logits, batch)
+    yield 'loss', 1, *loss
+
+
+def differentiated(function: Callable[..., Any], module: Any, moving: Any, *fixed: Any) -> tuple[Callable, tuple]:
+    """`function(module, moving, *fixed)` and its gradients by the module's parameters and by `moving`, as a program and
+    its arguments."""
+    graph, params, rest = nnx.split(module, nnx.Param, ...)
+
+    def program(params, rest, moving, fixed):
+        out, pull = jax.vjp(lambda p, m: function(nnx.merge(graph, p, rest), m, *fixed), params, moving)
+        return pull(out)
+
+    return jax.jit(program), (params, rest, moving, fixed)
+
+
+def update(run: Experiment, state: training.State) -> tuple[Callable, training.State, Any]:
+    """The optimizer's part of a step, on gradients as large as the parameters."""
+
+    def program(state, grads):
+        updates, opt_state = run.optimizer.update(grads, state.opt_state, state.params)
+        return optax.apply_updates(state.params, updates), opt_state, optax.tree.norm(grads)
+
+    return jax.jit(program), state, state.params
+
+
+def seconds(program: Callable[..., Any], *arguments: Any) -> float:
+    """The median of some runs, compilation aside."""
+    jax.block_until_ready(program(*arguments))
+    took = []
+    while len(took) < 5 or (sum(took) < 0.2 and len(took) < 100):
+        clock = time.perf_counter()
+        jax.block_until_ready(program(*arguments))
+        took.append(time.perf_counter() - clock)
+    return statistics.median(took)
 
 
 def matmul_rate() -> float:
     """Floating-point operations per second of a large float32 product."""
     x = jnp.ones((2048, 2048))
     product = jax.jit(lambda x: x @ x)
-    jax.block_until_ready(product(x))
-    best = 0.0
-    for _ in range(5):
-        clock = time.time()
-        jax.block_until_ready(product(x))
-        best = max(best, 2 * 2048**3 / (time.time() - clock))
-    return best
+    return 2 * 2048**3 / seconds(product, x)
 
 
 if __name__ == '__main__':

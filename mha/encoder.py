@@ -70,9 +70,11 @@ class Encoder(nnx.Module):
     `position` is a spec (`mha.positions`), or a comma-separated list with one per layer; layers with equal specs share
     one scheme and its parameters unless `position_per_layer`. `max_len` is the longest sequence in tokens that the
     scheme must serve. Every shared weight starts equal under every scheme. `pattern`, a spec of `mha.masks` or one per
-    layer, says which keys a query may see of those that `causal` and padding leave. `remat` recomputes each block in
-    the backward pass (Chen et al., 2016, arXiv:1604.06174), which then holds the activations of one block, not of all;
-    on a CPU, whose compiler merges the two, only with `XLA_FLAGS=--xla_disable_hlo_passes=cse_barrier_expander`.
+    layer, says which keys a query may see of those that `causal` and padding leave.
+
+    `remat` recomputes each block in the backward pass (Chen et al., 2016, arXiv:1604.06174), which then holds the
+    activations of one block, not of all. A CPU's compiler merges the two passes again, and nothing is saved there
+    without `XLA_FLAGS=--xla_disable_hlo_passes=cse_barrier_expander`.
     """
 
     def __init__(

@@ -104,11 +104,10 @@ def cosine(learning_rate: Number, total: int, warm: int, final: float = 0.0) -> 
 
 def rsqrt(learning_rate: Number, total: int, warm: int, timescale: int | None = None) -> Rate:
     """Falls as 1 / sqrt(t) from step `timescale` on: the end of the warm-up unless given, step 1 without one."""
-    k = max(warm, 1) if timescale is None else timescale
-    if k < max(warm, 1):
-        raise ValueError(
-            f'timescale must be at least {"the steps of the warm-up, " * (warm > 0)}{max(warm, 1)}, not {k}'
-        )
+    least = max(warm, 1)
+    k = least if timescale is None else timescale
+    if k < least:
+        raise ValueError(f'timescale must be at least {least}, where the warm-up ends, not {k}')
     return lambda count: learning_rate * jnp.sqrt(k / jnp.maximum(count + warm, k))
 
 
