@@ -6,15 +6,13 @@ The same command resumes an interrupted run, and shows the result of a finished 
 """
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from absl import flags, logging
-from flax import nnx
 from ml_collections import config_flags
 
-from mha import cache, cli, experiment, parallel, training, workdir
+from mha import cache, cli, experiment, parallel, workdir
 from mha.checkpoint import Checkpoints
 from mha.metrics import Metrics
 from mha.report import plots, runs, table
@@ -68,7 +66,7 @@ def main() -> None:
     switch = steps - config['train']['final_steps']  # from here on under the final position scheme
     if step < steps:
         compiling = time.time()
-        chunk = compile_chunk(run, graphdef if step < switch else final_graphdef, state)
+        chunk = run.chunk(graphdef if step < switch else final_graphdef, state)
         say(f'started in {compiling - started:.1f} s, compiled in {time.time() - compiling:.1f} s')
         log_every, save_every = config['train']['log_every_steps'], config['train']['checkpoint_every_steps']
         clock = time.time()
@@ -96,7 +94,7 @@ def main() -> None:
             while step < steps:
                 if 0 < step == switch:
                     bar.write(f'from step {step} on with {run.final_position}')
-                    chunk = compile_chunk(run, final_graphdef, state)
+                    chunk = run.chunk(final_graphdef, state)
                 stop = switch if step < switch else steps
                 previous, step = step, min(_next(step, log_every), _next(step, save_every), stop)
                 state, means = chunk(state, step)
@@ -127,15 +125,6 @@ def main() -> None:
         print(f'\n{table.summarise(found)}\n\n{directory / "extrapolation.csv"}, {directory / "extrapolation.svg"}')
 
     parallel.once(conclude)
-
-
-def compile_chunk(
-    run: experiment.Experiment, graphdef: nnx.GraphDef, state: training.State
-) -> Callable[[training.State, int], tuple[training.State, dict]]:
-    """The training program, ready to run: `chunk(state, stop)`."""
-    inputs = run.inputs()
-    program = run.chunk(graphdef, state).lower(state, *inputs[:2], np.int32(0), inputs[2]).compile()
-    return lambda state, stop: program(state, *inputs[:2], np.int32(stop), inputs[2])
 
 
 def _next(step: int, every: int) -> int:

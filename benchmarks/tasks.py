@@ -80,11 +80,11 @@ def training_step() -> tuple[Callable[[], jax.Array], Experiment]:
     config['train'] |= {'lengths': str(LENGTH.value), 'batch_size': BATCH_SIZE.value}
     run = Experiment.build(config, eval_lengths=str(LENGTH.value))
     graphdef, state = run.init()
-    chunk = run.chunk(graphdef)
+    chunk = run.chunk(graphdef, state)
 
     def step():
         nonlocal state
-        state, means = chunk(state, run.task, run.key, state.step + 1)
+        state, means = chunk(state, int(state.step) + 1)
         return means['loss']
 
     for _ in range(3):

@@ -44,12 +44,12 @@ def main() -> None:
     run = Experiment.build(CONFIG.value.to_dict())
     graphdef, state = run.init()
     started = time.time()
-    chunk = run.chunk(graphdef).lower(state, run.task, run.key, jnp.int32(0)).compile()
+    chunk = run.chunk(graphdef, state)
     compiled = time.time()
     warm = 20
-    state, _ = jax.block_until_ready(chunk(state, run.task, run.key, jnp.int32(warm)))
+    state, _ = jax.block_until_ready(chunk(state, warm))
     clock = time.time()
-    state, means = jax.block_until_ready(chunk(state, run.task, run.key, jnp.int32(warm + STEPS.value)))
+    state, means = jax.block_until_ready(chunk(state, warm + STEPS.value))
     rate = STEPS.value / (time.time() - clock)
 
     config, train = run.config['model'], run.config['train']
@@ -66,7 +66,7 @@ def main() -> None:
         f'lengths                 {train["lengths"]}, padded to {chosen}: {sum(padded) / sum(tokens) - 1:.1%} padding'
     )
     print(f'compile                 {compiled - started:.1f} s for {len(chosen)} buckets')
-    print(f'training step           {rate:.2f} steps/s (mean length {float(means["length"]):.1f})')
+    print(f'training step           {rate:.2f} steps/s (mean length {means["length"].item():.1f})')
     print(f'matmul rate             {peak / 1e9:.0f} GFLOP/s (float32, 2048 x 2048)')
     print(f'share of it             {rate * flops / peak:.0%} ({rate * flops / 1e9:.0f} GFLOP/s)')
     print(f'released code           {PEER} steps/s, quoted, not measured here: {rate / PEER:.1f} times', flush=True)
@@ -166,10 +166,11 @@ def update(run: Experiment, state: training.State) -> tuple[Callable, training.S
     """The optimizer's part of a step, on gradients as large as the parameters."""
 
     def program(state, grads):
-        updates, opt_state = run.optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = run.optimizer().update(grads, state.opt_state, state.params)
         return optax.apply_updates(state.params, updates), opt_state, optax.tree.norm(grads)
 
-    return jax.jit(program), state, state.params
+    only = jax.tree.map(lambda x: x[0] if x.ndim else x, state)
+    return jax.jit(program), only, only.params
 
 
 def seconds(program: Callable[..., Any], *arguments: Any) -> float:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -211,17 +211,14 @@ class Experiment:
         """The graph of the model under the final position scheme; its state is that of the trained one."""
         return nnx.split(self.final_shapes, nnx.Param)[0]
 
-    def inputs(self) -> tuple[Task, jax.Array, dict[str, jax.Array]]:
-        """The task, the members' keys and what else they vary, as the training program takes them."""
-        keys, varied = self.layout.place((self.keys(TRAINING), self.varied))
-        return self.layout.replicate(self.task), keys, varied
-
-    def chunk(self, graphdef: nnx.GraphDef, state: training.State):
-        """The training program for a state like this one: see `training.make_chunk`."""
+    def chunk(
+        self, graphdef: nnx.GraphDef, state: training.State
+    ) -> Callable[[training.State, int], tuple[training.State, dict[str, jax.Array]]]:
+        """The training program for states like this one, compiled: `chunk(state, stop)`, see `training.make_chunk`."""
         train, layout = self.config['train'], self.layout
         spread = layout.mesh.shape[parallel.DATA] > 1 and layout.member_axis is not None
         together = train['members'] == 'together' or (train['members'] == 'auto' and jax.default_backend() != 'cpu')
-        return training.make_chunk(
+        chunk = training.make_chunk(
             graphdef,
             self.optimizer,
             curriculum=self.curriculum,
@@ -234,6 +231,12 @@ class Experiment:
             split=layout.split,
             shardings=(layout.shardings(state), layout.replicated),
         )
+        task, (keys, varied) = layout.replicate(self.task), layout.place((self.keys(TRAINING), self.varied))
+        # A CPU's compiler merges what is recomputed with the first computation, unless it keeps the barriers.
+        options = {'xla_disable_hlo_passes': 'cse_barrier_expander'} if self.config['model']['remat'] else {}
+        options = options if jax.default_backend() == 'cpu' else {}
+        program = chunk.lower(state, task, keys, np.int32(0), varied).compile(options)
+        return lambda state, stop: program(state, task, keys, np.int32(stop), varied)
 
     def evaluate(
         self, graphdef: nnx.GraphDef, params: Any, members: Iterable[int] | None = None
