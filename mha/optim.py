@@ -107,7 +107,7 @@ def rsqrt(learning_rate: Number, total: int, warm: int, timescale: int | None = 
     least = max(warm, 1)
     k = least if timescale is None else timescale
     if k < least:
-        raise ValueError(f'timescale must be at least {least}, where the warm-up ends, not {k}')
+        raise ValueError(f'timescale must be at least {least}{", the steps of the warm-up" if warm else ""}, not {k}')
     return lambda count: learning_rate * jnp.sqrt(k / jnp.maximum(count + warm, k))
 
 

@@ -245,7 +245,7 @@ def test_schedule(schedule):
         (dict(schedule='rsqrt(timescale=0)'), 'timescale must be at least 1, not 0'),
         (
             dict(schedule='warmup(5)|rsqrt(timescale=4)'),
-            'timescale must be at least 5, where the warm-up ends, not 4',
+            'timescale must be at least 5, the steps of the warm-up, not 4',
         ),
         (dict(learning_rate=0.0), 'learning_rate must be above 0 and finite, not 0.0'),
         (dict(learning_rate=float('nan')), 'learning_rate must be above 0'),
