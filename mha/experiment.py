@@ -280,7 +280,7 @@ class Experiment:
 
 def device_memory() -> int:
     """Bytes that the device has: those of the machine, where it is a CPU."""
-    statistics = jax.devices()[0].memory_stats() or {}
+    statistics = jax.local_devices()[0].memory_stats() or {}
     return statistics.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
