@@ -1,0 +1,276 @@
+"""The tasks of Kazemnejad et al. in plain Python, reading the prompt as a person does, and examples of them."""
+
+import functools
+import itertools
+import re
+
+import jax
+
+from mha import tasks
+from mha.tasks._scratchpad import MARKS
+from mha.tasks.base import Batch
+
+MAX_LENGTH, BATCH = 20, 64
+
+
+# --- oracles: the prompt -> the answer, and the steps of its scratchpad (None: the task lacks the field) -------------
+
+
+def copying(prompt, kind='cmc', doubled=False):
+    words = prompt.split()[:-1]
+    if kind == 'rdc':
+        assert (words[0], words[2], words[4]) == ('replace', 'with', 'in')
+        assert {*words[5:]} == {words[1]}
+        assert words[1] != words[3]
+        words = [words[3]] * (len(words) - 5)
+    if kind == 'rsc':
+        assert len({*words}) == 1
+    between = ['|'] if kind == 'cmc' else []
+    return ' '.join([*words, *between, *words] if doubled else words) + ' .', []
+
+
+def reverse(prompt, variant='mc'):
+    words = prompt.split()[:-1]
+    more = {'mc': [], 'mc2x': ['|', *words[::-1]], 'mcrv': ['|', *words]}[variant]
+    return ' '.join([*words[::-1], *more, '.']), []
+
+
+def addition(prompt):
+    a, b = prompt.rstrip('=').split('+')
+    assert all(number == str(int(number)) for number in (a, b))
+    carry, steps, left = 0, [], (a, b)
+    while any(left) or carry:
+        x, y = (int(number[-1:] or 0) for number in left)
+        left = tuple(number[:-1] for number in left)
+        before, total = carry, x + y + carry
+        carry = total // 10
+        steps.append((f'{x},{y}', f'{x}+{y}+{before}={total}', str(total % 10), str(carry), '+'.join(left)))
+    return f'{int(a) + int(b)}.', steps
+
+
+def polynomial(prompt):
+    x, terms = re.fullmatch(r'x=(-?\d);(.*)=', prompt).groups()
+    terms, x, total, steps = terms.split('+'), int(x), 0, []
+    for i, term in enumerate(terms):
+        c, d = map(int, re.fullmatch(r'(-?[0-3])\*x\^([0-3])', term).groups())
+        value, before = c * x**d, total
+        total = (total + value) % 10
+        computation = f'{c}*{x}^{d}={c}*{x**d}'
+        steps.append((term, computation, str(value), f'{before}+{value}={total}', '+'.join(terms[i + 1 :])))
+    return f'{total}.', steps
+
+
+def sorting(prompt, kind='tokens'):
+    rank, join = (int, ','.join) if kind == 'integers' else (RANKED.index, ''.join)
+    items = prompt[:-1].split(',') if kind == 'integers' else [*prompt[:-1]]
+    answer, steps = f'{join(sorted(items, key=rank))}.', []
+    while items:
+        least = items.index(min(items, key=rank))
+        first = items[0]
+        items[0], items[least] = items[least], items[0]
+        steps.append((first, '<', items[0], None, join(items[1:])))
+        items = items[1:]
+    return answer, steps
+
+
+RANKED = '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN'
+
+
+def summation(prompt):
+    numbers, total, steps = prompt.rstrip('=').split('+'), 0, []
+    for i, number in enumerate(numbers):
+        value = total + int(number)
+        steps.append((number, f'{number}+{total}', str(value), str(value % 10), '+'.join(numbers[i + 1 :])))
+        total = value % 10
+    return f'{total}.', steps
+
+
+def parity(prompt):
+    bits, ones, steps = prompt.rstrip('?'), 0, []
+    for i, bit in enumerate(bits):
+        before, ones = ones % 2, ones + int(bit)
+        steps.append((bit, f'{bit}^{before}', str(ones % 2), str(ones % 2), bits[i + 1 :]))
+    return f'{"YN"[ones % 2]}.', steps
+
+
+def lego(prompt):
+    *clauses, query = prompt.rstrip('?').split(';')
+    left, values, steps = list(clauses), {'1': '+1'}, []
+    known = '1'
+    while query not in values:
+        (clause,) = [clause for clause in left if clause[-len(known) :] == known and clause[-len(known) - 1] in '+-']
+        variable, sign = clause.split('=')[0], clause.split('=')[1][0]
+        values[variable] = {'+': values[known], '-': {'+1': '-1', '-1': '+1'}[values[known]]}[sign]
+        left.remove(clause)
+        computation = '' if known == '1' else f'{sign}{known}={sign}{values[known]}'
+        steps.append((variable, computation, values[variable], None, ';'.join(left)))
+        known = variable
+    assert len(clauses) // 2 < len(steps) <= len(clauses)
+    return f'{values[query]}.', steps
+
+
+def scan(prompt):
+    def sentence(words):
+        *words, last = words
+        times = {'twice': 2, 'thrice': 3}.get(last, 1)
+        verb, *rest = words if times > 1 else [*words, last]
+        do = [] if verb == 'turn' else [verb.upper()]
+        if rest:
+            turn = [{'left': 'LTURN', 'right': 'RTURN'}[rest[-1]]]
+            do = {'opposite': 2 * turn + do, 'around': 4 * (turn + do)}.get(rest[0], turn + do)
+        return do * times
+
+    first, conjunction, second = re.fullmatch(r'(.*?)(?: (and|after) (.*))? >', prompt).groups()
+    done = [sentence(part.split()) for part in (first, second) if part]
+    return ' '.join([*itertools.chain(*(reversed(done) if conjunction == 'after' else done)), '.']), []
+
+
+def pcfg(prompt):
+    words = prompt.split()
+
+    def value():
+        name = words[0]
+        if name not in (*PCFG_UNARY, *PCFG_BINARY):
+            letters = [*itertools.takewhile(lambda word: word[0].isupper(), words)]
+            del words[: len(letters)]
+            assert 1 <= len(letters) <= 5
+            return letters
+        del words[0]
+        x = value()
+        if name in PCFG_UNARY:
+            return PCFG_UNARY[name](x)
+        assert words.pop(0) == ','
+        return PCFG_BINARY[name](x, value())
+
+    answer = value()
+    assert words == ['>']
+    return ' '.join([*answer, '.']), []
+
+
+PCFG_UNARY = {
+    'copy': lambda x: x,
+    'reverse': lambda x: x[::-1],
+    'shift': lambda x: x[1:] + x[:1],
+    'swap_first_last': lambda x: x if len(x) == 1 else [x[-1], *x[1:-1], x[0]],
+    'repeat': lambda x: x + x,
+    'echo': lambda x: [*x, x[-1]],
+}
+PCFG_BINARY = {
+    'append': lambda x, y: x + y,
+    'prepend': lambda x, y: y + x,
+    'remove_first': lambda x, y: y,
+    'remove_second': lambda x, y: x,
+}
+
+ORACLES = dict(
+    copying=copying,
+    reverse=reverse,
+    addition=addition,
+    polynomial=polynomial,
+    sorting=sorting,
+    summation=summation,
+    parity=parity,
+    lego=lego,
+    scan=scan,
+    pcfg=pcfg,
+)
+
+
+def solve(text, prompt):
+    """What the task ought to answer."""
+    name, _, options = text.partition('(')
+    options = eval(f'dict({options}') if options else {}  # the test's own words
+    shown = options.pop('scratchpad', '')
+    shown = [*MARKS] if shown is True else shown.replace(' ', '').split(',') if shown else []
+    for other in {'lego': ('permuted', 'variables'), 'pcfg': ('letters', 'longest')}.get(name, ()):
+        options.pop(other, None)
+    answer, steps = ORACLES[name](prompt, **options)
+    if not shown:
+        return answer
+    fields = [(*mark, content) for step in steps for mark, content in zip(MARKS.items(), step, strict=True)]
+    scratch = ''.join(mark + content for field, mark, content in fields if field in shown and content is not None)
+    return f'{scratch}!{answer}'
+
+
+EXAMPLES = [
+    ("copying(kind='rsc')", '7 7 7 >', '7 7 7 .'),
+    ("copying(kind='rsc', doubled=True)", '7 7 7 >', '7 7 7 7 7 7 .'),
+    ("copying(kind='rdc')", 'replace 7 with 4 in 7 7 7 >', '4 4 4 .'),
+    ('copying', '31 4 15 >', '31 4 15 .'),
+    ('copying(doubled=True)', '31 4 15 >', '31 4 15 | 31 4 15 .'),
+    ('reverse', '31 4 15 >', '15 4 31 .'),
+    ("reverse(variant='mc2x')", '31 4 15 >', '15 4 31 | 15 4 31 .'),
+    ("reverse(variant='mcrv')", '31 4 15 >', '15 4 31 | 31 4 15 .'),
+    ('addition', '86+7=', '93.'),
+    ('addition(scratchpad=True)', '86+7=', '/6,7:6+7+0=13|3~1&8+/8,0:8+0+1=9|9~0&+!93.'),
+    ("addition(scratchpad='output')", '5+7=', '|2|1!12.'),
+    ('polynomial', 'x=-2;3*x^2+-1*x^0=', '1.'),
+    (
+        'polynomial(scratchpad=True)',
+        'x=-2;3*x^2+-1*x^0=',
+        '/3*x^2:3*-2^2=3*4|12~0+12=2&-1*x^0/-1*x^0:-1*-2^0=-1*1|-1~2+-1=1&!1.',
+    ),
+    ('sorting', 'c1ac>', '1acc.'),
+    ('sorting(scratchpad=True)', 'c1ac>', '/c:<|1&cac/c:<|a&cc/c:<|c&c/c:<|c&!1acc.'),
+    ("sorting(kind='integers')", '845,12,3012>', '12,845,3012.'),
+    ('summation', '7+5+4=', '6.'),
+    ('summation(scratchpad=True)', '7+5+4=', '/7:7+0|7~7&5+4/5:5+7|12~2&4/4:4+2|6~6&!6.'),
+    ('parity', '0110?', 'Y.'),
+    ('parity(scratchpad=True)', '110?', '/1:1^0|1~1&10/1:1^1|0~0&0/0:0^0|0~0&!Y.'),
+    ('lego', 'f=+1;c=-f;k=+c;k?', '-1.'),
+    ('lego', 'k=+c;f=+1;c=-f;k?', '-1.'),
+    ('lego(scratchpad=True)', 'f=+1;c=-f;k=+c;k?', '/f:|+1&c=-f;k=+c/c:-f=-+1|-1&k=+c/k:+c=+-1|-1&!-1.'),
+    ('scan', 'turn left twice after jump opposite right >', 'RTURN RTURN JUMP LTURN LTURN .'),
+    ('pcfg', 'echo append C1 A2 , shift remove_second D1 D2 D3 , B5 >', 'C1 A2 D2 D3 D1 D1 .'),
+]
+
+
+@functools.cache
+def make(text):
+    return tasks.make(text, causal=True)
+
+
+@functools.cache
+def sampler(text, max_length=MAX_LENGTH, count=BATCH):
+    """One compiled program, for every length."""
+    task = make(text)
+    return jax.jit(lambda key, length: task.batch(key, count, length, max_length))
+
+
+@functools.cache
+def sample(text, length, seed=0, max_length=MAX_LENGTH, count=BATCH):
+    return jax.device_get(sampler(text, max_length, count)(jax.random.key(seed), length))
+
+
+def rows(batch):
+    for i in range(len(batch.tokens)):
+        yield Batch(**{name: leaf[i] for name, leaf in vars(batch).items()})
+
+
+def read(text, length, *args):
+    """Prompts and answers of a batch as a person reads them."""
+    return [make(text).readable(row) for row in rows(sample(text, length, *args))]
+
+
+def measure(text, prompt):
+    """The length of a prompt, in the task's own measure."""
+    name = text.partition('(')[0]
+    if name == 'copying':
+        return len(prompt.split()) - (6 if 'rdc' in text else 1)
+    if name == 'addition':
+        return max(map(len, prompt.rstrip('=').split('+')))
+    if name == 'scan':
+        return len(scan(prompt)[0].split()) - 1
+    if name == 'pcfg':
+        return sum(word in (*PCFG_UNARY, *PCFG_BINARY) for word in prompt.split())
+    if name == 'sorting' and 'integers' in text:
+        return prompt.count(',') + 1
+    if name == 'lego':
+        return prompt.count('=')
+    return {
+        'reverse': len(prompt.split()) - 1,
+        'polynomial': prompt.count('x') - 1,
+        'sorting': len(prompt) - 1,
+        'parity': len(prompt) - 1,
+        'summation': prompt.count('+') + 1,
+    }[name]
