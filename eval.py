@@ -16,7 +16,7 @@ from absl import flags, logging
 from flax import nnx
 
 from configs import common
-from mha import cache, cli, tasks, workdir
+from mha import cache, cli, spec, tasks, workdir
 from mha.checkpoint import Checkpoints
 from mha.experiment import Experiment, shapes
 from mha.report import runs, table
@@ -27,7 +27,7 @@ LENGTHS = flags.DEFINE_string(
     'lengths', None, 'Lengths such as 40,80,160 or 1-100 or 50-500:50; default: those of the config.'
 )
 EXAMPLES = flags.DEFINE_integer(
-    'examples', None, 'Examples per length; default: as many as the config says.', lower_bound=1
+    'examples', None, 'Examples per length; default: as many as the config says, fewer of long ones.', lower_bound=1
 )
 POSITION = flags.DEFINE_string(
     'position', None, 'Position scheme to evaluate under, with the parameters of the trained one; default: that one.'
@@ -35,6 +35,8 @@ POSITION = flags.DEFINE_string(
 TASK = flags.DEFINE_string(
     'task', None, 'Task to evaluate on, with the symbols and classes of the trained one; default: that one.'
 )
+PAIRS = 2**34
+"""Of tokens, that the examples of one length may have together unless asked for: one example of 131,072 tokens."""
 PER_POSITION = flags.DEFINE_bool('per_position', False, 'Write the accuracy per position of the answer, too.')
 
 
@@ -46,7 +48,13 @@ def main() -> None:
     workdir.check_keys(directory, config, like=common.get_config().to_dict())
     task = tasks.make(config['task'], causal=config['model']['causal'], **config['data'])
     lengths = LENGTHS.value or config['eval']['lengths']
-    config['eval']['examples'] = EXAMPLES.value or config['eval']['examples']
+    asked = config['eval']['examples']
+    longest = task.num_tokens(spec.lengths(lengths, 'eval.lengths')[-1])
+    config['eval']['examples'] = EXAMPLES.value or min(asked, max(PAIRS // longest**2, 1))
+    if not EXAMPLES.value and config['eval']['examples'] < asked:
+        print(
+            f'note: {config["eval"]["examples"]} of {asked} examples per length, as {longest:,} tokens take long; --examples sets how many'
+        )
     config['mesh'] = {'data': 1, 'model': 1}  # where it was trained does not matter
     config['train']['final_position'] = POSITION.value or config['train']['final_position']
     config['task'] = TASK.value or config['task']

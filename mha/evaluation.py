@@ -3,7 +3,6 @@ never looks at the input would get."""
 
 import contextlib
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,13 +13,12 @@ from flax import nnx
 
 from mha import buckets, parallel
 from mha.cores import blockwise
+from mha.intervals import wilson
 from mha.tasks import Task
 from mha.training import logits_of, losses
 
 Row = dict[str, float | int]
 
-Z95 = 1.959964
-"""The normal quantile of a 95 % interval."""
 EVALUATION = 2
 """What the evaluation's seed is folded with: a run may have the same seed."""
 
@@ -147,11 +145,3 @@ def _measure(graphdef, params, task, length, data_keys, position_keys, *, max_le
 
     sums = jax.lax.map(measure_batch, (data_keys, position_keys))
     return jax.tree.map(lambda x: x.sum(0), sums)
-
-
-def wilson(successes: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a rate of which `successes` in `count` independent examples are known (Wilson, 1927); unlike
-    the normal approximation, it is right near 0 and 1."""
-    rate, z2 = successes / count, Z95**2 / count
-    centre, half = (rate + z2 / 2) / (1 + z2), math.sqrt(z2 * (rate * (1 - rate) + z2 / 4)) / (1 + z2)
-    return min(max(centre - half, 0.0), rate), max(min(centre + half, 1.0), rate)

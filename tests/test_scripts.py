@@ -165,7 +165,6 @@ def test_eval_on_another_task(script, tmp_path):
     [
         (lambda config: config['train'].pop('curriculum'), "lacks the key 'train.curriculum'"),
         (lambda config: config.pop('data'), "lacks the key 'data'"),
-        (lambda config: config['eval'].update(slice='released'), "has the key 'eval.slice', unknown here"),
     ],
 )
 def test_config_of_another_version(change, words, finished, script, tmp_path):
