@@ -52,9 +52,8 @@ def main() -> None:
     longest = task.num_tokens(spec.lengths(lengths, 'eval.lengths')[-1])
     config['eval']['examples'] = EXAMPLES.value or min(asked, max(PAIRS // longest**2, 1))
     if not EXAMPLES.value and config['eval']['examples'] < asked:
-        print(
-            f'note: {config["eval"]["examples"]} of {asked} examples per length, as {longest:,} tokens take long; --examples sets how many'
-        )
+        few = f'{config["eval"]["examples"]} instead of {asked} examples per length'
+        print(f'note: {few}, as {longest:,} tokens take long - --examples sets how many')
     config['mesh'] = {'data': 1, 'model': 1}  # where it was trained does not matter
     config['train']['final_position'] = POSITION.value or config['train']['final_position']
     config['task'] = TASK.value or config['task']
