@@ -107,7 +107,7 @@ def once(act: Callable[[], None]) -> None:
             act()
     except Exception as error:  # raised again below, once the others know
         failed = error
-    text = str(failed or '').encode()[:1024]
+    text = ('' if failed is None else str(failed) or repr(failed)).encode()[:1024]
     told = multihost_utils.broadcast_one_to_all(np.frombuffer(text.ljust(1024), np.uint8))
     if failed is not None:
         raise failed
@@ -134,9 +134,7 @@ def make_mesh(data: int = 0, model: int = 1) -> Mesh:
     data = data or left
     if jax.process_count() > 1 and data != left:
         raise UserError(f'mesh.data={data} leaves processes without work - choose 0, or start fewer processes')
-    return Mesh(
-        np.reshape(devices[: data * model], (data, model)), (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.Auto)
-    )
+    return jax.make_mesh((data, model), (DATA, MODEL), (AxisType.Auto, AxisType.Auto), devices=devices[: data * model])
 
 
 def _choices(number: int) -> str:
@@ -168,18 +166,17 @@ class Layout:
     def _sharding(self, path: tuple, leaf: Any) -> NamedSharding:
         if leaf.ndim == 0:
             return self.replicated
-        names = tuple(str(getattr(entry, 'key', getattr(entry, 'name', ''))) for entry in path)
-        rest = leaf.shape[1:]
-        for end, axes in OVER_MODEL.items():
-            if names[-len(end) :] == end and len(rest) == len(axes):
-                axes = (
-                    axis if size % self.mesh.shape[MODEL] == 0 else None for axis, size in zip(axes, rest, strict=True)
-                )
-                return NamedSharding(self.mesh, PartitionSpec(self.member_axis, *axes))
-        return NamedSharding(self.mesh, PartitionSpec(self.member_axis))
+        names, sizes = tuple(getattr(entry, 'key', getattr(entry, 'name', None)) for entry in path), leaf.shape[1:]
+        fits = (axes for end, axes in OVER_MODEL.items() if names[-len(end) :] == end and len(axes) == len(sizes))
+        over = (
+            axis if size % self.mesh.shape[MODEL] == 0 else None
+            for axis, size in zip(next(fits, ()), sizes, strict=False)
+        )
+        return NamedSharding(self.mesh, PartitionSpec(self.member_axis, *over))
 
     def place(self, tree: Any) -> Any:
-        """Puts arrays, equal in all processes, where they live."""
+        """Puts arrays, equal in all processes, where they live. Weights that one device cannot hold are better made
+        there: `jax.jit(init, out_shardings=layout.shardings(jax.eval_shape(init)))()`."""
         return _put(tree, self.shardings(tree))
 
     def replicate(self, tree: Any) -> Any:

@@ -114,7 +114,7 @@ def train(members, data, model, core, save=None, restore=None):
             checkpoints.save(stop, state)
     if checkpoints:
         checkpoints.close()
-    params = jax.jit(lambda x: x, out_shardings=layout.replicated)(state.params)
+    params = layout.replicate(state.params)
     leaves = {
         f'params{jax.tree_util.keystr(path)}': np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(params)
     }
