@@ -8,6 +8,7 @@ The same command resumes an interrupted run, and shows the result of a finished 
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 from absl import flags, logging
 from ml_collections import config_flags
@@ -18,6 +19,7 @@ from mha.metrics import Metrics
 from mha.report import plots, runs, table
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: configs/<name>.py.')
+PROFILE = flags.DEFINE_bool('profile', False, 'Trace the first chunk of steps into <workdir>/profile.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; the same one resumes it.')
 
 
@@ -90,14 +92,20 @@ def main() -> None:
                 lost = '' if finite.all() else f', {(~finite).sum()} diverged'
                 bar.set_postfix_str(f'loss {loss:.3f}, accuracy {accuracy:.3f}{lost}')
 
-            waiting = None
+            waiting, profiling = None, PROFILE.value
             while step < steps:
                 if 0 < step == switch:
                     bar.write(f'from step {step} on with {run.final_position}')
                     chunk = run.chunk(final_graphdef, state)
                 stop = switch if step < switch else steps
                 previous, step = step, min(_next(step, log_every), _next(step, save_every), stop)
+                if profiling:
+                    jax.profiler.start_trace(directory / 'profile', create_perfetto_trace=True)
                 state, means = chunk(state, step)
+                if profiling:
+                    jax.block_until_ready(means)
+                    jax.profiler.stop_trace()
+                    profiling = False
                 if waiting:  # metrics are read one chunk late, while the device works on the next
                     log(*waiting)
                 waiting = (step, step - previous, means)

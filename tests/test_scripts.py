@@ -5,12 +5,14 @@ Most are forks of one process that has imported everything, which saves each of 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -178,22 +180,101 @@ def test_config_of_another_version(change, words, finished, script, tmp_path):
     assert str(tmp_path / 'config.json') in done.stderr
 
 
+def run_and_kill(commands, environs, workdir):
+    """Runs the processes of one run, kills them once there is a checkpoint, and runs them again to the end."""
+    for kills in True, False:
+        running = [
+            subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            for command, env in zip(commands, environs, strict=True)
+        ]
+        while kills and not (workdir / 'checkpoints' / '4').exists():
+            assert all(process.poll() is None for process in running)
+            time.sleep(0.005)
+        for process in running:
+            if kills:
+                process.send_signal(signal.SIGKILL)
+            assert process.wait() == (-signal.SIGKILL if kills else 0)
+
+
+def assert_same_results(one, other):
+    assert losses(one) == losses(other)
+    assert (one / 'extrapolation.csv').read_text() == (other / 'extrapolation.csv').read_text()
+
+
 def test_killed_run_resumes_to_the_same_result(finished, environ, tmp_path):
     workdir, _ = finished
     command = [sys.executable, 'train.py', *QUICK, f'--workdir={tmp_path / "run"}']
-    kills = 0
-    while True:
-        process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (kills == 0 and (tmp_path / 'run' / 'checkpoints' / '4').exists()):
-            time.sleep(0.005)
-        if process.poll() is not None:
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
-    assert (kills, process.returncode) == (1, 0)
-    assert losses(tmp_path / 'run') == losses(workdir)
-    assert (tmp_path / 'run' / 'extrapolation.csv').read_text() == (workdir / 'extrapolation.csv').read_text()
+    run_and_kill([command], [environ], tmp_path / 'run')
+    assert_same_results(tmp_path / 'run', workdir)
+
+
+POPULATION = ('--config.population.seed=0,1', '--config.population.learning_rate=(2e-3,1e30)')
+
+
+@pytest.fixture(scope='module')
+def population(script, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('population') / 'run'
+    return workdir, script('train.py', *QUICK, *POPULATION, f'--workdir={workdir}')
+
+
+def test_a_population_is_a_table_of_its_members(finished, population, script):
+    """The member with the settings of a run alone has its results; members that diverge do not stop the others."""
+    workdir, done = population
+    header, *rows = (workdir / 'extrapolation.csv').read_text().splitlines()
+    assert header == 'seed,length,accuracy,exact_match,loss,baseline,examples,learning_rate'
+    _, *alone = (finished[0] / 'extrapolation.csv').read_text().splitlines()
+    assert rows[:3] == [f'{row},0.002' for row in alone]
+    assert [row.split(',')[0] for row in rows] == ['0'] * 3 + ['1'] * 3
+    summary = json.loads((workdir / 'summary.json').read_text())
+    assert summary['diverged'] == [{'seed': seed, 'learning_rate': 1e30} for seed in (0, 1)]
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    assert [(line['step'], line['seed']) for line in lines if line['learning_rate'] == 2e-3] == [
+        (step, seed) for step in (4, 8, 12) for seed in (0, 1)
+    ]
+    assert 'score' in done.stdout
+    assert 'seed=1, learning_rate=0.002' in done.stderr
+    again = script('eval.py', f'--workdir={workdir}', '--lengths=2,4,8')
+    assert (workdir / 'evaluation_2_4_8_8-examples.csv').read_text() == (workdir / 'extrapolation.csv').read_text()
+    assert '2 seeds' in again.stdout
+    compared = script('compare.py', workdir)
+    assert 'diverged: seed=1, learning_rate=1e+30' in compared.stderr
+    assert '2 seeds' in compared.stdout
+
+
+def test_killed_population_resumes_to_the_same_result(population, environ, tmp_path):
+    command = [sys.executable, 'train.py', *QUICK, *POPULATION, f'--workdir={tmp_path / "run"}']
+    run_and_kill([command], [environ], tmp_path / 'run')
+    assert_same_results(tmp_path / 'run', population[0])
+
+
+@pytest.mark.slow
+def test_killed_processes_resume_to_the_same_result(finished, environ, tmp_path):
+    """Two processes with two devices each share a batch; killed and started again they end where they would have, and
+    close to where one device does."""
+
+    def train(workdir, act):
+        with socket.create_server(('127.0.0.1', 0)) as free:
+            address = f'127.0.0.1:{free.getsockname()[1]}'
+        flags = f'{environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=2'
+        ours = {'XLA_FLAGS': flags, 'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': '2'}
+        command = [sys.executable, 'train.py', *QUICK, f'--workdir={workdir}']
+        return act([command] * 2, [{**environ, **ours, 'JAX_PROCESS_ID': str(index)} for index in range(2)], workdir)
+
+    train(tmp_path / 'killed', run_and_kill)
+    train(tmp_path / 'whole', lambda commands, environs, _: run_all(commands, environs))
+    assert_same_results(tmp_path / 'killed', tmp_path / 'whole')
+    np.testing.assert_allclose(losses(tmp_path / 'whole'), losses(finished[0]), rtol=1e-4, atol=1e-5)
+
+
+def run_all(commands, environs):
+    running = [subprocess.Popen(command, cwd=ROOT, env=env) for command, env in zip(commands, environs, strict=True)]
+    assert [process.wait() for process in running] == [0, 0]
+
+
+def test_profile_is_written(script, tmp_path):
+    script('train.py', *QUICK, f'--workdir={tmp_path / "run"}', '--profile')
+    assert list((tmp_path / 'run' / 'profile').rglob('*.xplane.pb'))
+    assert list((tmp_path / 'run' / 'profile').rglob('perfetto_trace.json.gz'))
 
 
 def test_a_scheme_dropped_late(script, tmp_path):

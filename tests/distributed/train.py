@@ -11,19 +11,21 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
-from mha import parallel, tasks
+from mha import curricula, optim, parallel, tasks, training
 from mha.checkpoint import Checkpoints
 from mha.encoder import Encoder
-from mha.training import State
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 MEMBERS, STEPS, BATCH, LENGTH, PADDED = 4, 4, 8, 5, 8
 TASK = tasks.make('bucket_sort', causal=False)
 EXCHANGES = ('all-reduce', 'all-gather', 'all-to-all', 'collective-permute', 'reduce-scatter')
-optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2, weight_decay=1e-2))
+RATES = np.linspace(1e-2, 5e-3, MEMBERS, dtype=np.float32)
+
+
+def make_optimizer(learning_rate=1e-2):
+    return optim.make(STEPS, learning_rate=learning_rate, weight_decay=1e-2)
 
 
 def build(core, seed):
@@ -46,50 +48,14 @@ def init():
     """The first state of MEMBERS members, on the host."""
 
     def one(seed):
-        params = nnx.to_pure_dict(nnx.split(build('auto', seed), nnx.Param)[1])
-        return params, optimizer.init(params)
+        return nnx.to_pure_dict(nnx.split(build('auto', seed), nnx.Param)[1])
 
-    return jax.device_get(State(*jax.jit(jax.vmap(one))(jnp.arange(MEMBERS)), jnp.int32(0)))
+    return jax.device_get(training.init(jax.jit(jax.vmap(one))(jnp.arange(MEMBERS)), make_optimizer(), average=0.0))
 
 
 def population(members, tree):
     """The first members of a tree; the same members whatever their number."""
     return jax.tree.map(lambda leaf: leaf[:members] if leaf.ndim else leaf, tree)
-
-
-def make_chunk(graphdef, layout, state):
-    """`chunk(state, task, keys, stop, rates) -> (state, metrics)`: the training program in small."""
-
-    def update(params, opt_state, task, key, rate):
-        data_key, dropout_key, position_key = jax.random.split(key, 3)
-        batch = layout.split(task.batch(data_key, BATCH, LENGTH, PADDED))
-
-        def loss_fn(params):
-            model = nnx.merge(graphdef, nnx.State(params))
-            rngs = nnx.Rngs(dropout=dropout_key, position=position_key)
-            logits = model(batch.tokens, valid=batch.valid[:1], train=True, rngs=rngs)
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
-            return jnp.sum(losses, where=batch.loss_mask) / batch.loss_mask.sum()
-
-        loss, grads = jax.value_and_grad(loss_fn)(params)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        return optax.apply_updates(params, jax.tree.map(lambda x: rate * x, updates)), opt_state, loss
-
-    def chunk(state, task, keys, stop, rates):
-        def step(carry):
-            state, total = carry
-            now = jax.vmap(jax.random.fold_in, (0, None))(keys, state.step)
-            params, opt_state, loss = jax.vmap(update, (0, 0, None, 0, 0))(
-                state.params, state.opt_state, task, now, rates
-            )
-            return State(params, opt_state, state.step + 1), total + loss
-
-        first = state.step
-        carry = (state, jnp.zeros(len(keys)))
-        state, total = jax.lax.while_loop(lambda carry: carry[0].step < stop, step, carry)
-        return state, {'loss': total / (stop - first)}
-
-    return jax.jit(chunk, donate_argnums=0, out_shardings=(layout.shardings(state), layout.replicated))
 
 
 def train(members, data, model, core, save=None, restore=None):
@@ -101,14 +67,22 @@ def train(members, data, model, core, save=None, restore=None):
     checkpoints = Checkpoints(Path(save or restore)) if save or restore else None
     if restore:
         state = checkpoints.restore(like=state)
-    keys, rates = layout.place(
-        population(members, (jax.random.split(jax.random.key(1), MEMBERS), np.linspace(1.0, 0.5, MEMBERS, dtype='f')))
+    keys, rates = layout.place(population(members, (jax.random.split(jax.random.key(1), MEMBERS), RATES)))
+    arguments, varied = (layout.replicate(TASK), keys), {'learning_rate': rates}
+    chunk = training.make_chunk(
+        graphdef,
+        make_optimizer,
+        curriculum=curricula.make('uniform', (2, LENGTH), STEPS),
+        buckets=(PADDED,),
+        batch_size=BATCH,
+        together=True,
+        split=layout.split,
+        shardings=(layout.shardings(state), layout.replicated),
     )
-    arguments = (layout.replicate(TASK), keys)
-    chunk = make_chunk(graphdef, layout, state).lower(state, *arguments, jnp.int32(0), rates).compile()
+    chunk = chunk.lower(state, *arguments, np.int32(0), varied).compile()
     losses = []
     for stop in range(int(state.step) + 1, STEPS + 1):
-        state, metrics = chunk(state, *arguments, jnp.int32(stop), rates)
+        state, metrics = chunk(state, *arguments, np.int32(stop), varied)
         losses.append(np.asarray(metrics['loss']))
         if save and stop == STEPS // 2:
             checkpoints.save(stop, state)
