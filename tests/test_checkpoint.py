@@ -14,7 +14,8 @@ from mha.training import State
 
 
 def state(value=0.0, size=8):
-    return State({'w': [jnp.full((2, size), value), jnp.arange(3.0)]}, (jnp.ones((2,), jnp.int32),), jnp.int32(7))
+    params = {'w': [jnp.full((2, size), value), jnp.arange(3.0)]}
+    return State(params, (jnp.ones((2,), jnp.int32),), mean=None, step=jnp.int32(7))
 
 
 def test_round_trip(tmp_path):
