@@ -20,6 +20,13 @@ WEIGHTS, TRAINING = 0, 1
 """What a run's seed is folded with, so that no two purposes share keys."""
 
 
+COUNTS = {
+    'train': ('steps', 'batch_size', 'microbatches', 'buckets', 'log_every_steps', 'checkpoint_every_steps'),
+    'eval': ('examples', 'batch_size', 'buckets'),
+}
+"""Settings that are at least one."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """The parts that `train.py` and `eval.py` run. `config` is a plain nested dict, as in a run's `config.json`."""
@@ -34,39 +41,8 @@ class Experiment:
     @classmethod
     def build(cls, config: Mapping[str, Any], eval_lengths: str | None = None) -> 'Experiment':
         """Reads and checks a config. `eval_lengths` replaces those of the config. Raises `UserError`."""
-        train, evaluate = config['train'], config['eval']
-        for section, names in {
-            'train': (
-                'steps',
-                'batch_size',
-                'microbatches',
-                'buckets',
-                'log_every_steps',
-                'checkpoint_every_steps',
-            ),
-            'eval': ('examples', 'batch_size', 'buckets'),
-        }.items():
-            for name in names:
-                if config[section][name] < 1:
-                    raise spec.UserError(f'{section}.{name} must be at least 1, not {config[section][name]}')
-        if not 0 <= train['final_steps'] <= train['steps']:
-            raise spec.UserError(
-                f'train.final_steps must be from 0 to train.steps={train["steps"]}, not {train["final_steps"]}'
-            )
-        if train['final_steps'] and not train['final_position']:
-            raise spec.UserError(f'train.final_steps={train["final_steps"]} needs train.final_position=...')
-        if train['batch_size'] % train['microbatches']:
-            raise spec.UserError(
-                f'train.microbatches={train["microbatches"]} does not divide train.batch_size={train["batch_size"]}'
-            )
-        if not 0 <= train['average'] < 1:
-            raise spec.UserError(f'train.average must be at least 0 and below 1, not {train["average"]}')
-        spec.choose(train['length_per'], ('batch', 'example'), 'train.length_per')
-        spec.choose(train['members'], ('auto', 'together', 'in turn'), 'train.members')
-        members = population.members(config)
-        for name, seed in [*(('seed', member['seed']) for member in members), ('eval.seed', evaluate['seed'])]:
-            if not 0 <= seed < 2**32:
-                raise spec.UserError(f'{name} must be at least 0 and below 2^32, not {seed}')
+        train, members = config['train'], population.members(config)
+        check_numbers(config, members)
         experiment = cls(
             config=config,
             task=tasks.make(config['task'], causal=config['model']['causal'], **config['data']),
@@ -75,12 +51,10 @@ class Experiment:
             curriculum=curricula.make(
                 train['curriculum'], spec.lengths(train['lengths'], 'train.lengths'), train['steps']
             ),
-            eval_lengths=spec.lengths(eval_lengths or evaluate['lengths'], 'eval.lengths'),
+            eval_lengths=spec.lengths(eval_lengths or config['eval']['lengths'], 'eval.lengths'),
         )
         for member in members:
-            experiment.optimizer(**{name: member[name] for name in experiment.varied if name != 'dropout_rate'})
-            if not 0 <= member.get('dropout_rate', 0) < 1:
-                raise spec.UserError(f'dropout_rate must be at least 0 and below 1, not {member["dropout_rate"]}')
+            experiment.optimizer(**{name: member[name] for name in member if name not in ('seed', 'dropout_rate')})
         experiment.layout.check(train['batch_size'] // train['microbatches'])
         experiment.check()
         return experiment
@@ -276,6 +250,34 @@ class Experiment:
         """The members whose parameters are all finite."""
         finite = jax.tree.map(lambda x: np.isfinite(x).reshape(len(self.members), -1).all(1), params)
         return np.flatnonzero(np.all(jax.tree.leaves(finite), axis=0)).tolist()
+
+
+def check_numbers(config: Mapping[str, Any], members: Iterable[population.Member]) -> None:
+    """Raises `UserError` for a setting of training or evaluation that is out of its range."""
+    train, evaluate = config['train'], config['eval']
+    for section, names in COUNTS.items():
+        for name in names:
+            if config[section][name] < 1:
+                raise spec.UserError(f'{section}.{name} must be at least 1, not {config[section][name]}')
+    if train['batch_size'] % train['microbatches']:
+        raise spec.UserError(
+            f'train.microbatches={train["microbatches"]} does not divide train.batch_size={train["batch_size"]}'
+        )
+    if not 0 <= train['final_steps'] <= train['steps']:
+        raise spec.UserError(
+            f'train.final_steps must be from 0 to train.steps={train["steps"]}, not {train["final_steps"]}'
+        )
+    if train['final_steps'] and not train['final_position']:
+        raise spec.UserError(f'train.final_steps={train["final_steps"]} needs train.final_position=...')
+    rates = [('population.dropout_rate', member['dropout_rate']) for member in members if 'dropout_rate' in member]
+    for name, share in [('train.average', train['average']), *rates]:
+        if not 0 <= share < 1:
+            raise spec.UserError(f'{name} must be at least 0 and below 1, not {share}')
+    for name, seed in [*(('seed', member['seed']) for member in members), ('eval.seed', evaluate['seed'])]:
+        if not 0 <= seed < 2**32:
+            raise spec.UserError(f'{name} must be at least 0 and below 2^32, not {seed}')
+    spec.choose(train['length_per'], ('batch', 'example'), 'train.length_per')
+    spec.choose(train['members'], ('auto', 'together', 'in turn'), 'train.members')
 
 
 def device_memory() -> int:

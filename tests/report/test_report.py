@@ -424,7 +424,7 @@ def test_summarise(make):
 
 
 def test_an_exact_match_that_was_not_measured_has_no_interval(make):
-    text = table.summarise(with_column(make('a'), 'exact_match', ('',) * len(LENGTHS)))
+    text = table.summarise([with_column(make('a'), 'exact_match', ('',) * len(LENGTHS))])
     assert ' nan  ' in text
     assert text.count('[') == 0
 
