@@ -50,8 +50,8 @@ PROCESSES = {
 def start() -> None:
     """Joins the other processes of this run, where the environment names any: `JAX_COORDINATOR_ADDRESS` (host:port of
     the first), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`; or Slurm's or Open MPI's variables, from which jax finds the
-    address, and gives each process one GPU unless `JAX_LOCAL_DEVICE_IDS=0,1,..` names more. `JAX_NUM_PROCESSES=1` is one
-    process whatever else is set. Must come before the first computation."""
+    address, and gives each process one GPU unless `JAX_LOCAL_DEVICE_IDS=0,1,..` names more. `JAX_NUM_PROCESSES=1` is
+    one process whatever else is set. Must come before the first computation."""
     if jax.distributed.is_initialized():
         return
     if 'JAX_COORDINATOR_ADDRESS' in os.environ and not PROCESSES.keys() & os.environ.keys():
