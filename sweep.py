@@ -72,7 +72,11 @@ def run_all(grid: Path, commands: Mapping[str, list[str]], steps: int, jobs: int
             while todo and slots:
                 name, slot = todo.pop(0), slots.pop(0)
                 with open(grid / 'logs' / f'{name}.log', 'a') as log:
-                    process = subprocess.Popen(commands[name], stdout=log, stderr=subprocess.STDOUT)
+                    alone = {
+                        **os.environ,
+                        'JAX_NUM_PROCESSES': '1',
+                    }  # cells do not join each other, in a Slurm step either
+                    process = subprocess.Popen(commands[name], stdout=log, stderr=subprocess.STDOUT, env=alone)
                 if jobs > 1 and len(cores) >= jobs:
                     os.sched_setaffinity(process.pid, cores[slot::jobs])
                 running[name] = (process, slot, time.time())

@@ -51,7 +51,8 @@ PROCESSES = {
 def start() -> None:
     """Joins the other processes of this run, where the environment names any: `JAX_COORDINATOR_ADDRESS` (host:port of
     the first), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`; or Slurm's or Open MPI's variables, from which jax finds the
-    address. `JAX_NUM_PROCESSES=1` is one process whatever else is set. Must come before the first computation."""
+    address, and gives each process one GPU unless `JAX_LOCAL_DEVICE_IDS=0,1,..` names more. `JAX_NUM_PROCESSES=1` is
+    one process whatever else is set. Must come before the first computation."""
     if jax.distributed.is_initialized():
         return
     if 'JAX_COORDINATOR_ADDRESS' in os.environ and not PROCESSES.keys() & os.environ.keys():
@@ -120,7 +121,7 @@ def progress(**options: Any) -> tqdm:
     return tqdm(disable=not first(), dynamic_ncols=True, **options)
 
 
-# ------------------------------------------------------------------------------------------------------------ devices
+# -------------------------------------------------------------------------------------------------------------- devices
 def make_mesh(data: int = 0, model: int = 1) -> Mesh:
     """The mesh of `data` x `model` devices; `data=0` takes all that `model` leaves. One process may leave devices idle,
     several use all of theirs."""

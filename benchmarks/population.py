@@ -1,0 +1,72 @@
+"""What a population costs beside one of its members: trained together (vectorised) and in turn.
+
+    python benchmarks/population.py [--members=30] [--steps=20] [--config=configs/length_generalization.py]
+
+Runs the program that train.py runs, in the steady state, rounds alternating; times are medians. The members differ in
+their seed. A ratio below the number of members is what the population gains; `train.members='auto'` follows this table.
+"""
+# ruff: noqa: E402
+
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from mha import cli
+from mha.experiment import Experiment
+
+CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/length_generalization.py'), 'The experiment.')
+MEMBERS = flags.DEFINE_integer('members', 30, 'Members of the population.', lower_bound=2)
+STEPS = flags.DEFINE_integer('steps', 20, 'Steps of a round.', lower_bound=1)
+ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds.', lower_bound=1)
+
+
+class Training:
+    """One population, compiled and warmed up."""
+
+    def __init__(self, members: int, how: str):
+        config = CONFIG.value.to_dict()
+        config['population'] = {'seed': range(members)}
+        config['train']['members'] = how
+        run = Experiment.build(config)
+        graphdef, self.state = run.init()
+        self.chunk = run.chunk(graphdef, self.state)
+        self.seconds: list[float] = []
+        self.round()
+        self.seconds.clear()
+
+    def round(self) -> None:
+        clock = time.perf_counter()
+        self.state, means = self.chunk(self.state, int(self.state.step) + STEPS.value)
+        jax.block_until_ready(means)
+        self.seconds.append(time.perf_counter() - clock)
+
+
+def main() -> None:
+    many = MEMBERS.value
+    trainings = {'1': Training(1, 'in turn')}
+    trainings |= {f'{many} {how}': Training(many, how) for how in ('in turn', 'together')}
+    for _ in range(ROUNDS.value):
+        for training in trainings.values():
+            training.round()
+    config = CONFIG.value
+    print(f'device  {jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}')
+    print(f'model   {config.model.layers} layers, width {config.model.dim}, {config.task}, {config.model.position}')
+    print(f'step    batch {config.train.batch_size}, lengths {config.train.lengths}\n')
+    print(f'{"members":16}{"steps/s":>10}{"times one member":>20}')
+    one = statistics.median(trainings['1'].seconds)
+    for name, training in trainings.items():
+        took = statistics.median(training.seconds)
+        print(f'{name:16}{STEPS.value / took:10.2f}{took / one:19.2f}x')
+
+
+if __name__ == '__main__':
+    cli.run(main)
