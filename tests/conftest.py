@@ -11,12 +11,12 @@ from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Tests compile thousands of small programs and run each a few times: this compiles eight times as fast.
-flags = ['--xla_cpu_multi_thread_eigen=false', '--xla_backend_optimization_level=0']
+FLAGS = '--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0'
 if metadata.version('jaxlib') < '0.11':  # later ones do not know the flag, and end the process
-    flags.append('--xla_cpu_use_fusion_emitters=false')
-os.environ.setdefault('XLA_FLAGS', ' '.join(flags))
+    FLAGS += ' --xla_cpu_use_fusion_emitters=false'
+os.environ.setdefault('XLA_FLAGS', FLAGS)
 
-import jaxtyping
+import jaxtyping  # noqa: E402
 
 jaxtyping.install_import_hook('mha', 'beartype.beartype')
 
