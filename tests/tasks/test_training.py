@@ -5,7 +5,6 @@ subject of experiments, not of this test. The tasks of Ruoss et al. (2023, arXiv
 Kazemnejad et al. (2023, arXiv:2305.19466) a causal model, which they are made for.
 """
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -75,11 +74,10 @@ SETTINGS = {
     'train.batch_size': 64,
     'train.buckets': 1,
     'optimizer.learning_rate': 2e-3,
-    'optimizer.warmup_steps': 50,
+    'optimizer.schedule': 'warmup(steps=50)|constant',
     'eval.examples': 256,
     'eval.buckets': 1,
 }
-COMPILER = {'xla_backend_optimization_level': 1}  # hundreds of steps pay for more of its time than other tests do
 
 
 def train(**changes):
@@ -88,9 +86,8 @@ def train(**changes):
     config.update_from_flattened_dict(SETTINGS | changes)
     run = Experiment.build(config.to_dict())
     graphdef, state = run.init()
-    inputs = state, run.task, run.key, jnp.int32(config.train.steps)
-    state, _ = run.chunk(graphdef).lower(*inputs).compile(compiler_options=COMPILER)(*inputs)
-    rows, _ = run.evaluate(graphdef, state.params)
+    state, _ = run.chunk(graphdef, state)(state, config.train.steps)
+    rows, _ = run.evaluate(graphdef, run.layout.fetch(state.params))
     return [np.mean([row[name] for row in rows]) for name in (run.task.metric, 'baseline')]
 
 
