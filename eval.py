@@ -98,8 +98,11 @@ def check_fits(run: Experiment, trained: Experiment) -> None:
         ('symbols', run.task.vocabulary, trained.task.vocabulary),
         ('classes', run.task.classes, trained.task.classes),
     ):
-        if one != other:
+        if len(one) != len(other):
             raise UserError(f'task {text!r} has {len(one)} {what}, not the {len(other)} that the model was trained on')
+        for new, old in zip(one, other, strict=True):
+            if new != old:
+                raise UserError(f'task {text!r} has {what} such as {new!r} where the model was trained on {old!r}')
     one, other = (shapes(nnx.to_pure_dict(nnx.state(each.final_shapes, nnx.Param))) for each in (run, trained))
     if one != other:
         raise UserError(

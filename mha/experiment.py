@@ -66,7 +66,9 @@ class Experiment:
 
     def check(self) -> None:
         """Traces model and task, without computing, at the longest length they will be asked for."""
-        longest = max(self.train_lengths[-1], self.eval_lengths[-1])
+        longest, split = max(self.train_lengths[-1], self.eval_lengths[-1]), self.layout.mesh.shape[parallel.MODEL]
+        if self.config['model']['heads'] % split:
+            raise spec.UserError(f'mesh.model={split} does not divide model.heads={self.config["model"]["heads"]}')
         same = self.final_position == self.position
         final = self.final_shapes
         first = final if same else nnx.eval_shape(self.model)

@@ -204,8 +204,8 @@ class Layout:
         data = self.mesh.shape[DATA]
         if not self.member_axis and batch_size % data:
             raise UserError(
-                f'train.batch_size={batch_size} does not divide over mesh.data={data} devices - choose a multiple of '
-                f'{data}, or another mesh.data: {_choices(batch_size)}'
+                f'{batch_size} examples (train.batch_size / train.microbatches) do not divide over mesh.data={data} '
+                f'devices - choose a multiple of {data}, or another mesh.data: {_choices(batch_size)}'
             )
 
 

@@ -30,11 +30,11 @@ def members(config: Mapping[str, Any]) -> list[Member]:
     varied = {name: values for name, values in varied.items() if values is not None}
     for name, values in varied.items():
         if isinstance(values, (str, bytes)) or not hasattr(values, '__iter__'):
-            raise UserError(f'population.{name} must be a sequence of numbers, not {values!r}')
+            raise UserError(f'population.{name} must be a sequence of numbers such as (0, 1, 2), not {values!r}')
         kind, kinds = ('whole numbers', (int,)) if name == 'seed' else ('numbers', (int, float))
         right = all(isinstance(value, kinds) and not isinstance(value, bool) for value in values)
         if not right or not list(values) or len(set(values)) < len(list(values)):
-            raise UserError(f'population.{name} must hold {kind}, each once, not {list(values)}')
+            raise UserError(f'population.{name} must hold {kind}, each once, such as (0, 1, 2), not {list(values)}')
     found = [dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())]
     return [{'seed': config['seed'], **member} for member in found]
 

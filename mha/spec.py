@@ -102,8 +102,8 @@ def choose(name: str, choices: Iterable[str], what: str) -> str:
     if name in choices:
         return name
     near = difflib.get_close_matches(str(name), choices, n=1)
-    hint = f'did you mean {near[0]!r}? ' if near else ''
-    raise UserError(f'unknown {what} {name!r} - {hint}(choices: {", ".join(choices) or "none"})')
+    hint = f' - did you mean {near[0]!r}?' if near else ''
+    raise UserError(f'unknown {what} {name!r}{hint} (choices: {", ".join(choices) or "none"})')
 
 
 def names(package: types.ModuleType) -> tuple[str, ...]:

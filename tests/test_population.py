@@ -39,10 +39,10 @@ def test_members_are_all_combinations(varied, expected):
     ('varied', 'words'),
     [
         ({'sed': (1, 2)}, "unknown .*'sed'.*seed"),
-        ({'seed': 3}, 'population.seed must be a sequence of numbers, not 3'),
-        ({'seed': '0,1'}, "population.seed must be a sequence of numbers, not '0,1'"),
+        ({'seed': 3}, 'population.seed must be a sequence of numbers such as .*, not 3'),
+        ({'seed': '0,1'}, "population.seed must be a sequence of numbers such as .*, not '0,1'"),
         ({'seed': (0, 0.5)}, 'population.seed must hold whole numbers, each once'),
-        ({'seed': (1, 1)}, 'each once, not'),
+        ({'seed': (1, 1)}, 'each once, such as .*, not'),
         ({'learning_rate': ()}, 'population.learning_rate must hold numbers'),
         ({'learning_rate': ('fast',)}, 'population.learning_rate must hold numbers'),
     ],

@@ -167,7 +167,7 @@ def test_choose():
     assert str(error.value) == "unknown position scheme 'ropee' - did you mean 'rope'? (choices: alibi, rope, t5)"
     with pytest.raises(UserError) as error:
         spec.choose('zzz', ['rope'], 'scheme')
-    assert str(error.value) == "unknown scheme 'zzz' - (choices: rope)"
+    assert str(error.value) == "unknown scheme 'zzz' (choices: rope)"
     with pytest.raises(UserError, match='choices: none'):
         spec.choose('x', [], 'scheme')
 
@@ -281,7 +281,7 @@ def test_build_errors(text, message):
 def test_arguments():
     (call,) = spec.parse('f(2, rate=1)')
     assert spec.arguments(function, call, 'thing', given=1) == {'size': 2, 'rate': 1.0}
-    with pytest.raises(UserError, match=r"unknown argument of thing 'f': 'rate' - \(choices: size\)"):
+    with pytest.raises(UserError, match=r"unknown argument of thing 'f': 'rate' \(choices: size\)"):
         spec.arguments(function, call, 'thing', given=1, extra=['rate'])
 
 

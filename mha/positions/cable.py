@@ -30,6 +30,8 @@ class Cable(Position):
 
     def qk(self, q, k, coords):
         if k.shape[1] != coords.x.shape[1]:
-            raise ValueError(f'cable is for self-attention, but {coords.x.shape[1]} queries meet {k.shape[1]} keys')
+            raise ValueError(
+                f'cable is for self-attention without a cache, but {coords.x.shape[1]} queries meet {k.shape[1]} keys'
+            )
         z = jnp.einsum('btd,dh->bth', coords.x.astype(jnp.float32), self.w[...]) + self.b[...][None, None]
         return add_difference(q, k, -jnp.cumsum(jax.nn.softplus(z), axis=1), self.head_dim)

@@ -52,6 +52,6 @@ class Fox(Position):
     def sums(self, x, keys):
         """c [B, T, gates] in float32."""
         if keys != x.shape[1]:
-            raise ValueError(f'fox is for self-attention, but {x.shape[1]} queries meet {keys} keys')
+            raise ValueError(f'fox is for self-attention without a cache, but {x.shape[1]} queries meet {keys} keys')
         z = jnp.einsum('btd,dg->btg', x.astype(jnp.float32), self.w[...]) + self.b[...][None, None]
         return jnp.cumsum(jax.nn.log_sigmoid(z), axis=1)

@@ -116,7 +116,7 @@ def _name(comparison: Comparison, row: Row) -> str:
     """Without what the problem says: that is the panel's title."""
     labels = zip(comparison.keys, comparison.headers, row.labels, strict=True)
     pairs = [(header, label) for key, header, label in labels if key != 'task' and not key.startswith('data.')]
-    if len(pairs) == 1:
+    if len(pairs) == 1 and comparison.keys == ('model.position',):
         return pairs[0][1]
     return ', '.join(f'{header}={label}' for header, label in pairs) or comparison.runs[0].setting('model.position')
 
@@ -168,5 +168,12 @@ def _label_ends(axes: Axes, x: int, ends: list[tuple[str, float, str]]) -> None:
             color=GREY if ink == GREY else INK,
             verticalalignment='center',
             annotation_clip=False,
-            arrowprops={'arrowstyle': '-', 'color': ink, 'linewidth': 1.1, 'shrinkA': 1, 'shrinkB': 3},
+            arrowprops={
+                'arrowstyle': '-',
+                'color': ink,
+                'linewidth': 1.1,
+                'relpos': (0, 0.5),  # to where the label begins
+                'shrinkA': 1,
+                'shrinkB': 3,
+            },
         )

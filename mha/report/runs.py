@@ -14,7 +14,12 @@ from mha import population
 from mha.spec import UserError, flatten, lengths, parse
 
 COLUMNS = ('seed', 'length', 'accuracy', 'exact_match', 'loss', 'baseline', 'examples')
-NOT_SETTINGS = ('seed', 'eval.lengths')  # seeds are averaged over; evaluated lengths are compared as evaluated
+NOT_SETTINGS = (
+    'seed',  # averaged over
+    'eval.lengths',  # compared as evaluated
+    *('mesh.data', 'mesh.model', 'train.members', 'train.microbatches', 'model.remat'),  # how, not what, is computed
+    *('train.log_every_steps', 'train.checkpoint_every_steps', 'eval.batch_size', 'eval.buckets'),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,8 @@ METRICS = {
     'loss': Metric('loss', 'loss in nats per symbol', 'min'),
 }
 BITS_PER_BYTE = Metric('loss', 'loss in bits per byte', 'min', 1 / math.log(2))
+FEW = 100
+"""Examples below which the most frequent class is often so by accident."""
 SOLVED = 0.9
 """Accuracy, or exact match, above which a length counts as solved."""
 
@@ -309,6 +311,8 @@ def notes(comparison: Comparison) -> list[str]:
     found = [facts(comparison)]
     if comparison.baselines:
         found.append('baseline: always the most frequent class of the evaluation data, without reading the input')
+        if (few := int(comparison.runs[0].rows['examples'].min())) < FEW:
+            found.append(f'{few} examples are their own baseline: it is too high')
     if any(comparison.beats_baseline(row) is False for row in comparison.rows):
         found.append('† the mean score is not above the baseline')
     return found
@@ -353,7 +357,8 @@ def summarise(runs: Sequence[Run]) -> str:
         return text(of_runs(runs))
     bits = choose_metric('loss', run)
     columns = {'accuracy': 1.0, 'exact_match': 1.0, 'loss': bits.scale, 'baseline': 1.0}
-    headers = ['lengths', 'accuracy', 'exact match', 'bits per byte' if run.is_text else 'loss', 'baseline']
+    loss, baseline = ('bits per byte', 'baseline accuracy') if run.is_text else ('loss', 'baseline')
+    headers = ['lengths', 'accuracy', 'exact match', loss, baseline]
     lines = []
     for over in ranges(run.lengths, run.trained):
         means = {name: float(run.grid(name)[:, over.inside].mean()) for name in columns}
@@ -364,7 +369,7 @@ def summarise(runs: Sequence[Run]) -> str:
             shown['exact_match'] += f' [{number(low)}, {number(high)}]'
         lines.append([over.name, *shown.values()])
     note = 'in brackets: 95 % interval over the examples of this one run (Wilson), whole answers right or not'
-    return '\n'.join([*_ruled([headers, *lines], left=1), '', *_solved(run), note, facts(of_runs([run]))])
+    return '\n'.join([*_ruled([headers, *lines], left=1), '', *_solved(run), note, *notes(of_runs([run]))])
 
 
 def _solved(run: Run) -> list[str]:
