@@ -223,7 +223,8 @@ def test_a_population_is_a_table_of_its_members(finished, population, script):
     header, *rows = (workdir / 'extrapolation.csv').read_text().splitlines()
     assert header == 'seed,length,accuracy,exact_match,loss,baseline,examples,learning_rate'
     _, *alone = (finished[0] / 'extrapolation.csv').read_text().splitlines()
-    assert rows[:3] == [f'{row},0.002' for row in alone]
+    for row, own in zip(rows, alone, strict=False):
+        assert list(map(float, row.split(','))) == pytest.approx([*map(float, own.split(',')), 2e-3], rel=1e-4)
     assert [row.split(',')[0] for row in rows] == ['0'] * 3 + ['1'] * 3
     summary = json.loads((workdir / 'summary.json').read_text())
     assert summary['diverged'] == [{'seed': seed, 'learning_rate': 1e30} for seed in (0, 1)]
@@ -241,6 +242,7 @@ def test_a_population_is_a_table_of_its_members(finished, population, script):
     assert '2 seeds' in compared.stdout
 
 
+@pytest.mark.slow
 def test_killed_population_resumes_to_the_same_result(population, environ, tmp_path):
     command = [sys.executable, 'train.py', *QUICK, *POPULATION, f'--workdir={tmp_path / "run"}']
     run_and_kill([command], [environ], tmp_path / 'run')
@@ -271,12 +273,14 @@ def run_all(commands, environs):
     assert [process.wait() for process in running] == [0, 0]
 
 
+@pytest.mark.slow
 def test_profile_is_written(script, tmp_path):
     script('train.py', *QUICK, f'--workdir={tmp_path / "run"}', '--profile')
     assert list((tmp_path / 'run' / 'profile').rglob('*.xplane.pb'))
     assert list((tmp_path / 'run' / 'profile').rglob('perfetto_trace.json.gz'))
 
 
+@pytest.mark.slow
 def test_a_scheme_dropped_late(script, tmp_path):
     """The last steps and the evaluation run under another scheme; `eval.py` can choose yet another."""
     rope = '--config.model.position=rope'

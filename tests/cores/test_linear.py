@@ -295,7 +295,7 @@ def test_arguments_in_the_name_of_a_core():
         ('linear(scale=1.0)', "unknown argument of attention core 'linear': 'scale'"),
         ('linear(dropout_rate=0.5)', "unknown argument of attention core 'linear': 'dropout_rate'"),
         ('linear(256)', 'too many arguments'),
-        ('dense(count=2)', "unknown argument of attention core 'dense': 'count' - \\(choices: none"),
+        ('dense(count=2)', "unknown argument of attention core 'dense': 'count' \\(choices: none"),
         ('auto(1)', 'too many arguments'),
         ('dense|linear', 'one core computes a layer, not 2'),
         ('linear(', 'cannot read'),
