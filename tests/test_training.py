@@ -150,7 +150,7 @@ VARIED = {'learning_rate': (1e-2, 1e-3, 1e-3), 'weight_decay': (0.0, 0.1, 0.1), 
 
 @pytest.mark.parametrize('together', [False, True])
 def test_each_member_equals_the_same_run_alone(together):
-    """Bit for bit in turn; vectorised to the rounding of other matrix products."""
+    """To rounding: what varies is an argument of the program, not a constant in it, and products are batched."""
     options = dict(position='randomize(max_position=32)|t5', average=0.9)
     state, means, _ = run([3, 8], seeds=(0, 1, 2), varied=VARIED, options={'together': together}, **options)
     for index in (0, 2):
