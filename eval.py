@@ -35,9 +35,9 @@ POSITION = flags.DEFINE_string(
 TASK = flags.DEFINE_string(
     'task', None, 'Task to evaluate on, with the symbols and classes of the trained one; default: that one.'
 )
+PER_POSITION = flags.DEFINE_bool('per_position', False, 'Write the accuracy per position of the answer, too.')
 PAIRS = 2**34
 """Of tokens, that the examples of one length may have together unless asked for: one example of 131,072 tokens."""
-PER_POSITION = flags.DEFINE_bool('per_position', False, 'Write the accuracy per position of the answer, too.')
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     config.model.attention_dropout_rate = 0.0
     config.model.use_bias = False  # of the attention projections
     config.model.core = 'auto'
-    config.model.remat = False  # recompute each block in the backward pass: less memory, more time (GPU, TPU)
+    config.model.remat = False  # recompute each block in the backward pass: less memory, more time
     config.model.dtype = 'float32'  # of the computation; parameters and softmax are float32 always
 
     config.train = ConfigDict()

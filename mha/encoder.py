@@ -74,7 +74,7 @@ class Encoder(nnx.Module):
 
     `remat` recomputes each block in the backward pass (Chen et al., 2016, arXiv:1604.06174), which then holds the
     activations of one block, not of all. A CPU's compiler merges the two passes again, and nothing is saved there
-    without `XLA_FLAGS=--xla_disable_hlo_passes=cse_barrier_expander`.
+    unless told with `xla_disable_hlo_passes=cse_barrier_expander`, as training does.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
-"""Training metrics: `metrics.jsonl` is the record, TensorBoard events are for looking. Of
-several processes the first alone writes."""
+"""Training metrics: `metrics.jsonl` is the record, TensorBoard events are for looking. Of several processes
+the first alone writes."""
 
 import json
 import os

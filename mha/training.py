@@ -156,35 +156,31 @@ def make_chunk(
             return curriculum.draw(key, step)
         return jax.vmap(lambda key: curriculum.draw(key, step))(jax.random.split(key, batch_size))
 
-    def member(state, task, key, stop, varied):
-        """One member's chunk."""
-
-        def next_step(carry):
-            params, opt_state, mean, step, sums = carry
-            keys = jax.random.split(jax.random.fold_in(key, step), 3)
-            length = lengths(step)
-            branch = jnp.searchsorted(jnp.array(buckets), length.max())
-            *new, metrics = jax.lax.switch(
-                branch, branches, params, opt_state, mean, step, task, length, tuple(keys), varied
-            )
-            return *new, step + 1, jax.tree.map(jnp.add, sums, metrics)
-
-        sums = dict.fromkeys(('loss', 'accuracy', 'gradient_norm', 'length'), jnp.float32(0))
-        start = state.params, state.opt_state, state.mean, state.step, sums
-        # Members share the step: a loop over each member's own would make every branch run.
-        *new, _, sums = jax.lax.while_loop(lambda carry: carry[3] < stop, next_step, start)
-        return tuple(new), jax.tree.map(lambda total: total / (stop - state.step), sums)
-
     def chunk(state, task, keys, stop, varied):
-        def train(inputs):
+        def member(inputs):
+            """One member's chunk. All share the step: loops over steps of their own would run all branches."""
             params, opt_state, mean, key, varied = inputs
-            return member(State(params, opt_state, mean, state.step), task, key, stop, varied)
+
+            def next_step(carry):
+                params, opt_state, mean, step, sums = carry
+                keys = jax.random.split(jax.random.fold_in(key, step), 3)
+                length = lengths(step)
+                branch = jnp.searchsorted(jnp.array(buckets), length.max())
+                *new, metrics = jax.lax.switch(
+                    branch, branches, params, opt_state, mean, step, task, length, tuple(keys), varied
+                )
+                return *new, step + 1, jax.tree.map(jnp.add, sums, metrics)
+
+            sums = dict.fromkeys(('loss', 'accuracy', 'gradient_norm', 'length'), jnp.float32(0))
+            start = params, opt_state, mean, state.step, sums
+            *new, _, sums = jax.lax.while_loop(lambda carry: carry[3] < stop, next_step, start)
+            return tuple(new), jax.tree.map(lambda total: total / (stop - state.step), sums)
 
         inputs = state.params, state.opt_state, state.mean, keys, dict(varied)
         if len(keys) == 1:  # without a loop over one member, steps are a little faster
-            new, means = jax.tree.map(lambda x: x[None], train(jax.tree.map(lambda x: x[0], inputs)))
+            new, means = jax.tree.map(lambda x: x[None], member(jax.tree.map(lambda x: x[0], inputs)))
         else:
-            new, means = jax.vmap(train)(inputs) if together else jax.lax.map(train, inputs)
+            new, means = jax.vmap(member)(inputs) if together else jax.lax.map(member, inputs)
         return State(*new, step=jnp.maximum(state.step, stop)), means
 
     return jax.jit(chunk, donate_argnums=0, out_shardings=shardings)

@@ -433,3 +433,14 @@ def test_run_without_results_can_be_read(tmp_path: Path):
     (tmp_path / 'config.json').write_text('{"seed": 0, "model": {"heads": 8}}')
     (run,) = runs.read(tmp_path)
     assert (run.status, dict(run.config)) == ('not started', {'seed': 0, 'model.heads': 8})
+
+
+def test_how_a_run_is_computed_sets_no_runs_apart(make):
+    one, other = make('a', train__microbatches=1), make('b', seed=1, train__microbatches=4)
+    (row,) = compare(one, other).rows
+    assert row.seeds == (0, 1)
+
+
+@pytest.mark.parametrize(('examples', 'told'), [(8, True), (512, False)])
+def test_a_baseline_of_few_examples_is_told(make, examples, told):
+    assert ('8 examples are their own baseline' in table.text(compare(make('a', examples=examples)))) == told
