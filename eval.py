@@ -16,7 +16,7 @@ from absl import flags, logging
 from flax import nnx
 
 from configs import common
-from mha import cache, cli, spec, tasks, workdir
+from mha import cache, cli, parallel, spec, tasks, workdir
 from mha.checkpoint import Checkpoints
 from mha.experiment import Experiment, shapes
 from mha.report import runs, table
@@ -55,6 +55,7 @@ def main() -> None:
         few = f'{config["eval"]["examples"]} instead of {asked} examples per length'
         print(f'note: {few}, as {longest:,} tokens take long - --examples sets how many')
     config['mesh'] = {'data': 1, 'model': 1}  # where it was trained does not matter
+    parallel.use_cores(config['eval']['examples'])
     config['train']['final_position'] = POSITION.value or config['train']['final_position']
     config['task'] = TASK.value or config['task']
     run = Experiment.build(config, eval_lengths=lengths)

@@ -28,11 +28,12 @@ def main() -> None:
     started = time.time()
     parallel.start()
     cache.keep_programs()
-    say = print if parallel.first() else lambda *_: None
 
     # ---------------------------------------------------------------- Build: mistakes surface before a file is written
     config = cli.required('config', CONFIG.value).to_dict()
     directory = Path(cli.required('workdir', WORKDIR.value))
+    parallel.use_cores(config['train']['batch_size'] // max(config['train']['microbatches'], 1))
+    say = print if parallel.first() else lambda *_: None
     run = experiment.Experiment.build(config)
     parallel.once(lambda: workdir.claim(directory, config))
     workdir.check_data(directory, run.task.sha256)

@@ -15,3 +15,4 @@ def directory() -> Path:
 def keep_programs() -> None:
     """Keeps compiled programs from now on: the next run of a config, or another seed of it, starts sooner."""
     jax.config.update('jax_compilation_cache_dir', str(directory() / 'programs'))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)  # a start compiles dozens of small ones

@@ -42,6 +42,7 @@ def evaluate(
     seed: int,
     quadratic: Callable[[int], bool],
     layers: int = 1,
+    layout: parallel.Layout | None = None,
     name: str = 'evaluate',
 ) -> tuple[list[Row], list[Row]]:
     """One row per length: length, accuracy, exact_match, loss (nats), baseline, examples. And one per position of its
@@ -52,9 +53,15 @@ def evaluate(
     `baseline` is the accuracy of the most frequent class, per output position where the task allows, computed from
     these examples. Dropout is off; schemes that draw positions draw once per batch. Compiles at most `programs`
     programs. `quadratic` says whether the model holds the attention logits of all pairs of so many tokens: batches are
-    as large as memory allows, at most `batch_size`. `name` stands before the progress bar, which moves within long
-    examples, too: they pass `layers` layers of attention."""
+    as large as memory allows, at most `batch_size`, and go over the devices of `layout` where these divide them; else one
+    device works. `name` stands before the progress bar, which moves within long examples, too: they pass `layers`
+    layers of attention."""
     chosen = buckets.choose(lengths, task.num_tokens, programs)
+
+    @functools.cache
+    def model_and_task(layout):
+        return (jax.tree.map(jnp.asarray, params), task) if layout is None else layout.replicate((params, task))
+
     rows, positions = [], []
     tokens = examples * sum(map(task.num_tokens, lengths))
     with parallel.progress(total=tokens, unit=' tokens', unit_scale=True, desc=name) as bar:
@@ -63,6 +70,7 @@ def evaluate(
             padded = task.num_tokens(max_length)
             fits = PAIRS_IN_MEMORY // padded**2 if quadratic(padded) else TOKENS_IN_MEMORY // padded
             size = _divisor(examples, min(batch_size, fits))
+            spread = layout if layout is not None and layout.divides(size) else None
             batches = _divisor(examples // size, PAIRS_PER_DISPATCH // (size * padded**2))
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), EVALUATION), length)
             data_key, position_key = jax.random.split(key)
@@ -78,8 +86,9 @@ def evaluate(
                 def move(queries, end=end, share=share):
                     bar.update(min(queries * share, end - bar.n))
 
+                static = dict(max_length=max_length, watched=watched, layout=spread)
                 with _watching(move) if watched else contextlib.nullcontext():
-                    sums = _measure(graphdef, params, task, length, *keys, max_length=max_length, watched=watched)
+                    sums = _measure(graphdef, *model_and_task(spread), length, *keys, **static)
                     found.append(jax.device_get(sums))
                 bar.update(end - bar.n)
             sums = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found)
@@ -118,14 +127,15 @@ def _watching(watcher):
         blockwise.WATCHERS.remove(watcher)
 
 
-@functools.partial(jax.jit, static_argnames=('graphdef', 'max_length', 'watched'))
-def _measure(graphdef, params, task, length, data_keys, position_keys, *, max_length, watched):
+@functools.partial(jax.jit, static_argnames=('graphdef', 'max_length', 'watched', 'layout'))
+def _measure(graphdef, params, task, length, data_keys, position_keys, *, max_length, watched, layout):
     """Sums over batches of examples, one batch after the other: memory stays that of one. A program that is `watched`
     tells of its progress."""
 
     def measure_batch(inputs):
         keys, position = inputs
         batch = task.examples(keys, length, max_length)
+        batch = batch if layout is None else layout.split(batch)
         logits = logits_of(graphdef, params, batch, train=False, position=position)
         right = (logits.argmax(-1) == batch.targets) & batch.metric_mask
         at = jnp.cumsum(batch.metric_mask, -1) - 1
@@ -144,4 +154,5 @@ def _measure(graphdef, params, task, length, data_keys, position_keys, *, max_le
         }
 
     sums = jax.lax.map(measure_batch, (data_keys, position_keys))
-    return jax.tree.map(lambda x: x.sum(0), sums)
+    sums = jax.tree.map(lambda x: x.sum(0), sums)
+    return sums if layout is None else jax.lax.with_sharding_constraint(sums, layout.replicated)

@@ -43,11 +43,13 @@ class Experiment:
         """Reads and checks a config. `eval_lengths` replaces those of the config. Raises `UserError`."""
         train, members = config['train'], population.members(config)
         check_numbers(config, members)
+        on_cpu = jax.default_backend() == 'cpu'
+        together = train['members'] == 'together' or (train['members'] == 'auto' and not on_cpu)
         experiment = cls(
             config=config,
             task=tasks.make(config['task'], causal=config['model']['causal'], **config['data']),
             members=members,
-            layout=parallel.Layout(parallel.make_mesh(**config['mesh']), len(members)),
+            layout=parallel.Layout(parallel.make_mesh(**config['mesh']), len(members), together),
             curriculum=curricula.make(
                 train['curriculum'], spec.lengths(train['lengths'], 'train.lengths'), train['steps']
             ),
@@ -169,13 +171,12 @@ class Experiment:
 
     def init(self) -> tuple[nnx.GraphDef, training.State]:
         """The graph and the state before the first step."""
-
-        def params(key):
-            return nnx.to_pure_dict(nnx.state(self.model(key=key), nnx.Param))
-
-        graphdef, _ = nnx.split(nnx.eval_shape(self.model), nnx.Param)
-        weights = jax.jit(lambda keys: jax.lax.map(params, keys))(self.keys(WEIGHTS))
-        state = training.init(weights, self.optimizer(), self.config['train']['average'])
+        # Not jitted: the same small programs serve every member and every model of such widths.
+        models = [self.model(key=key) for key in self.keys(WEIGHTS)]
+        weights = [nnx.to_pure_dict(nnx.state(model, nnx.Param)) for model in models]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
+        state = training.init(stacked, self.optimizer(), self.config['train']['average'])
+        graphdef, _ = nnx.split(models[0], nnx.Param)
         return graphdef, self.layout.place(state)
 
     @functools.cached_property
@@ -192,8 +193,6 @@ class Experiment:
     ) -> Callable[[training.State, int], tuple[training.State, dict[str, jax.Array]]]:
         """The training program for states like this one, compiled: `chunk(state, stop)`, see `training.make_chunk`."""
         train, layout = self.config['train'], self.layout
-        spread = layout.mesh.shape[parallel.DATA] > 1 and layout.member_axis is not None
-        together = train['members'] == 'together' or (train['members'] == 'auto' and jax.default_backend() != 'cpu')
         chunk = training.make_chunk(
             graphdef,
             self.optimizer,
@@ -203,7 +202,7 @@ class Experiment:
             length_per=train['length_per'],
             microbatches=train['microbatches'],
             average=train['average'],
-            together=(together or spread) and len(self.members) > 1,
+            together=layout.together,
             split=layout.split,
             shardings=(layout.shardings(state), layout.replicated),
         )
@@ -223,16 +222,14 @@ class Experiment:
         rows, positions = [], []
         for index in range(len(self.members)) if members is None else members:
             member = self.members[index]
-            found = self.evaluate_one(
-                graphdef, jax.tree.map(lambda x, index=index: jnp.asarray(x[index]), params), member
-            )
+            found = self.evaluate_one(graphdef, jax.tree.map(lambda x, index=index: x[index], params), member)
             others = {name: value for name, value in member.items() if name != 'seed'}
             for into, new in zip((rows, positions), found, strict=True):
                 into += [{'seed': member['seed'], **row, **others} for row in new]
         return rows, positions
 
     def evaluate_one(self, graphdef: nnx.GraphDef, params: Any, member: population.Member):
-        """See `evaluation.evaluate`; `params` are those of one member."""
+        """See `evaluation.evaluate`; `params` are those of one member. On all devices, wherever it was trained."""
         settings = self.config['eval']
         return evaluation.evaluate(
             graphdef,
@@ -245,6 +242,7 @@ class Experiment:
             seed=settings['seed'],
             quadratic=self.final_shapes.quadratic,
             layers=self.config['model']['layers'],
+            layout=parallel.Layout(parallel.make_mesh()),
             name=f'evaluate {population.named(member)}' if len(self.members) > 1 else 'evaluate',
         )
 

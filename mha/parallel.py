@@ -1,9 +1,11 @@
 """Several devices, in one process or in many: who takes part, and where arrays live.
 
-The devices form one mesh (`data`, `model`). What is computed does not depend on it: programs are those of one device,
+A CPU is as many devices as it has cores: small products do not gain from several threads, parts of a batch do. The
+devices form one mesh (`data`, `model`). What is computed does not depend on it: programs are those of one device,
 and the compiler splits them along the shardings given here (GSPMD, Xu et al., 2021, arXiv:2105.04663).
 
-* A population's members go over `data` where the axis divides their number; else each batch does.
+* A population's members go over `data` where they are trained together and the axis divides their number; else each
+  batch does.
 * Wide weights go over `model`: attention by heads, the feed-forward layer by its inner width (Megatron-LM, Shoeybi et
   al., 2019, arXiv:1909.08053), and with them the optimizer's moments.
 
@@ -38,6 +40,9 @@ OVER_MODEL = {
 }
 """The end of a weight's path, and the mesh axis of each of its axes. All others are replicated, and so is an axis that
 the mesh does not divide."""
+
+EXAMPLES_PER_CORE = 8
+"""The fewest that are worth a device of their own."""
 
 PROCESSES = {
     'JAX_NUM_PROCESSES': 'JAX_PROCESS_ID',
@@ -122,6 +127,18 @@ def progress(**options: Any) -> tqdm:
 
 
 # -------------------------------------------------------------------------------------------------------------- devices
+def use_cores(batch_size: int) -> None:
+    """Makes this process's CPU as many devices as it may use cores, at most as divide `batch_size` into parts of
+    `EXAMPLES_PER_CORE` or more; nothing else has an effect on other devices. One of several processes has one, and so
+    has a process whose environment says how many (`JAX_NUM_CPU_DEVICES`). Must come before the first computation."""
+    told = jax.config.jax_num_cpu_devices > 0 or 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
+    if told or jax.distributed.is_initialized():
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    limit = max(min(cores, batch_size // EXAMPLES_PER_CORE), 1)
+    jax.config.update('jax_num_cpu_devices', max(n for n in range(1, limit + 1) if batch_size % n == 0))
+
+
 def make_mesh(data: int = 0, model: int = 1) -> Mesh:
     """The mesh of `data` x `model` devices; `data=0` takes all that `model` leaves. One process may leave devices idle,
     several use all of theirs."""
@@ -148,12 +165,14 @@ class Layout:
     scalars."""
 
     mesh: Mesh | AbstractMesh
-    members: int
+    members: int = 1
+    together: bool = False
+    """Whether members are trained together, not in turn."""
 
     @property
     def member_axis(self) -> str | None:
         """The mesh axis that the members go over; None where each device has all of them and a part of the batch."""
-        return DATA if self.members % self.mesh.shape[DATA] == 0 else None
+        return DATA if self.together and self.members % self.mesh.shape[DATA] == 0 else None
 
     @property
     def replicated(self) -> NamedSharding:
@@ -188,12 +207,16 @@ class Layout:
         """Copies of arrays on the host of every process."""
         return jax.tree.map(np.asarray, self.replicate(tree))
 
+    def divides(self, batch_size: int) -> bool:
+        """Whether `split` spreads batches of this size."""
+        return self.member_axis is None and batch_size % self.mesh.shape[DATA] == 0
+
     def split(self, batch: Any) -> Any:
         """Inside a program, for one member: spreads a batch, leaves [B, ...], over `data` where the members do not go
         and the axis divides B."""
 
         def constrain(leaf):
-            if self.member_axis or leaf.shape[0] % self.mesh.shape[DATA]:
+            if not self.divides(leaf.shape[0]):
                 return leaf
             return jax.lax.with_sharding_constraint(leaf, NamedSharding(self.mesh, PartitionSpec(DATA)))
 

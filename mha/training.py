@@ -3,10 +3,11 @@
 Randomness is `fold_in(seed, step)` and the data come from the device, so a resumed run repeats the uninterrupted one
 bit for bit, and the stream of data does not depend on the model. The lengths of the steps depend on the curriculum
 alone: all seeds meet the same ones, so that members can share a program. One chunk is one dispatch; inside it every
-step draws its length and branches to the update that pads to the next bucket.
+step draws its length and branches to the gradients of the batch padded to the next bucket.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -93,7 +94,7 @@ def make_chunk(
 ) -> Callable[[State, Task, Key[Array, 'P'], int, Varied], tuple[State, dict[str, Array]]]:
     """`chunk(state, task, keys, stop, varied)`: updates of every member until step `stop`; returns the new state and
     each member's means [P] of loss, accuracy, gradient norm and length over the chunk. `state` is donated. It compiles
-    one update per bucket, all within one program that serves chunks of any size.
+    the gradients once per bucket, all within one program that serves chunks of any size.
 
     `optimizer(learning_rate=..)` builds the optimizer with what members vary. Each batch is of one length, drawn by
     `curriculum`, or each example of its own. A batch is computed in `microbatches` parts, one after the other, in the
@@ -101,7 +102,8 @@ def make_chunk(
     running mean, 0 for none. Members train `together`, vectorised, or in turn. `split` spreads a batch over devices;
     `shardings` are those of the state and of the means (see `mha.parallel`)."""
 
-    def update(max_length, params, opt_state, mean, step, task, length, keys, varied):
+    def gradients(max_length, params, task, length, keys, varied):
+        """Gradients, and means of loss and accuracy, over a batch padded to `max_length`."""
         data_key, dropout_key, position_key = keys
         batch = split(task.batch(data_key, batch_size, length, max_length))
         counted, answers = batch.loss_mask.sum(), batch.metric_mask.sum()
@@ -123,15 +125,18 @@ def make_chunk(
         grad = jax.value_and_grad(loss_fn, has_aux=True)
         if microbatches == 1:
             (loss, accuracy), grads = grad(params, batch, dropout_key)
-        else:
-            parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), batch)
-            dropout_keys = jax.random.split(dropout_key, microbatches)
-            start = jax.tree.map(jnp.zeros_like, ((jnp.float32(0), jnp.float32(0)), params))
+            return grads, loss, accuracy
+        parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), batch)
+        dropout_keys = jax.random.split(dropout_key, microbatches)
+        start = jax.tree.map(jnp.zeros_like, ((jnp.float32(0), jnp.float32(0)), params))
 
-            def add(total, part):
-                return jax.tree.map(jnp.add, total, grad(params, *part)), None
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, grad(params, *part)), None
 
-            ((loss, accuracy), grads), _ = jax.lax.scan(add, start, (parts, dropout_keys))
+        ((loss, accuracy), grads), _ = jax.lax.scan(add, start, (parts, dropout_keys))
+        return grads, loss, accuracy
+
+    def update(params, opt_state, mean, step, grads, varied):
         numbers = {name: value for name, value in varied.items() if name != 'dropout_rate'}
         updates, opt_state = optimizer(**numbers).update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
@@ -139,15 +144,10 @@ def make_chunk(
             # Few steps have a short memory: the first parameters are soon forgotten, whatever the decay.
             decay = jnp.minimum(average, (1 + step) / (10 + step))
             mean = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, mean, params)
-        metrics = {
-            'loss': loss,
-            'accuracy': accuracy,
-            'gradient_norm': optax.tree.norm(grads),
-            'length': length.astype(jnp.float32).mean(),
-        }
-        return params, opt_state, mean, metrics
+        return params, opt_state, mean
 
-    branches = [lambda *args, bucket=bucket: update(bucket, *args) for bucket in buckets]
+    # One branch per bucket holds what depends on the length in slots, and nothing else: each is compiled apart.
+    branches = [functools.partial(gradients, bucket) for bucket in buckets]
 
     def lengths(step):
         """Of all examples, or of each."""
@@ -166,9 +166,14 @@ def make_chunk(
                 keys = jax.random.split(jax.random.fold_in(key, step), 3)
                 length = lengths(step)
                 branch = jnp.searchsorted(jnp.array(buckets), length.max())
-                *new, metrics = jax.lax.switch(
-                    branch, branches, params, opt_state, mean, step, task, length, tuple(keys), varied
-                )
+                grads, loss, accuracy = jax.lax.switch(branch, branches, params, task, length, tuple(keys), varied)
+                new = update(params, opt_state, mean, step, grads, varied)
+                metrics = {
+                    'loss': loss,
+                    'accuracy': accuracy,
+                    'gradient_norm': optax.tree.norm(grads),
+                    'length': length.astype(jnp.float32).mean(),
+                }
                 return *new, step + 1, jax.tree.map(jnp.add, sums, metrics)
 
             sums = dict.fromkeys(('loss', 'accuracy', 'gradient_norm', 'length'), jnp.float32(0))

@@ -302,7 +302,7 @@ def test_several_processes_leave_none_idle(monkeypatch):
 )
 @pytest.mark.parametrize(('members', 'over'), [(4, 'data'), (2, None)])
 def test_rules(path, shape, spec, members, over):
-    layout = parallel.Layout(AbstractMesh((4, 2), ('data', 'model')), members)
+    layout = parallel.Layout(AbstractMesh((4, 2), ('data', 'model')), members, together=True)
     tree = jax.ShapeDtypeStruct((members, *shape), jnp.float32)
     for name in reversed(path.split('.')):
         tree = {name: tree}
@@ -317,6 +317,6 @@ def test_rules(path, shape, spec, members, over):
     [(4, 3, True), (1, 8, True), (2, 8, True), (1, 6, False), (2, 2, False)],
 )
 def test_batches_that_do_not_divide_are_refused(members, batch_size, fits):
-    layout = parallel.Layout(AbstractMesh((4, 1), ('data', 'model')), members)
+    layout = parallel.Layout(AbstractMesh((4, 1), ('data', 'model')), members, together=True)
     with contextlib.nullcontext() if fits else pytest.raises(UserError, match='choose a multiple of 4'):
         layout.check(batch_size)

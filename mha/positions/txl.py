@@ -71,8 +71,11 @@ class TransformerXL(Position):
         offset = q_pos[:, :, None] - k_pos[:, None, :]
         offset = offset if self.clamp is None else jnp.clip(offset, -self.clamp, self.clamp)
         r = jnp.concatenate(self.waves(offset.reshape(len(offset), -1)), axis=-1).reshape(*offset.shape, -1)
-        shared = r.shape[0] == 1  # one row of positions: no copy of r per example
-        relative = jnp.einsum('bqhp,qsp->bhqs' if shared else 'bqhp,bqsp->bhqs', self.project(q), r[0] if shared else r)
+        if r.shape[0] == 1:  # one row of positions: W r(D) serves all examples
+            table = jnp.einsum('hkp,qsp->hqsk', self.w[...], r[0])
+            relative = jnp.einsum('bqhk,hqsk->bhqs', q[..., : self.head_dim] + self.v[...][None, None], table)
+        else:
+            relative = jnp.einsum('bqhp,bqsp->bhqs', self.project(q), r)
         everywhere = jnp.einsum('hk,bshk->bhs', self.u[...], k[..., : self.head_dim].astype(jnp.float32))
         return (relative + everywhere[:, :, None, :]) * self.head_dim**-0.5
 

@@ -60,7 +60,7 @@ def population(members, tree):
 
 def train(members, data, model, core, save=None, restore=None):
     """Trains, or goes on from a checkpoint; the metrics, the final parameters, and what the program exchanges."""
-    layout = parallel.Layout(parallel.make_mesh(data, model), members)
+    layout = parallel.Layout(parallel.make_mesh(data, model), members, together=True)
     layout.check(BATCH)
     graphdef = nnx.split(build(core, 0), nnx.Param)[0]
     state = layout.place(population(members, init()))
