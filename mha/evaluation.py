@@ -53,8 +53,8 @@ def evaluate(
     `baseline` is the accuracy of the most frequent class, per output position where the task allows, computed from
     these examples. Dropout is off; schemes that draw positions draw once per batch. Compiles at most `programs`
     programs. `quadratic` says whether the model holds the attention logits of all pairs of so many tokens: batches are
-    as large as memory allows, at most `batch_size`, and go over the devices of `layout` where these divide them; else one
-    device works. `name` stands before the progress bar, which moves within long examples, too: they pass `layers`
+    as large as memory allows, at most `batch_size`, and go over the devices of `layout` where these divide them; else
+    one device works. `name` stands before the progress bar, which moves within long examples, too: they pass `layers`
     layers of attention."""
     chosen = buckets.choose(lengths, task.num_tokens, programs)
 

@@ -129,9 +129,10 @@ def progress(**options: Any) -> tqdm:
 # -------------------------------------------------------------------------------------------------------------- devices
 def use_cores(batch_size: int) -> None:
     """Makes this process's CPU as many devices as it may use cores, at most as divide `batch_size` into parts of
-    `EXAMPLES_PER_CORE` or more; nothing else has an effect on other devices. One of several processes has one, and so
-    has a process whose environment says how many (`JAX_NUM_CPU_DEVICES`). Must come before the first computation."""
-    told = jax.config.jax_num_cpu_devices > 0 or 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
+    `EXAMPLES_PER_CORE` or more. Changes nothing where several processes take part, or where the environment says how
+    many (`JAX_NUM_CPU_DEVICES`). Must come before the first computation."""
+    flags = os.environ.get('XLA_FLAGS', '')
+    told = 'JAX_NUM_CPU_DEVICES' in os.environ or 'xla_force_host_platform_device_count' in flags
     if told or jax.distributed.is_initialized():
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

@@ -308,7 +308,7 @@ def decoded(layer, x, sizes, **options):
     )
 
 
-@pytest.mark.parametrize('spec', [*map(positions.example, positions.names()), 'rope|t5', "txl(form='gather')"])
+@pytest.mark.parametrize('spec', [*map(positions.example, positions.names()), 'rope|t5', "txl(form='channels')"])
 def test_decoding_token_by_token_is_the_full_pass(spec):
     """With every scheme that allows it; grouped heads."""
     dims = Dims(16, 4, 8, max_len=8, causal=True)

@@ -109,7 +109,8 @@ def more_of_four_devices(tmp_path_factory, four_devices):
 
 
 def assert_as_reference(found, name):
-    """The members of a case end where the same members end that were trained on one device."""
+    """The members of a case end where the same members end that were trained on one device, and so does their
+    evaluation."""
     compared = 0
     for key, value in found.items():
         case, _, array = key.partition('/')
@@ -120,6 +121,7 @@ def assert_as_reference(found, name):
     losses = found[f'{name}/losses']
     steps, members = losses.shape
     np.testing.assert_allclose(losses, found['reference/losses'][-steps:, :members], atol=1e-5)
+    np.testing.assert_allclose(found[f'{name}/evaluated'], found['reference/evaluated'], atol=1e-5)
 
 
 @pytest.mark.parametrize('name', ['batch', 'members', 'model'])
@@ -262,6 +264,28 @@ def test_one_process_is_the_first_and_waits_for_nobody():
 
 
 # ---------------------------------------------------------------------------------------------------- where arrays live
+@pytest.mark.parametrize(
+    ('cores', 'batch_size', 'variables', 'expected'),
+    [
+        pytest.param(2, 128, {}, 2, id='all cores'),
+        pytest.param(6, 128, {}, 4, id='as many as divide the batch'),
+        pytest.param(64, 96, {}, 12, id='8 examples or more for each'),
+        pytest.param(8, 4, {}, 1, id='a small batch'),
+        pytest.param(2, 128, {'JAX_NUM_CPU_DEVICES': '1'}, None, id='told'),
+        pytest.param(2, 128, {'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}, None, id='told by a flag'),
+    ],
+)
+def test_a_cpu_is_as_many_devices_as_cores(cores, batch_size, variables, expected, monkeypatch):
+    monkeypatch.delenv('JAX_NUM_CPU_DEVICES', raising=False)
+    for name, value in {'XLA_FLAGS': '', **variables}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(cores)), raising=False)
+    found = []
+    monkeypatch.setattr(jax.config, 'update', lambda name, value: found.append((name, value)))
+    parallel.use_cores(batch_size)
+    assert found == ([] if expected is None else [('jax_num_cpu_devices', expected)])
+
+
 @pytest.mark.parametrize(
     ('data', 'model', 'message'),
     [

@@ -7,7 +7,8 @@ With a = (q_i + v) W, halves a_s and a_c, the angle-difference identities turn t
 
     query: a_s sin(p_i f) + a_c cos(p_i f),  a_c sin(p_i f) - a_s cos(p_i f)     key: cos(p_j f),  sin(p_j f)
 
-so no relative shift is needed and positions may be any real numbers. The gather form evaluates r at each D instead.
+so no relative shift is needed and positions may be any real numbers. Where many examples share their positions, W r(D)
+of every pair, [H, Q, P, K], is cheaper: it serves all of them.
 """
 
 from typing import Literal
@@ -20,9 +21,10 @@ from mha.positions.base import Position, angles, frequencies
 
 
 class TransformerXL(Position):
-    """Learned content-position and global biases. `form='factorised'` widens the heads by `pos_dim` channels (the model
-    width by default); 'gather' is the same function by way of an array [Q, P, pos_dim], and can `clamp` distances:
-    beyond, all are alike. Published with parameters of its own in every layer (`position_per_layer=True`)."""
+    """Learned content-position and global biases. `form='content'` adds them to the logits of q . k, in the cheaper of
+    the two ways; 'channels' widens the heads of queries and keys by `pos_dim` channels (the model width by default),
+    which all cores can do, the fastest ones too, but which takes short sequences twice the time. Beyond a `clamp` all
+    distances are alike. Published with parameters of its own in every layer (`position_per_layer=True`)."""
 
     directed = True
 
@@ -31,7 +33,7 @@ class TransformerXL(Position):
         dims,
         pos_dim: int | None = None,
         theta: float = 10000.0,
-        form: Literal['factorised', 'gather'] = 'factorised',
+        form: Literal['content', 'channels'] = 'content',
         clamp: float | None = None,
         *,
         rngs,
@@ -39,8 +41,8 @@ class TransformerXL(Position):
         self.pos_dim = dims.dim if pos_dim is None else pos_dim
         if self.pos_dim < 2 or self.pos_dim % 2:
             raise ValueError(f'pos_dim must be even and above 0, not {self.pos_dim}')
-        if clamp is not None and (form != 'gather' or clamp <= 0):
-            raise ValueError(f"clamp={clamp} must be above 0 and needs form='gather'")
+        if clamp is not None and (form != 'content' or clamp <= 0):
+            raise ValueError(f"clamp={clamp} must be above 0 and needs form='content'")
         self.form, self.clamp, self.head_dim = form, clamp, dims.head_dim
         self.frequencies = frequencies(self.pos_dim, theta)
         heads, width = dims.heads, dims.head_dim
@@ -50,39 +52,54 @@ class TransformerXL(Position):
         self.v = nnx.Param(0.02 * jax.random.normal(rngs.params(), (heads, width)))
 
     def overrides(self, hook):
-        return hook == ('qk' if self.form == 'factorised' else 'content')
+        return hook == ('qk' if self.form == 'channels' else 'content')
 
     def qk(self, q, k, coords):
-        if self.form == 'gather':
+        if self.form == 'content':
             return q, k
-        q_sin, q_cos = self.waves(coords.q_pos)
-        k_sin, k_cos = self.waves(coords.k_pos)
-        a_sin, a_cos = jnp.split(self.project(q), 2, axis=-1)
-        extra_q = [a_sin * q_sin + a_cos * q_cos, a_cos * q_sin - a_sin * q_cos]
-        extra_k = jnp.broadcast_to(jnp.concatenate([k_cos, k_sin], -1), (*k.shape[:-1], self.pos_dim))
+        wide_q, wide_k = self.channels(q, coords.q_pos, coords.k_pos)
+        wide_k = jnp.broadcast_to(wide_k, (*k.shape[:-1], self.pos_dim))
         head, rest = jnp.split(q, [self.head_dim], axis=-1)
         head = head + self.u[...][None, None].astype(q.dtype)
-        q = jnp.concatenate([head, rest, *[x.astype(q.dtype) for x in extra_q]], axis=-1)
-        return q, jnp.concatenate([k, extra_k.astype(k.dtype)], axis=-1)
+        q = jnp.concatenate([head, rest, wide_q.astype(q.dtype)], axis=-1)
+        return q, jnp.concatenate([k, wide_k.astype(k.dtype)], axis=-1)
 
     def content(self, q, k, q_pos, k_pos):
-        if self.form == 'factorised':
+        if self.form == 'channels':
             return None
-        offset = q_pos[:, :, None] - k_pos[:, None, :]
-        offset = offset if self.clamp is None else jnp.clip(offset, -self.clamp, self.clamp)
-        r = jnp.concatenate(self.waves(offset.reshape(len(offset), -1)), axis=-1).reshape(*offset.shape, -1)
-        if r.shape[0] == 1:  # one row of positions: W r(D) serves all examples
-            table = jnp.einsum('hkp,qsp->hqsk', self.w[...], r[0])
-            relative = jnp.einsum('bqhk,hqsk->bhqs', q[..., : self.head_dim] + self.v[...][None, None], table)
+        batch, rows, width = len(q), max(len(q_pos), len(k_pos)), self.head_dim
+        shared_is_cheaper = rows == 1 and (batch + self.pos_dim) * width < batch * self.pos_dim
+        if self.clamp is None and not shared_is_cheaper:
+            wide_q, wide_k = self.channels(q, q_pos, k_pos)
+            relative = jnp.einsum(
+                'bqhp,bsp->bhqs', wide_q, jnp.broadcast_to(wide_k[:, :, 0], (batch, *wide_k.shape[1::2]))
+            )
         else:
-            relative = jnp.einsum('bqhp,bqsp->bhqs', self.project(q), r)
-        everywhere = jnp.einsum('hk,bshk->bhs', self.u[...], k[..., : self.head_dim].astype(jnp.float32))
-        return (relative + everywhere[:, :, None, :]) * self.head_dim**-0.5
+            offset = q_pos[:, :, None] - k_pos[:, None, :]
+            offset = offset if self.clamp is None else jnp.clip(offset, -self.clamp, self.clamp)
+            r = jnp.concatenate(self.waves(offset.reshape(rows, -1)), axis=-1).reshape(*offset.shape, -1)
+            if rows == 1:
+                table = jnp.einsum('hkp,qsp->hqsk', self.w[...], r[0])
+                relative = jnp.einsum('bqhk,hqsk->bhqs', self.biased(q), table)
+            else:
+                relative = jnp.einsum('bqhp,bqsp->bhqs', self.project(q), r)
+        everywhere = jnp.einsum('hk,bshk->bhs', self.u[...], k[..., :width].astype(jnp.float32))
+        return (relative + everywhere[:, :, None, :]) * width**-0.5
+
+    def channels(self, q, q_pos, k_pos):
+        """What the channels of queries [B, T, H, pos_dim] and keys [#B, S, 1, pos_dim] are, in float32."""
+        (q_sin, q_cos), (k_sin, k_cos) = self.waves(q_pos), self.waves(k_pos)
+        a_sin, a_cos = jnp.split(self.project(q), 2, axis=-1)
+        turned = [a_sin * q_sin + a_cos * q_cos, a_cos * q_sin - a_sin * q_cos]
+        return jnp.concatenate(turned, axis=-1), jnp.concatenate([k_cos, k_sin], axis=-1)
+
+    def biased(self, q):
+        """q + v, [B, T, H, K] in float32."""
+        return (q[..., : self.head_dim] + self.v[...][None, None].astype(q.dtype)).astype(jnp.float32)
 
     def project(self, q):
         """a = (q + v) W, [B, T, H, pos_dim] in float32."""
-        v, w = self.v[...][None, None].astype(q.dtype), self.w[...].astype(q.dtype)
-        return jnp.einsum('bthk,hkp->bthp', q[..., : self.head_dim] + v, w).astype(jnp.float32)
+        return jnp.einsum('bthk,hkp->bthp', self.biased(q), self.w[...])
 
     def waves(self, pos):
         """sin and cos of p f, each [#B, T, 1, pos_dim / 2], in float32."""

@@ -149,7 +149,7 @@ MORE_SPECS = (
     'cpb',
     'rope|t5|kerple',
     'alibi|shaw(values=False)',
-    'txl(form="gather")',
+    'txl(form="channels")',
     'dape',
     'randomize_offsets(max_position=64)|shaw',
 )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mha import curricula, optim, parallel, tasks, training
+from mha import curricula, evaluation, optim, parallel, tasks, training
 from mha.checkpoint import Checkpoints
 from mha.encoder import Encoder
 
@@ -88,10 +88,20 @@ def train(members, data, model, core, save=None, restore=None):
             checkpoints.save(stop, state)
     if checkpoints:
         checkpoints.close()
-    params = layout.replicate(state.params)
-    leaves = {
-        f'params{jax.tree_util.keystr(path)}': np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(params)
-    }
+    whole = layout.fetch(state.params)
+    rows, _ = evaluation.evaluate(
+        graphdef,
+        jax.tree.map(lambda leaf: leaf[0], whole),
+        TASK,
+        lengths=(3, LENGTH),
+        examples=32,
+        batch_size=BATCH,
+        programs=1,
+        seed=0,
+        quadratic=lambda tokens: core == 'dense',
+        layout=parallel.Layout(layout.mesh),
+    )
+    leaves = {f'params{jax.tree_util.keystr(path)}': leaf for path, leaf in jax.tree.leaves_with_path(whole)}
     local = {
         f'local{jax.tree_util.keystr(path)}': np.array(leaf.addressable_shards[0].data.shape)
         for path, leaf in jax.tree.leaves_with_path(state)
@@ -99,6 +109,7 @@ def train(members, data, model, core, save=None, restore=None):
     found = re.findall(rf'= (.*?) ({"|".join(EXCHANGES)})(?:-start)?\(', chunk.as_text())
     return {
         'losses': np.array(losses),
+        'evaluated': np.array([[row['accuracy'], row['loss'], row['examples']] for row in rows]),
         **leaves,
         **local,
         'exchanges': np.array([f'{kind} {shapes}' for shapes, kind in found]),

@@ -54,7 +54,7 @@ def test_embeddings_add():
 
 def test_queries_and_keys_pass_through_from_left_to_right():
     q, k, _, coords = attention()
-    chain, txl = make('rope|txl'), make('txl')
+    chain, txl = make("rope|txl(form='channels')"), make("txl(form='channels')")
     nnx.update(txl, nnx.state(chain.parts[1]))
     expected = txl.qk(*make('rope').qk(q, k, coords), coords)
     for found, wanted in zip(chain.qk(q, k, coords), expected, strict=True):

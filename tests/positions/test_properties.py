@@ -28,7 +28,7 @@ FORMS = (
     'alibi(learned=True)',
     "kerple(kind='power', weighted=True)",
     'sandwich(as_channels=True)',
-    "txl(form='gather')",
+    "txl(form='channels')",
     'shaw(values=False)',
     "deberta(k=8, log_buckets=8, p2c_index='released')",
     "cope(gate='raw')",

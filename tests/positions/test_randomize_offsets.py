@@ -11,7 +11,7 @@ from mha.positions import Dims
 from mha.spec import UserError
 
 HEADS, LENGTH = 2, 9
-SPECS = ('alibi', "alibi(variant='symmetric')", 't5', "txl(form='gather')", 'shaw', 'fire', 'kerple')
+SPECS = ('alibi', "alibi(variant='symmetric')", 't5', 'txl', 'shaw', 'fire', 'kerple')
 ARGUMENTS = ('', 'both_sides=True', 'released=True')
 
 

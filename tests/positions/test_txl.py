@@ -1,5 +1,6 @@
 """Transformer-XL's relative encoding against Dai et al. (2019), section 3.3, with r(D) for every pair."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,28 +29,28 @@ def parameters(scheme):
     return [np.asarray(param[...], np.float64) for param in (scheme.u, scheme.v, scheme.w)]
 
 
-@pytest.mark.parametrize('form', ['factorised', 'gather'])
+@pytest.mark.parametrize('form', ['channels', 'content'])
 @pytest.mark.parametrize('settings', [dict(), dict(pos_dim=10), dict(theta=100.0)], ids=str)
 def test_weights(settings, form, case):
     arguments = ''.join(f', {key}={value}' for key, value in settings.items())
     scheme = case.make(f'txl(form={form!r}{arguments})')
     assert scheme.w.shape == (case.heads, 8, settings.get('pos_dim', 24))
     used = [hook for hook in positions.HOOKS if scheme.overrides(hook)]
-    assert used == ['qk' if form == 'factorised' else 'content']
+    assert used == ['qk' if form == 'channels' else 'content']
     logits = oracle(case.q, case.k, *parameters(scheme), case.offset, settings.get('theta', 10000.0))
     case.check(scheme, logits, atol=2e-5)
 
 
 @pytest.mark.parametrize('clamp', [1, 7.5])
 def test_clamped_distances(clamp, case):
-    scheme = case.make(f"txl(form='gather', clamp={clamp})")
+    scheme = case.make(f'txl(clamp={clamp})')
     offset = np.clip(case.offset, -clamp, clamp)
     case.check(scheme, oracle(case.q, case.k, *parameters(scheme), offset), atol=2e-5)
 
 
-def test_the_gather_form_takes_real_positions_per_row_and_appended_channels(case):
+def test_the_content_form_takes_real_positions_per_row_and_appended_channels(case):
     """Logits without q . k, which the core adds; without keys, they are the relative part alone."""
-    scheme = case.make("txl(form='gather')")
+    scheme = case.make('txl')
     q, k = case.q[:, :5], case.k
     q_pos = np.stack([case.pos[3:8] + 0.25, 2.0 * case.pos[3:8]])
     k_pos = np.stack([case.pos[::-1] - 0.5, case.pos + 0.125])
@@ -64,13 +65,27 @@ def test_the_gather_form_takes_real_positions_per_row_and_appended_channels(case
     np.testing.assert_allclose(relative[1], oracle(q, 0 * k, 0 * u, v, w, offset)[1], atol=5e-5)
 
 
+@pytest.mark.parametrize('rows', [1, 24])
+def test_many_examples_are_each_as_one(rows):
+    """Those that share positions share W r(D), which is another computation."""
+    scheme = positions.make('txl', Dims(24, 2, 8, max_len=32), rngs=nnx.Rngs(0))
+    q, k = np.random.default_rng(0).normal(size=(2, 24, 7, 2, 8)).astype(np.float32)
+    pos = np.sort(np.random.default_rng(1).choice(32, (rows, 7)), axis=-1)
+    content = jax.jit(scheme.content)
+    found = content(q, k, pos, pos)
+    assert found.shape == (24, 2, 7, 7)
+    for i in range(24):
+        own = pos[[i % rows]]
+        np.testing.assert_allclose(found[i], content(q[[i]], k[[i]], own, own)[0], atol=2e-5)
+
+
 def test_offsets_have_different_encodings_and_a_direction():
     """Off-by-a-table defects make every offset of one side equal."""
     r = encoding(np.arange(-5, 6), 24)
     gaps = np.abs(r[:, None] - r[None]).max(-1)
     assert gaps[~np.eye(11, dtype=bool)].min() > 0.1
 
-    scheme = positions.make('txl', Dims(24, 2, 8, max_len=32), rngs=nnx.Rngs(0))
+    scheme = positions.make("txl(form='channels')", Dims(24, 2, 8, max_len=32), rngs=nnx.Rngs(0))
     pos = jnp.arange(11)[None]
     coords = Coords(q_pos=pos, k_pos=pos, visible=jnp.full((1, 11), 11), x=jnp.zeros((1, 11, 24)))
     q, k = scheme.qk(jnp.ones((1, 11, 2, 8)), jnp.zeros((1, 11, 2, 8)), coords)
@@ -81,7 +96,7 @@ def test_offsets_have_different_encodings_and_a_direction():
 
 
 def test_queries_and_keys_use_their_own_positions(case):
-    scheme = case.make('txl')
+    scheme = case.make("txl(form='channels')")
     q, k = case.q[:, :5], case.k
     q_pos, k_pos = case.pos[3:8], case.pos[::-1].copy()
     coords = Coords(
@@ -112,8 +127,8 @@ def test_far_positions():
         ('txl(pos_dim=7)', 'pos_dim'),
         ('txl(pos_dim=-2)', 'pos_dim'),
         ('txl(pos_dim=0)', 'pos_dim'),
-        ('txl(clamp=5)', r"clamp=5.* needs form='gather'"),
-        ("txl(form='gather', clamp=0)", r'clamp=0.* must be above 0'),
+        ("txl(form='channels', clamp=5)", r"clamp=5.* needs form='content'"),
+        ('txl(clamp=0)', r'clamp=0.* must be above 0'),
     ],
 )
 def test_errors(text, message):

@@ -124,7 +124,7 @@ def test_deberta_buckets(n):
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'clamp'), [("form='factorised'", -1), ("form='gather'", -1), ("form='gather', clamp=3", 3)]
+    ('arguments', 'clamp'), [("form='channels'", -1), ("form='content'", -1), ("form='content', clamp=3", 3)]
 )
 def test_transformer_xl(arguments, clamp):
     """XLNet's is bidirectional with the relative shift: r_w_bias is u, r_r_bias is v; time comes first."""
