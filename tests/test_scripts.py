@@ -415,6 +415,10 @@ def test_workdir_that_cannot_be(script, tmp_path):
             'from configs.quickstart import get_config\ndef sweep():\n    yield {"model.heads": 1 / 0}',
             'ZeroDivisionError',
         ),
+        (
+            'from configs.quickstart import get_config\ndef sweep():\n    for n in 2, 3: yield {"model.heads": n}',
+            'cell heads=3: 3 heads do not divide',
+        ),
     ],
 )
 def test_config_that_does_not_work(source, words, script, tmp_path):
