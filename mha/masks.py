@@ -46,8 +46,8 @@ class Mask:
         return np.ones(np.broadcast_shapes(*map(np.shape, (q_start, q_stop, k_start, k_stop))), bool)
 
     def check(self, queries: int | None, keys: int) -> None:
-        """Raises `ValueError` where an array that the mask holds is for other numbers of queries or keys: past its end it
-        would repeat its last entry. `queries` is None where they are not the first ones."""
+        """Raises `ValueError` where an array that the mask holds is for other numbers of queries or keys: past its end
+        it would repeat its last entry. `queries` is None where they are not the first ones."""
 
     def dense(self, queries: int, keys: int) -> Bool[Array, '#B #H T S']:
         """The whole mask."""
