@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -372,6 +373,44 @@ def test_files(make, tmp_path):
     assert '<b>' not in html
     assert html.count('<svg') == 1
     assert f'--output={output}' in html
+
+
+def test_reports_of_other_runs_are_left_alone(make, tmp_path):
+    a, b, c = (make(name, seed=seed) for seed, name in enumerate(('grid/a', 'grid/b', 'c')))
+    output = tmp_path / 'report'
+    page.write(compare(a, b), output)
+    page.write(compare(b, a, metric='exact_match'), output)
+    page.write(compare(a, b, c), output)  # it grew
+    before = {path: path.read_bytes() for path in output.iterdir()}
+    for fewer in ((a, b), (c,), (a.parent,)):
+        with pytest.raises(UserError, match=r'report holds the comparison of .* - choose another --output') as raised:
+            page.write(compare(*fewer), output)
+        assert all(str(folder) in str(raised.value) for folder in (a, b, c))
+    assert {path: path.read_bytes() for path in output.iterdir()} == before
+
+
+def test_a_place_is_compared_again(make, tmp_path, monkeypatch):
+    """Whatever has been added to it or removed, from wherever, and after it moved."""
+    first, second = make('grid/a'), make('grid/b', seed=1)
+    grid = first.parent
+    page.write(compare(grid), grid / 'report')
+    make('grid/c', seed=2)
+    page.write(compare(grid), grid / 'report')
+    shutil.rmtree(second)
+    monkeypatch.chdir(tmp_path)
+    moved = Path('moved')
+    grid.rename(moved)
+    page.write(compare(moved), moved / 'report')
+    assert table.facts(compare(moved)) in (moved / 'report' / 'table.md').read_text()
+
+
+@pytest.mark.parametrize('name', ['table.csv', 'table.md', 'curves.svg', 'report.html'])
+def test_files_of_others_are_left_alone(make, tmp_path, name):
+    (tmp_path / name).write_text('precious')
+    with pytest.raises(UserError, match=f'{name} is there already'):
+        page.write(compare(make('a')), tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [name]
+    assert (tmp_path / name).read_text() == 'precious'
 
 
 def test_output_that_is_a_file(make, tmp_path):
