@@ -167,7 +167,7 @@ class explicit(Mask):
 
     def tile(self, q, k):
         rows, columns = self.allowed.shape[2:]
-        q, k = (q if rows > 1 else q * 0), (k if columns > 1 else k * 0)
+        q, k = (q if rows > 1 else q * 0), (k if columns > 1 else k * 0)  # one serves all, as where arrays broadcast
         return self.allowed[:, :, q][:, :, :, k]
 
     def check(self, queries, keys):

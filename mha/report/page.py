@@ -34,8 +34,8 @@ def write(comparison: Comparison, output: Path) -> list[Path]:
         'curves.svg': svg,
         'report.html': as_html(comparison, svg, output),
     }
-    _check_ours(comparison, output, files)
     try:
+        _check_ours(comparison, output, files)
         output.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             (output / name).write_text(content, encoding='utf-8')
