@@ -3,7 +3,8 @@
     python compare.py runs/grid [more runs] [--output=runs/grid/report] [--metric=accuracy]
 
 Every argument is a run, or a directory with runs anywhere below it. Runs that differ in nothing but their seed share a
-row; unfinished runs are left out.
+row; unfinished runs are left out. A report of other runs is not overwritten; one of the same place, or of some of the
+runs, is.
 """
 
 import sys
@@ -28,9 +29,9 @@ def main(*paths: str) -> None:
     if not paths:
         raise UserError('name the runs to compare, such as: compare.py runs/grid')
     comparison = table.compare([Path(path) for path in paths], METRIC.value)
+    written = page.write(comparison, Path(OUTPUT.value or Path(paths[0]) / 'report'))
     if comparison.left_out:
         print(f'left out {table.unfinished(comparison.left_out)}', file=sys.stderr)
-    written = page.write(comparison, Path(OUTPUT.value or Path(paths[0]) / 'report'))
     print(table.text(comparison), '', *written, sep='\n')
 
 

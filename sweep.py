@@ -41,7 +41,10 @@ def main() -> None:
         cells[name] = overrides
         # A mistake in the last cell should not wait until the others have run.
         cell = _with_overrides(config, overrides).to_dict()
-        experiment.Experiment.build(cell)
+        try:
+            experiment.Experiment.build(cell)
+        except UserError as error:
+            raise UserError(f'cell {name}: {error}') from error
         workdir.check_same(grid / 'cells' / name, cell)
     if not cells:
         raise UserError(f'{_config_path()} yields no cells in sweep()')

@@ -45,12 +45,18 @@ class Mask:
         need not be computed. The bounds broadcast. Masks that hold data say True."""
         return np.ones(np.broadcast_shapes(*map(np.shape, (q_start, q_stop, k_start, k_stop))), bool)
 
+    def check(self, queries: int | None, keys: int) -> None:
+        """Raises `ValueError` where an array that the mask holds is for other numbers of queries or keys: past its end
+        it would repeat its last entry. `queries` is None where they are not the first ones."""
+
     def dense(self, queries: int, keys: int) -> Bool[Array, '#B #H T S']:
         """The whole mask."""
+        self.check(queries, keys)
         return self.tile(jnp.arange(queries), jnp.arange(keys))
 
     def count(self, queries: int, keys: int) -> Int[Array, '#B T']:
         """The number of keys that each query may see (those of its first head), without an array of all pairs."""
+        self.check(queries, keys)
 
         def row(q):
             return self.tile(q[None], jnp.arange(keys))[:, 0, 0].sum(-1)
@@ -79,6 +85,10 @@ class And(Mask):
         bounds = (q_start, q_stop, k_start, k_stop)
         return self.first.block(*bounds) & self.second.block(*bounds)
 
+    def check(self, queries, keys):
+        self.first.check(queries, keys)
+        self.second.check(queries, keys)
+
 
 @_mask
 class Or(Mask):
@@ -93,6 +103,10 @@ class Or(Mask):
     def block(self, q_start, q_stop, k_start, k_stop):
         bounds = (q_start, q_stop, k_start, k_stop)
         return self.first.block(*bounds) | self.second.block(*bounds)
+
+    def check(self, queries, keys):
+        self.first.check(queries, keys)
+        self.second.check(queries, keys)
 
 
 @_mask
@@ -113,6 +127,9 @@ class later(Mask):
     def tile(self, q, k):
         return self.mask.tile(q + self.start, k)
 
+    def check(self, queries, keys):
+        self.mask.check(None, keys)
+
 
 @_mask
 class padding(Mask):
@@ -124,6 +141,9 @@ class padding(Mask):
         seen = self.valid[:, k][:, None, None, :]
         return jnp.broadcast_to(seen, (seen.shape[0], 1, q.size, k.size))
 
+    def check(self, queries, keys):
+        _serves('padding', self.valid.shape[1], keys, 'keys')
+
 
 @_mask
 class segments(Mask):
@@ -134,15 +154,26 @@ class segments(Mask):
     def tile(self, q, k):
         return (self.ids[:, q][:, :, None] == self.ids[:, k][:, None, :])[:, None]
 
+    def check(self, queries, keys):
+        _serves('segments', self.ids.shape[1], queries, 'queries')
+        _serves('segments', self.ids.shape[1], keys, 'keys')
+
 
 @_mask
 class explicit(Mask):
-    """A boolean array [#B, #H, T, S]."""
+    """A boolean array [#B, #H, #T, #S]."""
 
-    allowed: Bool[Array, '#B #H T S']
+    allowed: Bool[Array, '#B #H #T #S']
 
     def tile(self, q, k):
+        rows, columns = self.allowed.shape[2:]
+        q, k = (q if rows > 1 else q * 0), (k if columns > 1 else k * 0)  # one serves all, as where arrays broadcast
         return self.allowed[:, :, q][:, :, :, k]
+
+    def check(self, queries, keys):
+        for has, asked, of in zip(self.allowed.shape[2:], (queries, keys), ('queries', 'keys'), strict=True):
+            if has != 1:
+                _serves('a boolean array', has, asked, of)
 
 
 # --- patterns: what a person may name --------------------------------------------------------------------------------
@@ -333,6 +364,11 @@ def _hash(x, salt: int):
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
     return ((x ^ (x >> np.uint32(16))) >> np.uint32(1)).astype(np.int32)
+
+
+def _serves(mask: str, has: int, asked: int | None, of: str):
+    if asked not in (None, has):
+        raise ValueError(f'the mask ({mask}) is for {has} {of}, but there are {asked}')
 
 
 def _at_least(low: int, **given: int | None):

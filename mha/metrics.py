@@ -14,23 +14,19 @@ class Metrics:
     again."""
 
     def __init__(self, workdir: Path, step: int):
-        self.writes = parallel.first()
-        if not self.writes:
-            return
         import tensorboardX  # loads torch where there is one: seconds that a mistake need not wait for
 
-        path = workdir / 'metrics.jsonl'
-        kept = [line for line in _lines(path) if json.loads(line)['step'] <= step]
-        temporary = path.with_suffix('.tmp')
-        temporary.write_text(''.join(f'{line}\n' for line in kept))
-        os.replace(temporary, path)
-        self.file = open(path, 'a')  # noqa: SIM115 - open for the whole run
-        self.board = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=step)
+        path, writes = workdir / 'metrics.jsonl', parallel.first()
+        if writes:
+            kept = [line for line in _lines(path) if json.loads(line)['step'] <= step]
+            temporary = path.with_suffix('.tmp')
+            temporary.write_text(''.join(f'{line}\n' for line in kept))
+            os.replace(temporary, path)
+        self.file = open(path if writes else os.devnull, 'a')  # noqa: SIM115 - open for the whole run
+        self.board = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=step, write_to_disk=writes)
 
     def write(self, step: int, values: Mapping[str, float], member: Mapping[str, float] | None = None) -> None:
         """`member` says whose they are, in a population."""
-        if not self.writes:
-            return
         self.file.write(json.dumps({'step': step, **(member or {}), **values}) + '\n')
         self.file.flush()
         under = ','.join(f'{name}={value}' for name, value in (member or {}).items())
@@ -38,8 +34,6 @@ class Metrics:
             self.board.add_scalar(f'{name}/{under}' if under else name, value, step)
 
     def close(self) -> None:
-        if not self.writes:
-            return
         self.file.close()
         self.board.close()
 

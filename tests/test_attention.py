@@ -181,6 +181,14 @@ def test_position_of_the_layer_or_of_the_call(spec):
     assert np.abs(own(X) - own(X, q_pos=3 * slots, k_pos=slots)).max() > 1e-4
 
 
+@pytest.mark.parametrize('core', ['dense', 'blockwise', 'linear'])
+def test_padding_of_another_length_is_refused(core):
+    """When a program is traced, by every core; the mistake to make is the padding of the queries."""
+    layer = make(core=core)
+    with pytest.raises(ValueError, match='is for 5 keys, but there are 7'):
+        jax.eval_shape(lambda x, y: layer(x, y, mask=masks.padding(jnp.ones((1, T), bool))), X, Y)
+
+
 def test_coordinates_are_handed_to_the_scheme():
     seen = []
 

@@ -202,8 +202,21 @@ def test_command_describes_and_draws(command, tmp_path):
     done = command('ssmax|rope(theta=1e6)', '--dim=32', '--heads=2', '--length=20', '--causal')
     assert 'width 32, 2 heads of 16, 20 tokens, causal' in done.stdout
     path = tmp_path / 'ssmax_rope_theta=1e6.png'
-    assert done.stdout.splitlines()[-1] == path.name
+    assert done.stdout.splitlines()[-1] == f'picture: {path.name}'
     assert Image.open(path).size[0] == heatmap.LEFT + heatmap.SIDE + heatmap.RIGHT
+
+
+def test_a_picture_that_is_there_is_replaced_only_by_name(command, tmp_path):
+    mine = tmp_path / 'none.png'
+    mine.write_bytes(b'precious')
+    done = command('none', code=2)
+    assert done.stderr.splitlines() == [
+        'mha.positions: none.png is there already and is another picture - say where to write with --output=...'
+    ]
+    assert mine.read_bytes() == b'precious'
+    assert command('none', '--output=none.png').stdout.splitlines()[-1] == 'picture replaced: none.png'
+    assert Image.open(mine).size[0] == heatmap.LEFT + heatmap.SIDE + heatmap.RIGHT
+    assert command('none').stdout.splitlines()[-1] == 'picture: none.png'  # the same again
 
 
 @pytest.mark.slow

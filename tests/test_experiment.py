@@ -1,9 +1,12 @@
 """What is known of a config before it runs; what a person can get wrong in one is in tests/test_scripts.py."""
 
+import dataclasses
+
 import pytest
+from jax.sharding import AbstractMesh
 
 from configs import common
-from mha import experiment
+from mha import experiment, parallel
 from mha.experiment import Experiment
 from mha.spec import UserError
 
@@ -42,6 +45,17 @@ def test_logits_that_do_not_fit_are_refused(monkeypatch):
         build('20000', position='ssmax', core='dense')
     build('20000', position='ssmax')
     build('2000', position='ssmax', core='dense')
+
+
+def test_heads_that_devices_cannot_share_are_refused():
+    run = build(heads=4)
+    for devices in (1, 2, 4):
+        mesh = AbstractMesh((1, devices), (parallel.DATA, parallel.MODEL))
+        dataclasses.replace(run, layout=parallel.Layout(mesh, 1)).check()
+    for devices in (3, 8):
+        mesh = AbstractMesh((1, devices), (parallel.DATA, parallel.MODEL))
+        with pytest.raises(UserError, match=f'mesh.model={devices} does not divide model.heads=4'):
+            dataclasses.replace(run, layout=parallel.Layout(mesh, 1)).check()
 
 
 def test_a_curriculum_that_ends_early_is_told():

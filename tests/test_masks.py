@@ -114,6 +114,38 @@ def test_masks_are_compared_and_hashed_by_what_they_are():
     assert window(2) != causal()
 
 
+LONE = jnp.asarray(ALLOWED[:, :, :1])
+
+
+@pytest.mark.parametrize(
+    ('mask', 'queries', 'keys', 'message'),
+    [
+        (padding(jnp.asarray(VALID)), 4, T + 1, 'the mask (padding) is for 9 keys, but there are 10'),
+        (padding(jnp.asarray(VALID)), T, T - 1, 'the mask (padding) is for 9 keys, but there are 8'),
+        (explicit(jnp.asarray(ALLOWED)), T + 1, T, 'the mask (a boolean array) is for 9 queries, but there are 10'),
+        (explicit(jnp.asarray(ALLOWED)), T, T - 1, 'the mask (a boolean array) is for 9 keys, but there are 8'),
+        (explicit(LONE), 3, T + 1, 'the mask (a boolean array) is for 9 keys, but there are 10'),
+        (segments(jnp.asarray(IDS)), T - 1, T, 'the mask (segments) is for 9 queries, but there are 8'),
+        (segments(jnp.asarray(IDS)), T, T + 1, 'the mask (segments) is for 9 keys, but there are 10'),
+        (causal() & (window(2) | padding(jnp.asarray(VALID))), 5, 5, 'is for 9 keys, but there are 5'),
+        (masks.later(explicit(jnp.asarray(ALLOWED)), jnp.int32(3)), 2, 5, 'is for 9 keys, but there are 5'),
+    ],
+)
+def test_arrays_of_other_lengths_are_refused(mask, queries, keys, message):
+    """When a program is traced: past its end, an array would repeat its last entry."""
+    for act in (mask.dense, mask.count):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            jax.eval_shape(lambda act=act: act(queries, keys))
+
+
+def test_arrays_of_one_query_or_key_serve_all():
+    both = explicit(LONE).dense(5, T)
+    np.testing.assert_array_equal(both, np.broadcast_to(LONE, (3, 2, 5, T)))
+    rows = explicit(jnp.asarray(ALLOWED[..., :1]))
+    np.testing.assert_array_equal(rows.dense(T, 4), np.broadcast_to(ALLOWED[..., :1], (3, 2, T, 4)))
+    assert rows.count(T, 4).max() == 4
+
+
 def test_a_mask_says_what_it_needs():
     with pytest.raises(NotImplementedError):
         masks.Mask().dense(2, 2)
@@ -212,6 +244,8 @@ def test_count(name, monkeypatch):
     mask = MASKS[name][0]
     for queries, keys, chunk in ((T, T, 1), (5, T, 20), (7, 4, 2**20)):
         monkeypatch.setattr(masks, 'CHUNK', chunk)
+        if jax.tree.leaves(mask):
+            queries = keys = T  # what it holds is for these
         dense = mask.dense(queries, keys)
         count = jax.jit(lambda mask, queries=queries, keys=keys: mask.count(queries, keys))(mask)
         assert count.shape == (dense.shape[0], queries)

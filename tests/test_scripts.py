@@ -138,6 +138,23 @@ def test_eval_needs_the_workdir_alone(finished, script):
     assert {path: content for path, content in files(workdir).items() if path in before} == before
 
 
+def test_eval_takes_fewer_examples_of_long_lengths(finished, script, tmp_path):
+    """A copy of the script counts 16 tokens as long: 512 pairs are two examples of 16 x 16."""
+    text = (ROOT / 'eval.py').read_text()
+    assert text.count('PAIRS = 2**34\n') == 1
+    (tmp_path / 'eval.py').write_text(text.replace('PAIRS = 2**34\n', 'PAIRS = 512\n'))
+
+    def examples(*arguments):
+        done = script(tmp_path / 'eval.py', f'--workdir={finished[0]}', *arguments)
+        _, *rows = Path(done.stdout.splitlines()[-1]).read_text().splitlines()
+        return {int(row.rpartition(',')[2]) for row in rows}, 'note: ' in done.stdout
+
+    assert examples('--lengths=4') == ({8}, False)
+    assert examples('--lengths=4,8') == ({2}, True)
+    assert examples('--lengths=4,40') == ({1}, True)
+    assert examples('--lengths=4,8', '--examples=8') == ({8}, False)
+
+
 def test_eval_on_another_task(script, tmp_path):
     """With the symbols and classes of the trained one, and tokens that its parameters serve."""
     run = f'--workdir={tmp_path / "run"}'
@@ -414,6 +431,10 @@ def test_workdir_that_cannot_be(script, tmp_path):
         (
             'from configs.quickstart import get_config\ndef sweep():\n    yield {"model.heads": 1 / 0}',
             'ZeroDivisionError',
+        ),
+        (
+            'from configs.quickstart import get_config\ndef sweep():\n    for n in 2, 3: yield {"model.heads": n}',
+            'cell heads=3: 3 heads do not divide',
         ),
     ],
 )

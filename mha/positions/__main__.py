@@ -15,7 +15,11 @@ from mha.spec import UserError
 
 sys.argv[0] = 'mha.positions'
 flags = cli.flags
-OUTPUT = flags.DEFINE_string('output', None, 'The picture; default: a PNG in this directory, named after the spec.')
+OUTPUT = flags.DEFINE_string(
+    'output',
+    None,
+    'The picture, in place of one there may be; default: a new PNG in this directory, named by the spec.',
+)
 DIM = flags.DEFINE_integer('dim', catalogue.DIMS.dim, 'Width of the model.', lower_bound=1)
 HEADS = flags.DEFINE_integer('heads', catalogue.DIMS.heads, 'Number of heads.', lower_bound=1)
 HEAD_DIM = flags.DEFINE_integer('head_dim', None, 'Width of a head; default: dim / heads.', lower_bound=1)
@@ -51,11 +55,14 @@ def main(text: str = '', *more: str) -> None:
     print(catalogue.describe(text, dims))
     picture = heatmap.png(catalogue.look(text, dims).heatmap(), title=text)
     try:
+        other = path.exists() and path.read_bytes() != picture
+        if other and not OUTPUT.value:
+            raise UserError(f'{path} is there already and is another picture - say where to write with --output=...')
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(picture)
     except OSError as error:
         raise UserError(f'cannot write {path}: {error.strerror}') from error
-    print(f'\n{path}')
+    print(f'\npicture{" replaced" if other else ""}: {path}')
 
 
 main.takes_arguments = True  # pyright: ignore[reportFunctionMemberAccess]

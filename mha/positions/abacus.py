@@ -33,8 +33,8 @@ class Abacus(Position):
         rows = length + self.max_shift + 1
         if rows > self.max_position:
             raise ValueError(
-                f'its table has {self.max_position} rows, but a number of {length} digits shifted by {self.max_shift} '
-                f'needs {rows} - raise max_position or lower max_shift'
+                f'its table has {self.max_position} rows, but a number as long as the whole sequence, {length} tokens, '
+                f'shifted by {self.max_shift} needs {rows} - set max_position={rows} or more, or lower max_shift'
             )
         return rows
 

@@ -23,7 +23,8 @@ class Learned(Position):
     def extent(self, length):
         if length > self.max_position:
             raise ValueError(
-                f'its table has {self.max_position} rows, but positions go up to {length} - raise max_position'
+                f'its table has {self.max_position} rows for {length} positions, one per token (those of the answer '
+                f'included) unless a scheme before it sets them - train with max_position={length} or more'
             )
         return length
 

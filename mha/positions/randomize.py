@@ -41,7 +41,10 @@ class Randomize(Position):
 
     def extent(self, length):
         if length > self.max_position:
-            raise ValueError(f'{self.max_position} positions cannot serve {length} tokens - raise max_position')
+            raise ValueError(
+                f'{self.max_position} positions cannot serve {length} tokens, those of the answer included - set '
+                f'max_position={length} or more'
+            )
         return self.max_position
 
     def remap(self, pos, *, valid=None, key=None, train=False):

@@ -53,7 +53,10 @@ class RandomizeOffsets(Position):
 
     def extent(self, length):
         if length > self.max_position:
-            raise ValueError(f'{self.max_position} distances cannot serve {length} tokens - raise max_position')
+            raise ValueError(
+                f'{self.max_position} distances cannot serve {length} tokens, those of the answer included - set '
+                f'max_position={length} or more'
+            )
         return length
 
     def place(self, pos, *, valid=None, key=None, train=False):

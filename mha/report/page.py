@@ -1,10 +1,14 @@
 """The report of a comparison as files: table.csv, table.md, curves.svg and report.html, which needs nothing else."""
 
 import csv
+import html
 import io
 import itertools
+import json
+import os
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +20,13 @@ from mha.report.runs import compact, span
 from mha.report.table import METRICS, Comparison, align, grid, longest, notes, number, unfinished
 from mha.spec import UserError
 
+MARK = r'<meta name="compared" content="([^"]*)">'
 PAGE_COLOURS = {plots.INK: 'var(--ink)', plots.GREY: 'var(--grey)', plots.SHADE: 'var(--shade)', plots.PAPER: 'none'}
 
 
 def write(comparison: Comparison, output: Path) -> list[Path]:
-    """Writes the four files into the directory `output` and returns their paths."""
+    """Writes the four files into the directory `output` and returns their paths. Raises `UserError` where that would
+    overwrite something else than a report of the same runs, or of some of them."""
     svg = plots.curves(comparison)
     files = {
         'table.csv': as_csv(comparison),
@@ -29,6 +35,7 @@ def write(comparison: Comparison, output: Path) -> list[Path]:
         'report.html': as_html(comparison, svg, output),
     }
     try:
+        _check_ours(comparison, output, files)
         output.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             (output / name).write_text(content, encoding='utf-8')
@@ -103,6 +110,7 @@ def as_html(comparison: Comparison, svg: str, output: Path) -> str:
             if key not in comparison.varying and key != 'seed'
         },
         command=_command(comparison, output),
+        compared=_compared(comparison, output),
     )
 
 
@@ -118,6 +126,29 @@ def _inline(svg: str) -> markupsafe.Markup:
     return markupsafe.Markup(
         re.sub(r'<svg [^>]*?(width="[^"]*")[^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 \2>', svg, count=1)
     )
+
+
+def _compared(comparison: Comparison, output: Path) -> str:
+    """What was compared as seen from the report, so that both may move."""
+    paths = comparison.paths or tuple(run.path for run in comparison.runs)
+    return json.dumps(sorted({os.path.relpath(path.resolve(), output.resolve()) for path in paths}))
+
+
+def _check_ours(comparison: Comparison, output: Path, names: Iterable[str]) -> None:
+    """Raises `UserError` if the directory `output` holds a report of other runs than these, or somebody's files."""
+    there = [output / name for name in names if (output / name).exists()]
+    page = output / 'report.html'
+    if not there:
+        return
+    marked = re.search(MARK, page.read_text(encoding='utf-8', errors='replace')) if page.is_file() else None
+    if not marked:
+        raise UserError(
+            f'{there[0]} is there already and does not say what it compares - remove it, or choose another --output'
+        )
+    known = json.loads(html.unescape(marked[1]))
+    if not {*known} <= {*json.loads(_compared(comparison, output))}:
+        others = ', '.join(os.path.normpath(output / path) for path in known)
+        raise UserError(f'{output} holds the comparison of {others} - choose another --output')
 
 
 def _command(comparison: Comparison, output: Path) -> str:

@@ -1,6 +1,7 @@
 """Extrapolation curves: a metric against length, as SVG that is the same, byte for byte, for the same runs."""
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ PALETTE = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#9
 INK, GREY, SHADE, PAPER = '#24292f', '#77808a', '#eef1f4', '#ffffff'
 MOST_LABELS = 8
 """More lines than this get a legend instead of labels at their ends."""
+WIDEST, HIGHEST = 36, 2
+"""Of a label, in characters and lines: long ones would widen the page. The table has them in full."""
 
 STYLE: dict[Any, Any] = {
     'svg.hashsalt': 'mha',
@@ -86,7 +89,7 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem) -> None:
         if row.problem != problem:
             continue
         name, mean, spread = _name(comparison, row), row.values.mean(0), half_width(row.values)
-        axes.plot(lengths, mean, **style, **line, label=name, zorder=4 - index / 1000)  # the best on top
+        axes.plot(lengths, mean, **style, **line, label=_wrap(name), zorder=4 - index / 1000)  # the best on top
         if len(row.seeds) > 1:
             low, high = (np.clip(mean + sign * spread, 0, 1 if bounded else None) for sign in (-1, 1))
             axes.fill_between(lengths, low, high, color=style['color'], alpha=0.12, linewidth=0)
@@ -99,13 +102,12 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem) -> None:
         baseline = comparison.baselines[problem]
         axes.plot(lengths, baseline, color=GREY, linestyle=(0, (4, 3)), linewidth=1.3, label='baseline', clip_on=False)
         ends.append(('baseline', baseline[-1], GREY))
-    if bounded:
-        axes.set_ylim(0, 1)
+    axes.set_ylim(*(0, 1) if bounded else _range(comparison, problem))
     axes.set_ylabel(comparison.metric.name)
     axes.grid(axis='y', color=GREY, alpha=0.2, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=3)
-    axes.set_title(', '.join(problem), loc='left', fontweight='bold', pad=20)
+    axes.set_title(_wrap(', '.join(problem), 2 * WIDEST), loc='left', fontweight='bold', pad=20)
     if 0 < len(ends) <= MOST_LABELS + 1:
         _label_ends(axes, comparison.lengths[-1], ends)
     else:
@@ -119,6 +121,29 @@ def _name(comparison: Comparison, row: Row) -> str:
     if len(pairs) == 1 and comparison.keys == ('model.position',):
         return pairs[0][1]
     return ', '.join(f'{header}={label}' for header, label in pairs) or comparison.runs[0].setting('model.position')
+
+
+def _wrap(text: str, width: int = WIDEST) -> str:
+    """Broken behind commas and bars where it can be; cut where it is too long even so, but for its end: compositions
+    often differ there."""
+    lines = ['']
+    for part in re.findall(r'[^,|]+[,|]? ?|[,|] ?', text):
+        if lines[-1] and len((lines[-1] + part).rstrip()) > width:
+            lines.append('')
+        lines[-1] += part
+    if len(lines) > HIGHEST:
+        lines = [*lines[: HIGHEST - 1], ''.join(lines[HIGHEST - 1 :])]
+    return '\n'.join(line if len(line) <= width else f'…{line[1 - width :]}' for line in map(str.rstrip, lines))
+
+
+def _range(comparison: Comparison, problem: Problem) -> tuple[float | None, float | None]:
+    """Of what was measured: the interval of two seeds may be many times as wide."""
+    values = np.concatenate([row.values.ravel() for row in comparison.rows if row.problem == problem])
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return None, None
+    margin = 0.05 * (values.max() - values.min()) or 0.1
+    return values.min() - margin, values.max() + margin
 
 
 def _length_axis(axes: Axes, lengths: np.ndarray, trained: tuple[int, int]) -> None:
@@ -154,11 +179,13 @@ def _label_ends(axes: Axes, x: int, ends: list[tuple[str, float, str]]) -> None:
     assert drawing is not None
     from scipy.optimize import isotonic_regression  # half a second, which a mistake need not wait for
 
-    gap = 12.5 / 72 / (axes.get_position().height * drawing.get_figheight())
+    names = [_wrap(name) for name, *_ in ends]
+    points = np.array([1.5 + 11 * len(name.splitlines()) for name in names])
+    gaps = (points[1:] + points[:-1]) / 2 / 72 / (axes.get_position().height * drawing.get_figheight())
     wanted = np.array([(value - bottom) / (top - bottom) for _, value, _ in ends])
-    steps = gap * np.arange(len(ends))
+    steps = np.cumsum([0, *gaps])
     at = np.clip(isotonic_regression(wanted - steps).x, 0, 1 - steps[-1]) + steps
-    for (name, value, ink), height in zip(ends, at, strict=True):
+    for name, (_, value, ink), height in zip(names, ends, at, strict=True):
         axes.annotate(
             name,
             xy=(x, value),

@@ -90,7 +90,7 @@ def test_nothing_but_the_embedding():
 
 def test_errors():
     make('abacus(max_shift=9, max_position=18)')
-    with pytest.raises(UserError, match='17 rows, but a number of 8 digits shifted by 9 needs 18 - raise max_position'):
+    with pytest.raises(UserError, match='8 tokens, shifted by 9 needs 18 - set max_position=18 or more'):
         make('abacus(max_shift=9, max_position=17)')
     with pytest.raises(ValueError, match='needs 41'):
         make().extent(31)

@@ -39,6 +39,19 @@ def test_report(grid):
         assert (grid / 'report' / name).stat().st_size > 0
 
 
+def test_a_report_of_other_runs_is_left_alone(grid):
+    """The first argument says where the report goes by default."""
+    run_a = grid / 'cells' / 'a'
+    assert run(run_a, grid).returncode == 0
+    before = (run_a / 'report' / 'report.html').read_bytes()
+    refused = run(run_a)
+    assert refused.returncode == 2
+    (line,) = refused.stderr.splitlines()
+    assert line == (f'compare.py: {run_a / "report"} holds the comparison of {run_a}, {grid} - choose another --output')
+    assert (run_a / 'report' / 'report.html').read_bytes() == before
+    assert run(run_a, grid).returncode == 0
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -374,6 +375,44 @@ def test_files(make, tmp_path):
     assert f'--output={output}' in html
 
 
+def test_reports_of_other_runs_are_left_alone(make, tmp_path):
+    a, b, c = (make(name, seed=seed) for seed, name in enumerate(('grid/a', 'grid/b', 'c')))
+    output = tmp_path / 'report'
+    page.write(compare(a, b), output)
+    page.write(compare(b, a, metric='exact_match'), output)
+    page.write(compare(a, b, c), output)  # it grew
+    before = {path: path.read_bytes() for path in output.iterdir()}
+    for fewer in ((a, b), (c,), (a.parent,)):
+        with pytest.raises(UserError, match=r'report holds the comparison of .* - choose another --output') as raised:
+            page.write(compare(*fewer), output)
+        assert all(str(folder) in str(raised.value) for folder in (a, b, c))
+    assert {path: path.read_bytes() for path in output.iterdir()} == before
+
+
+def test_a_place_is_compared_again(make, tmp_path, monkeypatch):
+    """Whatever has been added to it or removed, from wherever, and after it moved."""
+    first, second = make('grid/a'), make('grid/b', seed=1)
+    grid = first.parent
+    page.write(compare(grid), grid / 'report')
+    make('grid/c', seed=2)
+    page.write(compare(grid), grid / 'report')
+    shutil.rmtree(second)
+    monkeypatch.chdir(tmp_path)
+    moved = Path('moved')
+    grid.rename(moved)
+    page.write(compare(moved), moved / 'report')
+    assert table.facts(compare(moved)) in (moved / 'report' / 'table.md').read_text()
+
+
+@pytest.mark.parametrize('name', ['table.csv', 'table.md', 'curves.svg', 'report.html'])
+def test_files_of_others_are_left_alone(make, tmp_path, name):
+    (tmp_path / name).write_text('precious')
+    with pytest.raises(UserError, match=f'{name} is there already'):
+        page.write(compare(make('a')), tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [name]
+    assert (tmp_path / name).read_text() == 'precious'
+
+
 def test_output_that_is_a_file(make, tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match='cannot write to'):
@@ -410,6 +449,52 @@ def test_labels_do_not_overlap(make):
     assert len(heights) == 9
     assert min(np.diff(heights)) > 0.05
     assert 0 <= heights[0] < heights[-1] <= 1
+
+
+def test_long_labels_widen_nothing(make):
+    """They are broken and cut, take the room of their lines, and keep the end, where compositions differ."""
+    long = "randomize(max_position=2048, test='average', draws=8)|t5(buckets=64, max_distance=512)|"
+    folders = [make(f'{i}', 0.5 + i / 1000, model__position=f'{long}s{i}') for i in range(8)]
+    (axes,) = plots.figure(compare(*folders)).axes
+    labels = sorted((text for text in axes.texts if hasattr(text, 'xyann')), key=lambda text: text.xyann[1])
+    assert [label.get_text() for label in labels[:2]] == [
+        'baseline',
+        'randomize(max_position=2048,\n…t5(buckets=64, max_distance=512)|s0',
+    ]
+    assert max(len(line) for label in labels for line in label.get_text().splitlines()) <= plots.WIDEST
+    assert min(np.diff([label.xyann[1] for label in labels])[1:]) > 0.09
+    (axes,) = plots.figure(compare(*folders, make('ninth', model__position=f'{long}none'))).axes
+    assert axes.get_legend().get_texts()[-2].get_text().endswith('\n…(buckets=64, max_distance=512)|none')
+
+
+@pytest.mark.parametrize(
+    ('text', 'lines'),
+    [
+        ('rope', ['rope']),
+        ('position=none, heads=4', ['position=none, heads=4']),
+        ('a' * 37, ['…' + 'a' * 35]),
+        ('a' * 30 + '|' + 'b' * 30, ['a' * 30 + '|', 'b' * 30]),
+        ('a' * 30 + ', ' + 'b' * 30 + ', ' + 'c' * 30, ['a' * 30 + ',', '…' + 'b' * 3 + ', ' + 'c' * 30]),
+        ('', ['']),
+    ],
+)
+def test_wrapping(text, lines):
+    assert plots._wrap(text).split('\n') == lines
+
+
+def test_wide_intervals_do_not_flatten_the_curves(make):
+    """Two seeds have an interval of 12.7 times their deviation: the panel shows what was measured."""
+    folders = [make(f'{seed}', seed / 10, seed=seed) for seed in (0, 1)]
+    rows = (folders[0] / 'extrapolation.csv').read_text().replace(f'{math.log(2) * 120}', '50')
+    (folders[0] / 'extrapolation.csv').write_text(rows)
+    (axes,) = plots.figure(compare(*folders, metric='loss')).axes
+    low, high = axes.get_ylim()
+    assert low < math.log(2) * 10
+    assert math.log(2) * 120 < high < 1.1 * math.log(2) * 120
+    (axes,) = plots.figure(compare(*folders)).axes
+    assert axes.get_ylim() == (0, 1)
+    (band,) = axes.collections
+    assert 0 <= band.get_paths()[0].vertices[:, 1].min() < band.get_paths()[0].vertices[:, 1].max() <= 1
 
 
 def test_summarise(make):

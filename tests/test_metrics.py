@@ -1,0 +1,39 @@
+"""The record of a run's training, and who writes it."""
+
+import json
+
+import pytest
+
+from mha import parallel
+from mha.metrics import Metrics
+
+
+def log(workdir, steps, after=0):
+    metrics = Metrics(workdir, after)
+    for step in steps:
+        metrics.write(step, {'loss': step / 2}, {'seed': 7.0})
+    metrics.close()
+
+
+def record(workdir):
+    return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def test_what_was_logged_after_the_checkpoint_is_dropped(tmp_path):
+    log(tmp_path, (4, 8, 12))
+    with (tmp_path / 'metrics.jsonl').open('a') as file:
+        file.write('{"step": 16, "lo')  # a crash in the middle of a line
+    log(tmp_path, (10,), after=8)
+    assert record(tmp_path) == [{'step': step, 'seed': 7, 'loss': step / 2} for step in (4, 8, 10)]
+    assert list((tmp_path / 'tensorboard').iterdir())
+
+
+@pytest.mark.parametrize('begun', [False, True])
+def test_of_several_processes_the_first_alone_writes(tmp_path, monkeypatch, begun):
+    if begun:
+        log(tmp_path, (4, 8))
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
+    monkeypatch.setattr(parallel, 'first', lambda: False)
+    log(tmp_path, (8, 12), after=4)
+    assert {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()} == before
+    assert len(list(tmp_path.iterdir())) == 2 * begun
