@@ -25,7 +25,8 @@ def remaining_length(length, width: int, separator: int):
 
 class Scratchpad(Sequence):
     """A sequence whose answer may begin with a scratchpad: `scratchpad=True` shows all fields of the task,
-    `'input,output'` those. Exact match asks for every symbol of it; the paper scores the answer behind it alone."""
+    `'input,output'` those. Exact match asks for every symbol of it. The paper scores the answer behind it alone, which
+    takes generation: behind the true scratchpad, which is what the model reads here, that answer is mere copying."""
 
     fields = tuple(MARKS)
     """Those that the task has."""

@@ -10,16 +10,11 @@ from mha.spec import UserError
 
 
 @pytest.fixture
-def corpus(tmp_path, monkeypatch):
+def corpus(write):
     """Two classes of ten files of 1 to 10 bytes; every tenth, the last of each class, is test data."""
-    monkeypatch.setenv('MHA_CACHE', str(tmp_path / 'cache'))
-    for name in ('neg', 'pos'):
-        for size in range(1, 11):
-            path = tmp_path / 'reviews [1]' / name / 'part' / f'{size:02}.txt'
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(f'{name}{size:02}ABCDE'.encode()[:size])
-    (tmp_path / 'reviews [1]' / 'readme.txt').write_text('no class')
-    return tmp_path / 'reviews [1]'
+    sized = [(name, size) for name in ('neg', 'pos') for size in range(1, 11)]
+    files = {f'{name}/part/{size:02}.txt': f'{name}{size:02}ABCDE'[:size].encode() for name, size in sized}
+    return write('reviews [1]', {'readme.txt': b'no class'} | files)
 
 
 def make(directory):

@@ -13,15 +13,12 @@ GROUPS = {'a': 20, 'b': 20, 'c': 40, 'd': 1}
 
 
 @pytest.fixture
-def corpus(tmp_path, monkeypatch):
+def corpus(write):
     """Files that say where they are from, the first of each sub-folder in four bytes, the others in five."""
-    monkeypatch.setenv('MHA_CACHE', str(tmp_path / 'cache'))
+    files = {}
     for name, count in GROUPS.items():
-        for i in range(count):
-            path = tmp_path / 'papers' / name / f'{i:02}.txt'
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f'{name}{i:02}{"." * min(i + 1, 2)}')
-    return tmp_path / 'papers'
+        files |= {f'{name}/{i:02}.txt': f'{name}{i:02}{"." * min(i + 1, 2)}'.encode() for i in range(count)}
+    return write('papers', files)
 
 
 def make(directory):
