@@ -155,8 +155,8 @@ class segments(Mask):
         return (self.ids[:, q][:, :, None] == self.ids[:, k][:, None, :])[:, None]
 
     def check(self, queries, keys):
-        _serves('segments', self.ids.shape[1], queries, 'queries')
-        _serves('segments', self.ids.shape[1], keys, 'keys')
+        longest = max(queries or 0, keys)  # queries and keys count slots of the same sequence
+        _serves('segments', self.ids.shape[1], longest if longest > self.ids.shape[1] else None, 'tokens')
 
 
 @_mask
