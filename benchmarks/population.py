@@ -3,7 +3,7 @@
     python benchmarks/population.py [--members=30] [--steps=20] [--config=configs/length_generalization.py]
 
 Runs the program that train.py runs, in the steady state, rounds alternating; times are medians. The members differ in
-their seed. A ratio below the number of members is what the population gains; `train.members='auto'` follows this table.
+their seed. A ratio below the number of members is what the population gains.
 """
 # ruff: noqa: E402
 
@@ -20,7 +20,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from mha import cli
+from mha import cli, parallel
 from mha.experiment import Experiment
 
 CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/length_generalization.py'), 'The experiment.')
@@ -51,7 +51,8 @@ class Training:
 
 
 def main() -> None:
-    many = MEMBERS.value
+    many, train = MEMBERS.value, CONFIG.value.train
+    parallel.use_cores(train.batch_size // train.microbatches)
     trainings = {'1': Training(1, 'in turn')}
     trainings |= {f'{many} {how}': Training(many, how) for how in ('in turn', 'together')}
     for _ in range(ROUNDS.value):

@@ -49,8 +49,8 @@ def get_config() -> ConfigDict:
     config.train.log_every_steps = 100  # also the steps of one dispatch
     config.train.checkpoint_every_steps = 1000
 
-    config.mesh = ConfigDict()  # devices: data * model
-    config.mesh.data = 0  # over which batches or members of a population are spread; 0: all that model leaves
+    config.mesh = ConfigDict()  # devices: data * model; on a CPU, its cores
+    config.mesh.data = 0  # over which batches, or members trained together, are spread; 0: all that model leaves
     config.mesh.model = 1  # over which heads and the inner width of feed-forward layers are spread
 
     config.optimizer = ConfigDict()  # arguments of mha.optim.make
