@@ -62,9 +62,8 @@ def main() -> None:
     padded = [run.task.num_tokens(bucket_of[length]) for length in run.train_lengths]
     flops = statistics.mean(sum(matmul_flops(run, count).values()) for count in tokens)
     peak = matmul_rate()
-    print(
-        f'device                  {jax.devices()[0].device_kind}, {os.cpu_count()} cores, {jax.device_count()} devices, jax {jax.__version__}'
-    )
+    hardware = f'{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {jax.device_count()} devices'
+    print(f'device                  {hardware}, jax {jax.__version__}')
     print(f'model                   {config["layers"]} layers, width {config["dim"]}, {config["heads"]} heads')
     print(f'task                    {run.config["task"]}, {config["position"]}, batch {train["batch_size"]}')
     print(
