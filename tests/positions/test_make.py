@@ -147,7 +147,7 @@ def test_initial_parameters_follow_the_seed(text):
         ("rope(theta='big')", 'theta must be a number'),
         ('randomize(max_position=2.5)|rope', 'max_position must be a whole number'),
         ('learned(max_position=11)', "'learned.max_position=11.': its table has 11 rows"),
-        ('randomize(max_position=64)|learned(max_position=63)', 'its table has 63 rows, but positions go up to 64'),
+        ('randomize(max_position=64)|learned(max_position=63)', 'its table has 63 rows for 64 positions'),
         ('randomize(max_position=11)', '11 positions cannot serve 12 tokens'),
         ('rope,none', 'cannot read'),
         ('', 'cannot read'),
