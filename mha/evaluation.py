@@ -86,9 +86,9 @@ def evaluate(
                 def move(queries, end=end, share=share):
                     bar.update(min(queries * share, end - bar.n))
 
-                static = dict(max_length=max_length, watched=watched, layout=spread)
+                measure, static = _program(spread), dict(max_length=max_length, watched=watched)
                 with _watching(move) if watched else contextlib.nullcontext():
-                    sums = _measure(graphdef, *model_and_task(spread), length, *keys, **static)
+                    sums = measure(graphdef, *model_and_task(spread), length, *keys, **static)
                     found.append(jax.device_get(sums))
                 bar.update(end - bar.n)
             sums = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found)
@@ -127,7 +127,15 @@ def _watching(watcher):
         blockwise.WATCHERS.remove(watcher)
 
 
-@functools.partial(jax.jit, static_argnames=('graphdef', 'max_length', 'watched', 'layout'))
+@functools.cache
+def _program(layout):
+    return jax.jit(
+        functools.partial(_measure, layout=layout),
+        static_argnames=('graphdef', 'max_length', 'watched'),
+        compiler_options=None if layout is None else layout.compiler_options,
+    )
+
+
 def _measure(graphdef, params, task, length, data_keys, position_keys, *, max_length, watched, layout):
     """Sums over batches of examples, one batch after the other: memory stays that of one. A program that is `watched`
     tells of its progress."""

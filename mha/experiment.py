@@ -207,9 +207,10 @@ class Experiment:
             shardings=(layout.shardings(state), layout.replicated),
         )
         task, (keys, varied) = layout.replicate(self.task), layout.place((self.keys(TRAINING), self.varied))
-        # A CPU's compiler merges what is recomputed with the first computation, unless it keeps the barriers.
-        options = {'xla_disable_hlo_passes': 'cse_barrier_expander'} if self.config['model']['remat'] else {}
-        options = options if jax.default_backend() == 'cpu' else {}
+        options = layout.compiler_options
+        if self.config['model']['remat'] and jax.default_backend() == 'cpu':
+            # The compiler merges what is recomputed with the first computation, unless it keeps the barriers.
+            options['xla_disable_hlo_passes'] = 'cse_barrier_expander'
         program = chunk.lower(state, task, keys, np.int32(0), varied).compile(options)
         return lambda state, stop: program(state, task, keys, np.int32(stop), varied)
 

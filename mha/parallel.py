@@ -135,9 +135,13 @@ def use_cores(batch_size: int) -> None:
     told = 'JAX_NUM_CPU_DEVICES' in os.environ or 'xla_force_host_platform_device_count' in flags
     if told or jax.distributed.is_initialized():
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    limit = max(min(cores, batch_size // EXAMPLES_PER_CORE), 1)
+    limit = max(min(cores(), batch_size // EXAMPLES_PER_CORE), 1)
     jax.config.update('jax_num_cpu_devices', max(n for n in range(1, limit + 1) if batch_size % n == 0))
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def make_mesh(data: int = 0, model: int = 1) -> Mesh:
@@ -179,6 +183,12 @@ class Layout:
     def replicated(self) -> NamedSharding:
         """The same values on every device; any process can read them."""
         return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def compiler_options(self) -> dict[str, Any]:
+        """For programs that `split`: where every core of a CPU is a device, products take no second thread."""
+        each = jax.default_backend() == 'cpu' and self.mesh.size > 1 and jax.local_device_count() >= cores()
+        return {'xla_cpu_multi_thread_eigen': False} if each else {}
 
     def shardings(self, tree: Any) -> Any:
         """The sharding of every leaf, an array or a shape."""

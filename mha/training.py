@@ -3,7 +3,7 @@
 Randomness is `fold_in(seed, step)` and the data come from the device, so a resumed run repeats the uninterrupted one
 bit for bit, and the stream of data does not depend on the model. The lengths of the steps depend on the curriculum
 alone: all seeds meet the same ones, so that members can share a program. One chunk is one dispatch; inside it every
-step draws its length and branches to the gradients of the batch padded to the next bucket.
+step draws its length and its batch, and branches to the gradients of the batch cut to the next bucket.
 """
 
 import dataclasses
@@ -102,10 +102,10 @@ def make_chunk(
     running mean, 0 for none. Members train `together`, vectorised, or in turn. `split` spreads a batch over devices;
     `shardings` are those of the state and of the means (see `mha.parallel`)."""
 
-    def gradients(max_length, params, task, length, keys, varied):
+    def gradients(max_length, params, task, batch, keys, varied):
         """Gradients, and means of loss and accuracy, over a batch padded to `max_length`."""
-        data_key, dropout_key, position_key = keys
-        batch = split(task.batch(data_key, batch_size, length, max_length))
+        dropout_key, position_key = keys
+        batch = task.cut(batch, max_length)
         counted, answers = batch.loss_mask.sum(), batch.metric_mask.sum()
 
         def loss_fn(params, batch, dropout_key):
@@ -146,7 +146,7 @@ def make_chunk(
             mean = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, mean, params)
         return params, opt_state, mean
 
-    # One branch per bucket holds what depends on the length in slots, and nothing else: each is compiled apart.
+    # One branch per bucket holds the model on so many slots, and nothing else: each is compiled apart.
     branches = [functools.partial(gradients, bucket) for bucket in buckets]
 
     def lengths(step):
@@ -163,10 +163,11 @@ def make_chunk(
 
             def next_step(carry):
                 params, opt_state, mean, step, sums = carry
-                keys = jax.random.split(jax.random.fold_in(key, step), 3)
+                data_key, *keys = jax.random.split(jax.random.fold_in(key, step), 3)
                 length = lengths(step)
+                batch = split(task.batch(data_key, batch_size, length, buckets[-1]))
                 branch = jnp.searchsorted(jnp.array(buckets), length.max())
-                grads, loss, accuracy = jax.lax.switch(branch, branches, params, task, length, tuple(keys), varied)
+                grads, loss, accuracy = jax.lax.switch(branch, branches, params, task, batch, keys, varied)
                 new = update(params, opt_state, mean, step, grads, varied)
                 metrics = {
                     'loss': loss,

@@ -287,6 +287,18 @@ def test_a_cpu_is_as_many_devices_as_cores(cores, batch_size, variables, expecte
 
 
 @pytest.mark.parametrize(
+    ('devices', 'cores', 'backend', 'single'),
+    [(2, 2, 'cpu', True), (2, 4, 'cpu', False), (1, 1, 'cpu', False), (4, 2, 'gpu', False)],
+)
+def test_products_take_one_thread_where_each_core_is_a_device(devices, cores, backend, single, monkeypatch):
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    monkeypatch.setattr(jax, 'local_device_count', lambda: devices)
+    monkeypatch.setattr(parallel, 'cores', lambda: cores)
+    options = parallel.Layout(AbstractMesh((devices, 1), ('data', 'model'))).compiler_options
+    assert options == ({'xla_cpu_multi_thread_eigen': False} if single else {})
+
+
+@pytest.mark.parametrize(
     ('data', 'model', 'message'),
     [
         (0, 3, 'mesh.model must divide the 8 devices, not be 3 - choices: 1, 2, 4, 8'),

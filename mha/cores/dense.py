@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from mha.dropout import dropout
 from mha.masks import Mask
 from mha.positions.base import Coords, Position
+from mha.products import inner, mix
 
 
 def attend(
@@ -25,7 +26,7 @@ def attend(
     """A v + values(A), the attention weights dropped out at `dropout_rate` where `rngs` are given."""
     a, seen = _rows(q, k, position=position, coords=coords, mask=mask, scale=scale)
     a = dropout(a, dropout_rate, rngs)
-    out = jnp.einsum('bhts,bshv->bthv', a.astype(v.dtype), v)
+    out = mix(a, v.swapaxes(1, 2)).swapaxes(1, 2)
     gain = position.values(a, coords.q_pos, coords.k_pos)
     out = out if gain is None else out + gain.astype(out.dtype)
     return out * seen.swapaxes(1, 2).astype(out.dtype)  # cheaper than a pass over all weights
@@ -47,7 +48,7 @@ def weights(
 
 def _rows(q, k, *, position, coords, mask, scale):
     """The weights, not yet zero in rows without keys, and which rows have keys [#B, #H, T, 1]."""
-    logits = scale * jnp.einsum('bthw,bshw->bhts', q, k, preferred_element_type=jnp.float32)
+    logits = scale * inner(q.swapaxes(1, 2), k.swapaxes(1, 2))
     for term in (
         position.bias(coords.q_pos, coords.k_pos),
         position.content(q, k, coords.q_pos, coords.k_pos),

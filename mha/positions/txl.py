@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import Position, angles, frequencies
+from mha.products import inner
 
 
 class TransformerXL(Position):
@@ -80,7 +81,7 @@ class TransformerXL(Position):
             r = jnp.concatenate(self.waves(offset.reshape(rows, -1)), axis=-1).reshape(*offset.shape, -1)
             if rows == 1:
                 table = jnp.einsum('hkp,qsp->hqsk', self.w[...], r[0])
-                relative = jnp.einsum('bqhk,hqsk->bhqs', self.biased(q), table)
+                relative = inner(self.biased(q).transpose(2, 1, 0, 3), table).transpose(2, 0, 1, 3)
             else:
                 relative = jnp.einsum('bqhp,bqsp->bhqs', self.project(q), r)
         everywhere = jnp.einsum('hk,bshk->bhs', self.u[...], k[..., :width].astype(jnp.float32))

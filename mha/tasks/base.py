@@ -163,6 +163,16 @@ class Task:
         `max_length`."""
         return self.examples(jax.random.split(key, batch_size), length, max_length)
 
+    def cut(self, batch: Batch, max_length: int) -> Batch:
+        """The batch with less padding: that of `max_length`, which no example may exceed."""
+        parts = 2 if self.halves else 1
+        slots = self.num_tokens(max_length) // parts
+
+        def shorter(x):
+            return x.reshape(len(x), parts, -1)[..., :slots].reshape(len(x), -1)
+
+        return jax.tree.map(shorter, batch)
+
 
 def written(symbols: list[str], alphabet: Symbols[str]) -> str:
     """Side by side, with blanks between them if some of the alphabet are words."""

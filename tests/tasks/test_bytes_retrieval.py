@@ -76,6 +76,7 @@ def test_protocol_and_padding(corpus):
     task = make(corpus)
     tight, wide = sample(task, 5, 5), sample(task, 5)
     slot = np.broadcast_to(np.arange(16), wide.tokens.shape)
+    jax.tree.map(np.testing.assert_array_equal, task.cut(wide, 5), tight)
     np.testing.assert_array_equal(wide.valid, slot % 8 < 5)
     np.testing.assert_array_equal(wide.metric_mask, slot == 0)
     np.testing.assert_array_equal(wide.loss_mask, slot == 0)

@@ -164,6 +164,7 @@ def test_neither_padding_nor_batch_change_an_example(text, length):
         one, two = getattr(tight, name), getattr(wide, name)
         np.testing.assert_array_equal(two[3:7, : one.shape[1]], one, err_msg=name)
         assert not two[:, one.shape[1] :].any(), name
+        np.testing.assert_array_equal(getattr(task.cut(wide, 7), name)[3:7], one, err_msg=name)
 
 
 def test_tasks_are_pytrees(text):
