@@ -62,6 +62,13 @@ def evaluate(
     def model_and_task(layout):
         return (jax.tree.map(jnp.asarray, params), task) if layout is None else layout.replicate((params, task))
 
+    def draw(key, length):
+        """Examples on the host, padded to the longest of all lengths: one program makes those of every length."""
+        whole = layout if layout is not None and layout.divides(examples) else None
+        _, own = model_and_task(whole)
+        program = _program(_draw, ('max_length',), whole)
+        return jax.device_get(program(own, jax.random.split(key, examples), length, max_length=chosen[-1]))
+
     rows, positions = [], []
     tokens = examples * sum(map(task.num_tokens, lengths))
     with parallel.progress(total=tokens, unit=' tokens', unit_scale=True, desc=name) as bar:
@@ -75,20 +82,21 @@ def evaluate(
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), EVALUATION), length)
             data_key, position_key = jax.random.split(key)
             dispatches = examples // size // batches
-            data_keys = jax.random.split(data_key, (dispatches, batches, size))
+            drawn = _grouped(draw(data_key, length), dispatches, batches, size)
             position_keys = jax.random.split(position_key, (dispatches, batches))
             watched = padded**2 > PAIRS_PER_DISPATCH and not quadratic(padded)
             found = []
-            for keys in zip(data_keys, position_keys, strict=True):
+            for batch, keys in zip(drawn, position_keys, strict=True):
                 end = bar.n + batches * size * task.num_tokens(length)
                 share = task.num_tokens(length) / padded / layers
 
                 def move(queries, end=end, share=share):
                     bar.update(min(queries * share, end - bar.n))
 
-                measure, static = _program(spread), dict(max_length=max_length, watched=watched)
+                measure = _program(_measure, ('graphdef', 'max_length', 'watched'), spread)
+                static = dict(max_length=max_length, watched=watched)
                 with _watching(move) if watched else contextlib.nullcontext():
-                    sums = measure(graphdef, *model_and_task(spread), length, *keys, **static)
+                    sums = measure(graphdef, *model_and_task(spread), batch, keys, **static)
                     found.append(jax.device_get(sums))
                 bar.update(end - bar.n)
             sums = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found)
@@ -127,22 +135,36 @@ def _watching(watcher):
         blockwise.WATCHERS.remove(watcher)
 
 
+def _grouped(batch, dispatches, *shape):
+    """The examples [N, T] of each dispatch, [*shape, T]."""
+    groups = jax.tree.map(lambda x: x.reshape(dispatches, *shape, -1), batch)
+    return [jax.tree.map(lambda x, i=i: x[i], groups) for i in range(dispatches)]
+
+
 @functools.cache
-def _program(layout):
+def _program(function, static, layout):
+    """`function(.., layout=layout)`, compiled."""
     return jax.jit(
-        functools.partial(_measure, layout=layout),
-        static_argnames=('graphdef', 'max_length', 'watched'),
+        functools.partial(function, layout=layout),
+        static_argnames=static,
+        out_shardings=None if layout is None else layout.replicated,
         compiler_options=None if layout is None else layout.compiler_options,
     )
 
 
-def _measure(graphdef, params, task, length, data_keys, position_keys, *, max_length, watched, layout):
+def _draw(task, keys, length, *, max_length, layout):
+    """One example per key."""
+    batch = task.examples(keys, length, max_length)
+    return batch if layout is None else layout.split(batch)
+
+
+def _measure(graphdef, params, task, batches, position_keys, *, max_length, watched, layout):
     """Sums over batches of examples, one batch after the other: memory stays that of one. A program that is `watched`
     tells of its progress."""
 
     def measure_batch(inputs):
-        keys, position = inputs
-        batch = task.examples(keys, length, max_length)
+        batch, position = inputs
+        batch = task.cut(batch, max_length)
         batch = batch if layout is None else layout.split(batch)
         logits = logits_of(graphdef, params, batch, train=False, position=position)
         right = (logits.argmax(-1) == batch.targets) & batch.metric_mask
@@ -161,6 +183,4 @@ def _measure(graphdef, params, task, length, data_keys, position_keys, *, max_le
             'classes': classes.sum((0, 1) if not task.baseline_per_position else 0),
         }
 
-    sums = jax.lax.map(measure_batch, (data_keys, position_keys))
-    sums = jax.tree.map(lambda x: x.sum(0), sums)
-    return sums if layout is None else jax.lax.with_sharding_constraint(sums, layout.replicated)
+    return jax.tree.map(lambda x: x.sum(0), jax.lax.map(measure_batch, (batches, position_keys)))
