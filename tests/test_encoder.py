@@ -27,18 +27,18 @@ def shared(**options):
 
 
 def call(model, tokens=TOKENS, seed=0, **options):
-    """The compiled call: one program per model and shape."""
+    """The compiled call: one program per structure of the model and shape."""
     graph, state = nnx.split(model)
-
-    @jax.jit
-    def run(state, tokens, arrays, key):
-        position, dropout = jax.random.split(key)
-        rngs = nnx.Rngs(position=position, dropout=dropout)
-        return nnx.merge(graph, state)(tokens, rngs=rngs, **arrays, **static)
-
-    static = {name: value for name, value in options.items() if isinstance(value, bool)}
+    static = tuple((name, value) for name, value in options.items() if isinstance(value, bool))
     arrays = {name: value for name, value in options.items() if not isinstance(value, bool)}
-    return np.asarray(run(state, tokens, arrays, jax.random.key(seed)))
+    return np.asarray(run(graph, static, state, tokens, arrays, jax.random.key(seed)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def run(graph, static, state, tokens, arrays, key):
+    position, dropout = jax.random.split(key)
+    rngs = nnx.Rngs(position=position, dropout=dropout)
+    return nnx.merge(graph, state)(tokens, rngs=rngs, **arrays, **dict(static))
 
 
 def weights(model):

@@ -48,11 +48,12 @@ from ml_collections import config_flags
 gc.freeze()
 for line in sys.stdin:
     sys.argv, *files = json.loads(line)
-    if os.fork() == 0:
+    if (child := os.fork()) == 0:
         for number, file in enumerate(files, 1):
             os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
         runpy.run_path(sys.argv[0], run_name='__main__')
         sys.exit()
+    print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
 """
 
@@ -63,10 +64,17 @@ def script(environ, tmp_path_factory):
     pipe = subprocess.PIPE
     server = subprocess.Popen(command, cwd=ROOT, env=environ, text=True, stdin=pipe, stdout=pipe)
 
-    def call(*command, code=0):
+    def call(*command, code=0, kill_at=None):
+        """With `kill_at`, the process is killed once that path exists."""
         files = [tmp_path_factory.mktemp('output') / name for name in ('stdout', 'stderr')]
         server.stdin.write(json.dumps([[*map(str, command)], *map(str, files)]) + '\n')
         server.stdin.flush()
+        child = int(server.stdout.readline())
+        if kill_at:
+            while not kill_at.exists():
+                os.kill(child, 0)  # an error once it has ended
+                time.sleep(0.005)
+            os.kill(child, signal.SIGKILL)
         returned = server.stdout.readline()
         stdout, stderr = (file.read_text() for file in files)
         assert returned == f'{code}\n', stdout + stderr
@@ -218,11 +226,11 @@ def assert_same_results(one, other):
     assert (one / 'extrapolation.csv').read_text() == (other / 'extrapolation.csv').read_text()
 
 
-def test_killed_run_resumes_to_the_same_result(finished, environ, tmp_path):
-    workdir, _ = finished
-    command = [sys.executable, 'train.py', *QUICK, f'--workdir={tmp_path / "run"}']
-    run_and_kill([command], [environ], tmp_path / 'run')
-    assert_same_results(tmp_path / 'run', workdir)
+def test_killed_run_resumes_to_the_same_result(finished, script, tmp_path):
+    command = ['train.py', *QUICK, f'--workdir={tmp_path / "run"}']
+    script(*command, kill_at=tmp_path / 'run' / 'checkpoints' / '4', code=-signal.SIGKILL)
+    script(*command)
+    assert_same_results(tmp_path / 'run', finished[0])
 
 
 POPULATION = ('--config.population.seed=0,1', '--config.population.learning_rate=(2e-3,1e30)')
@@ -260,9 +268,10 @@ def test_a_population_is_a_table_of_its_members(finished, population, script):
 
 
 @pytest.mark.slow
-def test_killed_population_resumes_to_the_same_result(population, environ, tmp_path):
-    command = [sys.executable, 'train.py', *QUICK, *POPULATION, f'--workdir={tmp_path / "run"}']
-    run_and_kill([command], [environ], tmp_path / 'run')
+def test_killed_population_resumes_to_the_same_result(population, script, tmp_path):
+    command = ['train.py', *QUICK, *POPULATION, f'--workdir={tmp_path / "run"}']
+    script(*command, kill_at=tmp_path / 'run' / 'checkpoints' / '4', code=-signal.SIGKILL)
+    script(*command)
     assert_same_results(tmp_path / 'run', population[0])
 
 
@@ -320,11 +329,11 @@ def test_a_scheme_dropped_late(script, tmp_path):
 
 def test_sweep_resumes_and_compare_reports(script, tmp_path):
     config = tmp_path / 'tiny.py'
-    config.write_text(
+    config.write_text(  # the second cell has the programs of `finished`
         'from configs import quickstart\n'
         'get_config = quickstart.get_config\n'
         'def sweep():\n'
-        "    for position in ('none', 'randomize(max_position=64)|rope'):\n"
+        "    for position in ('none', 'randomize(max_position=256)|rope'):\n"
         "        yield {'model.position': position}\n"
     )
     command = ['sweep.py', f'--config={config}', *QUICK[1:], f'--workdir={tmp_path / "grid"}', '--jobs=2']
@@ -332,7 +341,7 @@ def test_sweep_resumes_and_compare_reports(script, tmp_path):
     assert not (tmp_path / 'grid').exists()
     script(*command)
     manifest = [json.loads(line) for line in (tmp_path / 'grid' / 'manifest.jsonl').read_text().splitlines()]
-    assert [cell['overrides']['model.position'] for cell in manifest] == ['none', 'randomize(max_position=64)|rope']
+    assert [cell['overrides']['model.position'] for cell in manifest] == ['none', 'randomize(max_position=256)|rope']
     before = files(tmp_path / 'grid' / 'cells')
     assert 'all 2 cells are finished' in script(*command).stdout
     assert files(tmp_path / 'grid' / 'cells') == before
@@ -341,7 +350,7 @@ def test_sweep_resumes_and_compare_reports(script, tmp_path):
     assert files(tmp_path / 'grid' / 'cells') == before
 
     shown = script('compare.py', tmp_path / 'grid').stdout
-    assert 'randomize(max_position=64)|rope' in shown
+    assert 'randomize(max_position=256)|rope' in shown
     report = tmp_path / 'grid' / 'report'
     assert {path.name for path in report.iterdir()} == {'table.csv', 'table.md', 'curves.svg', 'report.html'}
 

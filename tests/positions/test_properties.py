@@ -144,11 +144,20 @@ class Model:
 
         return functools.partial(jax.jit(run), self.weights)
 
+    @functools.cached_property
+    def compiled(self):
+        """The logits alone: where no test of the model asks for gradients."""
+        return functools.partial(jax.jit(self.logits), self.weights)
+
+
+def model(spec, causal=False, dtype='float32'):
+    """Tests of one scheme share its model and what it compiled."""
+    return build(spec, causal, dtype)
+
 
 @functools.cache
-def model(spec, causal=False, dtype='float32'):
-    """Tests of one scheme share its model and what it compiled. The scheme's parameters move away from their initial
-    values, which are small on purpose."""
+def build(spec, causal, dtype):
+    """The scheme's parameters move away from their initial values, which are small on purpose."""
     try:
         encoder = Encoder(
             vocab_size=2 * LENGTH,
@@ -193,21 +202,19 @@ def inputs(real=REAL, left=False, length=LENGTH):
 
 
 @functools.cache
-def cotangents(real, left=False, length=LENGTH):
+def cotangents(real, left=False):
     """One per real token of the first row: a fixed random direction of its logits."""
-    start = length - real if left else 0
-    out = np.zeros((real, 2, length, CLASSES), np.float32)
-    out[np.arange(real), 0, start + np.arange(real)] = np.random.default_rng(5).standard_normal((LENGTH, CLASSES))[
-        :real
-    ]
+    at, start = np.arange(real), LENGTH - real if left else 0
+    out = np.zeros((real, 2, LENGTH, CLASSES), np.float32)
+    out[at, 0, start + at] = np.random.default_rng(5).standard_normal((real, CLASSES))
     return jnp.asarray(out)
 
 
 @functools.cache
-def outcome(spec, causal, real=REAL, left=False, length=LENGTH):
+def outcome(spec, causal, left=False):
     """Logits and the gradient at each real token of the first row, as numpy arrays."""
-    out, gradients = model(spec, causal).gradients(cotangents(real, left, length), *inputs(real, left, length))
-    assert (out.shape, out.dtype) == ((2, length, CLASSES), jnp.float32)
+    out, gradients = model(spec, causal).gradients(cotangents(REAL, left), *inputs(REAL, left))
+    assert (out.shape, out.dtype) == ((2, LENGTH, CLASSES), jnp.float32)
     return np.asarray(out), {path: np.asarray(leaf) for path, leaf in flat(gradients).items()}
 
 
@@ -273,39 +280,39 @@ def hooks(spec, causal=False, length=LENGTH, dtype=jnp.float32):
 
 
 @every_case
-def test_a_tile_of_the_bias_is_a_slice_of_the_whole(spec, causal):
+def test_a_tile_is_a_slice_of_the_whole(spec, causal):
+    """Bias and content; and what the output gains is a sum over tiles of keys."""
     scheme, q, k, _, coords, _ = hooks(spec, causal)
-    pos = coords.q_pos
-    rows, columns = slice(3, 8), slice(5, 12)
-    for q_pos, k_pos, batch in ((pos, pos, 2), (pos[:1], pos[:1], 1)):
-        whole, tile = jax.jit(scheme.bias)(q_pos, k_pos), jax.jit(scheme.bias)(q_pos[:, rows], k_pos[:, columns])
-        if whole is None:
-            assert tile is None
-            assert not scheme.overrides('bias')
-            continue
-        assert scheme.overrides('bias')
-        assert whole.shape == (batch, HEADS, LENGTH, LENGTH)
-        assert whole.dtype == jnp.float32
-        np.testing.assert_allclose(tile, whole[:, :, rows, columns], atol=1e-6)
-    whole = jax.jit(scheme.content)(q, k, pos, pos)
-    assert scheme.overrides('content') is (whole is not None)
-    if whole is not None:
-        tile = jax.jit(scheme.content)(q[:, rows], k[:, columns], pos[:, rows], pos[:, columns])
-        np.testing.assert_allclose(tile, whole[:, :, rows, columns], atol=1e-5)
-
-
-@every_case
-def test_what_the_output_gains_is_a_sum_over_tiles(spec, causal):
-    scheme, *_, coords, _ = hooks(spec, causal)
     a = jnp.asarray(np.random.default_rng(8).random((2, HEADS, LENGTH, LENGTH)), jnp.float32)
-    pos = coords.q_pos
-    values = jax.jit(scheme.values)
-    whole = values(a, pos, pos)
-    assert scheme.overrides('values') is (whole is not None)
-    if whole is not None:
-        rows, left, right = slice(3, 8), slice(0, 5), slice(5, LENGTH)
-        tiles = [values(a[:, :, rows, part], pos[:, rows], pos[:, part]) for part in (left, right)]
-        np.testing.assert_allclose(tiles[0] + tiles[1], whole[:, rows], atol=1e-4)
+    every, rows, columns, left = slice(None), slice(3, 8), slice(5, LENGTH), slice(0, 5)
+
+    @jax.jit
+    def run(q, k, a, pos):
+        """Of the whole and of tiles: bias under two rows of coordinates and under one, content, values."""
+        return [
+            (
+                scheme.bias(pos[:, t], pos[:, s]),
+                scheme.bias(pos[:1, t], pos[:1, s]),
+                scheme.content(q[:, t], k[:, s], pos[:, t], pos[:, s]),
+                scheme.values(a[:, :, t, s], pos[:, t], pos[:, s]),
+            )
+            for t, s in ((every, every), (rows, columns), (rows, left))
+        ]
+
+    (bias, bias_of_one, content, values), tile, tile_left = run(q, k, a, coords.q_pos)
+    for hook, whole, part, batch, atol in (
+        ('bias', bias, tile[0], 2, 1e-6),
+        ('bias', bias_of_one, tile[1], 1, 1e-6),
+        ('content', content, tile[2], 2, 1e-5),
+    ):
+        assert scheme.overrides(hook) is (whole is not None)
+        assert (part is None) is (whole is None)
+        if whole is not None:
+            assert (whole.shape, whole.dtype) == ((batch, HEADS, LENGTH, LENGTH), jnp.float32)
+            np.testing.assert_allclose(part, whole[:, :, rows, columns], atol=atol)
+    assert scheme.overrides('values') is (values is not None)
+    if values is not None:
+        np.testing.assert_allclose(tile[3] + tile_left[3], values[:, rows], atol=1e-4)
 
 
 @every_case
@@ -321,11 +328,12 @@ def test_hidden_rows_are_zero_and_gradients_finite(spec, causal):
     @jax.jit
     def run(weights, q, k, v, pos):
         at = dataclasses.replace(coords, q_pos=pos, k_pos=pos)
-        out = cores.attend(q, k, v, position=nnx.merge(graph, weights, drawn), coords=at, mask=mask)
-        gradients = jax.grad(
-            lambda *a: cores.attend(*a[:3], position=nnx.merge(graph, a[3], drawn), coords=at, mask=mask).sum() ** 2,
-            (0, 1, 2, 3),
-        )(q, k, v, weights)
+
+        def attend(q, k, v, weights):
+            out = cores.attend(q, k, v, position=nnx.merge(graph, weights, drawn), coords=at, mask=mask)
+            return out.sum() ** 2, out
+
+        gradients, out = jax.grad(attend, (0, 1, 2, 3), has_aux=True)(q, k, v, weights)
         return out, gradients
 
     for pos in (coords.q_pos, jnp.zeros_like(coords.q_pos)):
@@ -351,14 +359,14 @@ def test_causality_and_padding_by_gradient(spec, causal):
 
 
 @every_case
-@pytest.mark.parametrize('left', [False, True], ids=['right', 'left'])
-def test_padding_changes_nothing(spec, causal, left):
-    out, gradients = outcome(spec, causal, left=left)
-    expected, expected_gradients = outcome(spec, causal, length=REAL)
-    out = out[0, LENGTH - REAL :] if left else out[0, :REAL]
-    np.testing.assert_allclose(out, expected[0], atol=2e-5)
-    for path, expected in expected_gradients.items():
-        np.testing.assert_allclose(gradients[path], expected, atol=1e-4, err_msg=path)
+def test_padding_changes_nothing(spec, causal):
+    """On the right or on the left: the logits are those without padding, and the gradients those of the other side."""
+    (right, right_gradients), (left, left_gradients) = (outcome(spec, causal, side) for side in (False, True))
+    expected = model(spec, causal).compiled(*inputs(length=REAL))[0]
+    np.testing.assert_allclose(right[0, :REAL], expected, atol=2e-5)
+    np.testing.assert_allclose(left[0, LENGTH - REAL :], expected, atol=2e-5)
+    for path, gradient in right_gradients.items():
+        np.testing.assert_allclose(left_gradients[path], gradient, atol=1e-4, err_msg=path)
 
 
 @every_case
@@ -471,7 +479,7 @@ def test_random_positions_reach_the_model(spec):
     """Another key, another output, where something listens to what is drawn."""
     tokens, valid, pos, _ = inputs(LENGTH)
     this = any_direction(spec)
-    one, two = (this.forward(tokens, valid, pos, jax.random.key(seed)) for seed in (0, 1))
+    one, two = (this.compiled(tokens, valid, pos, jax.random.key(seed)) for seed in (0, 1))
     difference = np.abs(one - two).max()
     assert difference < 1e-6 if blind(spec) or CONTENT & set(parts(spec)) else difference > 1e-2
 
@@ -492,6 +500,5 @@ def test_bfloat16_far_away(spec):
     tokens, valid, _, key = inputs(LENGTH)
     pos = jnp.asarray(np.sort(np.random.default_rng(4).choice(np.arange(500, 900), (2, LENGTH), replace=False)))
     exact = any_direction(spec).forward(tokens, valid, pos, key)
-    rough = model(spec, causal_only(spec), dtype='bfloat16')
-    rough = jax.jit(rough.logits)(rough.weights, tokens, valid, pos, key)
+    rough = model(spec, causal_only(spec), dtype='bfloat16').compiled(tokens, valid, pos, key)
     assert np.abs(exact - rough).max() < 5e-2
