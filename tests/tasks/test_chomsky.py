@@ -51,8 +51,8 @@ def test_answers(text, length):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('length', SLOW_LENGTHS)
-def test_answers_of_long_words(text, length):
+@pytest.mark.parametrize('length', [*LENGTHS, *SLOW_LENGTHS])
+def test_a_thousand_answers(text, length):
     words, answers = read(text, length, 0, SLOW_BATCH, SLOW_LENGTHS[-1])
     assert len(words) == SLOW_BATCH
     for word, answer in zip(words, answers, strict=True):
