@@ -126,7 +126,8 @@ def make_chunk(
         if microbatches == 1:
             (loss, accuracy), grads = grad(params, batch, dropout_key)
             return grads, loss, accuracy
-        parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), batch)
+        # A part has examples of every device.
+        parts = jax.tree.map(lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
         dropout_keys = jax.random.split(dropout_key, microbatches)
         start = jax.tree.map(jnp.zeros_like, ((jnp.float32(0), jnp.float32(0)), params))
 
