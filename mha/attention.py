@@ -14,6 +14,7 @@ from mha import cores
 from mha.cores import attend, dense
 from mha.masks import Mask, as_mask, causal, explicit, later
 from mha.positions.base import Coords, Dims, Position
+from mha.products import linear
 
 __all__ = ['MultiHeadAttention', 'attend']
 
@@ -61,7 +62,9 @@ class MultiHeadAttention(nnx.Module):
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
         self.dropout_rate, self.core, self.decode = dropout_rate, cores.check(core), decode
         self.cached_key = self.cached_value = self.cached_pos = self.cache_index = nnx.data(None)
-        common: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, use_bias=use_bias, rngs=rngs)
+        common: dict[str, Any] = dict(
+            dtype=dtype, param_dtype=param_dtype, use_bias=use_bias, dot_general=linear, rngs=rngs
+        )
         self.query = nnx.LinearGeneral(in_features, (num_heads, head_dim), **common)
         self.key = nnx.LinearGeneral(in_features, (num_kv_heads, head_dim), **common)
         self.value = nnx.LinearGeneral(in_features, (num_kv_heads, head_dim), **common)
@@ -102,7 +105,7 @@ class MultiHeadAttention(nnx.Module):
         inputs_v = inputs_k if inputs_v is None else inputs_v
         if self.dropout_rate > 0 and not deterministic and rngs is None:
             raise ValueError('dropout draws: pass rngs with a stream for it, or deterministic=True')
-        q, k, v = self.query(inputs_q), self.key(inputs_k), self.value(inputs_v)
+        q, k, v = self._project(inputs_q, inputs_k, inputs_v)
         if self.query_ln is not None and self.key_ln is not None:
             q, k = self.query_ln(q), self.key_ln(k)
         position, mask = position or self.position, as_mask(mask)
@@ -143,6 +146,21 @@ class MultiHeadAttention(nnx.Module):
         if head_mask is not None:
             out = out * head_mask[None, None, :, None].astype(out.dtype)
         return self.out(out)
+
+    def _project(self, inputs_q: Array, inputs_k: Array, inputs_v: Array) -> tuple[Array, Array, Array]:
+        """Queries, keys and values, [B, T, H, K] each; by one product where the same inputs give as many of each."""
+        layers = self.query, self.key, self.value
+        if not (inputs_q is inputs_k is inputs_v and self.num_heads == self.num_kv_heads):
+            q, k, v = (layer(x) for layer, x in zip(layers, (inputs_q, inputs_k, inputs_v), strict=True))
+            return q, k, v
+        # Heads come before the three, so that a mesh that splits the kernels by heads splits the product.
+        kernel = jnp.stack([layer.kernel[...] for layer in layers], axis=2)
+        biases = [layer.bias[...] for layer in layers if layer.bias is not None]
+        bias = jnp.stack(biases, axis=1) if biases else None
+        x, kernel, bias = self.query.promote_dtype((inputs_q, kernel, bias), dtype=self.query.dtype)
+        fused = linear(x, kernel)
+        q, k, v = jnp.split(fused if bias is None else fused + bias[None, None], 3, axis=3)
+        return q.squeeze(3), k.squeeze(3), v.squeeze(3)
 
     def init_cache(self, input_shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> None:
         """Room for sequences of `input_shape` [B, S, D], none of it used."""

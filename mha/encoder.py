@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from mha import masks, positions, spec
 from mha.attention import MultiHeadAttention
 from mha.dropout import dropout
+from mha.products import linear
 
 
 class Block(nnx.Module):
@@ -35,8 +36,8 @@ class Block(nnx.Module):
             rngs=rngs,
         )
         self.attention_norm = nnx.LayerNorm(dim, dtype=dtype, rngs=rngs)
-        self.up = nnx.Linear(dim, mlp_dim, dtype=dtype, rngs=rngs)
-        self.down = nnx.Linear(mlp_dim, dim, dtype=dtype, rngs=rngs)
+        self.up = nnx.Linear(dim, mlp_dim, dtype=dtype, dot_general=linear, rngs=rngs)
+        self.down = nnx.Linear(mlp_dim, dim, dtype=dtype, dot_general=linear, rngs=rngs)
         self.mlp_norm = nnx.LayerNorm(dim, dtype=dtype, rngs=rngs)
 
     def __call__(

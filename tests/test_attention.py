@@ -83,7 +83,7 @@ def test_same_gradients():
 
     one, two = gradients(ours), gradients(flax)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-4)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-4)  # entries of order 40
 
 
 def test_the_same_mask_in_either_form():

@@ -37,3 +37,32 @@ def test_gradients_keep_the_types(name):
     out, pull = jax.vjp(getattr(products, name), x, y)
     assert out.dtype == (jnp.float32 if name == 'inner' else jnp.bfloat16)
     assert tuple(gradient.dtype for gradient in pull(out)) == types
+
+
+def test_softmax():
+    """Under a mask; rows that may see nothing are uniform, which the caller's zeros hide."""
+    logits, ct = RNG.normal(size=(2, 2, 3, 5, 7))
+    allowed = RNG.random((2, 1, 5, 7)) < 0.6
+    allowed[0, 0, 0] = False
+    powers = np.where(allowed, np.exp(logits), 0)
+    powers[0, :, 0] = 1
+    weights = powers / powers.sum(-1, keepdims=True)
+    gradient = weights * (ct - (weights * ct).sum(-1, keepdims=True))
+    found, pull = jax.vjp(lambda x: products.softmax(x, jnp.array(allowed)), jnp.float32(logits))
+    np.testing.assert_allclose(found, weights, atol=1e-6)
+    np.testing.assert_allclose(pull(jnp.float32(ct))[0], gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize('shapes', [((2, 4, 3), (3, 5)), ((2, 4, 6), (6, 2, 5)), ((2, 4, 3, 2), (3, 2, 5))])
+def test_linear(shapes):
+    """As the layers of nnx call it: from one axis to one or to several, and from several to one."""
+    x, kernel = (jnp.array(RNG.normal(size=shape)) for shape in shapes)
+    count = x.ndim - 2
+    dimensions = ((tuple(range(2, x.ndim)), tuple(range(count))), ((), ()))
+
+    def results(product):
+        out, pull = jax.vjp(lambda x, kernel: product(x, kernel, dimensions, precision=None), x, kernel)
+        return out, *pull(jnp.cos(out))
+
+    for found, expected in zip(results(products.linear), results(jax.lax.dot_general), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -1,14 +1,12 @@
 """Attention in plain jnp with the whole [T, S] matrix in memory: the specification of every other core."""
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from mha.dropout import dropout
 from mha.masks import Mask
 from mha.positions.base import Coords, Position
-from mha.products import inner, mix
+from mha.products import inner, mix, softmax
 
 
 def attend(
@@ -48,7 +46,7 @@ def weights(
 
 def _rows(q, k, *, position, coords, mask, scale):
     """The weights, not yet zero in rows without keys, and which rows have keys [#B, #H, T, 1]."""
-    logits = scale * inner(q.swapaxes(1, 2), k.swapaxes(1, 2))
+    logits = inner((q * scale).swapaxes(1, 2), k.swapaxes(1, 2))
     for term in (
         position.bias(coords.q_pos, coords.k_pos),
         position.content(q, k, coords.q_pos, coords.k_pos),
@@ -59,5 +57,4 @@ def _rows(q, k, *, position, coords, mask, scale):
     seen = allowed.any(-1, keepdims=True)
     if position.overrides('weights'):
         return position.weights(logits, allowed, q, coords), seen
-    # The mask comes after the bias and never by addition: sums of large negatives overflow to NaN rows.
-    return jax.nn.softmax(jnp.where(allowed, logits, -1e30), axis=-1), seen
+    return softmax(logits, allowed), seen

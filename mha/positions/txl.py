@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import Position, angles, frequencies
-from mha.products import inner
+from mha.products import inner, linear
 
 
 class TransformerXL(Position):
@@ -69,23 +69,23 @@ class TransformerXL(Position):
         if self.form == 'channels':
             return None
         batch, rows, width = len(q), max(len(q_pos), len(k_pos)), self.head_dim
+        scale = width**-0.5  # of small operands, not of all pairs
         shared_is_cheaper = rows == 1 and (batch + self.pos_dim) * width < batch * self.pos_dim
         if self.clamp is None and not shared_is_cheaper:
             wide_q, wide_k = self.channels(q, q_pos, k_pos)
-            relative = jnp.einsum(
-                'bqhp,bsp->bhqs', wide_q, jnp.broadcast_to(wide_k[:, :, 0], (batch, *wide_k.shape[1::2]))
-            )
+            wide_k = jnp.broadcast_to(wide_k.squeeze(2), (batch, len(k_pos[0]), self.pos_dim))
+            relative = jnp.einsum('bqhp,bsp->bhqs', scale * wide_q, wide_k)
         else:
             offset = q_pos[:, :, None] - k_pos[:, None, :]
             offset = offset if self.clamp is None else jnp.clip(offset, -self.clamp, self.clamp)
             r = jnp.concatenate(self.waves(offset.reshape(rows, -1)), axis=-1).reshape(*offset.shape, -1)
             if rows == 1:
-                table = jnp.einsum('hkp,qsp->hqsk', self.w[...], r[0])
+                table = linear(r[0], scale * self.w[...].transpose(2, 0, 1)).transpose(2, 0, 1, 3)
                 relative = inner(self.biased(q).transpose(2, 1, 0, 3), table).transpose(2, 0, 1, 3)
             else:
-                relative = jnp.einsum('bqhp,bqsp->bhqs', self.project(q), r)
-        everywhere = jnp.einsum('hk,bshk->bhs', self.u[...], k[..., :width].astype(jnp.float32))
-        return (relative + everywhere[:, :, None, :]) * width**-0.5
+                relative = jnp.einsum('bqhp,bqsp->bhqs', scale * self.project(q), r)
+        u = jnp.broadcast_to(scale * self.u[...][:, None], (batch, len(self.u), 1, width))
+        return relative + inner(u, k[..., :width].astype(jnp.float32).swapaxes(1, 2))
 
     def channels(self, q, q_pos, k_pos):
         """What the channels of queries [B, T, H, pos_dim] and keys [#B, S, 1, pos_dim] are, in float32."""
