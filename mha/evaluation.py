@@ -122,7 +122,7 @@ def evaluate(
 
 def _divisor(number: int, limit: int) -> int:
     """The largest divisor of `number` up to `limit`; 1 at least."""
-    return max(divisor for divisor in range(1, max(limit, 1) + 1) if number % divisor == 0)
+    return next(divisor for divisor in range(max(min(limit, number), 1), 0, -1) if number % divisor == 0)
 
 
 @contextlib.contextmanager

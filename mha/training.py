@@ -17,6 +17,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
+from mha import prng
 from mha.curricula import Curriculum
 from mha.tasks import Batch, Task
 
@@ -64,7 +65,8 @@ def logits_of(
 ) -> Float[Array, 'B #T C']:
     """The model's class logits; a pooled read-out counts for every slot. `dropout_rate` replaces the model's."""
     model = nnx.merge(graphdef, nnx.State(params))
-    rngs = nnx.Rngs(position=position) if dropout is None else nnx.Rngs(position=position, dropout=dropout)
+    streams = {'position': position} if dropout is None else {'position': position, 'dropout': dropout}
+    rngs = nnx.Rngs(**{name: prng.cheap(key) for name, key in streams.items()})
     # Where all examples share a length, one row of `valid` serves all: biases are computed once, not B times.
     valid = batch.valid[:1] if one_length else batch.valid
     options = {} if dropout_rate is None else {'dropout_rate': dropout_rate}

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mha.positions.base import Position, required
+from mha.prng import shuffle
 
 
 class Randomize(Position):
@@ -67,5 +68,5 @@ class Randomize(Position):
         key = required(key)
         keys = jax.random.split(key, rows) if self.per_example else key[None]
         # The head of one permutation serves every count, so padding changes nothing and one draw serves all rows.
-        shuffled = jax.vmap(lambda k: jax.random.permutation(k, self.max_position)[:length])(keys)
+        shuffled = jax.vmap(lambda k: shuffle(k, self.max_position)[:length])(keys)
         return jnp.sort(jnp.where(jnp.arange(length)[None] < count, shuffled, self.max_position - 1), axis=-1)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mha.positions.base import Position, required
+from mha.prng import shuffle
 
 
 class RandomizeOffsets(Position):
@@ -77,7 +78,7 @@ class RandomizeOffsets(Position):
 
     def draw(self, key, length, count):
         """r_1 .. r_{T-1} [#B, T - 1]. The head of one permutation serves every count, so padding changes nothing."""
-        shuffled = 1 + jax.random.permutation(key, self.max_position - 1)[None, : length - 1]
+        shuffled = 1 + shuffle(key, self.max_position - 1)[None, : length - 1]
         return jnp.sort(jnp.where(jnp.arange(1, length)[None] < count, shuffled, self.max_position - 1), axis=-1)
 
 
