@@ -1,8 +1,8 @@
 """Cheap random numbers for what a model draws in a forward pass: a generator for the functions of `jax.random`.
 
-jax's own, Threefry, is a loop of twenty rounds: a dozen kernels to compile wherever a key is split or a number drawn, and
-dropout's bits alone take a seventh of a small model's training step on a CPU. Here bits are a hash of an entry's index
-and the key, computed where they are used, in the forward and in the backward pass, and never stored.
+jax's own, Threefry, is a loop of twenty rounds: a dozen kernels to compile wherever a key is split or a number drawn;
+and dropout's bits alone take a seventh of a small model's training step on a CPU. Here bits are a hash of an index and
+the key, computed where they are used, in the forward and in the backward pass, and never stored.
 """
 
 import math
