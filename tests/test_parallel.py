@@ -93,6 +93,7 @@ FAST = (
     'batch:1:4:1:dense:save={0}/a',
     'members:4:4:1:dense',
     'model:1:2:2:dense:restore={0}/a',
+    'parts:1:4:1:dense:parts=2',
 )
 SLOW = ('batch_of_pairs:2:4:1:dense', 'blockwise:1:4:1:blockwise', 'all:2:2:2:blockwise')
 
@@ -141,10 +142,11 @@ def test_reference_learns(four_devices):
 
 
 def test_devices_exchange_no_more_than_they_must(four_devices):
-    exchanges = {name: four_devices[f'{name}/exchanges'] for name in ('reference', 'batch', 'members')}
+    exchanges = {name: four_devices[f'{name}/exchanges'] for name in ('reference', 'batch', 'members', 'parts')}
     assert len(exchanges['reference']) == 0
     assert set(exchanges['members']) == {'all-gather f32[4]{0}'}  # the losses
-    assert {text.split()[0] for text in exchanges['batch']} == {'all-reduce'}  # gradients and sums, never examples
+    for name in ('batch', 'parts'):
+        assert {text.split()[0] for text in exchanges[name]} == {'all-reduce'}  # gradients and sums, never examples
 
 
 def test_wide_weights_and_their_moments_are_split(four_devices):

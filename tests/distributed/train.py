@@ -1,6 +1,6 @@
 """A process of the tests on several devices: trains small models on every mesh asked for, and writes what came out.
 
-python train.py result.npz <case>..., a case being name:members:data:model:core[:save=dir|:restore=dir]
+python train.py result.npz <case>..., a case being name:members:data:model:core[:save=dir|:restore=dir|:parts=n]
 """
 
 import functools
@@ -58,7 +58,7 @@ def population(members, tree):
     return jax.tree.map(lambda leaf: leaf[:members] if leaf.ndim else leaf, tree)
 
 
-def train(members, data, model, core, save=None, restore=None):
+def train(members, data, model, core, save=None, restore=None, parts=1):
     """Trains, or goes on from a checkpoint; the metrics, the final parameters, and what the program exchanges."""
     layout = parallel.Layout(parallel.make_mesh(data, model), members, together=True)
     layout.check(BATCH)
@@ -75,6 +75,7 @@ def train(members, data, model, core, save=None, restore=None):
         curriculum=curricula.make('uniform', (2, LENGTH), STEPS),
         buckets=(PADDED,),
         batch_size=BATCH,
+        microbatches=int(parts),
         together=True,
         split=layout.split,
         shardings=(layout.shardings(state), layout.replicated),
