@@ -20,4 +20,4 @@ def dropout(x: Float[Array, '*shape'], rate: float | Float[Array, ''], rngs: nnx
 @functools.partial(jax.jit, static_argnames='shape')  # traced once for all layers
 def kept(key: PRNGKeyArray, rate: Float[Array, ''], shape: tuple[int, ...]) -> Bool[Array, '*shape']:
     """True with probability 1 - rate, for each entry on its own."""
-    return (jax.random.bits(key, shape) >> 8).astype(jnp.int32) >= jnp.round(rate * 2.0**24).astype(jnp.int32)
+    return (jax.random.bits(key, shape, 'uint32') >> 8).astype(jnp.int32) >= jnp.round(rate * 2.0**24).astype(jnp.int32)

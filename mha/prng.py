@@ -25,7 +25,7 @@ def cheap(key: PRNGKeyArray) -> PRNGKeyArray:
 def shuffle(key: PRNGKeyArray, count: int) -> Int[Array, 'N']:
     """The numbers below `count` in random order. `jax.random.permutation` sorts twice, lest two of them draw the same
     bits; under a cheap key no two do, and under others one pair in 2^32, which keeps its order."""
-    return jnp.argsort(jax.random.bits(key, (count,)))
+    return jnp.argsort(jax.random.bits(key, (count,), 'uint32'))
 
 
 def _seed(seed):
@@ -44,8 +44,9 @@ def _split(key, shape):
 
 
 def _random_bits(key, bit_width, shape):
-    if bit_width > 32:
-        raise NotImplementedError(f'draws up to 32 bits at a time, not {bit_width}')
+    if bit_width == 64:
+        high, low = (_random_bits(part, 32, shape).astype(jnp.uint64) for part in _split(key, (2,)))
+        return high << 32 | low
     return (_hash(key, _indices(shape)) >> (32 - bit_width)).astype(jnp.dtype(f'uint{bit_width}'))
 
 
