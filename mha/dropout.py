@@ -17,7 +17,7 @@ def dropout(x: Float[Array, '*shape'], rate: float | Float[Array, ''], rngs: nnx
     return jnp.where(kept(rngs.dropout(), share, shape=x.shape), x * (1 / (1 - share)).astype(x.dtype), 0)
 
 
-@functools.partial(jax.jit, static_argnames='shape')  # traced once for all layers
+@functools.partial(jax.jit, static_argnums=2)  # traced once for all layers
 def kept(key: PRNGKeyArray, rate: Float[Array, ''], shape: tuple[int, ...]) -> Bool[Array, '*shape']:
     """True with probability 1 - rate, for each entry on its own."""
     return (jax.random.bits(key, shape, 'uint32') >> 8).astype(jnp.int32) >= jnp.round(rate * 2.0**24).astype(jnp.int32)

@@ -142,11 +142,12 @@ def test_reference_learns(four_devices):
 
 
 def test_devices_exchange_no_more_than_they_must(four_devices):
-    exchanges = {name: four_devices[f'{name}/exchanges'] for name in ('reference', 'batch', 'members', 'parts')}
+    names = ('reference', 'batch', 'members', 'parts', 'model')
+    exchanges = {name: four_devices[f'{name}/exchanges'] for name in names}
     assert len(exchanges['reference']) == 0
     assert set(exchanges['members']) == {'all-gather f32[4]{0}'}  # the losses
-    for name in ('batch', 'parts'):
-        assert {text.split()[0] for text in exchanges[name]} == {'all-reduce'}  # gradients and sums, never examples
+    for name in ('batch', 'parts', 'model'):  # gradients and sums, never examples or weights
+        assert {text.split()[0] for text in exchanges[name]} == {'all-reduce'}
 
 
 def test_wide_weights_and_their_moments_are_split(four_devices):
