@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from mha.prng import rows
+
 
 def dropout(x: Float[Array, '*shape'], rate: float | Float[Array, ''], rngs: nnx.Rngs | None) -> Float[Array, '*shape']:
     """Zeroes each entry with probability `rate` and scales the rest to keep the mean. Off for rate 0, and without
@@ -19,5 +21,6 @@ def dropout(x: Float[Array, '*shape'], rate: float | Float[Array, ''], rngs: nnx
 
 @functools.partial(jax.jit, static_argnums=2)  # traced once for all layers
 def kept(key: PRNGKeyArray, rate: Float[Array, ''], shape: tuple[int, ...]) -> Bool[Array, '*shape']:
-    """True with probability 1 - rate, for each entry on its own."""
-    return (jax.random.bits(key, shape, 'uint32') >> 8).astype(jnp.int32) >= jnp.round(rate * 2.0**24).astype(jnp.int32)
+    """True with probability 1 - rate, for each entry on its own; the first axis is that of examples."""
+    bits = jax.vmap(lambda key: jax.random.bits(key, shape[1:], 'uint32'))(rows(key, shape[0]))
+    return (bits >> 8).astype(jnp.int32) >= jnp.round(rate * 2.0**24).astype(jnp.int32)

@@ -162,10 +162,8 @@ def _measure(graphdef, params, task, batches, position_keys, *, max_length, watc
     """Sums over batches of examples, one batch after the other: memory stays that of one. A program that is `watched`
     tells of its progress."""
 
-    def measure_batch(inputs):
-        batch, position = inputs
+    def measure_batch(batch, position):
         batch = task.cut(batch, max_length)
-        batch = batch if layout is None else layout.split(batch)
         logits = logits_of(graphdef, params, batch, train=False, position=position)
         right = (logits.argmax(-1) == batch.targets) & batch.metric_mask
         at = jnp.cumsum(batch.metric_mask, -1) - 1
@@ -183,4 +181,6 @@ def _measure(graphdef, params, task, batches, position_keys, *, max_length, watc
             'classes': classes.sum((0, 1) if not task.baseline_per_position else 0),
         }
 
-    return jax.tree.map(lambda x: x.sum(0), jax.lax.map(measure_batch, (batches, position_keys)))
+    measure = measure_batch if layout is None else layout.summed(measure_batch)
+    sums = jax.lax.map(lambda inputs: measure(*inputs), (batches, position_keys))
+    return jax.tree.map(lambda x: x.sum(0), sums)

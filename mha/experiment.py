@@ -203,7 +203,7 @@ class Experiment:
             microbatches=train['microbatches'],
             average=train['average'],
             together=layout.together,
-            split=layout.split,
+            summed=layout.summed,
             shardings=(layout.shardings(state), layout.replicated),
         )
         task, (keys, varied) = layout.replicate(self.task), layout.place((self.keys(TRAINING), self.varied))

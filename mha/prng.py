@@ -3,6 +3,9 @@
 jax's own, Threefry, is a loop of twenty rounds: a dozen kernels to compile wherever a key is split or a number drawn;
 and dropout's bits alone take a seventh of a small model's training step on a CPU. Here bits are a hash of an index and
 the key, computed where they are used, in the forward and in the backward pass, and never stored.
+
+What is drawn for each example comes from a key of its own (`rows`), so that a device that has a part of a batch draws
+what it would have drawn in the whole.
 """
 
 import math
@@ -10,7 +13,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jax.extend.random import define_prng_impl
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int, Key, PRNGKeyArray
 
 FOLDED, SPLIT = (0x9E3779B9, 0x85EBCA6B), (0xC2B2AE35, 0x27D4EB2F)
 """What tells the two words of a key from each other, and keys made by `split` from an entry's bits."""
@@ -20,6 +23,14 @@ def cheap(key: PRNGKeyArray) -> PRNGKeyArray:
     """A key that draws other numbers than `key`, at less cost. It serves as any other does."""
     data = jax.random.key_data(key).reshape(-1)[-2:]
     return jax.random.wrap_key_data(_fold_in(data, 0), impl=HASH)
+
+
+def rows(key: PRNGKeyArray, count: int) -> Key[Array, 'B']:
+    """A key for each of `count` examples; where `jax.shard_map` hands every device that many of a larger batch, those
+    of the examples that this device has."""
+    axes = jax.sharding.get_abstract_mesh().manual_axes
+    first = count * jax.lax.axis_index(axes) if axes else 0
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
 
 
 def shuffle(key: PRNGKeyArray, count: int) -> Int[Array, 'N']:

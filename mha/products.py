@@ -43,7 +43,8 @@ def _summed(left, right):
     """left^T right, the narrower of the two transposed."""
     if left.shape[-1] <= right.shape[-1]:
         return left.swapaxes(-1, -2) @ right
-    return (right.swapaxes(-1, -2) @ left).swapaxes(-1, -2)
+    product = right.swapaxes(-1, -2) @ left
+    return jax.lax.optimization_barrier(product).swapaxes(-1, -2)  # else XLA swaps the two back
 
 
 @jax.custom_vjp

@@ -91,7 +91,7 @@ def make_chunk(
     microbatches: int = 1,
     average: float = 0.0,
     together: bool = False,
-    split: Callable[[Batch], Batch] = lambda batch: batch,
+    summed: Callable[[Callable], Callable] = lambda function: function,
     shardings: Any = None,
 ) -> Callable[[State, Task, Key[Array, 'P'], int, Varied], tuple[State, dict[str, Array]]]:
     """`chunk(state, task, keys, stop, varied)`: updates of every member until step `stop`; returns the new state and
@@ -101,14 +101,14 @@ def make_chunk(
     `optimizer(learning_rate=..)` builds the optimizer with what members vary. Each batch is of one length, drawn by
     `curriculum`, or each example of its own. A batch is computed in `microbatches` parts, one after the other, in the
     memory of one; the step is that of the whole, dropout's draws aside. `average` is the decay of the parameters'
-    running mean, 0 for none. Members train `together`, vectorised, or in turn. `split` spreads a batch over devices;
-    `shardings` are those of the state and of the means (see `mha.parallel`)."""
+    running mean, 0 for none. Members train `together`, vectorised, or in turn. `summed` spreads over devices what is a
+    sum over a batch; `shardings` are those of the state and of the means (see `mha.parallel`)."""
 
-    def gradients(max_length, params, task, batch, keys, varied):
-        """Gradients, and means of loss and accuracy, over a batch padded to `max_length`."""
+    def gradients(max_length, batch, params, task, keys, varied):
+        """Sums over a batch cut to `max_length`: ((loss, counts), gradients of the loss), the counts being those of
+        symbols that the loss counts, of answers, and of right ones."""
         dropout_key, position_key = keys
         batch = task.cut(batch, max_length)
-        counted, answers = batch.loss_mask.sum(), batch.metric_mask.sum()
 
         def loss_fn(params, batch, dropout_key):
             logits = logits_of(
@@ -121,23 +121,23 @@ def make_chunk(
                 dropout_rate=varied.get('dropout_rate'),
                 one_length=length_per == 'batch',
             )
-            loss = jnp.sum(losses(logits, batch), where=batch.loss_mask) / counted
-            return loss, jnp.sum(logits.argmax(-1) == batch.targets, where=batch.metric_mask) / answers
+            right = (logits.argmax(-1) == batch.targets) & batch.metric_mask
+            counts = tuple(jnp.sum(x, dtype=jnp.float32) for x in (batch.loss_mask, batch.metric_mask, right))
+            return jnp.sum(losses(logits, batch), where=batch.loss_mask), counts
 
         grad = jax.value_and_grad(loss_fn, has_aux=True)
         if microbatches == 1:
-            (loss, accuracy), grads = grad(params, batch, dropout_key)
-            return grads, loss, accuracy
-        # A part has examples of every device.
+            return grad(params, batch, dropout_key)
+        # Every n-th example: then a part draws the same on any number of devices.
         parts = jax.tree.map(lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
         dropout_keys = jax.random.split(dropout_key, microbatches)
-        start = jax.tree.map(jnp.zeros_like, ((jnp.float32(0), jnp.float32(0)), params))
+        zero = jnp.float32(0)
+        start = (zero, (zero, zero, zero)), jax.tree.map(jnp.zeros_like, params)
 
         def add(total, part):
             return jax.tree.map(jnp.add, total, grad(params, *part)), None
 
-        ((loss, accuracy), grads), _ = jax.lax.scan(add, start, (parts, dropout_keys))
-        return grads, loss, accuracy
+        return jax.lax.scan(add, start, (parts, dropout_keys))[0]
 
     def update(params, opt_state, mean, step, grads, varied):
         numbers = {name: value for name, value in varied.items() if name != 'dropout_rate'}
@@ -150,7 +150,7 @@ def make_chunk(
         return params, opt_state, mean
 
     # One branch per bucket holds the model on so many slots, and nothing else: each is compiled apart.
-    branches = [functools.partial(gradients, bucket) for bucket in buckets]
+    branches = [summed(functools.partial(gradients, bucket)) for bucket in buckets]
 
     def lengths(step):
         """Of all examples, or of each."""
@@ -168,13 +168,15 @@ def make_chunk(
                 params, opt_state, mean, step, sums = carry
                 data_key, *keys = jax.random.split(jax.random.fold_in(key, step), 3)
                 length = lengths(step)
-                batch = split(task.batch(data_key, batch_size, length, buckets[-1]))
+                batch = task.batch(data_key, batch_size, length, buckets[-1])
                 branch = jnp.searchsorted(jnp.array(buckets), length.max())
-                grads, loss, accuracy = jax.lax.switch(branch, branches, params, task, batch, keys, varied)
+                (loss, counts), grads = jax.lax.switch(branch, branches, batch, params, task, keys, varied)
+                counted, answers, right = counts
+                grads = jax.tree.map(lambda total: total / counted, grads)
                 new = update(params, opt_state, mean, step, grads, varied)
                 metrics = {
-                    'loss': loss,
-                    'accuracy': accuracy,
+                    'loss': loss / counted,
+                    'accuracy': right / answers,
                     'gradient_norm': optax.tree.norm(grads),
                     'length': length.astype(jnp.float32).mean(),
                 }

@@ -12,13 +12,20 @@ COUNT = 2**20
 
 def draw(rate, step):
     key = jax.random.fold_in(prng.cheap(jax.random.key(0)), step)
-    return np.asarray(kept(key, jnp.float32(rate), shape=(COUNT,)))
+    return np.asarray(kept(key, jnp.float32(rate), shape=(2**8, COUNT // 2**8)))
 
 
 @pytest.mark.parametrize('rate', [0.001, 0.1, 0.5, 0.9])
 def test_drops_its_share(rate):
     for step in range(3):
         assert abs(draw(rate, step=step).mean() - (1 - rate)) < 5 * (rate * (1 - rate) / COUNT) ** 0.5
+
+
+def test_examples_are_independent():
+    rows = 2.0 * draw(0.5, step=0) - 1
+    correlation = rows @ rows.T / rows.shape[1]
+    np.fill_diagonal(correlation, 0)
+    assert np.abs(correlation).max() < 5.5 / rows.shape[1] ** 0.5
 
 
 def test_keeps_the_mean_and_zeroes_the_rest():

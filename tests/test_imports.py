@@ -13,7 +13,7 @@ MAY_IMPORT = {
     'mha.cli': set(),
     'mha.masks': set(),
     'mha.prng': set(),
-    'mha.dropout': set(),
+    'mha.dropout': {'mha.prng'},
     'mha.products': set(),
     'mha.buckets': set(),
     'mha.intervals': set(),

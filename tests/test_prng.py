@@ -71,6 +71,14 @@ def test_serves_as_any_key():
 
 
 @pytest.mark.parametrize('make', [key, jax.random.key])
+def test_rows(make):
+    """An example's key does not depend on how many there are."""
+    data = jax.random.key_data(prng.rows(make(0), 64))
+    assert len(np.unique(data, axis=0)) == 64
+    np.testing.assert_array_equal(data[:5], jax.random.key_data(prng.rows(make(0), 5)))
+
+
+@pytest.mark.parametrize('make', [key, jax.random.key])
 def test_shuffle(make):
     """Every order of three numbers is as likely."""
     orders = jax.vmap(lambda k: prng.shuffle(k, 3))(jax.random.split(make(0), 6000))

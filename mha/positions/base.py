@@ -23,6 +23,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 
+from mha.prng import rows
+
 HOOKS = ('remap', 'embed', 'qk', 'bias', 'content', 'weights', 'values')
 
 
@@ -63,7 +65,7 @@ class Position(nnx.Module):
     first_only = False
     """Whether `remap` takes slot numbers, so that no other remap may come before it."""
     per_example = False
-    """Whether `remap` wants a row of `pos` for every example, even where all rows are equal."""
+    """Whether `remap` places one example at a time, each from a key of its own, even where all rows are equal."""
     per_layer = False
     """Whether every layer places its tokens anew, from a key of its own."""
     draws = 1
@@ -140,7 +142,14 @@ class Position(nnx.Module):
     ) -> 'tuple[Position, Num[Array, "#B T"]]':
         """The scheme and its coordinates for one forward pass: itself and what `remap` says, unless it draws something
         that coordinates cannot carry and returns a stand-in that holds the draw."""
-        return self, self.remap(pos, valid=valid, key=key, train=train)
+        if not self.per_example or key is None:
+            return self, self.remap(pos, valid=valid, key=key, train=train)
+        pos, valid = jnp.broadcast_arrays(pos, True if valid is None else valid)
+
+        def one(pos, valid, key):
+            return self.remap(pos[None], valid=valid[None], key=key, train=train)[0]
+
+        return self, jax.vmap(one)(pos, valid, rows(key, len(pos)))
 
     def extent(self, length: int) -> int:
         """How many coordinates 0, 1, .. `length` tokens can meet after `remap`. Raises `ValueError` where the scheme

@@ -7,7 +7,6 @@ A model trained on short sequences thereby meets all the positions of long ones.
 
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 
 from mha.positions.base import Position, required
@@ -56,17 +55,15 @@ class Randomize(Position):
             spread = jnp.round(jnp.arange(length, dtype=jnp.float32)[None] * (last / jnp.maximum(count - 1, 1)))
             drawn = jnp.minimum(spread.astype(jnp.int32), last)
         else:
-            drawn = self.draw(key, max(pos.shape[0], count.shape[0]), length, count)
+            drawn = self.draw(required(key), length, count)
         rows = max(drawn.shape[0], pos.shape[0])
         order = jnp.clip(jnp.round(pos).astype(jnp.int32), 0, length - 1)
         return jnp.take_along_axis(
             jnp.broadcast_to(drawn, (rows, length)), jnp.broadcast_to(order, (rows, length)), axis=1
         )
 
-    def draw(self, key, rows, length, count):
+    def draw(self, key, length, count):
         """The smallest `count` entries of each row are the draw; the rest, for padding, is the last position."""
-        key = required(key)
-        keys = jax.random.split(key, rows) if self.per_example else key[None]
         # The head of one permutation serves every count, so padding changes nothing and one draw serves all rows.
-        shuffled = jax.vmap(lambda k: shuffle(k, self.max_position)[:length])(keys)
+        shuffled = shuffle(key, self.max_position)[None, :length]
         return jnp.sort(jnp.where(jnp.arange(length)[None] < count, shuffled, self.max_position - 1), axis=-1)

@@ -25,7 +25,8 @@ RATES = np.linspace(1e-2, 5e-3, MEMBERS, dtype=np.float32)
 
 
 def make_optimizer(learning_rate=1e-2):
-    return optim.make(STEPS, learning_rate=learning_rate, weight_decay=1e-2)
+    # Where a gradient vanishes, Adam's division would make a step of its rounding.
+    return optim.make(STEPS, 'adam(eps=1e-5)', learning_rate, weight_decay=1e-2)
 
 
 def build(core, seed):
@@ -36,7 +37,7 @@ def build(core, seed):
         layers=1,
         dim=16,
         heads=4,
-        position='randomize(max_position=64)|rope',
+        position='randomize(max_position=64)|cape|rope',  # of the whole batch, and of each example
         dropout_rate=0.25,
         core=core,
         rngs=nnx.Rngs(jax.random.key(seed)),
@@ -77,7 +78,7 @@ def train(members, data, model, core, save=None, restore=None, parts=1):
         batch_size=BATCH,
         microbatches=int(parts),
         together=True,
-        split=layout.split,
+        summed=layout.summed,
         shardings=(layout.shardings(state), layout.replicated),
     )
     chunk = chunk.lower(state, *arguments, np.int32(0), varied).compile()

@@ -18,14 +18,14 @@ def make(text='randomize(max_position=32)', max_len=LENGTH):
 
 
 def draws(text='randomize(max_position=32)', keys=400, rows=1, length=LENGTH, valid=None, **kwargs):
-    """[keys, rows, length]: one remap per key, compiled."""
+    """[keys, rows, length]: tokens placed once per key, compiled."""
     scheme = make(text, length)
     pos = jnp.broadcast_to(jnp.arange(length), (rows, length))
 
-    def remap(key):
-        return scheme.remap(pos, valid=valid, key=key, **kwargs)
+    def place(key):
+        return scheme.place(pos, valid=valid, key=key, **kwargs)[1]
 
-    return np.asarray(jax.jit(jax.vmap(remap))(jax.random.split(jax.random.key(1), keys)))
+    return np.asarray(jax.jit(jax.vmap(place))(jax.random.split(jax.random.key(1), keys)))
 
 
 @pytest.mark.parametrize('train', [False, True])
@@ -79,7 +79,7 @@ def test_rows_of_other_lengths(per_example):
     scheme = make(f'randomize(max_position=32, per_example={per_example})')
     count = np.array([8, 5, 5, 1])
     valid = jnp.asarray(np.arange(LENGTH) < count[:, None])
-    drawn = np.asarray(scheme.remap(jnp.arange(LENGTH)[None], valid=valid, key=jax.random.key(3)))
+    drawn = np.asarray(scheme.place(jnp.arange(LENGTH)[None], valid=valid, key=jax.random.key(3))[1])
     assert drawn.shape == (4, LENGTH)
     for row, real in zip(drawn, count, strict=True):
         assert np.all(np.diff(row[:real]) > 0)
