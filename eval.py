@@ -71,7 +71,7 @@ def main() -> None:
     checkpoints.close()
     clock = time.time()
     params = run.layout.fetch(state.evaluated)
-    rows, positions = run.evaluate(run.final_graphdef(), params, run.survivors(params))
+    rows, positions = run.evaluate(params, run.survivors(params))
     seconds = time.time() - clock
     tokens = sum(row['examples'] * run.task.num_tokens(int(row['length'])) for row in rows)
 

@@ -69,7 +69,8 @@ def main() -> None:
     switch = steps - config['train']['final_steps']  # from here on under the final position scheme
     if step < steps:
         compiling = time.time()
-        chunk = run.chunk(graphdef if step < switch else final_graphdef, state)
+        # XLA works on one core until its last part: time to compile the evaluation, too.
+        chunk = run.chunk(graphdef if step < switch else final_graphdef, state, meanwhile=run.evaluator.compile)
         say(f'started in {compiling - started:.1f} s, compiled in {time.time() - compiling:.1f} s')
         log_every, save_every = config['train']['log_every_steps'], config['train']['checkpoint_every_steps']
         clock = time.time()
@@ -120,7 +121,7 @@ def main() -> None:
     # ---------------------------------------------------------------- Evaluate inside and beyond the trained lengths
     params = run.layout.fetch(state.evaluated)
     survivors = run.survivors(params)
-    rows, _ = run.evaluate(final_graphdef, params, survivors)
+    rows, _ = run.evaluate(params, survivors)
 
     # ---------------------------------------------------------------- Show
     def conclude() -> None:

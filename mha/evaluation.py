@@ -1,7 +1,9 @@
 """Range evaluation: accuracy and loss per length, inside and beyond the trained lengths, beside what a predictor that
 never looks at the input would get."""
 
+import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,109 +32,158 @@ PAIRS_PER_DISPATCH = 2**29
 """Attention logits per head between two steps of the progress bar: a few seconds on a CPU."""
 
 
-def evaluate(
-    graphdef: nnx.GraphDef,
-    params: Any,
-    task: Task,
-    *,
-    lengths: Sequence[int],
-    examples: int,
-    batch_size: int,
-    programs: int,
-    seed: int,
-    quadratic: Callable[[int], bool],
-    layers: int = 1,
-    layout: parallel.Layout | None = None,
-    name: str = 'evaluate',
-) -> tuple[list[Row], list[Row]]:
-    """One row per length: length, accuracy, exact_match, loss (nats), baseline, examples. And one per position of its
-    answers, the first counted symbol being position 1: length, position, accuracy, count (the examples whose answer is
-    as long), low, high (the 95 % interval over them).
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """Lengths whose examples are padded alike and measured by one program."""
+
+    max_length: int
+    size: int
+    """Examples of a batch."""
+    batches: int
+    """Of a dispatch."""
+    layout: parallel.Layout | None
+    """Of a batch; None on one device."""
+    watched: bool
+    """Whether the program tells of its progress."""
+
+
+class Evaluator:
+    """Range evaluation of models that differ in their parameters alone; `params` are those of one, or their shapes.
 
     The `examples` of a length depend on `seed` and the length alone: all schemes and runs meet the same ones.
     `baseline` is the accuracy of the most frequent class, per output position where the task allows, computed from
     these examples. Dropout is off; schemes that draw positions draw once per batch. Compiles at most `programs`
     programs. `quadratic` says whether the model holds the attention logits of all pairs of so many tokens: batches are
     as large as memory allows, at most `batch_size`, and go over the devices of `layout` where these divide them; else
-    one device works. `name` stands before the progress bar, which moves within long examples, too: they pass `layers`
-    layers of attention."""
-    chosen = buckets.choose(lengths, task.num_tokens, programs)
+    one device works. The progress bar moves within long examples, too: they pass `layers` layers of attention."""
 
-    @functools.cache
-    def model_and_task(layout):
-        return (jax.tree.map(jnp.asarray, params), task) if layout is None else layout.replicate((params, task))
-
-    def draw(key, length):
-        """Examples on the host, padded to the longest of all lengths: one program makes those of every length."""
-        whole = layout if layout is not None and layout.divides(examples) else None
-        _, own = model_and_task(whole)
-        program = _program(_draw, ('max_length',), whole)
-        return jax.device_get(program(own, jax.random.split(key, examples), length, max_length=chosen[-1]))
-
-    rows, positions = [], []
-    tokens = examples * sum(map(task.num_tokens, lengths))
-    with parallel.progress(total=tokens, unit=' tokens', unit_scale=True, desc=name) as bar:
-        for length in lengths:
-            max_length = next(bucket for bucket in chosen if bucket >= length)
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        params: Any,
+        task: Task,
+        *,
+        lengths: Sequence[int],
+        examples: int,
+        batch_size: int,
+        programs: int,
+        seed: int,
+        quadratic: Callable[[int], bool],
+        layers: int = 1,
+        layout: parallel.Layout | None = None,
+    ):
+        self.graphdef, self.task, self.lengths, self.examples = graphdef, task, lengths, examples
+        self.seed, self.layers, self.layout = seed, layers, layout
+        self.shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+        self.buckets = []
+        for max_length in buckets.choose(lengths, task.num_tokens, programs):
             padded = task.num_tokens(max_length)
             fits = PAIRS_IN_MEMORY // padded**2 if quadratic(padded) else TOKENS_IN_MEMORY // padded
             size = _divisor(examples, min(batch_size, fits))
-            spread = layout if layout is not None and layout.divides(size) else None
             batches = _divisor(examples // size, PAIRS_PER_DISPATCH // (size * padded**2))
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), EVALUATION), length)
-            data_key, position_key = jax.random.split(key)
-            dispatches = examples // size // batches
-            drawn = _grouped(draw(data_key, length), dispatches, batches, size)
-            position_keys = jax.random.split(position_key, (dispatches, batches))
             watched = padded**2 > PAIRS_PER_DISPATCH and not quadratic(padded)
-            found = []
-            for batch, keys in zip(drawn, position_keys, strict=True):
-                end = bar.n + batches * size * task.num_tokens(length)
-                share = task.num_tokens(length) / padded / layers
+            self.buckets.append(Bucket(max_length, size, batches, self._dividing(size), watched))
+        self.programs: dict[Bucket | None, concurrent.futures.Future] = {}
 
-                def move(queries, end=end, share=share):
-                    bar.update(min(queries * share, end - bar.n))
+    def compile(self) -> None:
+        """Begins to compile the programs, one after the other, while this thread goes on."""
+        if self.programs:
+            return
+        thread = concurrent.futures.ThreadPoolExecutor(1)
+        self.programs[None] = thread.submit(self._draw)
+        for bucket in self.buckets:
+            if not bucket.watched:  # such a program is compiled while it is watched, and no other one then
+                self.programs[bucket] = thread.submit(self._measure, bucket)
 
-                measure = _program(_measure, ('graphdef', 'max_length', 'watched'), spread)
-                static = dict(max_length=max_length, watched=watched)
-                with _watching(move) if watched else contextlib.nullcontext():
-                    sums = measure(graphdef, *model_and_task(spread), batch, keys, **static)
-                    found.append(jax.device_get(sums))
-                bar.update(end - bar.n)
-            sums = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found)
-            symbols = sums['symbols'].sum()
-            rows.append(
-                {
-                    'length': length,
-                    'accuracy': float(sums['correct'].sum() / symbols),
-                    'exact_match': float(sums['exact'] / examples),
-                    'loss': float(sums['loss'] / sums['scored']),
-                    'baseline': float(sums['classes'].max(-1).sum() / symbols),
-                    'examples': examples,
-                }
-            )
-            for at, (correct, count) in enumerate(zip(sums['correct'], sums['symbols'], strict=True), 1):
-                if count:
-                    row = {'length': length, 'position': at, 'accuracy': float(correct / count), 'count': int(count)}
-                    low, high = wilson(int(correct), int(count))
-                    positions.append(row | {'low': low, 'high': high})
-            bar.set_postfix_str(f'length {length}, accuracy {rows[-1]["accuracy"]:.3f}')
-    return rows, positions
+    def __call__(self, params: Any, name: str = 'evaluate') -> tuple[list[Row], list[Row]]:
+        """One row per length: length, accuracy, exact_match, loss (nats), baseline, examples. And one per position of
+        its answers, the first counted symbol being position 1: length, position, accuracy, count (the examples whose
+        answer is as long), low, high (the 95 % interval over them). `name` stands before the progress bar."""
+        self.compile()
+        place = functools.cache(functools.partial(_place, (params, self.task)))
+        rows, positions = [], []
+        tokens = self.examples * sum(map(self.task.num_tokens, self.lengths))
+        with parallel.progress(total=tokens, unit=' tokens', unit_scale=True, desc=name) as bar:
+            for length in self.lengths:
+                bucket = next(bucket for bucket in self.buckets if bucket.max_length >= length)
+                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), EVALUATION), length)
+                data_key, position_key = jax.random.split(key)
+                _, task = place(self._dividing(self.examples))
+                drawn = self.programs[None].result()(task, _data(data_key), np.int32(length))
+                dispatches = self.examples // bucket.size // bucket.batches
+                groups = _grouped(jax.device_get(drawn), dispatches, bucket.batches, bucket.size)
+                keys = _data(jax.random.split(position_key, (dispatches, bucket.batches)))
+                found = []
+                for batches, position_keys in zip(groups, keys, strict=True):
+                    end = bar.n + bucket.batches * bucket.size * self.task.num_tokens(length)
+                    share = self.task.num_tokens(length) / self.task.num_tokens(bucket.max_length) / self.layers
+
+                    def move(queries, end=end, share=share):
+                        bar.update(min(queries * share, end - bar.n))
+
+                    with self._watching(bucket, move):
+                        sums = self.programs[bucket].result()(*place(bucket.layout), batches, position_keys)
+                        found.append(jax.device_get(sums))
+                    bar.update(end - bar.n)
+                sums = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found)
+                symbols = sums['symbols'].sum()
+                rows.append(
+                    {
+                        'length': length,
+                        'accuracy': float(sums['correct'].sum() / symbols),
+                        'exact_match': float(sums['exact'] / self.examples),
+                        'loss': float(sums['loss'] / sums['scored']),
+                        'baseline': float(sums['classes'].max(-1).sum() / symbols),
+                        'examples': self.examples,
+                    }
+                )
+                for at, (correct, count) in enumerate(zip(sums['correct'], sums['symbols'], strict=True), 1):
+                    if count:
+                        row = {'length': length, 'position': at, 'accuracy': float(correct / count)}
+                        low, high = wilson(int(correct), int(count))
+                        positions.append(row | {'count': int(count), 'low': low, 'high': high})
+                bar.set_postfix_str(f'length {length}, accuracy {rows[-1]["accuracy"]:.3f}')
+        return rows, positions
+
+    def _dividing(self, batch_size: int) -> parallel.Layout | None:
+        return self.layout if self.layout is not None and self.layout.divides(batch_size) else None
+
+    def _draw(self):
+        """The program that draws the examples of any length, padded to the longest."""
+        draw = functools.partial(_draw, examples=self.examples, max_length=self.buckets[-1].max_length)
+        return _compiled(draw, self._dividing(self.examples), self.task, _data(jax.random.key(0)), np.int32(0))
+
+    def _measure(self, bucket: Bucket):
+        """The program that measures the examples of a bucket's lengths."""
+        draw = functools.partial(_draw, examples=self.examples, max_length=self.buckets[-1].max_length, layout=None)
+        examples = jax.eval_shape(draw, self.task, _data(jax.random.key(0)), np.int32(0))
+        batches = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((bucket.batches, bucket.size, x.shape[1]), x.dtype), examples
+        )
+        keys = _data(jax.random.split(jax.random.key(0), bucket.batches))
+        measure = functools.partial(_measure, self.graphdef, max_length=bucket.max_length)
+        return _compiled(measure, bucket.layout, self.shapes, self.task, batches, keys)
+
+    @contextlib.contextmanager
+    def _watching(self, bucket, watcher):
+        """Where a bucket is watched, calls `watcher` with the number of queries that a layer is done with."""
+        if not bucket.watched:
+            yield
+            return
+        concurrent.futures.wait(self.programs.values())
+        blockwise.WATCHERS.append(watcher)
+        try:
+            if bucket not in self.programs:
+                self.programs[bucket] = concurrent.futures.Future()
+                self.programs[bucket].set_result(self._measure(bucket))
+            yield
+        finally:
+            blockwise.WATCHERS.remove(watcher)
 
 
 def _divisor(number: int, limit: int) -> int:
     """The largest divisor of `number` up to `limit`; 1 at least."""
     return next(divisor for divisor in range(max(min(limit, number), 1), 0, -1) if number % divisor == 0)
-
-
-@contextlib.contextmanager
-def _watching(watcher):
-    """Calls `watcher` with the number of queries that a layer is done with, in programs compiled to be watched."""
-    blockwise.WATCHERS.append(watcher)
-    try:
-        yield
-    finally:
-        blockwise.WATCHERS.remove(watcher)
 
 
 def _grouped(batch, dispatches, *shape):
@@ -141,26 +192,32 @@ def _grouped(batch, dispatches, *shape):
     return [jax.tree.map(lambda x, i=i: x[i], groups) for i in range(dispatches)]
 
 
-@functools.cache
-def _program(function, static, layout):
-    """`function(.., layout=layout)`, compiled."""
-    return jax.jit(
-        functools.partial(function, layout=layout),
-        static_argnames=static,
-        out_shardings=None if layout is None else layout.replicated,
-        compiler_options=None if layout is None else layout.compiler_options,
-    )
+def _place(tree, layout):
+    return jax.tree.map(jnp.asarray, tree) if layout is None else layout.replicate(tree)
 
 
-def _draw(task, keys, length, *, max_length, layout):
-    """One example per key."""
-    batch = task.examples(keys, length, max_length)
+def _data(keys):
+    """Of random keys, on the host: arrays there go to the devices of any program."""
+    return np.asarray(jax.random.key_data(keys))
+
+
+def _compiled(function, layout, *arguments):
+    """`function(.., layout=layout)` for arguments of these shapes."""
+    options = {}
+    if layout is not None:
+        whole = layout.replicated
+        options = dict(in_shardings=whole, out_shardings=whole, compiler_options=layout.compiler_options)
+    return jax.jit(functools.partial(function, layout=layout), **options).lower(*arguments).compile()
+
+
+def _draw(task, key, length, *, examples, max_length, layout):
+    """`examples` of `length`."""
+    batch = task.examples(jax.random.split(jax.random.wrap_key_data(key), examples), length, max_length)
     return batch if layout is None else layout.split(batch)
 
 
-def _measure(graphdef, params, task, batches, position_keys, *, max_length, watched, layout):
-    """Sums over batches of examples, one batch after the other: memory stays that of one. A program that is `watched`
-    tells of its progress."""
+def _measure(graphdef, params, task, batches, keys, *, max_length, layout):
+    """Sums over batches of examples, one batch after the other: memory stays that of one."""
 
     def measure_batch(batch, position):
         batch = task.cut(batch, max_length)
@@ -182,5 +239,5 @@ def _measure(graphdef, params, task, batches, position_keys, *, max_length, watc
         }
 
     measure = measure_batch if layout is None else layout.summed(measure_batch)
-    sums = jax.lax.map(lambda inputs: measure(*inputs), (batches, position_keys))
+    sums = jax.lax.map(lambda inputs: measure(*inputs), (batches, jax.random.wrap_key_data(keys)))
     return jax.tree.map(lambda x: x.sum(0), sums)

@@ -189,9 +189,10 @@ class Experiment:
         return nnx.split(self.final_shapes, nnx.Param)[0]
 
     def chunk(
-        self, graphdef: nnx.GraphDef, state: training.State
+        self, graphdef: nnx.GraphDef, state: training.State, meanwhile: Callable[[], None] = lambda: None
     ) -> Callable[[training.State, int], tuple[training.State, dict[str, jax.Array]]]:
-        """The training program for states like this one, compiled: `chunk(state, stop)`, see `training.make_chunk`."""
+        """The training program for states like this one, compiled: `chunk(state, stop)`, see `training.make_chunk`.
+        `meanwhile` is called when Python's part is done and the compiler's begins: it may start a thread."""
         train, layout = self.config['train'], self.layout
         chunk = training.make_chunk(
             graphdef,
@@ -211,30 +212,19 @@ class Experiment:
         if self.config['model']['remat'] and jax.default_backend() == 'cpu':
             # The compiler merges what is recomputed with the first computation, unless it keeps the barriers.
             options['xla_disable_hlo_passes'] = 'cse_barrier_expander'
-        program = chunk.lower(state, task, keys, np.int32(0), varied).compile(options)
+        lowered = chunk.lower(state, task, keys, np.int32(0), varied)
+        meanwhile()
+        program = lowered.compile(options)
         return lambda state, stop: program(state, task, keys, np.int32(stop), varied)
 
-    def evaluate(
-        self, graphdef: nnx.GraphDef, params: Any, members: Iterable[int] | None = None
-    ) -> tuple[list[evaluation.Row], list[evaluation.Row]]:
-        """The rows of all evaluated lengths and of their answer positions, of every member or of those listed, on
-        held-out data: see `evaluation.evaluate`. A row begins with the member's seed and ends with what else it
-        varies."""
-        rows, positions = [], []
-        for index in range(len(self.members)) if members is None else members:
-            member = self.members[index]
-            found = self.evaluate_one(graphdef, jax.tree.map(lambda x, index=index: x[index], params), member)
-            others = {name: value for name, value in member.items() if name != 'seed'}
-            for into, new in zip((rows, positions), found, strict=True):
-                into += [{'seed': member['seed'], **row, **others} for row in new]
-        return rows, positions
-
-    def evaluate_one(self, graphdef: nnx.GraphDef, params: Any, member: population.Member):
-        """See `evaluation.evaluate`; `params` are those of one member. On all devices, wherever it was trained."""
+    @functools.cached_property
+    def evaluator(self) -> evaluation.Evaluator:
+        """Measures one member on held-out data: on all devices, wherever it was trained."""
         settings = self.config['eval']
-        return evaluation.evaluate(
+        graphdef, params = nnx.split(self.final_shapes, nnx.Param)
+        return evaluation.Evaluator(
             graphdef,
-            params,
+            nnx.to_pure_dict(params),
             self.task.held_out(),
             lengths=self.eval_lengths,
             examples=settings['examples'],
@@ -244,8 +234,23 @@ class Experiment:
             quadratic=self.final_shapes.quadratic,
             layers=self.config['model']['layers'],
             layout=parallel.Layout(parallel.make_mesh()),
-            name=f'evaluate {population.named(member)}' if len(self.members) > 1 else 'evaluate',
         )
+
+    def evaluate(
+        self, params: Any, members: Iterable[int] | None = None
+    ) -> tuple[list[evaluation.Row], list[evaluation.Row]]:
+        """The rows of all evaluated lengths and of their answer positions, of every member or of those listed, under
+        the final position scheme: see `evaluation.Evaluator`. A row begins with the member's seed and ends with what
+        else it varies."""
+        rows, positions = [], []
+        for index in range(len(self.members)) if members is None else members:
+            member = self.members[index]
+            name = f'evaluate {population.named(member)}' if len(self.members) > 1 else 'evaluate'
+            found = self.evaluator(jax.tree.map(lambda x, index=index: x[index], params), name)
+            others = {name: value for name, value in member.items() if name != 'seed'}
+            for into, new in zip((rows, positions), found, strict=True):
+                into += [{'seed': member['seed'], **row, **others} for row in new]
+        return rows, positions
 
     def survivors(self, params: Any) -> list[int]:
         """The members whose parameters are all finite."""

@@ -26,12 +26,16 @@ def rows_of(*arguments, **options):
     return measured(*arguments, **options)[0]
 
 
-def measured(model, task='parity_check', lengths=(1, 3, 8), **options):
+def measured(model, *arguments, **options):
+    return make(model, *arguments, **options)(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+
+
+def make(model, task='parity_check', lengths=(1, 3, 8), **options):
     graphdef, params = nnx.split(model, nnx.Param)
     settings = {'examples': 32, 'batch_size': 16, 'programs': 2, 'seed': 0, **options}
     settings = {'quadratic': lambda tokens: True, **settings}
     task = tasks.make(task) if isinstance(task, str) else task
-    return evaluation.evaluate(graphdef, nnx.to_pure_dict(params), task, lengths=lengths, **settings)
+    return evaluation.Evaluator(graphdef, nnx.to_pure_dict(params), task, lengths=lengths, **settings)
 
 
 def encoder(position='none', task='bucket_sort', max_len=64):
@@ -70,13 +74,19 @@ def test_a_dispatch_per_batch_changes_nothing(monkeypatch):
         assert other == pytest.approx(one, rel=1e-6)
 
 
-def test_compiles_per_bucket_not_per_length():
+def test_compiles_per_bucket_not_per_length(monkeypatch):
     """And what draws examples once for all."""
-    evaluation._program.cache_clear()
-    rows_of(encoder(), 'reverse_string', lengths=tuple(range(1, 20)), programs=2)
-    measure = evaluation._program(evaluation._measure, ('graphdef', 'max_length', 'watched'), None)
-    draw = evaluation._program(evaluation._draw, ('max_length',), None)
-    assert (measure._cache_size(), draw._cache_size()) == (2, 1)
+    model, compiled, compile_ = encoder(), [], evaluation._compiled
+
+    def noted(function, *given):
+        compiled.append(function.func)
+        return compile_(function, *given)
+
+    monkeypatch.setattr(evaluation, '_compiled', noted)
+    evaluator = make(model, 'reverse_string', lengths=tuple(range(1, 20)), programs=2)
+    for _ in range(2):  # members
+        evaluator(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    assert compiled == [evaluation._draw, evaluation._measure, evaluation._measure]
 
 
 def test_twice_is_the_same_and_dropout_is_off():

@@ -91,9 +91,10 @@ def train(members, data, model, core, save=None, restore=None, parts=1):
     if checkpoints:
         checkpoints.close()
     whole = layout.fetch(state.params)
-    rows, _ = evaluation.evaluate(
+    params = jax.tree.map(lambda leaf: leaf[0], whole)
+    evaluator = evaluation.Evaluator(
         graphdef,
-        jax.tree.map(lambda leaf: leaf[0], whole),
+        params,
         TASK,
         lengths=(3, LENGTH),
         examples=32,
@@ -103,6 +104,7 @@ def train(members, data, model, core, save=None, restore=None, parts=1):
         quadratic=lambda tokens: core == 'dense',
         layout=parallel.Layout(layout.mesh),
     )
+    rows, _ = evaluator(params)
     leaves = {f'params{jax.tree_util.keystr(path)}': leaf for path, leaf in jax.tree.leaves_with_path(whole)}
     local = {
         f'local{jax.tree_util.keystr(path)}': np.array(leaf.addressable_shards[0].data.shape)

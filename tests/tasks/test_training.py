@@ -103,7 +103,7 @@ def train(**changes):
     run = Experiment.build(config.to_dict())
     graphdef, state = run.init()
     state, _ = run.chunk(graphdef, state)(state, config.train.steps)
-    rows, _ = run.evaluate(graphdef, run.layout.fetch(state.params))
+    rows, _ = run.evaluate(run.layout.fetch(state.params))
     return [np.mean([row[name] for row in rows]) for name in (run.task.metric, 'baseline')]
 
 
