@@ -65,9 +65,8 @@ def main() -> None:
     if not workdir.finished(directory):
         raise UserError(f'the run in {directory} is not finished - run its train.py command again first')
 
-    _, state = trained.init()
     checkpoints = Checkpoints(directory)
-    state = checkpoints.restore(like=state)
+    state = checkpoints.restore(like=trained.state_shapes)
     checkpoints.close()
     clock = time.time()
     params = run.layout.fetch(state.evaluated)

@@ -5,7 +5,9 @@
 The same command resumes an interrupted run, and shows the result of a finished one.
 """
 
+import functools
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -41,16 +43,15 @@ def main() -> None:
         say(f'{directory} is finished:\n\n{table.summarise(runs.read(directory))}')
         return
 
-    # ---------------------------------------------------------------- State: fresh, or the newest checkpoint
-    graphdef, state = run.init()
+    # ---------------------------------------------------------------- Start: state, fresh or restored, and programs
     checkpoints = Checkpoints(directory)
-    if checkpoints.latest() is not None:
-        state = checkpoints.restore(like=state)
-    step, steps = int(state.step), config['train']['steps']
+    step, steps = checkpoints.latest() or 0, config['train']['steps']
+    make = functools.partial(checkpoints.restore, run.state_shapes) if step else run.init
+    making = ThreadPoolExecutor(1).submit(make)  # while Python traces the training program
     summary = {
         'status': 'running',
         'steps': steps,
-        'parameters': experiment.parameters(state.params),
+        'parameters': experiment.parameters(run.state_shapes.params),
         'trained_lengths': [run.train_lengths[0], run.train_lengths[-1]],
         'chance': run.task.chance,
         'metric': run.task.metric,
@@ -63,15 +64,17 @@ def main() -> None:
     for note in run.notes():
         say(f'note: {note}')
 
-    # ---------------------------------------------------------------- Train: one dispatch per chunk of steps
-    metrics = Metrics(directory, step)
-    final_graphdef = run.final_graphdef()
     switch = steps - config['train']['final_steps']  # from here on under the final position scheme
     if step < steps:
         compiling = time.time()
         # XLA works on one core until its last part: time to compile the evaluation, too.
-        chunk = run.chunk(graphdef if step < switch else final_graphdef, state, meanwhile=run.evaluator.compile)
+        chunk = run.chunk(final=step >= switch, meanwhile=run.evaluator.compile)
         say(f'started in {compiling - started:.1f} s, compiled in {time.time() - compiling:.1f} s')
+    state = making.result()
+
+    # ---------------------------------------------------------------- Train: one dispatch per chunk of steps
+    metrics = Metrics(directory, step)
+    if step < steps:
         log_every, save_every = config['train']['log_every_steps'], config['train']['checkpoint_every_steps']
         clock = time.time()
         with parallel.progress(total=steps, initial=step, unit=' steps', desc='train') as bar:
@@ -98,7 +101,7 @@ def main() -> None:
             while step < steps:
                 if 0 < step == switch:
                     bar.write(f'from step {step} on with {run.final_position}')
-                    chunk = run.chunk(final_graphdef, state)
+                    chunk = run.chunk(final=True)
                 stop = switch if step < switch else steps
                 previous, step = step, min(_next(step, log_every), _next(step, save_every), stop)
                 if profiling:

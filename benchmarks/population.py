@@ -37,8 +37,7 @@ class Training:
         config['population'] = {'seed': range(members)}
         config['train']['members'] = how
         run = Experiment.build(config)
-        graphdef, self.state = run.init()
-        self.chunk = run.chunk(graphdef, self.state)
+        self.state, self.chunk = run.init(), run.chunk()
         self.seconds: list[float] = []
         self.round()
         self.seconds.clear()

@@ -79,8 +79,7 @@ def training_step() -> tuple[Callable[[], jax.Array], Experiment]:
     config = length_generalization.get_config().to_dict()
     config['train'] |= {'lengths': str(LENGTH.value), 'batch_size': BATCH_SIZE.value}
     run = Experiment.build(config, eval_lengths=str(LENGTH.value))
-    graphdef, state = run.init()
-    chunk = run.chunk(graphdef, state)
+    state, chunk = run.init(), run.chunk()
 
     def step():
         nonlocal state

@@ -45,9 +45,9 @@ def main() -> None:
     settings = CONFIG.value.to_dict()
     parallel.use_cores(settings['train']['batch_size'] // settings['train']['microbatches'])
     run = Experiment.build(settings)
-    graphdef, state = run.init()
+    state = run.init()
     started = time.time()
-    chunk = run.chunk(graphdef, state)
+    chunk = run.chunk()
     compiled = time.time()
     warm = 20
     state, _ = jax.block_until_ready(chunk(state, warm))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -71,10 +72,8 @@ class Experiment:
         longest, split = max(self.train_lengths[-1], self.eval_lengths[-1]), self.layout.mesh.shape[parallel.MODEL]
         if self.config['model']['heads'] % split:
             raise spec.UserError(f'mesh.model={split} does not divide model.heads={self.config["model"]["heads"]}')
-        same = self.final_position == self.position
-        final = self.final_shapes
-        first = final if same else nnx.eval_shape(self.model)
-        trained = longest if same else self.train_lengths[-1]
+        first, final = self.first_shapes, self.final_shapes
+        trained = longest if final is first else self.train_lengths[-1]
         if self.task.halves != (self.config['model']['readout'] == 'pair'):
             what, others = ('pairs', "'pair'") if self.task.halves else ('single sequences', "'token' or 'pooled'")
             raise spec.UserError(f'task {self.config["task"]!r} gives {what} - use model.readout={others}')
@@ -169,33 +168,49 @@ class Experiment:
         names = [name for name in self.members[0] if name != 'seed']
         return {name: jnp.array([member[name] for member in self.members], jnp.float32) for name in names}
 
-    def init(self) -> tuple[nnx.GraphDef, training.State]:
-        """The graph and the state before the first step."""
+    @functools.cached_property
+    def first_shapes(self) -> Encoder:
+        """The model that training starts with, shapes without values."""
+        return nnx.eval_shape(self.model)
+
+    @functools.cached_property
+    def final_shapes(self) -> Encoder:
+        """The model under the final position scheme, shapes without values; its parameters are those of the first."""
+        return (
+            self.first_shapes
+            if self.final_position == self.position
+            else nnx.eval_shape(lambda: self.model(self.final_position))
+        )
+
+    @functools.cached_property
+    def state_shapes(self) -> training.State:
+        """Shapes and places of the training state."""
+        params = nnx.to_pure_dict(nnx.state(self.first_shapes, nnx.Param))
+        members = len(self.members)
+        stacked = jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype), params)
+        state = jax.eval_shape(self._state, stacked)
+        return jax.tree.map(lambda x, at: x.update(sharding=at), state, self.layout.shardings(state))
+
+    def init(self) -> training.State:
+        """The state before the first step."""
         # Not jitted: the same small programs serve every member and every model of such widths.
         models = [self.model(key=key) for key in self.keys(WEIGHTS)]
         weights = [nnx.to_pure_dict(nnx.state(model, nnx.Param)) for model in models]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
-        state = training.init(stacked, self.optimizer(), self.config['train']['average'])
-        graphdef, _ = nnx.split(models[0], nnx.Param)
-        return graphdef, self.layout.place(state)
+        return self.layout.place(self._state(stacked))
 
-    @functools.cached_property
-    def final_shapes(self) -> Encoder:
-        """The model under the final position scheme, shapes without values."""
-        return nnx.eval_shape(lambda: self.model(self.final_position))
-
-    def final_graphdef(self) -> nnx.GraphDef:
-        """The graph of the model under the final position scheme; its state is that of the trained one."""
-        return nnx.split(self.final_shapes, nnx.Param)[0]
+    def _state(self, params: Any) -> training.State:
+        return training.init(params, self.optimizer(), self.config['train']['average'])
 
     def chunk(
-        self, graphdef: nnx.GraphDef, state: training.State, meanwhile: Callable[[], None] = lambda: None
+        self, final: bool = False, meanwhile: Callable[[], None] = lambda: None
     ) -> Callable[[training.State, int], tuple[training.State, dict[str, jax.Array]]]:
-        """The training program for states like this one, compiled: `chunk(state, stop)`, see `training.make_chunk`.
-        `meanwhile` is called when Python's part is done and the compiler's begins: it may start a thread."""
+        """The training program, compiled, under the first position scheme or the final one: `chunk(state, stop)`, see
+        `training.make_chunk`. `meanwhile` is called when Python's part is done and the compiler's begins: it may start
+        a thread."""
         train, layout = self.config['train'], self.layout
         chunk = training.make_chunk(
-            graphdef,
+            nnx.split(self.final_shapes if final else self.first_shapes, nnx.Param)[0],
             self.optimizer,
             curriculum=self.curriculum,
             buckets=buckets.choose(self.train_lengths, self.task.num_tokens, train['buckets']),
@@ -205,14 +220,14 @@ class Experiment:
             average=train['average'],
             together=layout.together,
             summed=layout.summed,
-            shardings=(layout.shardings(state), layout.replicated),
+            shardings=(layout.shardings(self.state_shapes), layout.replicated),
         )
         task, (keys, varied) = layout.replicate(self.task), layout.place((self.keys(TRAINING), self.varied))
         options = layout.compiler_options
         if self.config['model']['remat'] and jax.default_backend() == 'cpu':
             # The compiler merges what is recomputed with the first computation, unless it keeps the barriers.
             options['xla_disable_hlo_passes'] = 'cse_barrier_expander'
-        lowered = chunk.lower(state, task, keys, np.int32(0), varied)
+        lowered = chunk.lower(self.state_shapes, task, keys, np.int32(0), varied)
         meanwhile()
         program = lowered.compile(options)
         return lambda state, stop: program(state, task, keys, np.int32(stop), varied)
@@ -299,4 +314,4 @@ def shapes(params: Any) -> list[tuple[str, tuple[int, ...]]]:
 
 def parameters(params: Any) -> int:
     """How many numbers one member learns; `params` [P, ..] are those of all."""
-    return sum(leaf[0].size for leaf in jax.tree.leaves(params))
+    return sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(params))

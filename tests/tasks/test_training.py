@@ -101,8 +101,7 @@ def train(**changes):
     config = common.get_config()
     config.update_from_flattened_dict(SETTINGS | changes)
     run = Experiment.build(config.to_dict())
-    graphdef, state = run.init()
-    state, _ = run.chunk(graphdef, state)(state, config.train.steps)
+    state, _ = run.chunk()(run.init(), config.train.steps)
     rows, _ = run.evaluate(run.layout.fetch(state.params))
     return [np.mean([row[name] for row in rows]) for name in (run.task.metric, 'baseline')]
 
