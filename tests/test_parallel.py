@@ -148,6 +148,14 @@ def test_devices_exchange_no_more_than_they_must(four_devices):
     assert set(exchanges['members']) == {'all-gather f32[4]{0}'}  # the losses
     for name in ('batch', 'parts', 'model'):  # gradients and sums, never examples or weights
         assert {text.split()[0] for text in exchanges[name]} == {'all-reduce'}
+    assert len(exchanges['batch']) == len(exchanges['parts']) == 1  # all of them at once
+
+
+def test_devices_run_the_flash_kernels_on_their_own_examples():
+    command = [sys.executable, HERE / 'distributed' / 'flash.py']
+    done = subprocess.run(command, env=environ(2, {}), capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1e-5
 
 
 def test_wide_weights_and_their_moments_are_split(four_devices):
