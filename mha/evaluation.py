@@ -83,7 +83,7 @@ class Evaluator:
             batches = _divisor(examples // size, PAIRS_PER_DISPATCH // (size * padded**2))
             watched = padded**2 > PAIRS_PER_DISPATCH and not quadratic(padded)
             self.buckets.append(Bucket(max_length, size, batches, self._dividing(size), watched))
-        self.programs: dict[Bucket | None, concurrent.futures.Future] = {}
+        self.programs: dict[Bucket | None, concurrent.futures.Future] = {}  # of None: what draws the examples
 
     def compile(self) -> None:
         """Begins to compile the programs, one after the other, while this thread goes on."""
@@ -158,7 +158,7 @@ class Evaluator:
         draw = functools.partial(_draw, examples=self.examples, max_length=self.buckets[-1].max_length, layout=None)
         examples = jax.eval_shape(draw, self.task, _data(jax.random.key(0)), np.int32(0))
         batches = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((bucket.batches, bucket.size, x.shape[1]), x.dtype), examples
+            lambda x: jax.ShapeDtypeStruct((bucket.size, bucket.batches, x.shape[1]), x.dtype), examples
         )
         keys = _data(jax.random.split(jax.random.key(0), bucket.batches))
         measure = functools.partial(_measure, self.graphdef, max_length=bucket.max_length)
@@ -186,9 +186,9 @@ def _divisor(number: int, limit: int) -> int:
     return next(divisor for divisor in range(max(min(limit, number), 1), 0, -1) if number % divisor == 0)
 
 
-def _grouped(batch, dispatches, *shape):
-    """The examples [N, T] of each dispatch, [*shape, T]."""
-    groups = jax.tree.map(lambda x: x.reshape(dispatches, *shape, -1), batch)
+def _grouped(examples, dispatches, batches, size):
+    """The examples [N, T] of each dispatch: [size, batches, T]."""
+    groups = jax.tree.map(lambda x: x.reshape(dispatches, batches, size, -1).swapaxes(1, 2), examples)
     return [jax.tree.map(lambda x, i=i: x[i], groups) for i in range(dispatches)]
 
 
@@ -217,27 +217,31 @@ def _draw(task, key, length, *, examples, max_length, layout):
 
 
 def _measure(graphdef, params, task, batches, keys, *, max_length, layout):
-    """Sums over batches of examples, one batch after the other: memory stays that of one."""
+    """Sums over batches [B, N, T] of examples, one of the N after the other: memory stays that of one."""
 
-    def measure_batch(batch, position):
-        batch = task.cut(batch, max_length)
-        logits = logits_of(graphdef, params, batch, train=False, position=position)
-        right = (logits.argmax(-1) == batch.targets) & batch.metric_mask
-        at = jnp.cumsum(batch.metric_mask, -1) - 1
+    def measure(batches, params, task, keys):
+        def measure_batch(inputs):
+            batch, position = inputs
+            batch = task.cut(batch, max_length)
+            logits = logits_of(graphdef, params, batch, train=False, position=position)
+            right = (logits.argmax(-1) == batch.targets) & batch.metric_mask
+            at = jnp.cumsum(batch.metric_mask, -1) - 1
 
-        def per_position(counted):
-            return jnp.zeros(at.shape[-1], int).at[at].add(counted)
+            def per_position(counted):
+                return jnp.zeros(at.shape[-1], int).at[at].add(counted)
 
-        classes = jax.nn.one_hot(batch.targets, task.num_classes) * batch.metric_mask[..., None]
-        return {
-            'correct': per_position(right),
-            'symbols': per_position(batch.metric_mask),
-            'exact': (right == batch.metric_mask).all(-1).sum(),
-            'loss': jnp.sum(losses(logits, batch), where=batch.loss_mask),
-            'scored': batch.loss_mask.sum(),
-            'classes': classes.sum((0, 1) if not task.baseline_per_position else 0),
-        }
+            classes = jax.nn.one_hot(batch.targets, task.num_classes, dtype=int) * batch.metric_mask[..., None]
+            return {
+                'correct': per_position(right),
+                'symbols': per_position(batch.metric_mask),
+                'exact': (right == batch.metric_mask).all(-1).sum(),
+                'loss': jnp.sum(losses(logits, batch), where=batch.loss_mask),
+                'scored': batch.loss_mask.sum(),
+                'classes': classes.sum((0, 1) if not task.baseline_per_position else 0),
+            }
 
-    measure = measure_batch if layout is None else layout.summed(measure_batch)
-    sums = jax.lax.map(lambda inputs: measure(*inputs), (batches, jax.random.wrap_key_data(keys)))
-    return jax.tree.map(lambda x: x.sum(0), sums)
+        one_by_one = jax.tree.map(lambda x: x.swapaxes(0, 1), batches)
+        return jax.tree.map(lambda x: x.sum(0), jax.lax.map(measure_batch, (one_by_one, keys)))
+
+    summed = measure if layout is None else layout.summed(measure)
+    return summed(batches, params, task, jax.random.wrap_key_data(keys))

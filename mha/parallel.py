@@ -242,10 +242,9 @@ class Layout:
 
         def own(batch, *others):
             sums = function(batch, *others)
-            if self.mesh.shape[MODEL] > 1:
+            if self.mesh.shape[MODEL] > 1 or len({leaf.dtype for leaf in jax.tree.leaves(sums)}) > 1:
                 return jax.lax.psum(sums, DATA)
-            # As one array: the devices of a CPU wait a tenth of a millisecond for each that they add up. Counts of
-            # symbols are exact in its float32.
+            # As one array: the devices of a CPU wait a tenth of a millisecond for each that they add up.
             flat, unravel = ravel_pytree(sums)
             return unravel(jax.lax.psum(flat, DATA))
 
