@@ -4,14 +4,13 @@ Post-norm by default, x <- LN(x + f(x)), as in the models of Ruoss et al. (2023,
 x <- x + f(LN(x)) with a final norm. The encoder owns the position scheme and hands it to every block.
 """
 
-import functools
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from mha import masks, positions, spec
@@ -23,8 +22,23 @@ from mha.products import linear
 class Block(nnx.Module):
     """Attention and a ReLU feed-forward layer, each with a residual connection and a norm."""
 
-    def __init__(self, dim, heads, head_dim, mlp_dim, norm, attention_dropout_rate, use_bias, core, dtype, *, rngs):
-        self.norm_first = norm == 'pre'
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        head_dim: int,
+        mlp_dim: int,
+        *,
+        mask: masks.Mask,
+        norm_first: bool,
+        dropout_rate: float,
+        attention_dropout_rate: float,
+        use_bias: bool,
+        core: str,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.mask, self.norm_first, self.dropout_rate = mask, norm_first, dropout_rate
         self.attention = MultiHeadAttention(
             heads,
             dim,
@@ -41,24 +55,45 @@ class Block(nnx.Module):
         self.mlp_norm = nnx.LayerNorm(dim, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, 'B T D'], *, dropout_rate: Any, rngs: nnx.Rngs | None, **attention
+        self,
+        x: Float[Array, 'B T D'],
+        position: positions.Position,
+        at: Num[Array, '#B T'] | None,
+        valid: Bool[Array, '#B T'] | None,
+        dropout_rate: Float[Array, ''] | None,
+        rngs: nnx.Rngs | None,
+        sow_weights: bool = False,
     ) -> Float[Array, 'B T D']:
-        """Drops out where `rngs` are given; `attention` goes to the attention layer: position, coordinates, mask."""
+        """`at` holds the coordinates where they are not the slot numbers. Drops out where `rngs` are given."""
+        mask = self.mask if valid is None else self.mask & masks.padding(valid)
+        rate = self.dropout_rate if dropout_rate is None else dropout_rate
 
         def residual(x, norm, layer):
-            y = dropout(layer(norm(x) if self.norm_first else x), dropout_rate, rngs)
+            y = dropout(layer(norm(x) if self.norm_first else x), rate, rngs)
             return x + y if self.norm_first else norm(x + y)
 
         def attend(x):
-            return self.attention(x, deterministic=rngs is None, rngs=rngs, **attention)
+            return self.attention(
+                x,
+                mask=mask,
+                position=position,
+                q_pos=at,
+                k_pos=at,
+                deterministic=rngs is None,
+                rngs=rngs,
+                sow_weights=sow_weights,
+            )
 
         x = residual(x, self.attention_norm, attend)
         return residual(x, self.mlp_norm, lambda y: self.down(jax.nn.relu(self.up(y))))
 
 
-def _remat(block: Callable[..., Array]) -> Callable[..., Array]:
-    """`block(x, rngs=...)`, recomputed in the backward pass."""
-    return nnx.remat(lambda x, rngs: block(x, rngs=rngs))
+def _apply(block, *given):
+    return block(*given)
+
+
+TRAINED = {False: nnx.jit(_apply), True: nnx.jit(nnx.remat(_apply))}
+"""Applies a block in training, by whether the backward pass computes it again; traced once for all blocks alike."""
 
 
 class Encoder(nnx.Module):
@@ -73,9 +108,9 @@ class Encoder(nnx.Module):
     scheme must serve. Every shared weight starts equal under every scheme. `pattern`, a spec of `mha.masks` or one per
     layer, says which keys a query may see of those that `causal` and padding leave.
 
-    `remat` recomputes each block in the backward pass (Chen et al., 2016, arXiv:1604.06174), which then holds the
-    activations of one block, not of all. A CPU's compiler merges the two passes again, and nothing is saved there
-    unless told with `xla_disable_hlo_passes=cse_barrier_expander`, as training does.
+    `remat` recomputes each block in the backward pass of training (Chen et al., 2016, arXiv:1604.06174), which then
+    holds the activations of one block, not of all. A CPU's compiler merges the two passes again, and nothing is saved
+    there unless told with `xla_disable_hlo_passes=cse_barrier_expander`, as training does.
     """
 
     def __init__(
@@ -117,8 +152,7 @@ class Encoder(nnx.Module):
                 f'{heads} heads do not divide the width {dim} - choose from {fits}, or set model.head_dim'
             )
         head_dim = head_dim or dim // heads
-        self.causal, self.readout, self.remat, self.dim = causal, readout, remat, dim
-        self.patterns = tuple(masks.make(text) for text in spec.per_layer(pattern, layers, 'pattern'))
+        self.readout, self.remat, self.dim = readout, remat, dim
         compute = jnp.dtype(dtype)
         self.embedding = nnx.Embed(
             vocab_size, dim, embedding_init=jax.nn.initializers.normal(dim**-0.5), dtype=compute, rngs=rngs
@@ -126,7 +160,18 @@ class Encoder(nnx.Module):
         self.dropout_rates = (dropout_rate, attention_dropout_rate)
         sizes = (dim, heads, head_dim, mlp_dim or 4 * dim)
         self.blocks = nnx.List(
-            Block(*sizes, norm, attention_dropout_rate, use_bias, core, compute, rngs=rngs) for _ in range(layers)
+            Block(
+                *sizes,
+                mask=masks.make(text) & (masks.causal() if causal else masks.full()),
+                norm_first=norm == 'pre',
+                dropout_rate=dropout_rate,
+                attention_dropout_rate=attention_dropout_rate,
+                use_bias=use_bias,
+                core=core,
+                dtype=compute,
+                rngs=rngs,
+            )
+            for text in spec.per_layer(pattern, layers, 'pattern')
         )
         self.final_norm = nnx.LayerNorm(dim, dtype=compute, rngs=rngs) if norm == 'pre' else nnx.data(None)
         features = 4 * dim if readout == 'pair' else dim
@@ -203,8 +248,6 @@ class Encoder(nnx.Module):
         """The last layer's output [B, T, D], under the placement of tokens that `key` draws."""
         length, slots = tokens.shape[1], pos is None
         pos = jnp.arange(length)[None] if pos is None else pos
-        mask = masks.causal() if self.causal else masks.full()
-        mask = mask if valid is None else mask & masks.padding(valid)
 
         placed = []  # per layer: its scheme and coordinates, all from one key
         for layer, index in enumerate(self.scheme_of_layer):
@@ -225,9 +268,11 @@ class Encoder(nnx.Module):
         dropping = rngs if train else None
         rate = self.dropout_rates[0] if dropout_rate is None else dropout_rate
         x = dropout(x, rate, dropping)
-        for block, pattern, (scheme, at) in zip(self.blocks, self.patterns, placed, strict=True):
+        for block, (scheme, at) in zip(self.blocks, placed, strict=True):
             at = None if slots and not scheme.overrides('remap') else at  # slot numbers: a core may rely on it
-            attention = dict(position=scheme, q_pos=at, k_pos=at, mask=pattern & mask, sow_weights=sow_weights)
-            call = functools.partial(block, dropout_rate=rate, **attention)
-            x = (_remat(call) if self.remat and not sow_weights else call)(x, rngs=dropping)
+            given = (x, scheme, at, valid, dropout_rate, dropping)
+            if train and not sow_weights:
+                x = TRAINED[self.remat](block, *given)
+            else:  # each layer traced for itself: it may sow, and cores may tell what they compute (`blockwise`)
+                x = block(*given, sow_weights)
         return x if self.final_norm is None else self.final_norm(x)

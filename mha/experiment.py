@@ -141,9 +141,9 @@ class Experiment:
                 f'train.lengths goes up to {asked}: trained lengths are those drawn'
             )
         model, tokens = self.final_shapes, self.task.num_tokens(self.train_lengths[-1])
-        maps = [np.asarray(pattern.dense(tokens, tokens)) for pattern in model.patterns]
+        maps = [np.asarray(block.mask.dense(tokens, tokens)) for block in model.blocks]
         one_sided = any((seen != seen[..., ::-1, ::-1]).any() for seen in maps)
-        if not (model.causal or one_sided or any(scheme.directed for scheme in model.positions)):
+        if not (one_sided or any(scheme.directed for scheme in model.positions)):
             found.append(
                 f'position {self.final_position!r} does not tell left from right: this encoder sees a sequence and its '
                 'mirror image alike'

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mha.attention import MultiHeadAttention
 from mha.encoder import Encoder
 from mha.positions import Chain, Position
 from mha.spec import UserError
@@ -554,8 +555,35 @@ def test_remat_needs_less_memory():
 
 def test_remat_keeps_attention_maps():
     model = make(remat=True)
-    _, state = nnx.capture(model, nnx.Intermediate)(TOKENS, sow_weights=True)
+    _, state = nnx.capture(model, nnx.Intermediate)(TOKENS, train=True, rngs=nnx.Rngs(0), sow_weights=True)
     assert len(jax.tree.leaves(state)) == DEFAULTS['layers']
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        (dict(position='t5'), 1),
+        (dict(position='randomize(max_position=40)|cape'), 1),
+        (dict(position='none, rope, none, rope'), 2),
+        (dict(pattern='window(1), window(1), window(1), window(2)'), 2),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize('remat', [False, True])
+def test_layers_that_are_alike_are_traced_once(options, expected, remat, monkeypatch):
+    """In training, and each of them draws its own dropout: the logits are those of layers traced one by one."""
+    model = make(layers=4, attention_dropout_rate=0.1, remat=remat, **options)
+    rngs = nnx.Rngs(position=1, dropout=2)
+    maps = nnx.capture(model, nnx.Intermediate)
+    one_by_one, _ = maps(TOKENS, train=True, rngs=nnx.Rngs(position=1, dropout=2), sow_weights=True)
+    traced, attention = [], MultiHeadAttention.__call__
+    monkeypatch.setattr(
+        MultiHeadAttention,
+        '__call__',
+        lambda self, *args, **kwargs: traced.append(0) or attention(self, *args, **kwargs),
+    )
+    np.testing.assert_allclose(model(TOKENS, train=True, rngs=rngs), one_by_one, atol=1e-5)
+    assert len(traced) == expected
 
 
 # --- mistakes --------------------------------------------------------------------------------------------------------

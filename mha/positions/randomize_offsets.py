@@ -10,6 +10,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from mha.positions.base import Position, required
 from mha.prng import shuffle
@@ -86,7 +87,7 @@ class _Drawn(Position):
     """The inner scheme at drawn distances: D for i - j = -(T - 1) .. T - 1, [#B, 2 T - 1]."""
 
     def __init__(self, inner, offsets):
-        self.inner, self.offsets = inner, offsets
+        self.inner, self.offsets = inner, nnx.data(offsets)
 
     def overrides(self, hook):
         return self.inner.overrides(hook)
