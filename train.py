@@ -34,7 +34,7 @@ def main() -> None:
     # ---------------------------------------------------------------- Build: mistakes surface before a file is written
     config = cli.required('config', CONFIG.value).to_dict()
     directory = Path(cli.required('workdir', WORKDIR.value))
-    parallel.use_cores(config['train']['batch_size'] // max(config['train']['microbatches'], 1))
+    parallel.use_cores(experiment.at_once(config['train']))
     say = print if parallel.first() else lambda *_: None
     run = experiment.Experiment.build(config)
     parallel.once(lambda: workdir.claim(directory, config))

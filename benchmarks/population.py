@@ -21,7 +21,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mha import cli, parallel
-from mha.experiment import Experiment
+from mha.experiment import Experiment, at_once
 
 CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/length_generalization.py'), 'The experiment.')
 MEMBERS = flags.DEFINE_integer('members', 30, 'Members of the population.', lower_bound=2)
@@ -50,8 +50,8 @@ class Training:
 
 
 def main() -> None:
-    many, train = MEMBERS.value, CONFIG.value.train
-    parallel.use_cores(train.batch_size // train.microbatches)
+    many = MEMBERS.value
+    parallel.use_cores(at_once(CONFIG.value.train))
     trainings = {'1': Training(1, 'in turn')}
     trainings |= {f'{many} {how}': Training(many, how) for how in ('in turn', 'together')}
     for _ in range(ROUNDS.value):

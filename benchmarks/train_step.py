@@ -32,7 +32,7 @@ from ml_collections import config_flags
 
 from mha import buckets, cli, cores, masks, parallel, training
 from mha.dropout import dropout
-from mha.experiment import Experiment
+from mha.experiment import Experiment, at_once
 from mha.positions.base import Coords
 
 CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/length_generalization.py'), 'The experiment.')
@@ -43,7 +43,7 @@ PEER = 6.5
 
 def main() -> None:
     settings = CONFIG.value.to_dict()
-    parallel.use_cores(settings['train']['batch_size'] // settings['train']['microbatches'])
+    parallel.use_cores(at_once(settings['train']))
     run = Experiment.build(settings)
     state = run.init()
     started = time.time()

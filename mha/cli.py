@@ -1,5 +1,6 @@
 """How the scripts meet the command line: flags in, mistakes out as one line with exit code 2."""
 
+import os
 import re
 import runpy
 import sys
@@ -28,7 +29,8 @@ def run(main: Callable[..., None]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         print(f'\n{Path(sys.argv[0]).name}: interrupted - the same command resumes', file=sys.stderr)
-        sys.exit(130)
+        sys.stdout.flush()
+        os._exit(130)  # at once: a thread may be compiling, which a plain exit waits for
 
 
 def _parse_flags() -> list[str]:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from tqdm import tqdm
 
 from mha import buckets, parallel
 from mha.cores import blockwise
@@ -83,17 +84,18 @@ class Evaluator:
             batches = _divisor(examples // size, PAIRS_PER_DISPATCH // (size * padded**2))
             watched = padded**2 > PAIRS_PER_DISPATCH and not quadratic(padded)
             self.buckets.append(Bucket(max_length, size, batches, self._dividing(size), watched))
-        self.programs: dict[Bucket | None, concurrent.futures.Future] = {}  # of None: what draws the examples
+        self.drawing: concurrent.futures.Future | None = None
+        self.measuring: dict[Bucket, concurrent.futures.Future] = {}
 
     def compile(self) -> None:
         """Begins to compile the programs, one after the other, while this thread goes on."""
-        if self.programs:
+        if self.drawing is not None:
             return
         thread = concurrent.futures.ThreadPoolExecutor(1)
-        self.programs[None] = thread.submit(self._draw)
+        self.drawing = thread.submit(self._draw)
         for bucket in self.buckets:
             if not bucket.watched:  # such a program is compiled while it is watched, and no other one then
-                self.programs[bucket] = thread.submit(self._measure, bucket)
+                self.measuring[bucket] = thread.submit(self._measure, bucket)
 
     def __call__(self, params: Any, name: str = 'evaluate') -> tuple[list[Row], list[Row]]:
         """One row per length: length, accuracy, exact_match, loss (nats), baseline, examples. And one per position of
@@ -105,27 +107,7 @@ class Evaluator:
         tokens = self.examples * sum(map(self.task.num_tokens, self.lengths))
         with parallel.progress(total=tokens, unit=' tokens', unit_scale=True, desc=name) as bar:
             for length in self.lengths:
-                bucket = next(bucket for bucket in self.buckets if bucket.max_length >= length)
-                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), EVALUATION), length)
-                data_key, position_key = jax.random.split(key)
-                _, task = place(self._dividing(self.examples))
-                drawn = self.programs[None].result()(task, _data(data_key), np.int32(length))
-                dispatches = self.examples // bucket.size // bucket.batches
-                groups = _grouped(jax.device_get(drawn), dispatches, bucket.batches, bucket.size)
-                keys = _data(jax.random.split(position_key, (dispatches, bucket.batches)))
-                found = []
-                for batches, position_keys in zip(groups, keys, strict=True):
-                    end = bar.n + bucket.batches * bucket.size * self.task.num_tokens(length)
-                    share = self.task.num_tokens(length) / self.task.num_tokens(bucket.max_length) / self.layers
-
-                    def move(queries, end=end, share=share):
-                        bar.update(min(queries * share, end - bar.n))
-
-                    with self._watching(bucket, move):
-                        sums = self.programs[bucket].result()(*place(bucket.layout), batches, position_keys)
-                        found.append(jax.device_get(sums))
-                    bar.update(end - bar.n)
-                sums = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found)
+                sums = self._sums(length, place, bar)
                 symbols = sums['symbols'].sum()
                 rows.append(
                     {
@@ -144,6 +126,31 @@ class Evaluator:
                         positions.append(row | {'count': int(count), 'low': low, 'high': high})
                 bar.set_postfix_str(f'length {length}, accuracy {rows[-1]["accuracy"]:.3f}')
         return rows, positions
+
+    def _sums(self, length: int, place: Callable[..., Any], bar: tqdm) -> dict[str, np.ndarray]:
+        """What is counted over the examples of a length; `place(layout)` are the parameters and the task there."""
+        bucket = next(bucket for bucket in self.buckets if bucket.max_length >= length)
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), EVALUATION), length)
+        data_key, position_key = jax.random.split(key)
+        _, task = place(self._dividing(self.examples))
+        assert self.drawing is not None
+        drawn = self.drawing.result()(task, _data(data_key), np.int32(length))
+        dispatches = self.examples // bucket.size // bucket.batches
+        groups = _grouped(jax.device_get(drawn), dispatches, bucket.batches, bucket.size)
+        keys = _data(jax.random.split(position_key, (dispatches, bucket.batches)))
+        found = []
+        for batches, position_keys in zip(groups, keys, strict=True):
+            end = bar.n + bucket.batches * bucket.size * self.task.num_tokens(length)
+            share = self.task.num_tokens(length) / self.task.num_tokens(bucket.max_length) / self.layers
+
+            def move(queries, end=end, share=share):
+                bar.update(min(queries * share, end - bar.n))
+
+            with self._watching(bucket, move):
+                sums = self.measuring[bucket].result()(*place(bucket.layout), batches, position_keys)
+                found.append(jax.device_get(sums))
+            bar.update(end - bar.n)
+        return jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found)
 
     def _dividing(self, batch_size: int) -> parallel.Layout | None:
         return self.layout if self.layout is not None and self.layout.divides(batch_size) else None
@@ -170,12 +177,12 @@ class Evaluator:
         if not bucket.watched:
             yield
             return
-        concurrent.futures.wait(self.programs.values())
+        concurrent.futures.wait(self.measuring.values())
         blockwise.WATCHERS.append(watcher)
         try:
-            if bucket not in self.programs:
-                self.programs[bucket] = concurrent.futures.Future()
-                self.programs[bucket].set_result(self._measure(bucket))
+            if bucket not in self.measuring:
+                self.measuring[bucket] = concurrent.futures.Future()
+                self.measuring[bucket].set_result(self._measure(bucket))
             yield
         finally:
             blockwise.WATCHERS.remove(watcher)

@@ -58,7 +58,7 @@ class Experiment:
         )
         for member in members:
             experiment.optimizer(**{name: member[name] for name in member if name not in ('seed', 'dropout_rate')})
-        experiment.layout.check(train['batch_size'] // train['microbatches'])
+        experiment.layout.check(at_once(train))
         experiment.check()
         return experiment
 
@@ -299,6 +299,11 @@ def check_numbers(config: Mapping[str, Any], members: Iterable[population.Member
             raise spec.UserError(f'{name} must be at least 0 and below 2^32, not {seed}')
     spec.choose(train['length_per'], ('batch', 'example'), 'train.length_per')
     spec.choose(train['members'], ('auto', 'together', 'in turn'), 'train.members')
+
+
+def at_once(train: Mapping[str, Any]) -> int:
+    """How many examples a step computes at once."""
+    return train['batch_size'] // max(train['microbatches'], 1)
 
 
 def device_memory() -> int:
