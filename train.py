@@ -119,12 +119,12 @@ def main() -> None:
                     waiting = None
                     checkpoints.save(step, state)
     metrics.close()
-    checkpoints.close()
 
     # ---------------------------------------------------------------- Evaluate inside and beyond the trained lengths
     params = run.layout.fetch(state.evaluated)
     survivors = run.survivors(params)
     rows, _ = run.evaluate(params, survivors)
+    checkpoints.close()  # what is still being written has had the time for it
 
     # ---------------------------------------------------------------- Show
     def conclude() -> None:
