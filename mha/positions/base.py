@@ -141,7 +141,7 @@ class Position(nnx.Module):
         train: bool = False,
     ) -> 'tuple[Position, Num[Array, "#B T"]]':
         """The scheme and its coordinates for one forward pass: itself and what `remap` says, unless it draws something
-        that coordinates cannot carry and returns a stand-in that holds the draw."""
+        that coordinates cannot carry and returns a stand-in that holds the draw, as `nnx.data`."""
         if not self.per_example or key is None:
             return self, self.remap(pos, valid=valid, key=key, train=train)
         pos, valid = jnp.broadcast_arrays(pos, True if valid is None else valid)
