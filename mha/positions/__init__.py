@@ -8,6 +8,7 @@ import dataclasses
 import sys
 
 import jax
+import numpy as np
 from flax import nnx
 
 from mha import spec
@@ -50,6 +51,7 @@ def _chain(calls, dims, rngs):
         if kind.wraps:
             extra['inner'] = _chain(calls[index + 1 :], dims, rngs) if calls[index + 1 :] else Position(dims, rngs=rngs)
         part = spec.build(kind, call, 'position scheme', dims, rngs=rngs, **extra)
+        _refuse_arrays(part, call.name)
         parts.append(part)
         if part.overrides('remap'):  # later parts meet its coordinates: a learned table grows with their range
             dims = dataclasses.replace(dims, max_len=checked_extent(part, dims.max_len, str(call)))
@@ -59,6 +61,18 @@ def _chain(calls, dims, rngs):
         if not part.overrides('remap'):
             checked_extent(part, dims.max_len, str(call))
     return parts[0] if len(parts) == 1 else Chain(parts, text)
+
+
+def _refuse_arrays(part: Position, name: str) -> None:
+    """A model is parameters and what is known when a program is traced: a scheme cannot keep arrays beside them."""
+    for attribute, value in vars(part).items():
+        if isinstance(value, nnx.Param | nnx.Module):
+            continue
+        if any(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(value)):
+            raise spec.UserError(
+                f'position scheme {name!r} keeps an array in {attribute!r} - write constants as numbers or tuples of '
+                'them, what is learned as nnx.Param'
+            )
 
 
 def checked_extent(part: Position, length: int, name: str) -> int:
