@@ -135,7 +135,7 @@ def parts(run: Experiment, length: int) -> Iterator[tuple[str, int, Callable[...
     slots = jnp.arange(tokens)[None]
     rows = jnp.broadcast_to(slots, (size, tokens)) if scheme.per_example else slots
     placed, at = scheme.place(rows, valid=batch.valid[:1], key=key, train=True)
-    mask = model.patterns[0] & (masks.causal() if model.causal else masks.full()) & masks.padding(batch.valid[:1])
+    mask = block.mask & masks.padding(batch.valid[:1])
     x = jax.random.normal(key, (size, tokens, model.dim), block.up.dtype)
     contiguous = not scheme.overrides('remap')
     coords = Coords(q_pos=at, k_pos=at, visible=mask.count(tokens, tokens), x=x, contiguous=contiguous)
