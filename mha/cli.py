@@ -1,6 +1,5 @@
 """How the scripts meet the command line: flags in, mistakes out as one line with exit code 2."""
 
-import os
 import re
 import runpy
 import sys
@@ -29,8 +28,7 @@ def run(main: Callable[..., None]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         print(f'\n{Path(sys.argv[0]).name}: interrupted - the same command resumes', file=sys.stderr)
-        sys.stdout.flush()
-        os._exit(130)  # at once: a thread may be compiling, which a plain exit waits for
+        sys.exit(130)
 
 
 def _parse_flags() -> list[str]:
