@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 QUICK = f'--config={ROOT}/configs/quickstart.py'
 COMMANDS = {
@@ -21,13 +23,11 @@ COMMANDS = {
 }
 
 
-@pytest.mark.slow
 def test_every_benchmark_is_here():
     here = {path.name for path in (ROOT / 'benchmarks').glob('*.py')}
     assert here == {*COMMANDS, 'flash_gpu.py'}  # which needs one
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('name', COMMANDS)
 def test_prints_its_table(name, tmp_path):
     arguments, words = COMMANDS[name]

@@ -160,13 +160,13 @@ def test_mistakes_are_one_line(text, message):
     assert isinstance(error.value, ValueError)
 
 
-@pytest.mark.parametrize('keep', [np.asarray, jnp.asarray, nnx.Variable, lambda x: [jnp.asarray(x)]])
+@pytest.mark.parametrize('keep', [np.asarray, jnp.asarray, nnx.Variable, lambda x: nnx.data([jnp.asarray(x)])])
 def test_a_scheme_that_keeps_an_array_is_named(keep, monkeypatch):
     """A model with one would not split into parameters and what is static."""
 
     class Keeping(positions.Position):
         def __init__(self, dims, *, rngs):
-            self.slopes = nnx.data(keep(np.ones(2, np.float32)))
+            self.slopes = keep(np.ones(2, np.float32))
 
     monkeypatch.setattr(positions.spec, 'load', lambda *_: Keeping)
     with pytest.raises(UserError, match="'keeping' keeps an array in 'slopes' - write constants as numbers or tuples"):
