@@ -123,9 +123,6 @@ def parts(run: Experiment, length: int) -> Iterator[tuple[str, int, Callable[...
         scheme, at = scheme.place(rows, valid=batch.valid[:1], key=key, train=True)
         return scheme.embed(x, at)
 
-    def projections(attention, x):
-        return attention.query(x), attention.key(x), attention.value(x)
-
     def core(scheme, qkv, coords, key):
         options = dict(core=block.attention.core, dropout_rate=attention_rate, rngs=nnx.Rngs(dropout=key))
         return cores.attend(*qkv, position=scheme, coords=coords, mask=mask, **options)
@@ -139,13 +136,13 @@ def parts(run: Experiment, length: int) -> Iterator[tuple[str, int, Callable[...
     x = jax.random.normal(key, (size, tokens, model.dim), block.up.dtype)
     contiguous = not scheme.overrides('remap')
     coords = Coords(q_pos=at, k_pos=at, visible=mask.count(tokens, tokens), x=x, contiguous=contiguous)
-    qkv = projections(block.attention, x)
+    qkv = block.attention.project(x, x, x)
     logits = jax.random.normal(key, (size, tokens, run.task.num_classes))
 
     yield 'data', 1, jax.jit(data), (run.task, key)
     yield 'embedding', 1, *differentiated(lambda table, _, tokens: table(tokens), model.embedding, (), batch.tokens)
     yield 'positions', 1, *differentiated(positions, scheme, x, key)
-    yield 'attention: projections', layers, *differentiated(projections, block.attention, x)
+    yield 'attention: projections', layers, *differentiated(lambda layer, x: layer.project(x, x, x), block.attention, x)
     yield 'attention: core', layers, *differentiated(core, placed, qkv, coords, key)
     yield 'attention: output', layers, *differentiated(lambda out, x: out(x), block.attention.out, qkv[0])
     yield 'feed-forward', layers, *differentiated(lambda block, x: block.down(jax.nn.relu(block.up(x))), block, x)

@@ -105,7 +105,7 @@ class MultiHeadAttention(nnx.Module):
         inputs_v = inputs_k if inputs_v is None else inputs_v
         if self.dropout_rate > 0 and not deterministic and rngs is None:
             raise ValueError('dropout draws: pass rngs with a stream for it, or deterministic=True')
-        q, k, v = self._project(inputs_q, inputs_k, inputs_v)
+        q, k, v = self.project(inputs_q, inputs_k, inputs_v)
         if self.query_ln is not None and self.key_ln is not None:
             q, k = self.query_ln(q), self.key_ln(k)
         position, mask = position or self.position, as_mask(mask)
@@ -147,7 +147,7 @@ class MultiHeadAttention(nnx.Module):
             out = out * head_mask[None, None, :, None].astype(out.dtype)
         return self.out(out)
 
-    def _project(self, inputs_q: Array, inputs_k: Array, inputs_v: Array) -> tuple[Array, Array, Array]:
+    def project(self, inputs_q: Array, inputs_k: Array, inputs_v: Array) -> tuple[Array, Array, Array]:
         """Queries, keys and values, [B, T, H, K] each; by one product where the same inputs give as many of each."""
         layers = self.query, self.key, self.value
         if not (inputs_q is inputs_k is inputs_v and self.num_heads == self.num_kv_heads):
