@@ -9,6 +9,7 @@ other arguments, or on any that has the same symbols and classes; their names jo
 """
 
 import dataclasses
+import math
 import time
 from pathlib import Path
 
@@ -50,10 +51,11 @@ def main() -> None:
     lengths = LENGTHS.value or config['eval']['lengths']
     asked = config['eval']['examples']
     longest = task.num_tokens(spec.lengths(lengths, 'eval.lengths')[-1])
-    config['eval']['examples'] = EXAMPLES.value or min(asked, max(PAIRS // longest**2, 1))
+    few = 2 ** int(math.log2(max(PAIRS // longest**2, 1)))  # devices and batches divide it
+    config['eval']['examples'] = EXAMPLES.value or min(asked, few)
     if not EXAMPLES.value and config['eval']['examples'] < asked:
-        few = f'{config["eval"]["examples"]} instead of {asked} examples per length'
-        print(f'note: {few}, as {longest:,} tokens take long - --examples sets how many')
+        takes = f'{longest:,} tokens take long - --examples sets how many'
+        print(f'note: {few} instead of {asked} examples per length, as {takes}')
     config['mesh'] = {'data': 1, 'model': 1}  # where it was trained does not matter
     parallel.use_cores(config['eval']['examples'])
     config['train']['final_position'] = POSITION.value or config['train']['final_position']

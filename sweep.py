@@ -19,7 +19,7 @@ from absl import flags
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from mha import cli, experiment, workdir
+from mha import cli, experiment, metrics, parallel, workdir
 from mha.spec import UserError
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: configs/<name>.py with a sweep().')
@@ -33,6 +33,8 @@ TRAIN = Path(__file__).with_name('train.py')
 def main() -> None:
     config = cli.required('config', CONFIG.value)
     grid = Path(cli.required('workdir', WORKDIR.value))
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # of a GPU, that this process and all cells use
+    parallel.use_cores(experiment.at_once(config.train.to_dict()))
     cells = {}
     for overrides in _sweep():
         name = cell_name(overrides)
@@ -74,11 +76,8 @@ def run_all(grid: Path, commands: Mapping[str, list[str]], steps: int, jobs: int
         while todo or running:
             while todo and slots:
                 name, slot = todo.pop(0), slots.pop(0)
+                alone = {**os.environ, 'JAX_NUM_PROCESSES': '1'}  # cells do not join each other, in a Slurm step either
                 with open(grid / 'logs' / f'{name}.log', 'a') as log:
-                    alone = {
-                        **os.environ,
-                        'JAX_NUM_PROCESSES': '1',
-                    }  # cells do not join each other, in a Slurm step either
                     process = subprocess.Popen(commands[name], stdout=log, stderr=subprocess.STDOUT, env=alone)
                 if jobs > 1 and len(cores) >= jobs:
                     os.sched_setaffinity(process.pid, cores[slot::jobs])
@@ -98,7 +97,7 @@ def run_all(grid: Path, commands: Mapping[str, list[str]], steps: int, jobs: int
                     shown = 'no length beyond the trained ones' if score is None else f'score {score:.3f}'
                     bar.write(f'{name}: {shown}, {time.time() - started:.0f} s')
                 bar.set_description(f'{done}/{len(commands)} cells')
-            bar.n = done * steps + sum(_steps_done(grid / 'cells' / name) for name in running)
+            bar.n = done * steps + sum(metrics.last_step(grid / 'cells' / name) for name in running)
             bar.refresh()
     finally:
         for process, *_ in running.values():
@@ -129,7 +128,9 @@ def _sweep() -> list[dict[str, Any]]:
     for cell in cells:
         if not isinstance(cell, dict):
             raise UserError(f'sweep() of {path} must yield dicts such as {{"model.heads": 4}}, not {cell!r}')
-    return cells
+        if missing := [key for key, value in cell.items() if value is None]:
+            raise UserError(f'sweep() of {path} yields {missing[0]!r}: None - leave the key out instead')
+    return [{key: tuple(v) if isinstance(v, range) else v for key, v in cell.items()} for cell in cells]
 
 
 def _with_overrides(config: Any, overrides: Mapping[str, Any]) -> Any:
@@ -154,12 +155,6 @@ def _add_to_manifest(path: Path, cells: Mapping[str, Mapping[str, Any]]) -> None
         for name, overrides in cells.items():
             if name not in known:
                 file.write(json.dumps({'cell': name, 'config': _config_path(), 'overrides': overrides}) + '\n')
-
-
-def _steps_done(directory: Path) -> int:
-    path = directory / 'metrics.jsonl'
-    lines = path.read_text().splitlines() if path.exists() else []
-    return json.loads(lines[-1])['step'] if lines else 0
 
 
 def _last_line(grid: Path, name: str) -> str:

@@ -64,11 +64,17 @@ def main() -> None:
     for note in run.notes():
         say(f'note: {note}')
 
+    def diverge(what: str, at: int) -> None:
+        workdir.write_json(directory / 'summary.json', summary | {'status': 'diverged', 'step': at})
+        checkpoints.close()
+        raise SystemExit(f'{directory}: {what} at step {at}; it diverged')
+
     switch = steps - config['train']['final_steps']  # from here on under the final position scheme
+    final = step >= switch
     if step < steps:
         compiling = time.time()
         # XLA works on one core until its last part: time to compile the evaluation, too.
-        chunk = run.chunk(final=step >= switch, meanwhile=run.evaluator.compile)
+        chunk = run.chunk(final, meanwhile=run.evaluator.compile)
         say(f'started in {compiling - started:.1f} s, compiled in {time.time() - compiling:.1f} s')
     state = making.result()
 
@@ -90,18 +96,16 @@ def main() -> None:
                 bar.update(count)
                 finite = np.isfinite(values['loss'])
                 if not finite.any():
-                    workdir.write_json(directory / 'summary.json', summary | {'status': 'diverged', 'step': at})
-                    checkpoints.close()
-                    raise SystemExit(f'{directory}: the loss is {values["loss"][0]} at step {at}; it diverged')
+                    diverge(f'the loss is {values["loss"][0]}', at)
                 loss, accuracy = (values[name][finite].mean() for name in ('loss', 'accuracy'))
                 lost = '' if finite.all() else f', {(~finite).sum()} diverged'
                 bar.set_postfix_str(f'loss {loss:.3f}, accuracy {accuracy:.3f}{lost}')
 
             waiting, profiling = None, PROFILE.value
             while step < steps:
-                if 0 < step == switch:
+                if step == switch and not final:
                     bar.write(f'from step {step} on with {run.final_position}')
-                    chunk = run.chunk(final=True)
+                    final, chunk = True, run.chunk(final=True)
                 stop = switch if step < switch else steps
                 previous, step = step, min(_next(step, log_every), _next(step, save_every), stop)
                 if profiling:
@@ -123,6 +127,8 @@ def main() -> None:
     # ---------------------------------------------------------------- Evaluate inside and beyond the trained lengths
     params = run.layout.fetch(state.evaluated)
     survivors = run.survivors(params)
+    if not survivors:
+        diverge('no member has finite parameters' if len(run.members) > 1 else 'the parameters are not finite', step)
     rows, _ = run.evaluate(params, survivors)
     checkpoints.close()  # what is still being written has had the time for it
 

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import app, flags
 
 from mha.spec import UserError
 
+SMALLER = 'choose a smaller train.batch_size, more train.microbatches, model.remat=True or shorter lengths'
 EXPECTED = {'int()': 'a whole number', 'float': 'a number', 'boolean': 'true or false'}
 
 
@@ -25,6 +27,11 @@ def run(main: Callable[..., None]) -> None:
         main(*arguments)
     except UserError as error:
         print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
+        sys.exit(2)
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        print(f'{Path(sys.argv[0]).name}: out of memory ({one_line(error)[:200]}) - {SMALLER}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f'\n{Path(sys.argv[0]).name}: interrupted - the same command resumes', file=sys.stderr)

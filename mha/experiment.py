@@ -41,7 +41,8 @@ class Experiment:
 
     @classmethod
     def build(cls, config: Mapping[str, Any], eval_lengths: str | None = None) -> 'Experiment':
-        """Reads and checks a config. `eval_lengths` replaces those of the config. Raises `UserError`."""
+        """Reads and checks a config. `eval_lengths` replaces those of the config, for a run that is trained already: a
+        device may be too small to train it. Raises `UserError`."""
         train, members = config['train'], population.members(config)
         check_numbers(config, members)
         on_cpu = jax.default_backend() == 'cpu'
@@ -60,6 +61,8 @@ class Experiment:
             experiment.optimizer(**{name: member[name] for name in member if name not in ('seed', 'dropout_rate')})
         experiment.layout.check(at_once(train))
         experiment.check()
+        if eval_lengths is None:
+            experiment.check_training()
         return experiment
 
     def optimizer(self, **numbers: Any) -> optax.GradientTransformation:
@@ -80,12 +83,7 @@ class Experiment:
         for model, text, length in ((first, self.position, trained), (final, self.final_position, longest)):
             for scheme in model.positions:
                 positions.checked_extent(scheme, model.context(self.task.num_tokens(length)), text)
-        tokens, heads = final.context(self.task.num_tokens(longest)), self.config['model']['heads']
-        if final.quadratic(self.task.num_tokens(longest)) and (needed := 4 * heads * tokens**2) > device_memory():
-            raise spec.UserError(
-                f'the attention logits of {tokens} tokens and {heads} heads take {needed / 1e9:.0f} GB, more than this '
-                "machine has - choose shorter lengths, or model.core='blockwise' if the position scheme allows it"
-            )
+        self.check_logits(final, longest, 1, self.config['model']['heads'], 'shorter lengths')
         own = [sorted(shapes(nnx.to_pure_dict(nnx.state(model, nnx.Param)))) for model in (first, final)]
         if own[0] != own[1]:
             raise spec.UserError(
@@ -97,6 +95,25 @@ class Experiment:
             raise spec.UserError(
                 f"model.readout='pooled' gives one answer per sequence, but task {self.config['task']!r} asks for more "
                 "- use model.readout='token'"
+            )
+
+    def check_training(self) -> None:
+        """Refuses what no device of the layout can train."""
+        shape, together = self.layout.mesh.shape, len(self.members) if self.layout.together else 1
+        examples = at_once(self.config['train']) * together // shape[parallel.DATA]
+        heads = self.config['model']['heads'] // shape[parallel.MODEL]
+        choices = "more train.microbatches, shorter train.lengths, train.members='in turn'"
+        self.check_logits(self.first_shapes, self.train_lengths[-1], examples, heads, choices)
+
+    def check_logits(self, model: Encoder, length: int, examples: int, heads: int, choices: str) -> None:
+        """Refuses examples of which one layer's logits alone exceed the memory of a device; `choices` help."""
+        tokens = model.context(self.task.num_tokens(length))
+        needed = 4 * examples * heads * tokens**2
+        if model.quadratic(self.task.num_tokens(length)) and needed > device_memory():
+            of = f'{examples} x {tokens}' if examples > 1 else tokens
+            raise spec.UserError(
+                f'the attention logits of {of} tokens and {heads} heads take {needed / 1e9:.0f} GB, more than this '
+                f"machine has - choose {choices}, or model.core='blockwise' if the position scheme allows it"
             )
 
     def trace(self, model: Encoder, task: Task, length: int, train: bool) -> None:
@@ -140,15 +157,18 @@ class Experiment:
                 f'curriculum {train["curriculum"]!r} draws no length above {met} in {train["steps"]} steps, though '
                 f'train.lengths goes up to {asked}: trained lengths are those drawn'
             )
-        model, tokens = self.final_shapes, self.task.num_tokens(self.train_lengths[-1])
-        maps = [np.asarray(block.mask.dense(tokens, tokens)) for block in model.blocks]
-        one_sided = any((seen != seen[..., ::-1, ::-1]).any() for seen in maps)
-        if not (one_sided or any(scheme.directed for scheme in model.positions)):
+        if not (self._one_sided() or any(scheme.directed for scheme in self.final_shapes.positions)):
             found.append(
                 f'position {self.final_position!r} does not tell left from right: this encoder sees a sequence and its '
                 'mirror image alike'
             )
         return found
+
+    def _one_sided(self) -> bool:
+        """Whether a mask tells left from right, among the first tokens if there are many."""
+        tokens = min(self.task.num_tokens(self.train_lengths[-1]), 1024)
+        maps = (np.asarray(block.mask.dense(tokens, tokens)) for block in self.final_shapes.blocks)
+        return any((seen != seen[..., ::-1, ::-1]).any() for seen in maps)
 
     def model(self, position: str | None = None, key: jax.Array | None = None) -> Encoder:
         """The model with fresh weights, drawn from `key` or from the first seed; under another `position` scheme if

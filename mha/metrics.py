@@ -38,6 +38,12 @@ class Metrics:
         self.board.close()
 
 
+def last_step(workdir: Path) -> int:
+    """The newest step that the run there has logged; 0 before the first."""
+    lines = _lines(workdir / 'metrics.jsonl')
+    return json.loads(lines[-1])['step'] if lines else 0
+
+
 def _lines(path: Path) -> list[str]:
     """The complete lines: a crash can leave half of the last one."""
     return [line[:-1] for line in path.open() if line.endswith('\n')] if path.exists() else []

@@ -47,6 +47,38 @@ def test_logits_that_do_not_fit_are_refused(monkeypatch):
     build('2000', position='ssmax', core='dense')
 
 
+def test_a_batch_whose_logits_do_not_fit_is_refused(monkeypatch):
+    """The limit is that of one device: batches, and members trained together, are spread over several."""
+    run = build('1-8', position='ssmax', core='dense')
+
+    def check(memory, data=1, model=1, microbatches=1, members=1, together=True):
+        monkeypatch.setattr(experiment, 'device_memory', lambda: memory)
+        layout = parallel.Layout(AbstractMesh((data, model), (parallel.DATA, parallel.MODEL)), members, together)
+        train = {**run.config['train'], 'microbatches': microbatches}
+        run_ = dataclasses.replace(run, layout=layout, members=run.members * members)
+        dataclasses.replace(run_, config={**run.config, 'train': train}).check_training()
+
+    of_batch = 4 * 128 * 2 * run.task.num_tokens(4) ** 2
+    check(of_batch)
+    with pytest.raises(UserError, match=r'attention logits of 128 x 8 tokens and 2 heads take .*train\.microbatches'):
+        check(of_batch - 1)
+    for less in (dict(data=2), dict(model=2), dict(microbatches=2), dict(members=2, together=False, data=2)):
+        check(of_batch // 2, **less)
+        with pytest.raises(UserError):
+            check(of_batch // 2 - 1, **less)
+    with pytest.raises(UserError):
+        check(of_batch, members=2)
+    check(2 * of_batch, members=2)
+
+
+def test_a_trained_model_is_evaluated_where_it_could_not_be_trained(monkeypatch):
+    run = build('1-8', position='ssmax', core='dense')
+    monkeypatch.setattr(experiment, 'device_memory', lambda: 10**4)
+    with pytest.raises(UserError):
+        Experiment.build(run.config)
+    Experiment.build(run.config, eval_lengths='8')
+
+
 def test_heads_that_devices_cannot_share_are_refused():
     run = build(heads=4)
     for devices in (1, 2, 4):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mha import parallel
-from mha.metrics import Metrics
+from mha.metrics import Metrics, last_step
 
 
 def log(workdir, steps, after=0):
@@ -20,9 +20,11 @@ def record(workdir):
 
 
 def test_what_was_logged_after_the_checkpoint_is_dropped(tmp_path):
+    assert last_step(tmp_path) == 0
     log(tmp_path, (4, 8, 12))
     with (tmp_path / 'metrics.jsonl').open('a') as file:
         file.write('{"step": 16, "lo')  # a crash in the middle of a line
+    assert last_step(tmp_path) == 12
     log(tmp_path, (10,), after=8)
     assert record(tmp_path) == [{'step': step, 'seed': 7, 'loss': step / 2} for step in (4, 8, 10)]
     assert list((tmp_path / 'tensorboard').iterdir())

@@ -15,6 +15,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mha import parallel
+
 ROOT = Path(__file__).parent.parent
 QUICK = (
     '--config=configs/quickstart.py',
@@ -147,10 +149,11 @@ def test_eval_needs_the_workdir_alone(finished, script):
 
 
 def test_eval_takes_fewer_examples_of_long_lengths(finished, script, tmp_path):
-    """A copy of the script counts 16 tokens as long: 512 pairs are two examples of 16 x 16."""
+    """A copy of the script counts 16 tokens as long: 768 pairs are three examples of 16 x 16, of
+    which two are taken: devices and batches should divide them."""
     text = (ROOT / 'eval.py').read_text()
     assert text.count('PAIRS = 2**34\n') == 1
-    (tmp_path / 'eval.py').write_text(text.replace('PAIRS = 2**34\n', 'PAIRS = 512\n'))
+    (tmp_path / 'eval.py').write_text(text.replace('PAIRS = 2**34\n', 'PAIRS = 768\n'))
 
     def examples(*arguments):
         done = script(tmp_path / 'eval.py', f'--workdir={finished[0]}', *arguments)
@@ -307,6 +310,20 @@ def test_profile_is_written(script, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(('every', 'last'), [(4, 8), (6, 6)], ids=['behind the switch', 'at the switch'])
+def test_killed_behind_a_switch_of_schemes(every, last, script, tmp_path):
+    """With a running mean of the parameters, and an optimizer whose state is a tree of its own kinds."""
+    late = ('--config.model.position=rope', '--config.train.final_position=none', '--config.train.final_steps=6')
+    more = ('--config.train.average=0.9', '--config.optimizer.name=muon')
+    command = ['train.py', *QUICK, *late, *more, f'--config.train.checkpoint_every_steps={every}']
+    script(*command, f'--workdir={tmp_path / "whole"}')
+    killed = f'--workdir={tmp_path / "killed"}'
+    script(*command, killed, kill_at=tmp_path / 'killed' / 'checkpoints' / f'{last}', code=-signal.SIGKILL)
+    script(*command, killed)
+    assert_same_results(tmp_path / 'killed', tmp_path / 'whole')
+
+
+@pytest.mark.slow
 def test_a_scheme_dropped_late(script, tmp_path):
     """The last steps and the evaluation run under another scheme; `eval.py` can choose yet another."""
     rope = '--config.model.position=rope'
@@ -353,6 +370,24 @@ def test_sweep_resumes_and_compare_reports(script, tmp_path):
     assert 'randomize(max_position=256)|rope' in shown
     report = tmp_path / 'grid' / 'report'
     assert {path.name for path in report.iterdir()} == {'table.csv', 'table.md', 'curves.svg', 'report.html'}
+
+
+def test_a_sweep_takes_what_one_run_takes(script, tmp_path):
+    """A population in each cell, as a range; and a mesh of the cores that there are."""
+    config = tmp_path / 'tiny.py'
+    config.write_text(
+        'from configs import quickstart\n'
+        'get_config = quickstart.get_config\n'
+        'def sweep():\n'
+        "    yield {'population.seed': range(2)}\n"
+    )
+    mesh = (f'--config.mesh.data={min(parallel.cores(), 2)}', '--config.train.batch_size=16')
+    command = ['sweep.py', f'--config={config}', *QUICK[1:], *mesh, f'--workdir={tmp_path / "grid"}']
+    assert '--config.population.seed=(0, 1)' in script(*command, '--dry_run').stdout
+    script(*command)
+    (cell,) = (tmp_path / 'grid' / 'cells').iterdir()
+    rows = (cell / 'extrapolation.csv').read_text().splitlines()[1:]
+    assert [row.split(',')[0] for row in rows] == ['0'] * 3 + ['1'] * 3
 
 
 MISTAKES = {
@@ -442,6 +477,10 @@ def test_workdir_that_cannot_be(script, tmp_path):
             'ZeroDivisionError',
         ),
         (
+            'from configs.quickstart import get_config\ndef sweep():\n    yield {"model.head_dim": None}',
+            "'model.head_dim': None - leave the key out",
+        ),
+        (
             'from configs.quickstart import get_config\ndef sweep():\n    for n in 2, 3: yield {"model.heads": n}',
             'cell heads=3: 3 heads do not divide',
         ),
@@ -484,9 +523,21 @@ def test_mistakes_after_training(command, words, finished, script):
     assert files(workdir) == before
 
 
-def test_loss_that_diverges_stops_the_run(script, tmp_path):
-    extreme = '--config.optimizer.learning_rate=1e30'
-    done = script('train.py', *QUICK, extreme, f'--workdir={tmp_path / "run"}', code=1)
-    assert 'diverged' in done.stderr
-    assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['status'] == 'diverged'
-    assert 'Traceback' not in done.stderr
+@pytest.mark.parametrize(
+    ('extreme', 'words', 'steps'),
+    [
+        (('--config.optimizer.learning_rate=1e30',), 'the loss is', (4,)),
+        (  # in the last update, which no loss tells of
+            ('--config.train.steps=1', '--config.optimizer.learning_rate=3e38', '--config.optimizer.weight_decay=1000'),
+            'the parameters are not finite',
+            (1, 1),
+        ),
+    ],
+)
+def test_a_run_that_diverges_stops(extreme, words, steps, script, tmp_path):
+    for step in steps:
+        done = script('train.py', *QUICK, *extreme, f'--workdir={tmp_path / "run"}', code=1)
+        assert words in done.stderr
+        assert f'at step {step}; it diverged' in done.stderr
+        assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['status'] == 'diverged'
+        assert 'Traceback' not in done.stderr
