@@ -18,6 +18,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -44,6 +45,9 @@ the mesh does not divide."""
 
 EXAMPLES_PER_CORE = 8
 """The fewest that are worth a device of their own."""
+
+QUOTA = Path('/sys/fs/cgroup/cpu.max')
+"""Where Linux says how many microseconds of which the processes of a container may run, all cores together."""
 
 PROCESSES = {
     'JAX_NUM_PROCESSES': 'JAX_PROCESS_ID',
@@ -141,8 +145,13 @@ def use_cores(batch_size: int) -> None:
 
 
 def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    """How many this process may use: those it may run on, at most as many as a container's quota is worth."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    try:
+        quota, period = map(int, QUOTA.read_text().split())
+    except (OSError, ValueError):  # no such file, or 'max': no limit
+        return cores
+    return max(1, min(cores, quota // period))
 
 
 def make_mesh(data: int = 0, model: int = 1) -> Mesh:

@@ -1,9 +1,10 @@
 """Training: state, update step, and chunks of steps as one program for all members of a population.
 
 Randomness is `fold_in(seed, step)` and the data come from the device, so a resumed run repeats the uninterrupted one
-bit for bit, and the stream of data does not depend on the model. The lengths of the steps depend on the curriculum
-alone: all seeds meet the same ones, so that members can share a program. One chunk is one dispatch; inside it every
-step draws its length and its batch, and branches to the gradients of the batch cut to the next bucket.
+bit for bit (but for the order in which a GPU adds), and the stream of data does not depend on the model. The lengths of
+the steps depend on the curriculum alone: all seeds meet the same ones, so that members can share a program. One chunk
+is one dispatch; inside it every step draws its length and its batch, and branches to the gradients of the batch cut to
+the next bucket.
 """
 
 import dataclasses

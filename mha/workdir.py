@@ -99,7 +99,8 @@ def environment() -> dict[str, Any]:
         'python': platform.python_version(),
         'platform': platform.platform(),
         'devices': [device.device_kind for device in jax.devices()],
-        'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+        'cores': parallel.cores(),
+        'matmul_precision': jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
         'versions': {name: metadata.version(name) for name in packages},
     }
 

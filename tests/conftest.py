@@ -22,11 +22,25 @@ jaxtyping.install_import_hook('mha', 'beartype.beartype')
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType  # noqa: E402
 
 jax.config.update('jax_default_matmul_precision', 'highest')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def lower_for_cuda():
+    """`lower_for_cuda(jitted, *arguments)` is the text of its program for a GPU, on a machine without one."""
+
+    def lower(jitted, *arguments):
+        device = AbstractDevice(device_kind='NVIDIA H100', num_cores=None, platform='cuda')
+        mesh = AbstractMesh((1,), ('x',), axis_types=(AxisType.Auto,), abstract_device=device)
+        with jax.sharding.use_abstract_mesh(mesh):  # jax 0.11 asks which GPU it lowers for
+            return jitted.trace(*arguments).lower(lowering_platforms=('cuda',)).as_text()
+
+    return lower
 
 
 @pytest.fixture

@@ -291,10 +291,23 @@ def test_a_cpu_is_as_many_devices_as_cores(cores, batch_size, variables, expecte
     for name, value in {'XLA_FLAGS': '', **variables}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(parallel, 'QUOTA', Path('nowhere'))
     found = []
     monkeypatch.setattr(jax.config, 'update', lambda name, value: found.append((name, value)))
     parallel.use_cores(batch_size)
     assert found == ([] if expected is None else [('jax_num_cpu_devices', expected)])
+
+
+@pytest.mark.parametrize(
+    ('quota', 'expected'),
+    [('max 100000', 6), ('200000 100000', 2), ('50000 100000', 1), ('900000 100000', 6), ('', 6)],
+    ids=['none', 'two', 'half', 'more than there are', 'unreadable'],
+)
+def test_cores_of_a_container(quota, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr(parallel, 'QUOTA', tmp_path / 'cpu.max')
+    parallel.QUOTA.write_text(quota)
+    assert parallel.cores() == expected
 
 
 @pytest.mark.parametrize(

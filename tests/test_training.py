@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 
 from mha import curricula, optim, tasks, training
+from mha.cores import flash
 from mha.encoder import Encoder
 
 
@@ -210,3 +211,21 @@ def test_seeds_differ():
 def test_pooled_readout_trains_single_answers():
     _, means, _ = run([3], task='parity_check', readout='pooled')
     assert np.isfinite(means['loss']).all()
+
+
+@pytest.mark.parametrize(
+    ('position', 'length', 'kernels', 'branches'),
+    [('rope', 12, 0, 1), ('t5', 140, 4, 1), ('shaw', 140, 0, 3)],
+    ids=['dense', 'flash', 'blockwise'],
+)
+@pytest.mark.parametrize('seeds', [(0,), (0, 1)], ids=['alone', 'together'])
+def test_lowers_for_cuda_without_a_gpu(seeds, position, length, kernels, branches, lower_for_cuda, monkeypatch):
+    """One switch over the buckets a step, also of members trained together: the length is theirs in common. The tiles
+    of `blockwise` add one in each pass, for those that padding empties."""
+    options = dict(lengths=(2, length), buckets=(2, length), options=dict(together=len(seeds) > 1))
+    task, state, chunk, keys, varied = start(seeds=seeds, position=position, dim=24, heads=3, **options)
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+    monkeypatch.setattr(flash, 'probe', lambda *_: (64, None))
+    text = lower_for_cuda(chunk, state, task, keys, 3, varied)
+    assert text.count('stablehlo.case') == branches
+    assert text.count('custom_call @__gpu$xla.gpu.triton') == kernels

@@ -56,7 +56,7 @@ def _choose(core: str, position: Position, keys: int) -> str:
         return core
     if keys < LONG or position.overrides('weights'):
         return 'dense'
-    return 'flash' if jax.default_backend() in ('gpu', 'cuda') else 'blockwise'
+    return 'flash' if jax.default_backend() == 'gpu' else 'blockwise'
 
 
 def quadratic(core: str, position: Position, keys: int) -> bool:
