@@ -64,10 +64,16 @@ def main() -> None:
     trained = dataclasses.replace(run, task=task)
     check_fits(run, trained)
     workdir.check_data(directory, task.sha256)
-    if not workdir.finished(directory):
-        raise UserError(f'the run in {directory} is not finished - run its train.py command again first')
+    if (status := workdir.status(directory)) != 'finished':
+        ended = 'diverged: there is nothing to evaluate'
+        remedy = ended if status == 'diverged' else 'is not finished - run its train.py command again first'
+        raise UserError(f'the run in {directory} {remedy}')
+    workdir.check_writable(directory)
 
     checkpoints = Checkpoints(directory)
+    if (last := checkpoints.latest()) != config['train']['steps']:
+        found = 'no checkpoint' if last is None else f'only the checkpoint of step {last}'
+        raise UserError(f'{directory} holds {found}, not that of its last step {config["train"]["steps"]}')
     state = checkpoints.restore(like=trained.state_shapes)
     checkpoints.close()
     clock = time.time()

@@ -8,6 +8,7 @@ The same command again skips finished cells and resumes interrupted ones. Furthe
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from mha import cli, experiment, metrics, parallel, workdir
-from mha.spec import UserError
+from mha.spec import UserError, short
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: configs/<name>.py with a sweep().')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the sweep; its runs go to cells/.')
@@ -52,7 +53,7 @@ def main() -> None:
         raise UserError(f'{_config_path()} yields no cells in sweep()')
     commands = {name: _command(grid / 'cells' / name, overrides) for name, overrides in cells.items()}
     if DRY_RUN.value:
-        print('\n'.join(subprocess.list2cmdline(command) for command in commands.values()))
+        print('\n'.join(shlex.join(command) for command in commands.values()))
         return
     if grid.exists() and any(grid.iterdir()) and not (grid / 'manifest.jsonl').exists():
         raise UserError(f'{grid} is not empty and holds no sweep - choose another --workdir')
@@ -109,7 +110,8 @@ def run_all(grid: Path, commands: Mapping[str, list[str]], steps: int, jobs: int
 
 def cell_name(overrides: Mapping[str, Any]) -> str:
     """`{'model.position': 'rope', 'seed': 0}` -> `'position=rope,seed=0'`, fit for a directory."""
-    return workdir.file_name(','.join(f'{key.rpartition(".")[2]}={value}' for key, value in overrides.items()))
+    shown = {key: ','.join(map(str, value)) if isinstance(value, tuple) else value for key, value in overrides.items()}
+    return workdir.file_name(','.join(f'{short(key)}={value}' for key, value in shown.items()))
 
 
 def _config_path() -> str:

@@ -42,6 +42,7 @@ def main() -> None:
     if workdir.finished(directory):
         say(f'{directory} is finished:\n\n{table.summarise(runs.read(directory))}')
         return
+    parallel.once(lambda: workdir.check_writable(directory))
 
     # ---------------------------------------------------------------- Start: state, fresh or restored, and programs
     checkpoints = Checkpoints(directory)
@@ -75,7 +76,8 @@ def main() -> None:
         compiling = time.time()
         # XLA works on one core until its last part: time to compile the evaluation, too.
         chunk = run.chunk(final, meanwhile=run.evaluator.compile)
-        say(f'started in {compiling - started:.1f} s, compiled in {time.time() - compiling:.1f} s')
+        at = f', resumes from step {step}' if step else ''
+        say(f'started in {compiling - started:.1f} s, compiled in {time.time() - compiling:.1f} s{at}')
     state = making.result()
 
     # ---------------------------------------------------------------- Train: one dispatch per chunk of steps

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from mha.spec import UserError
+
 
 class Checkpoints:
     """The last two states of a run, under `<workdir>/checkpoints`. A save cut short by a crash is ignored. Every
@@ -25,9 +27,17 @@ class Checkpoints:
         self.manager.save(step, args=ocp.args.StandardSave(state))
 
     def restore(self, like: Any) -> Any:
-        """The newest state, with the shapes and on the devices of `like`, arrays or `jax.ShapeDtypeStruct`s."""
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self.manager.restore(self.latest(), args=ocp.args.StandardRestore(abstract))
+        """The newest state, with the shapes and on the devices of `like`, arrays or `jax.ShapeDtypeStruct`s. Raises
+        `UserError` where it cannot be read."""
+        abstract, step = jax.tree.map(ocp.utils.to_shape_dtype_struct, like), self.latest()
+        try:
+            return self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        except (OSError, ValueError, KeyError, TypeError) as error:  # orbax has no exception of its own
+            reason = ' '.join(str(error).split())[:200]
+            raise UserError(
+                f'cannot read {self.manager.directory / str(step)} ({reason}) - if it is damaged, remove it: the run '
+                'resumes from the one before'
+            ) from error
 
     def close(self) -> None:
         """Waits for what is being written."""

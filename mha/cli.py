@@ -58,6 +58,8 @@ def _parse_flags() -> list[str]:
         flag, _, reason = str(error).removeprefix('flag ').partition(': ')
         if flag.endswith('=None'):
             raise UserError(f'{flag.removesuffix("None")}... is missing') from error
+        if 'as a ConfigDict' in reason:
+            raise UserError(f'{flag}: a section - set one of its keys; configs/common.py lists them') from error
         expected = next((text for kind, text in EXPECTED.items() if kind in reason), None)
         raise UserError(f'{flag}: expected {expected}' if expected else f'{flag}: {one_line(reason)}') from error
     except flags.Error as error:

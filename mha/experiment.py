@@ -58,7 +58,13 @@ class Experiment:
             eval_lengths=spec.lengths(eval_lengths or config['eval']['lengths'], 'eval.lengths'),
         )
         for member in members:
-            experiment.optimizer(**{name: member[name] for name in member if name not in ('seed', 'dropout_rate')})
+            numbers = {name: member[name] for name in member if name not in ('seed', 'dropout_rate')}
+            try:
+                experiment.optimizer(**numbers)
+            except spec.UserError as error:
+                if not numbers:
+                    raise
+                raise spec.UserError(f'population, {population.named(numbers)}: {error}') from error
         experiment.layout.check(at_once(train))
         experiment.check()
         if eval_lengths is None:

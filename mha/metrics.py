@@ -2,6 +2,7 @@
 the first alone writes."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +32,9 @@ class Metrics:
         self.file.flush()
         under = ','.join(f'{name}={value}' for name, value in (member or {}).items())
         for name, value in values.items():
-            self.board.add_scalar(f'{name}/{under}' if under else name, value, step)
+            if math.isfinite(value):
+                self.board.add_scalar(f'{name}/{under}' if under else name, value, step)
+        self.board.flush()
 
     def close(self) -> None:
         self.file.close()

@@ -14,6 +14,7 @@ written by all of them (`mha.checkpoint`).
 """
 
 import dataclasses
+import math
 import os
 import re
 import sys
@@ -276,9 +277,11 @@ class Layout:
         """Refuses training in which devices would repeat each other's work."""
         data = self.mesh.shape[DATA]
         if not self.member_axis and batch_size % data:
+            others = math.gcd(batch_size, jax.device_count() // self.mesh.shape[MODEL])
+            other = f', or another mesh.data: {_choices(others)}' if jax.process_count() == 1 else ''
             raise UserError(
                 f'{batch_size} examples (train.batch_size / train.microbatches) do not divide over mesh.data={data} '
-                f'devices - choose a multiple of {data}, or another mesh.data: {_choices(batch_size)}'
+                f'devices - choose a multiple of {data}{other}'
             )
 
 

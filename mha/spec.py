@@ -205,6 +205,12 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     return flat
 
 
+def short(key: str) -> str:
+    """`'model.position'` -> `'position'`, and `'optimizer.name'` -> `'optimizer'`."""
+    section, _, last = key.rpartition('.')
+    return section if section and last == 'name' else last
+
+
 def lengths(text: str, what: str = 'lengths') -> tuple[int, ...]:
     """`'1-4,10,20-40:10'` -> `(1, 2, 3, 4, 10, 20, 30, 40)`: sorted, each once, all at least 1."""
     found: set[int] = set()

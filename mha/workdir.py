@@ -8,8 +8,10 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -77,10 +79,24 @@ def check_keys(workdir: Path, config: Mapping[str, Any], like: Mapping[str, Any]
             raise UserError(f'{path} lacks the key {key!r}; another version wrote it - add it as in configs/common.py')
 
 
+def status(workdir: Path) -> str:
+    """How far the run in `workdir` is: 'not started', 'running', 'diverged', or 'finished' once it is evaluated."""
+    path = workdir / 'summary.json'
+    return _read_json(path).get('status', 'running') if path.exists() else 'not started'
+
+
 def finished(workdir: Path) -> bool:
     """Whether the run in `workdir` has trained and been evaluated."""
-    path = workdir / 'summary.json'
-    return path.exists() and _read_json(path).get('status') == 'finished'
+    return status(workdir) == 'finished'
+
+
+def check_writable(workdir: Path) -> None:
+    """Raises `UserError` if no file can be written to `workdir`: before the work whose results would be lost."""
+    try:
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise UserError(f'cannot write to {workdir}: {error.strerror}') from error
 
 
 def environment() -> dict[str, Any]:
@@ -94,7 +110,7 @@ def environment() -> dict[str, Any]:
     )
     return {
         'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-        'command': ' '.join([Path(sys.executable).name, *sys.argv]),
+        'command': shlex.join([Path(sys.executable).name, *sys.argv]),
         'commit': git.stdout.strip() or None,
         'python': platform.python_version(),
         'platform': platform.platform(),
@@ -126,9 +142,12 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f'cannot read {path}: {error}') from error
+    if not isinstance(content, dict):
+        raise UserError(f'cannot read {path}: it must hold one JSON object')
+    return content
 
 
 def _replace(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints: what is read is what was there when it was saved."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from mha.checkpoint import Checkpoints
+from mha.spec import UserError
 from mha.training import State
 
 
@@ -65,6 +67,8 @@ checkpoints = Checkpoints(Path(sys.argv[1]))
 checkpoints.save(1, {'w': jnp.ones(2**24)})
 checkpoints.manager.wait_until_finished()
 checkpoints.save(2, {'w': jnp.zeros(2**24)})
+while not {path.name for path in Path(sys.argv[1], 'checkpoints').iterdir()} - {'1'}:
+    pass  # it begins in a thread
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -79,3 +83,17 @@ def test_a_save_cut_short_is_ignored(tmp_path):
     checkpoints.save(2, {'w': jnp.zeros(2**24)})
     checkpoints.close()
     assert Checkpoints(tmp_path).latest() == 2
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    """Without it the run resumes from the one before."""
+    checkpoints, like = Checkpoints(tmp_path), {'w': jax.ShapeDtypeStruct((3,), jnp.float32)}
+    for step in (1, 2):
+        checkpoints.save(step, {'w': jnp.full(3, float(step))})
+    checkpoints.close()
+    damaged = tmp_path / 'checkpoints' / '2'
+    shutil.rmtree(damaged / 'default')
+    with pytest.raises(UserError, match=f'cannot read {damaged}'):
+        Checkpoints(tmp_path).restore(like)
+    shutil.rmtree(damaged)
+    assert Checkpoints(tmp_path).restore(like)['w'].sum() == 3

@@ -30,6 +30,17 @@ def test_what_was_logged_after_the_checkpoint_is_dropped(tmp_path):
     assert list((tmp_path / 'tensorboard').iterdir())
 
 
+def test_events_are_on_disk_when_they_are_written(tmp_path):
+    """A run may be killed at any time. What is not finite has no place in a picture."""
+    metrics = Metrics(tmp_path, 0)
+    sizes = []
+    for step, loss in enumerate((1.0, 2.0, float('nan'))):
+        metrics.write(step, {'loss': loss})
+        sizes.append(sum(path.stat().st_size for path in (tmp_path / 'tensorboard').iterdir()))
+    assert 0 < sizes[0] < sizes[1] == sizes[2]
+    assert len(record(tmp_path)) == 3
+
+
 @pytest.mark.parametrize('begun', [False, True])
 def test_of_several_processes_the_first_alone_writes(tmp_path, monkeypatch, begun):
     if begun:

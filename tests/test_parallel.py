@@ -376,7 +376,9 @@ def test_rules(path, shape, spec, members, over):
     ('members', 'batch_size', 'fits'),
     [(4, 3, True), (1, 8, True), (2, 8, True), (1, 6, False), (2, 2, False)],
 )
-def test_batches_that_do_not_divide_are_refused(members, batch_size, fits):
+def test_batches_that_do_not_divide_are_refused(members, batch_size, fits, monkeypatch):
+    monkeypatch.setattr(jax, 'device_count', lambda: 4)
     layout = parallel.Layout(AbstractMesh((4, 1), ('data', 'model')), members, together=True)
-    with contextlib.nullcontext() if fits else pytest.raises(UserError, match='choose a multiple of 4'):
+    words = 'choose a multiple of 4, or another mesh.data: choices: 1, 2$'
+    with contextlib.nullcontext() if fits else pytest.raises(UserError, match=words):
         layout.check(batch_size)

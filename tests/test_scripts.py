@@ -4,6 +4,8 @@ Most are forks of one process that has imported everything, which saves each of 
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -164,6 +166,33 @@ def test_eval_takes_fewer_examples_of_long_lengths(finished, script, tmp_path):
     assert examples('--lengths=4,8') == ({2}, True)
     assert examples('--lengths=4,40') == ({1}, True)
     assert examples('--lengths=4,8', '--examples=8') == ({8}, False)
+
+
+@pytest.mark.parametrize(
+    ('lost', 'words'),
+    [
+        (('checkpoints/12',), 'only the checkpoint of step 8, not that of its last step 12'),
+        (('checkpoints/8', 'checkpoints/12'), 'no checkpoint, not that of'),
+    ],
+)
+def test_eval_takes_no_other_checkpoint_than_the_last(lost, words, finished, script, tmp_path):
+    shutil.copytree(finished[0], tmp_path / 'run')
+    for path in lost:
+        shutil.rmtree(tmp_path / 'run' / path)
+    done = script('eval.py', f'--workdir={tmp_path / "run"}', '--lengths=4', code=2)
+    assert words in done.stderr
+    assert done.stderr.count('\n') == 1
+
+
+@pytest.mark.parametrize('content', [None, '', 'seed,length\n'])
+def test_a_finished_run_without_its_results_says_how_to_get_them(content, finished, script, tmp_path):
+    shutil.copytree(finished[0], tmp_path / 'run')
+    (tmp_path / 'run' / 'extrapolation.csv').unlink()
+    if content is not None:
+        (tmp_path / 'run' / 'extrapolation.csv').write_text(content)
+    done = script('train.py', *QUICK, f'--workdir={tmp_path / "run"}', code=2)
+    assert 'eval.py' in done.stderr
+    assert done.stderr.count('\n') == 1
 
 
 def test_eval_on_another_task(script, tmp_path):
@@ -354,7 +383,9 @@ def test_sweep_resumes_and_compare_reports(script, tmp_path):
         "        yield {'model.position': position}\n"
     )
     command = ['sweep.py', f'--config={config}', *QUICK[1:], f'--workdir={tmp_path / "grid"}', '--jobs=2']
-    assert len(script(*command, '--dry_run').stdout.splitlines()) == 2
+    planned = [shlex.split(line) for line in script(*command, '--dry_run').stdout.splitlines()]
+    assert [len(words) for words in planned] == [len(planned[0])] * 2
+    assert '--config.model.position=randomize(max_position=256)|rope' in planned[1]
     assert not (tmp_path / 'grid').exists()
     script(*command)
     manifest = [json.loads(line) for line in (tmp_path / 'grid' / 'manifest.jsonl').read_text().splitlines()]
@@ -383,9 +414,10 @@ def test_a_sweep_takes_what_one_run_takes(script, tmp_path):
     )
     mesh = (f'--config.mesh.data={min(parallel.cores(), 2)}', '--config.train.batch_size=16')
     command = ['sweep.py', f'--config={config}', *QUICK[1:], *mesh, f'--workdir={tmp_path / "grid"}']
-    assert '--config.population.seed=(0, 1)' in script(*command, '--dry_run').stdout
+    assert '--config.population.seed=(0, 1)' in shlex.split(script(*command, '--dry_run').stdout)
     script(*command)
     (cell,) = (tmp_path / 'grid' / 'cells').iterdir()
+    assert cell.name == 'seed=0,1'
     rows = (cell / 'extrapolation.csv').read_text().splitlines()[1:]
     assert [row.split(',')[0] for row in rows] == ['0'] * 3 + ['1'] * 3
 
@@ -430,6 +462,8 @@ MISTAKES = {
     'seed': ([*QUICK, '--config.eval.seed=99999999999'], 'below 2^32'),
     'endless': ([*QUICK, '--config.eval.lengths=1-100000000000'], 'lengths end at'),
     'not a number': ([*QUICK, '--config.optimizer.learning_rate=nan'], 'learning_rate must be above 0'),
+    'section for a key': ([*QUICK, '--config.optimizer=lion'], 'set one of its keys'),
+    'member': ([*QUICK, '--config.population.learning_rate=1e-3,-1'], 'population, learning_rate=-1'),
     'stray argument': ([*QUICK, 'rope'], 'unexpected argument'),
 }
 

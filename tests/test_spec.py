@@ -305,3 +305,11 @@ def test_a_whole_number_may_stand_for_a_number():
 def test_arguments_that_would_give_nan_are_refused(text):
     with pytest.raises(UserError, match='theta'):
         positions.make(text, DIMS, rngs=nnx.Rngs(0))
+
+
+def test_short():
+    assert [spec.short(key) for key in ('seed', 'model.position', 'optimizer.name')] == [
+        'seed',
+        'position',
+        'optimizer',
+    ]

@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 
 from mha.intervals import wilson
 from mha.report.runs import Run, check_comparable, compact, find, read, span, varying
-from mha.spec import UserError, choose
+from mha.spec import UserError, choose, short
 
 Problem = tuple[str, ...]
 
@@ -155,8 +155,8 @@ class Comparison:
     @property
     def headers(self) -> list[str]:
         """The last part of each key where that says which."""
-        last = [key.rpartition('.')[2] for key in self.keys]
-        return [short if last.count(short) == 1 else key for short, key in zip(last, self.keys, strict=True)]
+        last = [short(key) for key in self.keys]
+        return [header if last.count(header) == 1 else key for header, key in zip(last, self.keys, strict=True)]
 
     def cell(self, row: Row, over: Range) -> Cell:
         scores = row.values[:, over.inside].mean(1)
@@ -189,8 +189,8 @@ def compare(paths: Sequence[Path], metric: str = 'auto') -> Comparison:
 
 def unfinished(left_out: Sequence[Run]) -> str:
     """`'2 unfinished runs: a (running), b (not evaluated)'`"""
-    what = 'unfinished run' if len(left_out) == 1 else 'unfinished runs'
-    return f'{len(left_out)} {what}: ' + ', '.join(f'{run.path} ({run.status})' for run in left_out)
+    named = dict.fromkeys(f'{run.path} ({run.status})' for run in left_out)  # a workdir may hold several
+    return f'{len(named)} unfinished run{"s" * (len(named) > 1)}: {", ".join(named)}'
 
 
 def of_runs(
@@ -221,7 +221,7 @@ def problem_of(run: Run, differ: Sequence[str]) -> Problem:
     """The task, and of its data what varies; each problem has a baseline and a picture of its own."""
     data = [key for key in differ if key.startswith('data.')]
     data += ['model.causal'] if run.is_text and 'model.causal' in differ else []  # the next byte, or hidden ones
-    return (run.task, *(f'{key.rpartition(".")[2]}={run.setting(key)}' for key in data))
+    return (run.task, *(f'{short(key)}={run.setting(key)}' for key in data))
 
 
 def _row(labels: tuple[str, ...], problem: Problem, runs: Sequence[Run], metric: Metric) -> Row:
@@ -352,9 +352,13 @@ def facts(comparison: Comparison) -> str:
 def summarise(runs: Sequence[Run]) -> str:
     """The runs of a workdir on one screen. Exact match has the interval over its examples: they are independent, the
     symbols of an answer are not. Over several lengths the interval is at most too wide."""
-    run, *more = runs = [run for run in runs if run.rows]
-    if more or len(run.seeds) > 1:
-        return text(of_runs(runs))
+    left_out, runs = [run for run in runs if not run.rows], [run for run in runs if run.rows]
+    if not runs:
+        raise UserError(f'{left_out[0].path} is {left_out[0].status} - `eval.py --workdir=..` evaluates it again')
+    comparison, run = of_runs(runs), runs[0]
+    lost = [f'left out {unfinished(left_out)}'] if left_out else []
+    if len(runs) > 1 or len(run.seeds) > 1:
+        return '\n'.join([text(comparison), *lost])
     bits = choose_metric('loss', run)
     columns = {'accuracy': 1.0, 'exact_match': 1.0, 'loss': bits.scale, 'baseline': 1.0}
     loss, baseline = ('bits per byte', 'baseline accuracy') if run.is_text else ('loss', 'baseline')
@@ -368,8 +372,10 @@ def summarise(runs: Sequence[Run]) -> str:
             low, high = wilson(round(means['exact_match'] * count), count)
             shown['exact_match'] += f' [{number(low)}, {number(high)}]'
         lines.append([over.name, *shown.values()])
+    if comparison.beats_baseline(comparison.rows[0]) is False:
+        lines[-1][0] += ' †'
     note = 'in brackets: 95 % interval over the examples of this one run (Wilson), whole answers right or not'
-    return '\n'.join([*_ruled([headers, *lines], left=1), '', *_solved(run), note, *notes(of_runs([run]))])
+    return '\n'.join([*_ruled([headers, *lines], left=1), '', *_solved(run), note, *notes(comparison), *lost])
 
 
 def _solved(run: Run) -> list[str]:

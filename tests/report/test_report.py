@@ -508,6 +508,26 @@ def test_summarise(make):
     assert '95 % interval over the examples' in text
 
 
+@pytest.mark.parametrize(('beyond', 'marks'), [(0.5, 0), (0.3, 2)])
+def test_one_run_not_above_the_baseline_is_marked(make, beyond, marks):
+    """On its score, and where the mark is explained."""
+    text = table.summarise(runs.read(make('a', beyond)))
+    assert text.count('†') == marks
+    assert ('score (30-120) †' in text) == bool(marks)
+
+
+def test_members_that_diverged_are_told(make):
+    folder = make('a', population={'learning_rate': (1e-3, 10.0)})
+    with (folder / 'extrapolation.csv').open() as file:
+        first, *lines = file.read().splitlines()
+    lines = [f'{first},learning_rate', *(f'{line},0.001' for line in lines)]
+    (folder / 'extrapolation.csv').write_text('\n'.join(lines) + '\n')
+    summary = json.loads((folder / 'summary.json').read_text())
+    (folder / 'summary.json').write_text(json.dumps(summary | {'diverged': [{'seed': 0, 'learning_rate': 10.0}]}))
+    last = table.summarise(runs.read(folder)).splitlines()[-1]
+    assert last == f'left out 1 unfinished run: {folder} (diverged: seed=0, learning_rate=10.0)'
+
+
 def test_an_exact_match_that_was_not_measured_has_no_interval(make):
     text = table.summarise([with_column(make('a'), 'exact_match', ('',) * len(LENGTHS))])
     assert ' nan  ' in text
