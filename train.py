@@ -74,8 +74,9 @@ def main() -> None:
     final = step >= switch
     if step < steps:
         compiling = time.time()
-        # XLA works on one core until its last part: time to compile the evaluation, too.
-        chunk = run.chunk(final, meanwhile=run.evaluator.compile)
+        # XLA works on one core until its last part: time to compile the evaluation, too. In a thread: Ctrl-C need not
+        # wait for it.
+        chunk = ThreadPoolExecutor(1).submit(run.chunk, final, meanwhile=run.evaluator.compile).result()
         at = f', resumes from step {step}' if step else ''
         say(f'started in {compiling - started:.1f} s, compiled in {time.time() - compiling:.1f} s{at}')
     state = making.result()

@@ -1,5 +1,6 @@
 """How the scripts meet the command line: flags in, mistakes out as one line with exit code 2."""
 
+import os
 import re
 import runpy
 import sys
@@ -34,8 +35,9 @@ def run(main: Callable[..., None]) -> None:
         print(f'{Path(sys.argv[0]).name}: out of memory ({one_line(error)[:200]}) - {SMALLER}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f'\n{Path(sys.argv[0]).name}: interrupted - the same command resumes', file=sys.stderr)
-        sys.exit(130)
+        print(f'\n{Path(sys.argv[0]).name}: interrupted - the same command resumes', file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(130)  # at once: `sys.exit` waits for threads, which may be compiling for a minute
 
 
 def _parse_flags() -> list[str]:

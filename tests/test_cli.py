@@ -1,5 +1,6 @@
 """How the scripts end; what they refuse is in tests/test_scripts.py."""
 
+import subprocess
 import sys
 
 import jax
@@ -28,3 +29,19 @@ def test_other_failures_of_a_program_keep_their_traceback(monkeypatch):
 
     with pytest.raises(jax.errors.JaxRuntimeError):
         cli.run(main)
+
+
+BUSY = """
+import threading, time
+from mha import cli
+def main():
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    raise KeyboardInterrupt
+cli.run(main)
+"""
+
+
+def test_an_interrupt_waits_for_no_thread():
+    done = subprocess.run([sys.executable, '-c', BUSY], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 130
+    assert 'interrupted - the same command resumes' in done.stderr
