@@ -64,10 +64,10 @@ def main() -> None:
     trained = dataclasses.replace(run, task=task)
     check_fits(run, trained)
     workdir.check_data(directory, task.sha256)
-    if (status := workdir.status(directory)) != 'finished':
-        ended = 'diverged: there is nothing to evaluate'
-        remedy = ended if status == 'diverged' else 'is not finished - run its train.py command again first'
-        raise UserError(f'the run in {directory} {remedy}')
+    if workdir.status(directory) == 'diverged':
+        raise UserError(f'the run in {directory} diverged: there is nothing to evaluate')
+    if not workdir.finished(directory):
+        raise UserError(f'the run in {directory} is not finished - run its train.py command again first')
     workdir.check_writable(directory)
 
     checkpoints = Checkpoints(directory)

@@ -110,7 +110,10 @@ def run_all(grid: Path, commands: Mapping[str, list[str]], steps: int, jobs: int
 
 def cell_name(overrides: Mapping[str, Any]) -> str:
     """`{'model.position': 'rope', 'seed': 0}` -> `'position=rope,seed=0'`, fit for a directory."""
-    shown = {key: ','.join(map(str, value)) if isinstance(value, tuple) else value for key, value in overrides.items()}
+    shown = {
+        key: ','.join(map(str, value)) if isinstance(value, (tuple, list)) else value
+        for key, value in overrides.items()
+    }
     return workdir.file_name(','.join(f'{short(key)}={value}' for key, value in shown.items()))
 
 

@@ -40,9 +40,9 @@ LOWEST = -0.5e30
 """Where running maxima start: exp(HIDDEN - m) is 0 even in rows that see no key."""
 SIDES = (512, 256, 128, 64, 32)
 """Of tiles, in slots."""
-TILE_BYTES = {'cpu': 8 * 2**20, 'gpu': 2**28, 'tpu': 2**28}
-"""The most that the logits of one tile may take, all examples and heads together: what a CPU's cache holds. Elsewhere a
-tile that takes longer than to start it is worth memory; how much was not measured."""
+CPU_TILE_BYTES, TILE_BYTES = 8 * 2**20, 2**28
+"""The most that the logits of one tile may take, all examples and heads together: what a CPU's cache holds; elsewhere
+enough for starting a tile to take little time beside it, which was not measured."""
 WATCHERS: list[Callable[[int], None]] = []
 """Called with a number of queries, all examples together, whenever a forward pass that was compiled while somebody
 watched has attended to them: a long sequence keeps a layer busy for minutes."""
@@ -158,9 +158,10 @@ class Grid:
 
     @classmethod
     def choose(cls, mask: Mask, queries: int, keys: int, matrices: int) -> 'Grid':
-        """The cheapest tiles for a mask, of those that `TILE_BYTES` allows: large ones for a full matrix, smaller ones
+        """The cheapest tiles for a mask, of those that are small enough: large ones for a full matrix, smaller ones
         where that leaves many of them empty. `matrices` is the number of examples times heads."""
-        fitting = [side for side in SIDES if 4 * matrices * side**2 <= TILE_BYTES[jax.default_backend()]]
+        limit = CPU_TILE_BYTES if jax.default_backend() == 'cpu' else TILE_BYTES
+        fitting = [side for side in SIDES if 4 * matrices * side**2 <= limit]
         grids = [cls.cut(mask, queries, keys, side) for side in fitting or SIDES[-1:]]
         return min(grids, key=lambda grid: grid.active.sum() * (grid.height + EDGE) * (grid.width + EDGE))
 

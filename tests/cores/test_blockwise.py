@@ -300,6 +300,17 @@ def test_empty_tiles_are_not_computed(mask, tiles):
     assert len(VISITED) == tiles
 
 
+@pytest.mark.parametrize(
+    ('backend', 'low', 'high'),
+    [('cpu', 0, blockwise.CPU_TILE_BYTES), ('gpu', blockwise.CPU_TILE_BYTES, blockwise.TILE_BYTES)],
+)
+def test_tiles_suit_the_device(backend, low, high, monkeypatch):
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    monkeypatch.setattr(blockwise, 'SIDES', (512, 256, 128, 64, 32))
+    grid = blockwise.Grid.choose(masks.full(), 4096, 4096, matrices=1024)
+    assert low < 4 * 1024 * grid.height * grid.width <= high
+
+
 def test_tiles_suit_the_mask_and_the_batch(monkeypatch):
     monkeypatch.setattr(blockwise, 'SIDES', (512, 256, 128, 64, 32))
 
@@ -309,7 +320,7 @@ def test_tiles_suit_the_mask_and_the_batch(monkeypatch):
     full, window = cut(masks.full(), 4096), cut(masks.window(100), 4096)
     assert window.height < full.height
     assert cut(masks.full(), 4096, matrices=512).height < full.height
-    assert 4 * 512 * cut(masks.full(), 4096, matrices=512).height ** 2 <= blockwise.TILE_BYTES[jax.default_backend()]
+    assert 4 * 512 * cut(masks.full(), 4096, matrices=512).height ** 2 <= blockwise.CPU_TILE_BYTES
     assert cut(masks.full(), 40).active.shape == (1, 1)
     assert cut(masks.full(), 5).padded_keys == 8
     for length in (1, 7, 257, 600, 1023):
