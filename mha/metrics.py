@@ -24,7 +24,9 @@ class Metrics:
             temporary.write_text(''.join(f'{line}\n' for line in kept))
             os.replace(temporary, path)
         self.file = open(path if writes else os.devnull, 'a')  # noqa: SIM115 - open for the whole run
-        self.board = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=step, write_to_disk=writes)
+        self.board = tensorboardX.SummaryWriter(
+            str(workdir / 'tensorboard'), purge_step=step, flush_secs=1, write_to_disk=writes
+        )
 
     def write(self, step: int, values: Mapping[str, float], member: Mapping[str, float] | None = None) -> None:
         """`member` says whose they are, in a population."""
@@ -34,7 +36,6 @@ class Metrics:
         for name, value in values.items():
             if math.isfinite(value):
                 self.board.add_scalar(f'{name}/{under}' if under else name, value, step)
-        self.board.flush()
 
     def close(self) -> None:
         self.file.close()
