@@ -9,7 +9,6 @@ other arguments, or on any that has the same symbols and classes; their names jo
 """
 
 import dataclasses
-import math
 import time
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def main() -> None:
     lengths = LENGTHS.value or config['eval']['lengths']
     asked = config['eval']['examples']
     longest = task.num_tokens(spec.lengths(lengths, 'eval.lengths')[-1])
-    few = 2 ** int(math.log2(max(PAIRS // longest**2, 1)))  # devices and batches divide it
+    few = 1 << max(PAIRS // longest**2, 1).bit_length() - 1  # a power of two: devices and batches divide it
     config['eval']['examples'] = EXAMPLES.value or min(asked, few)
     if not EXAMPLES.value and config['eval']['examples'] < asked:
         takes = f'{longest:,} tokens take long - --examples sets how many'
@@ -73,7 +72,10 @@ def main() -> None:
     checkpoints = Checkpoints(directory)
     if (last := checkpoints.latest()) != config['train']['steps']:
         found = 'no checkpoint' if last is None else f'only the checkpoint of step {last}'
-        raise UserError(f'{directory} holds {found}, not that of its last step {config["train"]["steps"]}')
+        raise UserError(
+            f'{directory} holds {found}, not that of its last step {config["train"]["steps"]} - remove its '
+            'summary.json, and run its train.py command again'
+        )
     state = checkpoints.restore(like=trained.state_shapes)
     checkpoints.close()
     clock = time.time()

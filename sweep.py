@@ -21,7 +21,7 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from mha import cli, experiment, metrics, parallel, workdir
-from mha.spec import UserError, short
+from mha.spec import UserError
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: configs/<name>.py with a sweep().')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the sweep; its runs go to cells/.')
@@ -35,7 +35,8 @@ def main() -> None:
     config = cli.required('config', CONFIG.value)
     grid = Path(cli.required('workdir', WORKDIR.value))
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # of a GPU, that this process and all cells use
-    parallel.use_cores(experiment.at_once(config.train.to_dict()))
+    if config.mesh.data or config.mesh.model > 1:  # else one device will do to check the cells
+        parallel.use_cores(experiment.at_once(config.train.to_dict()))
     cells = {}
     for overrides in _sweep():
         name = cell_name(overrides)
@@ -110,11 +111,7 @@ def run_all(grid: Path, commands: Mapping[str, list[str]], steps: int, jobs: int
 
 def cell_name(overrides: Mapping[str, Any]) -> str:
     """`{'model.position': 'rope', 'seed': 0}` -> `'position=rope,seed=0'`, fit for a directory."""
-    shown = {
-        key: ','.join(map(str, value)) if isinstance(value, (tuple, list)) else value
-        for key, value in overrides.items()
-    }
-    return workdir.file_name(','.join(f'{short(key)}={value}' for key, value in shown.items()))
+    return workdir.file_name(','.join(f'{key.rpartition(".")[2]}={value}' for key, value in overrides.items()))
 
 
 def _config_path() -> str:

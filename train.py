@@ -49,6 +49,7 @@ def main() -> None:
     step, steps = checkpoints.latest() or 0, config['train']['steps']
     make = functools.partial(checkpoints.restore, run.state_shapes) if step else run.init
     making = ThreadPoolExecutor(1).submit(make)  # while Python traces the training program
+    compiler = ThreadPoolExecutor(1)  # a thread, for which Ctrl-C need not wait
     summary = {
         'status': 'running',
         'steps': steps,
@@ -74,9 +75,8 @@ def main() -> None:
     final = step >= switch
     if step < steps:
         compiling = time.time()
-        # XLA works on one core until its last part: time to compile the evaluation, too. In a thread: Ctrl-C need not
-        # wait for it.
-        chunk = ThreadPoolExecutor(1).submit(run.chunk, final, meanwhile=run.evaluator.compile).result()
+        # XLA works on one core until its last part: time to compile the evaluation, too.
+        chunk = compiler.submit(run.chunk, final, meanwhile=run.evaluator.compile).result()
         at = f', resumes from step {step}' if step else ''
         say(f'started in {compiling - started:.1f} s, compiled in {time.time() - compiling:.1f} s{at}')
     state = making.result()
@@ -108,7 +108,7 @@ def main() -> None:
             while step < steps:
                 if step == switch and not final:
                     bar.write(f'from step {step} on with {run.final_position}')
-                    final, chunk = True, run.chunk(final=True)
+                    final, chunk = True, compiler.submit(run.chunk, final=True).result()
                 stop = switch if step < switch else steps
                 previous, step = step, min(_next(step, log_every), _next(step, save_every), stop)
                 if profiling:

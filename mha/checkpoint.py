@@ -32,7 +32,7 @@ class Checkpoints:
         abstract, step = jax.tree.map(ocp.utils.to_shape_dtype_struct, like), self.latest()
         try:
             return self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        except (OSError, ValueError, KeyError, TypeError) as error:  # orbax has no exception of its own
+        except Exception as error:  # orbax has no exception of its own, and raises bare ones
             reason = ' '.join(str(error).split())[:200]
             raise UserError(
                 f'cannot read {self.manager.directory / str(step)} ({reason}) - if it is damaged, remove it: the run '

@@ -13,7 +13,7 @@ from absl import app, flags
 
 from mha.spec import UserError
 
-SMALLER = 'choose a smaller train.batch_size, more train.microbatches, model.remat=True or shorter lengths'
+SMALLER = 'choose smaller batches or shorter lengths; to train, more train.microbatches or model.remat=True'
 EXPECTED = {'int()': 'a whole number', 'float': 'a number', 'boolean': 'true or false'}
 
 

@@ -57,13 +57,12 @@ class Experiment:
             ),
             eval_lengths=spec.lengths(eval_lengths or config['eval']['lengths'], 'eval.lengths'),
         )
+        experiment.optimizer()
         for member in members:
             numbers = {name: member[name] for name in member if name not in ('seed', 'dropout_rate')}
             try:
                 experiment.optimizer(**numbers)
             except spec.UserError as error:
-                if not numbers:
-                    raise
                 raise spec.UserError(f'population, {population.named(numbers)}: {error}') from error
         experiment.layout.check(at_once(train))
         experiment.check()
@@ -89,7 +88,7 @@ class Experiment:
         for model, text, length in ((first, self.position, trained), (final, self.final_position, longest)):
             for scheme in model.positions:
                 positions.checked_extent(scheme, model.context(self.task.num_tokens(length)), text)
-        self.check_logits(final, longest, 1, self.config['model']['heads'], 'shorter lengths')
+        self.check_logits(final, longest, 1, 1, 'shorter lengths')
         own = [sorted(shapes(nnx.to_pure_dict(nnx.state(model, nnx.Param)))) for model in (first, final)]
         if own[0] != own[1]:
             raise spec.UserError(
@@ -105,21 +104,22 @@ class Experiment:
 
     def check_training(self) -> None:
         """Refuses what no device of the layout can train."""
-        shape, together = self.layout.mesh.shape, len(self.members) if self.layout.together else 1
-        examples = at_once(self.config['train']) * together // shape[parallel.DATA]
-        heads = self.config['model']['heads'] // shape[parallel.MODEL]
-        choices = "more train.microbatches, shorter train.lengths, train.members='in turn'"
-        self.check_logits(self.first_shapes, self.train_lengths[-1], examples, heads, choices)
+        together = len(self.members) if self.layout.together else 1
+        devices = 1 if jax.default_backend() == 'cpu' else self.layout.mesh.size  # those of a CPU share its memory
+        choices = 'a smaller train.batch_size, more train.microbatches, shorter train.lengths'
+        choices += ", train.members='in turn'" if together > 1 else ''
+        examples = at_once(self.config['train']) * together
+        self.check_logits(self.first_shapes, self.train_lengths[-1], examples, devices, choices)
 
-    def check_logits(self, model: Encoder, length: int, examples: int, heads: int, choices: str) -> None:
-        """Refuses examples of which one layer's logits alone exceed the memory of a device; `choices` help."""
-        tokens = model.context(self.task.num_tokens(length))
-        needed = 4 * examples * heads * tokens**2
+    def check_logits(self, model: Encoder, length: int, examples: int, devices: int, choices: str) -> None:
+        """Refuses examples of which one layer's logits alone exceed the memory of so many devices; `choices` help."""
+        tokens, heads = model.context(self.task.num_tokens(length)), self.config['model']['heads']
+        needed = 4 * examples * heads * tokens**2 // devices
         if model.quadratic(self.task.num_tokens(length)) and needed > device_memory():
             of = f'{examples} x {tokens}' if examples > 1 else tokens
             raise spec.UserError(
-                f'the attention logits of {of} tokens and {heads} heads take {needed / 1e9:.0f} GB, more than this '
-                f"machine has - choose {choices}, or model.core='blockwise' if the position scheme allows it"
+                f'the attention logits of {of} tokens and {heads} heads take {needed / 1e9:.0f} GB of a device, more '
+                f"than it has - choose {choices}, or model.core='blockwise' if the position scheme allows it"
             )
 
     def trace(self, model: Encoder, task: Task, length: int, train: bool) -> None:

@@ -87,7 +87,7 @@ def status(workdir: Path) -> str:
 
 def finished(workdir: Path) -> bool:
     """Whether the run in `workdir` has trained and been evaluated."""
-    return status(workdir) == 'finished'
+    return status(workdir) == 'finished' and (workdir / 'extrapolation.csv').exists()
 
 
 def check_writable(workdir: Path) -> None:

@@ -17,7 +17,7 @@ def test_a_device_without_enough_memory_ends_in_one_line(monkeypatch, capsys):
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert said.startswith('train.py: out of memory')
-    assert 'choose a smaller train.batch_size' in said
+    assert 'choose smaller batches' in said
     assert said.count('\n') == 1
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import pytest
 from jax.sharding import AbstractMesh
 
@@ -41,17 +42,19 @@ def test_a_model_blind_to_direction_is_told(model, told):
 
 def test_logits_that_do_not_fit_are_refused(monkeypatch):
     monkeypatch.setattr(experiment, 'device_memory', lambda: 10**9)
-    with pytest.raises(UserError, match='attention logits of 40000 tokens and 2 heads take 13 GB'):
+    with pytest.raises(UserError, match='attention logits of 40000 tokens and 2 heads take 13 GB of a device'):
         build('20000', position='ssmax', core='dense')
     build('20000', position='ssmax')
     build('2000', position='ssmax', core='dense')
 
 
 def test_a_batch_whose_logits_do_not_fit_is_refused(monkeypatch):
-    """The limit is that of one device: batches, and members trained together, are spread over several."""
+    """The limit is that of one device: batches, heads and members trained together are spread over several. Those of a
+    CPU are one."""
     run = build('1-8', position='ssmax', core='dense')
 
-    def check(memory, data=1, model=1, microbatches=1, members=1, together=True):
+    def check(memory, data=1, model=1, microbatches=1, members=1, together=True, backend='gpu'):
+        monkeypatch.setattr(jax, 'default_backend', lambda: backend)
         monkeypatch.setattr(experiment, 'device_memory', lambda: memory)
         layout = parallel.Layout(AbstractMesh((data, model), (parallel.DATA, parallel.MODEL)), members, together)
         train = {**run.config['train'], 'microbatches': microbatches}
@@ -66,9 +69,12 @@ def test_a_batch_whose_logits_do_not_fit_is_refused(monkeypatch):
         check(of_batch // 2, **less)
         with pytest.raises(UserError):
             check(of_batch // 2 - 1, **less)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"train\.members='in turn'"):
         check(of_batch, members=2)
     check(2 * of_batch, members=2)
+    check(of_batch, data=2, backend='cpu')
+    with pytest.raises(UserError):
+        check(of_batch - 1, data=2, backend='cpu')
 
 
 def test_a_trained_model_is_evaluated_where_it_could_not_be_trained(monkeypatch):

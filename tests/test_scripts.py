@@ -182,17 +182,22 @@ def test_eval_takes_no_other_checkpoint_than_the_last(lost, words, finished, scr
     done = script('eval.py', f'--workdir={tmp_path / "run"}', '--lengths=4', code=2)
     assert words in done.stderr
     assert done.stderr.count('\n') == 1
+    (tmp_path / 'run' / 'summary.json').unlink()  # as it says
+    script('train.py', *QUICK, f'--workdir={tmp_path / "run"}')
+    script('eval.py', f'--workdir={tmp_path / "run"}', '--lengths=4')
 
 
-@pytest.mark.parametrize('content', [None, '', 'seed,length\n'])
-def test_a_finished_run_without_its_results_says_how_to_get_them(content, finished, script, tmp_path):
-    shutil.copytree(finished[0], tmp_path / 'run')
-    (tmp_path / 'run' / 'extrapolation.csv').unlink()
-    if content is not None:
-        (tmp_path / 'run' / 'extrapolation.csv').write_text(content)
-    done = script('train.py', *QUICK, f'--workdir={tmp_path / "run"}', code=2)
-    assert 'eval.py' in done.stderr
+@pytest.mark.parametrize('content', ['', 'seed,length\n'])
+def test_a_finished_run_without_its_results_is_evaluated_again(content, finished, script, tmp_path):
+    run = tmp_path / 'run'
+    shutil.copytree(finished[0], run)
+    (run / 'extrapolation.csv').write_text(content)
+    done = script('train.py', *QUICK, f'--workdir={run}', code=2)
+    assert 'without its extrapolation.csv the same train.py command evaluates it again' in done.stderr
     assert done.stderr.count('\n') == 1
+    (run / 'extrapolation.csv').unlink()
+    script('train.py', *QUICK, f'--workdir={run}')
+    assert_same_results(run, finished[0])
 
 
 def test_eval_on_another_task(script, tmp_path):
@@ -414,10 +419,11 @@ def test_a_sweep_takes_what_one_run_takes(script, tmp_path):
     )
     mesh = (f'--config.mesh.data={min(parallel.cores(), 2)}', '--config.train.batch_size=16')
     command = ['sweep.py', f'--config={config}', *QUICK[1:], *mesh, f'--workdir={tmp_path / "grid"}']
+    one_device = script(*command, '--config.mesh.data=0', '--config.train.batch_size=15', '--dry_run').stdout
+    assert '--config.train.batch_size=15' in one_device
     assert '--config.population.seed=(0, 1)' in shlex.split(script(*command, '--dry_run').stdout)
     script(*command)
     (cell,) = (tmp_path / 'grid' / 'cells').iterdir()
-    assert cell.name == 'seed=0,1'
     rows = (cell / 'extrapolation.csv').read_text().splitlines()[1:]
     assert [row.split(',')[0] for row in rows] == ['0'] * 3 + ['1'] * 3
 

@@ -354,7 +354,10 @@ def summarise(runs: Sequence[Run]) -> str:
     symbols of an answer are not. Over several lengths the interval is at most too wide."""
     left_out, runs = [run for run in runs if not run.rows], [run for run in runs if run.rows]
     if not runs:
-        raise UserError(f'{left_out[0].path} is {left_out[0].status} - `eval.py --workdir=..` evaluates it again')
+        raise UserError(
+            f'{left_out[0].path} holds no results ({left_out[0].status}) - without its extrapolation.csv the same '
+            'train.py command evaluates it again'
+        )
     comparison, run = of_runs(runs), runs[0]
     lost = [f'left out {unfinished(left_out)}'] if left_out else []
     if len(runs) > 1 or len(run.seeds) > 1:
