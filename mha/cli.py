@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import app, flags
 
 from mha.spec import UserError
@@ -18,8 +17,9 @@ EXPECTED = {'int()': 'a whole number', 'float': 'a number', 'boolean': 'true or 
 
 
 def run(main: Callable[..., None]) -> None:
-    """Parses the flags and calls `main`, with the other arguments where it has `takes_arguments`. A mistake of the user
-    ends the program with one line on stderr and exit code 2; anything else is a defect and keeps its traceback."""
+    """Parses the flags and calls `main`, with the other arguments where it has `takes_arguments`. A mistake of the
+    user, or too little memory, ends the program with one line on stderr and exit code 2; an interrupt ends it with 130;
+    anything else is a defect and keeps its traceback."""
     app.define_help_flags()
     try:
         arguments = _parse_flags()
@@ -29,7 +29,7 @@ def run(main: Callable[..., None]) -> None:
     except UserError as error:
         print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
         sys.exit(2)
-    except jax.errors.JaxRuntimeError as error:
+    except RuntimeError as error:  # jax's own are such; reports are made without jax
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
         print(f'{Path(sys.argv[0]).name}: out of memory ({one_line(error)[:200]}) - {SMALLER}', file=sys.stderr)

@@ -163,7 +163,7 @@ class Experiment:
                 f'curriculum {train["curriculum"]!r} draws no length above {met} in {train["steps"]} steps, though '
                 f'train.lengths goes up to {asked}: trained lengths are those drawn'
             )
-        if not (self._one_sided() or any(scheme.directed for scheme in self.final_shapes.positions)):
+        if not (any(scheme.directed for scheme in self.final_shapes.positions) or self._one_sided()):
             found.append(
                 f'position {self.final_position!r} does not tell left from right: this encoder sees a sequence and its '
                 'mirror image alike'

@@ -147,12 +147,12 @@ def use_cores(batch_size: int) -> None:
 
 def cores() -> int:
     """How many this process may use: those it may run on, at most as many as a container's quota is worth."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     try:
         quota, period = map(int, QUOTA.read_text().split())
     except (OSError, ValueError):  # no such file, or 'max': no limit
-        return cores
-    return max(1, min(cores, quota // period))
+        return usable
+    return max(1, min(usable, quota // period))
 
 
 def make_mesh(data: int = 0, model: int = 1) -> Mesh:

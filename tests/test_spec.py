@@ -308,8 +308,5 @@ def test_arguments_that_would_give_nan_are_refused(text):
 
 
 def test_short():
-    assert [spec.short(key) for key in ('seed', 'model.position', 'optimizer.name')] == [
-        'seed',
-        'position',
-        'optimizer',
-    ]
+    keys = {'seed': 'seed', 'model.position': 'position', 'optimizer.name': 'optimizer'}
+    assert {key: spec.short(key) for key in keys} == keys
