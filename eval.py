@@ -46,6 +46,7 @@ def main() -> None:
     directory = Path(cli.required('workdir', WORKDIR.value))
     config = workdir.load_config(directory)
     workdir.check_keys(directory, config, like=common.get_config().to_dict())
+    parallel.use_cores(EXAMPLES.value or config['eval']['examples'])  # before a task puts its data on a device
     task = tasks.make(config['task'], causal=config['model']['causal'], **config['data'])
     lengths = LENGTHS.value or config['eval']['lengths']
     asked = config['eval']['examples']
@@ -56,7 +57,6 @@ def main() -> None:
         takes = f'{longest:,} tokens take long - --examples sets how many'
         print(f'note: {few} instead of {asked} examples per length, as {takes}')
     config['mesh'] = {'data': 1, 'model': 1}  # where it was trained does not matter
-    parallel.use_cores(config['eval']['examples'])
     config['train']['final_position'] = POSITION.value or config['train']['final_position']
     config['task'] = TASK.value or config['task']
     run = Experiment.build(config, eval_lengths=lengths)

@@ -29,6 +29,8 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
     if (workdir / 'config.json').exists():
         check_same(workdir, config)
         return
+    if {'[', ']'} & {*str(workdir.absolute())}:  # orbax takes them for a pattern, and its files end up incomplete
+        raise UserError(f'checkpoints cannot be kept below a path with [ or ], {workdir} - choose another --workdir')
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if any(workdir.iterdir()):

@@ -137,6 +137,25 @@ def test_finished_run_is_shown_and_left_alone(finished, script):
     assert files(workdir) == before
 
 
+def test_eval_of_tasks_that_read_data(environ, tmp_path):
+    """In processes of their own: data reach a device only after the devices are counted."""
+    (tmp_path / 'a.txt').write_text('to be or not to be ' * 40)
+    text = f'--config.task=text({str(tmp_path / "a.txt")!r})'
+    for number, task in enumerate((text, '--config.task=scan')):
+        workdir, causal = tmp_path / f'run{number}', '--config.model.causal=true'
+        for command in (['train.py', *QUICK, causal, task], ['eval.py', '--lengths=3', '--examples=64']):
+            command = [sys.executable, *command, f'--workdir={workdir}']
+            done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+        assert len((workdir / 'evaluation_3_64-examples.csv').read_text().splitlines()) == 2
+
+
+def test_a_path_that_checkpoints_cannot_bear_is_refused(script, tmp_path):
+    told = script('train.py', *QUICK, f'--workdir={tmp_path / "a[1]"}', code=2).stderr
+    assert told.startswith('train.py: checkpoints cannot be kept below a path with [ or ]')
+    assert not (tmp_path / 'a[1]').exists()
+
+
 def test_eval_needs_the_workdir_alone(finished, script):
     workdir, _ = finished
     before = files(workdir)

@@ -274,7 +274,7 @@ class Tiles:
 
     def read(self, learned, v, weights, i, j) -> Float[Array, 'B H Q V']:
         """What the weights of a tile read from it: weights v + values(weights)."""
-        out = jnp.einsum('bhqp,bhvp->bhqv', weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        out = mixed(weights, v)
         gain = self.position(learned).values(weights, *self.at(i, j))
         return out if gain is None else out + gain.swapaxes(1, 2)
 
@@ -325,7 +325,7 @@ def forward(structure, arguments, fixed):
         start = jnp.full(per_query, LOWEST), jnp.zeros(per_query), jnp.zeros((*per_query, v.shape[2]))
         top, total, o = tiles.over_row(i, visit, start)
         total = jnp.where(total > 0, total, 1)  # rows without a visible key stay zero
-        o = (o / total[..., None]).astype(v.dtype).swapaxes(1, 2)
+        o = (o / total[..., None]).swapaxes(1, 2)
         if WATCHERS:
             jax.debug.callback(_tell, batch * grid.height)
         return (
@@ -335,9 +335,10 @@ def forward(structure, arguments, fixed):
         )
 
     per_query = jnp.zeros((batch, heads, length))
-    start = jnp.zeros((batch, length, heads, v.shape[2]), v.dtype), per_query, per_query
+    start = jnp.zeros((batch, length, heads, v.shape[2])), per_query, per_query
     out, tops, totals = lax.fori_loop(0, grid.active.shape[0], row, start)
-    return out, (arguments, fixed, out, tops, totals)
+    # The backward pass subtracts two sums that nearly cancel where attention is peaked: it needs `out` in float32.
+    return out.astype(v.dtype), (arguments, fixed, out, tops, totals)
 
 
 def backward(structure, residuals, d_out):
@@ -352,7 +353,7 @@ def backward(structure, residuals, d_out):
         q_i, d_i, out_i = (tiles.rows(x, i, 1).swapaxes(1, 2) for x in (q, d_out, out))
         top, total = (tiles.rows(x, i, 2)[..., None] for x in (tops, totals))
         d_i = d_i.astype(jnp.float32) / total
-        along = (d_i * out_i.astype(jnp.float32)).sum(-1, keepdims=True)
+        along = (d_i * out_i).sum(-1, keepdims=True)
 
         def visit(j, state):
             dq_i, dk, dv, d_learned, d_band = state
@@ -402,6 +403,21 @@ def products_pullback(residuals, ds):
 
 
 products.defvjp(lambda q, k: (products(q, k), (q, k)), products_pullback)
+
+
+@jax.custom_vjp
+def mixed(weights: Float[Array, 'B H Q P'], v: Float[Array, 'B H V P']) -> Float[Array, 'B H Q V']:
+    """weights v in float32. Its own derivative keeps the gradient of the weights in float32, whatever v is."""
+    return jnp.einsum('bhqp,bhvp->bhqv', weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+
+
+def mixed_pullback(residuals, d_out):
+    weights, v = residuals
+    d_weights = jnp.einsum('bhqv,bhvp->bhqp', d_out, v, preferred_element_type=jnp.float32)
+    return d_weights, jnp.einsum('bhqv,bhqp->bhvp', d_out, weights).astype(v.dtype)
+
+
+mixed.defvjp(lambda weights, v: (mixed(weights, v), (weights, v)), mixed_pullback)
 
 
 def _tell(queries):
