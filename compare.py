@@ -13,8 +13,8 @@ from pathlib import Path
 from absl import flags
 
 from mha import cli
-from mha.report import page, table
 from mha.spec import UserError
+from mha.views.report import page, table
 
 OUTPUT = flags.DEFINE_string('output', None, 'Where to write the report; default: report/ in the first argument.')
 METRIC = flags.DEFINE_enum(

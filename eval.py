@@ -16,11 +16,13 @@ from absl import flags, logging
 from flax import nnx
 
 from configs import common
-from mha import cache, cli, parallel, spec, tasks, workdir
-from mha.checkpoint import Checkpoints
-from mha.experiment import Experiment, shapes
-from mha.report import runs, table
+from mha import cli, spec, tasks
+from mha.machine import cache, parallel
+from mha.run import workdir
+from mha.run.checkpoint import Checkpoints
+from mha.run.experiment import Experiment, shapes
 from mha.spec import UserError
+from mha.views.report import runs, table
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of a finished run.')
 LENGTHS = flags.DEFINE_string(

@@ -20,7 +20,10 @@ from absl import flags
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from mha import cli, experiment, metrics, parallel, workdir
+from mha import cli
+from mha.machine import parallel
+from mha.run import experiment, workdir
+from mha.run import log as metrics
 from mha.spec import UserError
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: configs/<name>.py with a sweep().')

@@ -15,10 +15,12 @@ import numpy as np
 from absl import flags, logging
 from ml_collections import config_flags
 
-from mha import cache, cli, experiment, parallel, workdir
-from mha.checkpoint import Checkpoints
-from mha.metrics import Metrics
-from mha.report import plots, runs, table
+from mha import cli
+from mha.machine import cache, parallel
+from mha.run import experiment, workdir
+from mha.run.checkpoint import Checkpoints
+from mha.run.log import Metrics
+from mha.views.report import plots, runs, table
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: configs/<name>.py.')
 PROFILE = flags.DEFINE_bool('profile', False, 'Trace the first chunk of steps into <workdir>/profile.')

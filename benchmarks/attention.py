@@ -32,7 +32,8 @@ from absl import flags
 from flax import nnx
 from tqdm import tqdm
 
-from mha import cli, cores, masks, positions, spec
+from mha import cli, cores, positions, spec
+from mha.nn import masks
 
 LENGTHS = flags.DEFINE_list('lengths', [str(2**n) for n in range(6, 17)], 'Tokens, comma-separated.')
 BUDGET = flags.DEFINE_float('budget', 60.0, 'Seconds of measuring per length and pass.', lower_bound=0)

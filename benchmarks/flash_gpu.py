@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mha import cores, masks
+from mha import cores
 from mha.cores import flash
+from mha.nn import masks
 from mha.positions import Coords, Dims, make
 
 SCHEMES = ('none', 'rope', 'alibi(learned=True)', 't5')

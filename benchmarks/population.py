@@ -20,8 +20,9 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from mha import cli, parallel
-from mha.experiment import Experiment, at_once
+from mha import cli
+from mha.machine import parallel
+from mha.run.experiment import Experiment, at_once
 
 CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/length_generalization.py'), 'The experiment.')
 MEMBERS = flags.DEFINE_integer('members', 30, 'Members of the population.', lower_bound=2)

@@ -25,8 +25,11 @@ from absl import flags
 from flax import nnx
 from tqdm import tqdm
 
-from mha import cache, catalogue, cli, positions, prose, spec
-from mha.encoder import Encoder
+from mha import cli, positions, spec
+from mha.machine import cache
+from mha.model.encoder import Encoder
+from mha.views.catalogue import prose
+from mha.views.catalogue import schemes as catalogue
 
 LENGTH = flags.DEFINE_integer('length', 512, 'Tokens per example.', lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 2, 'Examples per pass.', lower_bound=1)

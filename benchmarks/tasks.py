@@ -24,9 +24,12 @@ from absl import flags
 from tqdm import tqdm
 
 from configs import length_generalization
-from mha import cache, cli, prose, spec, task_catalogue, tasks
-from mha.experiment import Experiment
+from mha import cli, spec, tasks
+from mha.machine import cache
+from mha.run.experiment import Experiment
 from mha.tasks import Task
+from mha.views.catalogue import prose
+from mha.views.catalogue import tasks as task_catalogue
 
 LENGTH = flags.DEFINE_integer('length', 40, 'Of the examples.', lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 128, 'Examples per batch.', lower_bound=1)

@@ -30,10 +30,14 @@ from absl import flags
 from flax import nnx
 from ml_collections import config_flags
 
-from mha import buckets, cli, cores, masks, parallel, training
-from mha.dropout import dropout
-from mha.experiment import Experiment, at_once
+from mha import cli, cores
+from mha.machine import parallel
+from mha.nn import masks
+from mha.nn.dropout import dropout
 from mha.positions.base import Coords
+from mha.run.experiment import Experiment, at_once
+from mha.training import buckets
+from mha.training import step as training
 
 CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/length_generalization.py'), 'The experiment.')
 STEPS = flags.DEFINE_integer('steps', 400, 'Steps to time.', lower_bound=1)

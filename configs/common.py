@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.population.weight_decay = config_dict.placeholder(tuple)
     config.population.dropout_rate = config_dict.placeholder(tuple)
 
-    config.model = ConfigDict()  # arguments of mha.encoder.Encoder
+    config.model = ConfigDict()  # arguments of mha.model.encoder.Encoder
     config.model.layers = 5
     config.model.dim = 64
     config.model.heads = 8
@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.model.mlp_dim = config_dict.placeholder(int)  # 4 dim unless set
     config.model.position = 'none'  # a spec of mha/positions, or one per layer, comma-separated
     config.model.position_per_layer = False  # layers with equal specs share parameters unless True
-    config.model.pattern = 'full'  # a spec of mha/masks.py such as 'window(64)|global(2)', or one per layer
+    config.model.pattern = 'full'  # a spec of mha/nn/masks.py such as 'window(64)|global(2)', or one per layer
     config.model.causal = False
     config.model.norm = 'post'  # or 'pre'
     config.model.readout = 'token'  # or 'pooled'; or 'pair', for tasks with two sequences
@@ -40,7 +40,9 @@ def get_config() -> ConfigDict:
     config.train.microbatches = 1  # parts that a batch is computed in, one after the other, to save memory
     config.train.lengths = '1-40'
     config.train.length_per = 'batch'  # or 'example': each draws its own
-    config.train.curriculum = 'uniform'  # how it is drawn: a spec of mha/curricula.py, 'reverse_exponential(tau=0.9)'
+    config.train.curriculum = (
+        'uniform'  # how it is drawn: a spec of mha/training/curricula.py, 'reverse_exponential(tau=0.9)'
+    )
     config.train.buckets = 8  # lengths to pad to, each one compiled
     config.train.final_position = config_dict.placeholder(str)  # evaluate under this scheme instead, and train
     config.train.final_steps = 0  # the last so many of the steps under it: dropping, interpolating, scaling positions
@@ -53,8 +55,10 @@ def get_config() -> ConfigDict:
     config.mesh.data = 0  # over which batches, or members trained together, are spread; 0: all that model leaves
     config.mesh.model = 1  # over which heads and the inner width of feed-forward layers are spread
 
-    config.optimizer = ConfigDict()  # arguments of mha.optim.make
-    config.optimizer.name = 'adam'  # a spec of mha/optim.py: 'adamw(b2=0.98)', 'lion', 'muon', 'sgd(momentum=0.9)'
+    config.optimizer = ConfigDict()  # arguments of mha.training.optim.make
+    config.optimizer.name = (
+        'adam'  # a spec of mha/training/optim.py: 'adamw(b2=0.98)', 'lion', 'muon', 'sgd(momentum=0.9)'
+    )
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = 'constant'  # or 'cosine(final=0.1)', 'linear', 'rsqrt', 'warmup(steps=1000)|cosine'
     config.optimizer.weight_decay = 0.0

@@ -10,7 +10,7 @@ import pytest
 
 from configs import quickstart
 from mha import positions, tasks
-from mha.experiment import Experiment
+from mha.run.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(path for path in ROOT.glob('configs/*.py') if path.stem != 'common')

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mha import parallel
+from mha.machine import parallel
 
 ROOT = Path(__file__).parent.parent
 QUICK = (
@@ -46,7 +46,7 @@ def environ(tmp_path_factory):
 
 SERVER = """
 import gc, json, os, runpy, sys
-import mha.checkpoint, mha.cli, mha.experiment, mha.metrics, mha.report.page, mha.report.plots
+import mha.run.checkpoint, mha.cli, mha.run.experiment, mha.run.log, mha.views.report.page, mha.views.report.plots
 import scipy.optimize, tensorboardX
 from ml_collections import config_flags
 gc.freeze()

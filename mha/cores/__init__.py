@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from mha import spec
 from mha.cores import dense
-from mha.masks import Mask, as_mask
+from mha.nn.masks import Mask, as_mask
 from mha.positions.base import Coords, Position
 
 __all__ = ['attend', 'check', 'dense', 'has_map', 'names', 'quadratic']

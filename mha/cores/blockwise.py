@@ -29,8 +29,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 
-from mha.dropout import dropout
-from mha.masks import Mask
+from mha.nn.dropout import dropout
+from mha.nn.masks import Mask
 from mha.positions.base import Coords, OffsetBias, Position
 from mha.spec import UserError
 

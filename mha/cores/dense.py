@@ -3,10 +3,10 @@
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mha.dropout import dropout
-from mha.masks import Mask
+from mha.nn.dropout import dropout
+from mha.nn.masks import Mask
+from mha.nn.products import inner, mix, softmax
 from mha.positions.base import Coords, Position
-from mha.products import inner, mix, softmax
 
 
 def attend(

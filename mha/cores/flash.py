@@ -35,10 +35,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float
 
-from mha import masks
 from mha.cores import blockwise
 from mha.cores.blockwise import HIDDEN, LOWEST, biased
-from mha.masks import Mask
+from mha.nn import masks
+from mha.nn.masks import Mask
 from mha.positions.base import Coords, OffsetBias, Position
 from mha.spec import UserError
 

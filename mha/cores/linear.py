@@ -24,8 +24,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from mha import masks
-from mha.masks import Mask
+from mha.nn import masks
+from mha.nn.masks import Mask
 from mha.positions.base import Coords, Position
 from mha.spec import UserError
 

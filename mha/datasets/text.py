@@ -2,7 +2,7 @@
 
 Of the files in path order every tenth is test data, the others train; of fewer than ten files, the last tenth of each.
 A data set is named by its sha256: what `sha256sum FILES | sha256sum` prints for these files in path order, run in
-their common directory. Prepared data lives in `mha.cache`.
+their common directory. Prepared data lives in `mha.machine.cache`.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from mha import cache
+from mha.machine import cache
 from mha.spec import UserError
 
 Split = Literal['train', 'test']

@@ -9,9 +9,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from mha import cache, catalogue, cli, heatmap, prose, workdir
+from mha import cli
+from mha.machine import cache
 from mha.positions import Dims
+from mha.run import workdir
 from mha.spec import UserError
+from mha.views.catalogue import heatmap, prose
+from mha.views.catalogue import schemes as catalogue
 
 sys.argv[0] = 'mha.positions'
 flags = cli.flags

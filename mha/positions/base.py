@@ -1,7 +1,7 @@
 """The position protocol: the six places where position can enter a Transformer, and what schemes share.
 
 Every hook defaults to "no effect"; a scheme overrides only what it uses. Hooks take *coordinates*, which may be
-random, interpolated or packed; masks are about *slots* of the array and live in `mha.masks`.
+random, interpolated or packed; masks are about *slots* of the array and live in `mha.nn.masks`.
 
 Order within one attention layer, with K the head dimension before `qk` widens anything:
 
@@ -23,7 +23,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 
-from mha.prng import rows
+from mha.nn.prng import rows
 
 HOOKS = ('remap', 'embed', 'qk', 'bias', 'content', 'weights', 'values')
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 import jax.numpy as jnp
 
+from mha.nn.prng import shuffle
 from mha.positions.base import Position, required
-from mha.prng import shuffle
 
 
 class Randomize(Position):

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.nn.prng import shuffle
 from mha.positions.base import Position, required
-from mha.prng import shuffle
 
 
 class RandomizeOffsets(Position):

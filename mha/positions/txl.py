@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.nn.products import inner, linear
 from mha.positions.base import Position, angles, frequencies
-from mha.products import inner, linear
 
 
 class TransformerXL(Position):

@@ -9,8 +9,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from mha import cache, cli, prose, task_catalogue, tasks
+from mha import cli, tasks
+from mha.machine import cache
 from mha.spec import UserError
+from mha.views.catalogue import prose
+from mha.views.catalogue import tasks as task_catalogue
 
 sys.argv[0] = 'mha.tasks'
 flags = cli.flags

@@ -58,7 +58,7 @@ class Task:
     sha256: str = ''
     """Names the data a task reads, for the run's record."""
     baseline_per_position = True
-    """Whether the content-blind baseline may know the output position (see `mha.evaluation`)."""
+    """Whether the content-blind baseline may know the output position (see `mha.training.evaluation`)."""
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

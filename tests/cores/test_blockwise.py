@@ -10,9 +10,10 @@ from flax import nnx
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from mha import cores, masks, positions
+from mha import cores, positions
 from mha.cores import blockwise
-from mha.encoder import Encoder
+from mha.model.encoder import Encoder
+from mha.nn import masks
 from mha.positions import Coords, Dims, Position
 from mha.spec import UserError
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mha import cores, masks
+from mha import cores
 from mha.cores import dense
+from mha.nn import masks
 from mha.positions import Coords, Dims, Position
 from mha.spec import UserError
 

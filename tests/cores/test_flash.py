@@ -12,8 +12,9 @@ from flax import nnx
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from mha import cores, masks
+from mha import cores
 from mha.cores import flash
+from mha.nn import masks
 from mha.positions import Coords, Dims, Position, make
 from mha.spec import UserError
 

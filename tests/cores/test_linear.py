@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mha import cores, masks
+from mha import cores
 from mha.cores import linear
-from mha.encoder import Encoder
+from mha.model.encoder import Encoder
+from mha.nn import masks
 from mha.positions import Coords, Dims, Position
 from mha.spec import UserError
 

@@ -5,8 +5,10 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mha import parallel, task_catalogue, tasks
+from mha import tasks
+from mha.machine import parallel
 from mha.spec import UserError
+from mha.views.catalogue import tasks as task_catalogue
 
 mesh = parallel.make_mesh()
 for name in tasks.names():

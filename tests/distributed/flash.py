@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mha import masks, parallel, positions
+from mha import positions
 from mha.cores import dense, flash
+from mha.machine import parallel
+from mha.nn import masks
 from mha.positions.base import Coords, Dims
 
 EXAMPLES, TOKENS, HEADS, WIDTH = 8, 24, 2, 16

@@ -13,9 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mha import curricula, evaluation, optim, parallel, tasks, training
-from mha.checkpoint import Checkpoints
-from mha.encoder import Encoder
+from mha import tasks
+from mha.machine import parallel
+from mha.model.encoder import Encoder
+from mha.run.checkpoint import Checkpoints
+from mha.training import curricula, evaluation, optim
+from mha.training import step as training
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 MEMBERS, STEPS, BATCH, LENGTH, PADDED = 4, 4, 8, 5, 8

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mha import masks, positions
+from mha import positions
 from mha.cores import dense
+from mha.nn import masks
 from mha.positions import Dims
 from mha.spec import UserError
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mha import cores, masks, positions
+from mha import cores, positions
 from mha.cores import dense
+from mha.nn import masks
 from mha.positions import Coords, Dims
 from mha.spec import UserError
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mha import cores, masks, positions
+from mha import cores, positions
 from mha import spec as spec_module
-from mha.encoder import Encoder
+from mha.model.encoder import Encoder
+from mha.nn import masks
 from mha.positions import HOOKS, Coords
 from mha.spec import UserError
 

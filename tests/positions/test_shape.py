@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from mha import positions
-from mha.encoder import Encoder
+from mha.model.encoder import Encoder
 from mha.positions import Dims
 from mha.spec import UserError
 

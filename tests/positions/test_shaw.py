@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mha import cores, masks, positions
+from mha import cores, positions
+from mha.nn import masks
 from mha.positions import Coords, Dims
 from mha.spec import UserError
 

@@ -11,7 +11,7 @@ import pytest
 
 from configs import common
 from mha import tasks
-from mha.experiment import Experiment
+from mha.run.experiment import Experiment
 from mha.spec import lengths
 
 pytestmark = pytest.mark.slow

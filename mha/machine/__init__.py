@@ -1,0 +1,1 @@
+"""The machine: its devices and processes, and where compiled programs and prepared data are kept."""

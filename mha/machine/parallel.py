@@ -1,0 +1,290 @@
+"""Several devices, in one process or in many: who takes part, and where arrays live.
+
+A CPU is as many devices as it has cores: small products do not gain from several threads, parts of a batch do. The
+devices form one mesh (`data`, `model`). What is computed does not depend on it.
+
+* A population's members go over `data` where they are trained together and the axis divides their number; else each
+  batch does: every device runs the model on its own examples, and all add up their gradients, once a step.
+* Wide weights go over `model`: attention by heads, the feed-forward layer by its inner width (Megatron-LM, Shoeybi et
+  al., 2019, arXiv:1909.08053), and with them the optimizer's moments; the compiler splits the program along them
+  (GSPMD, Xu et al., 2021, arXiv:2105.04663), as it does for members.
+
+Every process runs the same script; the first one alone writes a run's files and shows progress. Checkpoints are
+written by all of them (`mha.run.checkpoint`).
+"""
+
+import dataclasses
+import math
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.flatten_util import ravel_pytree
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from tqdm import tqdm
+
+from mha.spec import UserError
+
+DATA, MODEL = 'data', 'model'
+
+OVER_MODEL = {
+    **{('attention', name, 'kernel'): (None, MODEL, None) for name in ('query', 'key', 'value')},  # [D, H, K]
+    **{('attention', name, 'bias'): (MODEL, None) for name in ('query', 'key', 'value')},  # [H, K]
+    ('attention', 'out', 'kernel'): (MODEL, None, None),  # [H, K, D]
+    ('up', 'kernel'): (None, MODEL),  # [D, M]
+    ('up', 'bias'): (MODEL,),  # [M]
+    ('down', 'kernel'): (MODEL, None),  # [M, D]
+}
+"""The end of a weight's path, and the mesh axis of each of its axes. All others are replicated, and so is an axis that
+the mesh does not divide."""
+
+EXAMPLES_PER_CORE = 8
+"""The fewest that are worth a device of their own."""
+
+QUOTA = Path('/sys/fs/cgroup/cpu.max')
+"""Where Linux says how many microseconds of which the processes of a container may run, all cores together."""
+
+PROCESSES = {
+    'JAX_NUM_PROCESSES': 'JAX_PROCESS_ID',
+    'SLURM_NTASKS': 'SLURM_PROCID',
+    'OMPI_COMM_WORLD_SIZE': 'OMPI_COMM_WORLD_RANK',
+}
+"""Where the environment says how many processes there are, and which of them this one is; the first found counts."""
+
+
+# ------------------------------------------------------------------------------------------------------------ processes
+def start() -> None:
+    """Joins the other processes of this run, where the environment names any: `JAX_COORDINATOR_ADDRESS` (host:port of
+    the first), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`; or Slurm's or Open MPI's variables, from which jax finds the
+    address, and gives each process one GPU unless `JAX_LOCAL_DEVICE_IDS=0,1,..` names more. `JAX_NUM_PROCESSES=1` is
+    one process whatever else is set. Must come before the first computation."""
+    if jax.distributed.is_initialized():
+        return
+    if 'JAX_COORDINATOR_ADDRESS' in os.environ and not PROCESSES.keys() & os.environ.keys():
+        raise UserError('JAX_COORDINATOR_ADDRESS needs JAX_NUM_PROCESSES and JAX_PROCESS_ID')
+    for count_name, index_name in PROCESSES.items():
+        count = _number(count_name)
+        if count is None or (count_name == 'SLURM_NTASKS' and 'SLURM_STEP_NODELIST' not in os.environ):
+            continue  # a batch script is one process, however many its job may start
+        if count > 1:
+            _join(count, index_name)
+        return
+
+
+def _join(count: int, index_name: str) -> None:
+    address, index = os.environ.get('JAX_COORDINATOR_ADDRESS'), _number(index_name)
+    if index is None or index >= count:
+        found = 'is not set' if index is None else f'is {index}'
+        raise UserError(f'{count} processes, but {index_name} {found} - it numbers them from 0 to {count - 1}')
+    by_hand = index_name == 'JAX_PROCESS_ID'
+    if (by_hand or address) and not re.fullmatch(r'.+:\d+', address or ''):
+        found = f'is {address!r}' if address else 'is not set'
+        raise UserError(f'{count} processes, but JAX_COORDINATOR_ADDRESS {found} - give host:port of process 0')
+    # jax ends the process itself, without an exception, where the others do not come within five minutes
+    print(f'process {index} of {count} joins at {address or "the address its launcher gives"}', file=sys.stderr)
+    try:
+        jax.distributed.initialize(address, count, index, cluster_detection_method='deactivate' if by_hand else None)
+    except ValueError as error:  # no address found
+        raise UserError(
+            f'{count} processes: {error} - set JAX_COORDINATOR_ADDRESS to host:port of process 0'
+        ) from error
+
+
+def _number(name: str) -> int | None:
+    text = os.environ.get(name)
+    if text is not None and not text.isdecimal():
+        raise UserError(f'{name} must be a whole number, not {text!r}')
+    return None if text is None else int(text)
+
+
+def first() -> bool:
+    """Whether this process writes files and shows progress."""
+    return jax.process_index() == 0
+
+
+def once(act: Callable[[], None]) -> None:
+    """Runs `act` in the first process, while the others wait for it. What fails there fails in all: else they would
+    wait for it forever."""
+    if jax.process_count() == 1:
+        return act()
+    failed = None
+    try:
+        if first():
+            act()
+    except Exception as error:  # raised again below, once the others know
+        failed = error
+    text = ('' if failed is None else str(failed) or repr(failed)).encode()[:1024]
+    told = multihost_utils.broadcast_one_to_all(np.frombuffer(text.ljust(1024), np.uint8))
+    if failed is not None:
+        raise failed
+    if text := np.asarray(told).tobytes().decode(errors='ignore').strip():
+        raise UserError(text)
+
+
+def progress(**options: Any) -> tqdm:
+    """A progress bar, in the first process."""
+    return tqdm(disable=not first(), dynamic_ncols=True, **options)
+
+
+# -------------------------------------------------------------------------------------------------------------- devices
+def use_cores(batch_size: int) -> None:
+    """Makes this process's CPU as many devices as it may use cores, at most as divide `batch_size` into parts of
+    `EXAMPLES_PER_CORE` or more. Changes nothing where several processes take part, or where the environment says how
+    many (`JAX_NUM_CPU_DEVICES`). Must come before the first computation."""
+    flags = os.environ.get('XLA_FLAGS', '')
+    told = 'JAX_NUM_CPU_DEVICES' in os.environ or 'xla_force_host_platform_device_count' in flags
+    if told or jax.distributed.is_initialized():
+        return
+    limit = max(min(cores(), batch_size // EXAMPLES_PER_CORE), 1)
+    jax.config.update('jax_num_cpu_devices', max(n for n in range(1, limit + 1) if batch_size % n == 0))
+
+
+def cores() -> int:
+    """How many this process may use: those it may run on, at most as many as a container's quota is worth."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    try:
+        quota, period = map(int, QUOTA.read_text().split())
+    except (OSError, ValueError):  # no such file, or 'max': no limit
+        return usable
+    return max(1, min(usable, quota // period))
+
+
+def make_mesh(data: int = 0, model: int = 1) -> Mesh:
+    """The mesh of `data` x `model` devices; `data=0` takes all that `model` leaves. One process may leave devices idle,
+    several use all of theirs."""
+    devices = jax.devices()
+    if model < 1 or len(devices) % model:
+        raise UserError(f'mesh.model must divide the {len(devices)} devices, not be {model} - {_choices(len(devices))}')
+    left = len(devices) // model
+    if data < 0 or (data and left % data):
+        each = f' of {model}' if model > 1 else ''
+        raise UserError(f'mesh.data must divide the {left} devices{each}, not be {data} - {_choices(left)}, 0 for all')
+    data = data or left
+    if jax.process_count() > 1 and data != left:
+        raise UserError(f'mesh.data={data} leaves processes without work - choose 0, or start fewer processes')
+    return jax.make_mesh((data, model), (DATA, MODEL), (AxisType.Auto, AxisType.Auto), devices=devices[: data * model])
+
+
+def _choices(number: int) -> str:
+    return f'choices: {", ".join(str(n) for n in range(1, number + 1) if number % n == 0)}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where the arrays of a population live: trees whose leaves [P, ...] have a leading axis of `members`, or are
+    scalars."""
+
+    mesh: Mesh | AbstractMesh
+    members: int = 1
+    together: bool = False
+    """Whether members are trained together, not in turn."""
+
+    @property
+    def member_axis(self) -> str | None:
+        """The mesh axis that the members go over; None where each device has all of them and a part of the batch."""
+        return DATA if self.together and self.members % self.mesh.shape[DATA] == 0 else None
+
+    @property
+    def replicated(self) -> NamedSharding:
+        """The same values on every device; any process can read them."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def compiler_options(self) -> dict[str, Any]:
+        """For programs that `split`: where every core of a CPU is a device, products take no second thread."""
+        each = jax.default_backend() == 'cpu' and self.mesh.size > 1 and jax.local_device_count() >= cores()
+        return {'xla_cpu_multi_thread_eigen': False} if each else {}
+
+    def shardings(self, tree: Any) -> Any:
+        """The sharding of every leaf, an array or a shape."""
+        return jax.tree.map_with_path(self._sharding, tree)
+
+    def _sharding(self, path: tuple, leaf: Any) -> NamedSharding:
+        if leaf.ndim == 0:
+            return self.replicated
+        names, sizes = tuple(getattr(entry, 'key', getattr(entry, 'name', None)) for entry in path), leaf.shape[1:]
+        fits = (axes for end, axes in OVER_MODEL.items() if names[-len(end) :] == end and len(axes) == len(sizes))
+        over = (
+            axis if size % self.mesh.shape[MODEL] == 0 else None
+            for axis, size in zip(next(fits, ()), sizes, strict=False)
+        )
+        return NamedSharding(self.mesh, PartitionSpec(self.member_axis, *over))
+
+    def place(self, tree: Any) -> Any:
+        """Puts arrays, equal in all processes, where they live. Weights that one device cannot hold are better made
+        there: `jax.jit(init, out_shardings=layout.shardings(jax.eval_shape(init)))()`."""
+        return _put(tree, self.shardings(tree))
+
+    def replicate(self, tree: Any) -> Any:
+        """Puts arrays, equal in all processes, on every device."""
+        return _put(tree, self.replicated)
+
+    def fetch(self, tree: Any) -> Any:
+        """Copies of arrays on the host of every process."""
+        return jax.tree.map(np.asarray, self.replicate(tree))
+
+    def divides(self, batch_size: int) -> bool:
+        """Whether `split` spreads batches of this size."""
+        return self.member_axis is None and batch_size % self.mesh.shape[DATA] == 0
+
+    def split(self, batch: Any) -> Any:
+        """Inside a program, for one member: spreads a batch, leaves [B, ...], over `data` where the members do not go
+        and the axis divides B."""
+
+        def constrain(leaf):
+            if not self.divides(leaf.shape[0]):
+                return leaf
+            return jax.lax.with_sharding_constraint(leaf, NamedSharding(self.mesh, PartitionSpec(DATA)))
+
+        return jax.tree.map(constrain, batch)
+
+    def summed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function(batch, *others)`, whose results are sums over the examples of a batch, leaves [B, ...]. Inside a
+        program, for one member: where `split` spreads the batch, every device computes the sums over its own examples,
+        and all devices add up what they have."""
+        own_axes = {DATA} if self.mesh.shape[MODEL] > 1 else {DATA, MODEL}  # all of them: faster to compile
+
+        def own(batch, *others):
+            sums = function(batch, *others)
+            if self.mesh.shape[MODEL] > 1 or len({leaf.dtype for leaf in jax.tree.leaves(sums)}) > 1:
+                return jax.lax.psum(sums, DATA)
+            # As one array: the devices of a CPU wait a tenth of a millisecond for each that they add up.
+            flat, unravel = ravel_pytree(sums)
+            return unravel(jax.lax.psum(flat, DATA))
+
+        def call(batch, *others):
+            if self.mesh.shape[DATA] == 1 or not self.divides(len(jax.tree.leaves(batch)[0])):
+                return function(batch, *others)
+            whole = PartitionSpec()
+            return jax.shard_map(
+                own,
+                mesh=self.mesh,
+                in_specs=(PartitionSpec(DATA), *[whole] * len(others)),
+                out_specs=whole,
+                axis_names=own_axes,
+                check_vma=False,  # else gradients are added up one by one
+            )(batch, *others)
+
+        return call
+
+    def check(self, batch_size: int) -> None:
+        """Refuses training in which devices would repeat each other's work."""
+        data = self.mesh.shape[DATA]
+        if not self.member_axis and batch_size % data:
+            others = math.gcd(batch_size, jax.device_count() // self.mesh.shape[MODEL])
+            other = f', or another mesh.data: {_choices(others)}' if jax.process_count() == 1 else ''
+            raise UserError(
+                f'{batch_size} examples (train.batch_size / train.microbatches) do not divide over mesh.data={data} '
+                f'devices - choose a multiple of {data}{other}'
+            )
+
+
+def _put(tree: Any, shardings: Any) -> Any:
+    """`jax.device_put`, which refuses keys where some of the devices are another process's (jax 0.10)."""
+    return jax.jit(lambda tree: tree, out_shardings=shardings)(tree)

@@ -1,0 +1,1 @@
+"""Models: multi-head attention, blocks and the encoder."""

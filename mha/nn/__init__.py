@@ -1,0 +1,1 @@
+"""What layers are made of: masks, products of matrices, random numbers, dropout. Imports jax alone."""

@@ -1,0 +1,1 @@
+"""A run: the parts of its config put together, and the files of its workdir."""

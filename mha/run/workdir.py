@@ -1,0 +1,160 @@
+"""A run's directory: whose it is, and the small files in it. Nothing that is there already is lost or overwritten. Of
+several processes the first alone writes."""
+
+import csv
+import datetime
+import io
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mha.machine import parallel
+from mha.spec import UserError, flatten
+
+
+def claim(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Makes `workdir` the directory of the run that `config` describes, new or begun before. Raises `UserError` if it
+    holds another run or something else."""
+    if (workdir / 'config.json').exists():
+        check_same(workdir, config)
+        return
+    if {'[', ']'} & {*str(workdir.absolute())}:  # orbax takes them for a pattern, and its files end up incomplete
+        raise UserError(f'checkpoints cannot be kept below a path with [ or ], {workdir} - choose another --workdir')
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if any(workdir.iterdir()):
+            raise UserError(f'{workdir} is not empty and holds no run - choose another --workdir')
+        write_json(workdir / 'config.json', config)
+        write_json(workdir / 'environment.json', environment())
+    except OSError as error:
+        raise UserError(f'cannot make the directory {workdir}: {error.strerror} - choose another --workdir') from error
+
+
+def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Raises `UserError` unless the run in `workdir`, if there is one, is the one that `config` describes."""
+    if not (workdir / 'config.json').exists():
+        return
+    there, here = flatten(load_config(workdir)), flatten(json.loads(json.dumps(config, default=list)))
+    differ = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    if differ:
+        key = differ[0]
+        more = f' ({len(differ) - 1} more differ)' if len(differ) > 1 else ''
+        raise UserError(
+            f'{workdir} holds another run: {key} is {there.get(key)!r} there and {here.get(key)!r} here{more} '
+            '- choose another --workdir, or give the same config to resume'
+        )
+
+
+def check_data(workdir: Path, sha256: str) -> None:
+    """Raises `UserError` if the run in `workdir` has read other data than these."""
+    path = workdir / 'summary.json'
+    there = _read_json(path).get('data_sha256', sha256) if path.exists() else sha256
+    if there != sha256:
+        raise UserError(f'{workdir} was trained on other text (sha256 {there[:8]}.. there, {sha256[:8]}.. here)')
+
+
+def load_config(workdir: Path) -> dict[str, Any]:
+    """The config of the run in `workdir`."""
+    path = workdir / 'config.json'
+    if not path.exists():
+        raise UserError(f'no run in {workdir} (it has no config.json) - give the --workdir that train.py was given')
+    return _read_json(path)
+
+
+def check_keys(workdir: Path, config: Mapping[str, Any], like: Mapping[str, Any]) -> None:
+    """Raises `UserError` unless the `config` of the run in `workdir` has the keys of the config `like`: another version
+    of this code may have saved it."""
+    path, there = workdir / 'config.json', {**config, **flatten(config)}
+    for key in {**like, **flatten(like)}:
+        if key not in there and not key.startswith('population.'):
+            raise UserError(f'{path} lacks the key {key!r}; another version wrote it - add it as in configs/common.py')
+
+
+def status(workdir: Path) -> str:
+    """How far the run in `workdir` is: 'not started', 'running', 'diverged', or 'finished' once it is evaluated."""
+    path = workdir / 'summary.json'
+    return _read_json(path).get('status', 'running') if path.exists() else 'not started'
+
+
+def finished(workdir: Path) -> bool:
+    """Whether the run in `workdir` has trained and been evaluated."""
+    return status(workdir) == 'finished' and (workdir / 'extrapolation.csv').exists()
+
+
+def check_writable(workdir: Path) -> None:
+    """Raises `UserError` if no file can be written to `workdir`: before the work whose results would be lost."""
+    try:
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise UserError(f'cannot write to {workdir}: {error.strerror}') from error
+
+
+def environment() -> dict[str, Any]:
+    """What a run ran on: versions, device, commit, command."""
+    packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'ml-collections', 'tensorflow-datasets', 'numpy')
+    git = subprocess.run(
+        ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+    )
+    return {
+        'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+        'command': shlex.join([Path(sys.executable).name, *sys.argv]),
+        'commit': git.stdout.strip() or None,
+        'python': platform.python_version(),
+        'platform': platform.platform(),
+        'devices': [device.device_kind for device in jax.devices()],
+        'cores': parallel.cores(),
+        'matmul_precision': jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
+        'versions': {name: metadata.version(name) for name in packages},
+    }
+
+
+def file_name(text: str) -> str:
+    """`text` with what file names do not bear replaced: `'one(a=4)|two'` -> `'one_a=4_two'`."""
+    return re.sub(r'[^\w.,=-]+', '_', text).strip('_')
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes the file whole or not at all."""
+    _replace(path, json.dumps(value, indent=2, default=list) + '\n')
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Writes a range evaluation as csv, whole or not at all."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    _replace(path, file.getvalue())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f'cannot read {path}: {error}') from error
+    if not isinstance(content, dict):
+        raise UserError(f'cannot read {path}: it must hold one JSON object')
+    return content
+
+
+def _replace(path: Path, text: str) -> None:
+    if not parallel.first():
+        return
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(text)
+    os.replace(temporary, path)

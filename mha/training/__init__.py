@@ -1,0 +1,1 @@
+"""Training and evaluation: the update step, optimisers, curricula, range evaluation. No model or core by name."""

@@ -1,0 +1,242 @@
+"""Position schemes described from their code alone: in the terminal, and as the page docs/schemes.md."""
+
+import bisect
+import dataclasses
+import math
+import re
+from pathlib import Path
+
+from flax import nnx
+from tqdm import tqdm
+
+from mha import positions, spec
+from mha.positions import Chain, Dims, Position
+from mha.spec import Call
+from mha.views.catalogue import heatmap, prose
+from mha.views.catalogue.heatmap import Heatmap
+from mha.views.catalogue.prose import WIDTH, described, either, grid, indented, listed, markdown, paragraphs, section
+
+DIMS = Dims(dim=64, heads=8, head_dim=8, max_len=48)
+"""The encoder's default sizes, and sequences as long as the pictures show."""
+GIVEN = ('dims', 'inner', 'rngs')
+"""Parameters of a scheme that no spec sets."""
+LONGEST = 2**20
+"""A scheme that serves so many tokens serves any number."""
+
+NOTHING = 'No positions'
+GROUPS = {
+    'place': 'Where tokens stand',
+    'remap': 'Where tokens stand',
+    'embed': 'Added to the embeddings',
+    'qk': 'Queries and keys, turned or scaled',
+    'bias': 'Biases: logits from positions',
+    'content': 'Logits from content and offset',
+    'weights': 'In place of the softmax',
+}
+"""A scheme is listed under the title of the last of its hooks."""
+
+
+# --- Facts -----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A spec that can be built, and what it says of itself."""
+
+    text: str
+    scheme: Position
+    """Its parameters are shapes without values."""
+    dims: Dims
+    directions: str
+
+    @property
+    def calls(self) -> list[Call]:
+        return spec.parse(self.text)
+
+    @property
+    def hooks(self) -> list[str]:
+        return heatmap.hooks(self.scheme)
+
+    @property
+    def group(self) -> str:
+        return next((GROUPS[hook] for hook in reversed(self.hooks) if hook in GROUPS), NOTHING)
+
+    @property
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by name."""
+        flat = nnx.to_flat_state(nnx.state(self.scheme, nnx.Param))
+        return {'.'.join(map(str, path)): leaf.shape for path, leaf in flat}
+
+    @property
+    def count(self) -> int:
+        return sum(math.prod(shape) for shape in self.parameters.values())
+
+    @property
+    def directed(self) -> str:
+        """Whether it tells left from right by itself; '-' where a causal mask does."""
+        return '-' if self.directions == 'causal' else 'yes' if self.scheme.directed else 'no'
+
+    @property
+    def cores(self) -> str:
+        return 'dense' if self.scheme.overrides('weights') else 'any'
+
+    @property
+    def longest(self) -> str:
+        """The longest sequence, in tokens."""
+
+        def refuses(length):
+            try:
+                self.scheme.extent(length)
+            except ValueError:
+                return True
+            return False
+
+        tokens, length = 'any', self.dims.max_len
+        if refuses(LONGEST):
+            tokens = f'{bisect.bisect_left(range(1, LONGEST), True, key=refuses):,} tokens'
+        met = self.scheme.extent(length)
+        return tokens if met == length else f'{tokens}; {length} stand on up to {met:,} coordinates'
+
+    def facts(self) -> dict[str, str]:
+        shapes = ', '.join(f'{name} [{", ".join(map(str, shape))}]' for name, shape in self.parameters.items())
+        return {
+            'hooks': ', '.join(self.hooks) or '-',
+            'parameters': f'{self.count:,}: {shapes}' if shapes else '0',
+            'directions': self.directions,
+            'directed': self.directed,
+            'cores': self.cores,
+            'length': self.longest,
+        }
+
+    def heatmap(self) -> Heatmap:
+        """Bidirectional where that can be built and shows anything."""
+        drawn = heatmap.compute(self.text, self.dims)
+        if not drawn.flat or self.directions != 'both':
+            return drawn
+        causal = heatmap.compute(self.text, dataclasses.replace(self.dims, causal=True))
+        return drawn if causal.flat else causal
+
+
+def look(text: str, dims: Dims = DIMS) -> Entry:
+    """A spec built for `dims`, or for the other direction if that is the only one. Raises `UserError`."""
+
+    def build(causal):
+        at = dataclasses.replace(dims, causal=causal)
+        return nnx.eval_shape(lambda: positions.make(text, at, rngs=nnx.Rngs(0)))
+
+    scheme, causal, directions = either(build, dims.causal)
+    return Entry(text, scheme, dataclasses.replace(dims, causal=causal), directions)
+
+
+def kind_of(call: Call) -> type[Position]:
+    """The class behind a name."""
+    return spec.load(positions, call.name, Position, 'position scheme')
+
+
+# --- In the terminal -------------------------------------------------------------------------------------------------
+
+
+def table(dims: Dims = DIMS, width: int = WIDTH) -> str:
+    """All schemes, a line each."""
+    rows = []
+    for name, entry in _entries(dims):
+        title = re.sub(r',? arXiv:[\d.]+(?=[;)])', '', paragraphs(kind_of(entry.calls[0]))[0])
+        rows.append((entry.group, _cells(name, entry), title))
+    return prose.table(HEADER, rows, RIGHT, width)
+
+
+def _entries(dims: Dims = DIMS) -> list[tuple[str, Entry]]:
+    """All schemes by name, group after group."""
+    order = [NOTHING, *dict.fromkeys(GROUPS.values())]
+    entries = [(name, look(positions.example(name), dims)) for name in positions.names()]
+    return sorted(entries, key=lambda item: order.index(item[1].group))
+
+
+HEADER, RIGHT = ['scheme', 'hooks', 'parameters', 'directions', 'directed', 'cores'], (2,)
+
+
+def _cells(name: str, entry: Entry) -> list[str]:
+    return [name, ', '.join(entry.hooks), f'{entry.count:,}', entry.directions, entry.directed, entry.cores]
+
+
+def describe(text: str, dims: Dims = DIMS) -> str:
+    """All about one spec: each part, then the whole."""
+    entry = look(text, dims)
+    parts = list(entry.scheme.parts) if isinstance(entry.scheme, Chain) else [entry.scheme]
+    blocks = []
+    for index, call in enumerate(entry.calls):
+        block = ['', *described(call, kind_of(call), GIVEN)]
+        if len(entry.calls) > 1 and index < len(parts):
+            facts = dataclasses.replace(entry, scheme=parts[index]).facts()
+            block += ['', *listed({key: facts[key] for key in ('hooks', 'parameters')})]
+        blocks.append('\n'.join([str(call), *indented(block)]))
+    facts = entry.facts() | ({'parameters': f'{entry.count:,}'} if len(entry.calls) > 1 else {})
+    whole = [f'in all, at {_sizes(entry.dims)}', *indented(listed(facts))]
+    return '\n\n'.join([*blocks, '\n'.join(whole)])
+
+
+def _sizes(dims: Dims) -> str:
+    causal = ', causal' * dims.causal
+    return f'width {dims.dim}, {dims.heads} heads of {dims.head_dim}, {dims.max_len} tokens{causal}'
+
+
+# --- The page --------------------------------------------------------------------------------------------------------
+
+INTRODUCTION = f"""\
+# Position schemes
+
+Made from the code by `make docs`; a test compares the two. Every scheme is a file of `mha/positions`.
+`python -m mha.positions` prints the table below, and `python -m mha.positions 'SPEC'` describes and draws any spec,
+with arguments and compositions.
+
+* **hooks**: where the scheme enters the Transformer ([the protocol](architecture.md#the-position-protocol)). `place`
+  is for schemes whose draws coordinates cannot carry.
+* **parameters** at the encoder's default sizes ({_sizes(DIMS)}).
+  All layers share them unless `position_per_layer`.
+* **directions**: both, or causal attention alone.
+* **directed**: whether the scheme by itself tells a bidirectional encoder left from right. A causal mask always does.
+* **cores** that can run it: any that computes softmax attention, or `dense` where a scheme needs whole rows of logits.
+* **length**: the longest sequence it serves.
+
+**Pictures.** One random token, {DIMS.max_len} times, its queries equal to its keys and scaled so that every logit is 1
+without a scheme: all structure is the scheme's. A cell is the *logit* of query i and key j, the mean over heads; where
+the scheme replaces the softmax, the attention weight over the largest of its row (*A / max*). Schemes that only say
+where tokens stand show the offsets *D* = p_i - p_j that the scheme behind them would meet in training. Parameters have
+their initial values; where these show nothing, random numbers of standard deviation {heatmap.MOVE} are added
+(*parameters moved*). White is masked.
+"""
+
+
+def page() -> str:
+    """docs/schemes.md, without its pictures."""
+    rows = []
+    for name, entry in _entries():
+        kind = kind_of(entry.calls[0])
+        text = section(name, kind, GIVEN)
+        if entry.text != name:
+            text.append(f'Built and drawn as `{entry.text}`:')
+        facts = entry.facts()
+        text.append(grid([list(facts), ['---'] * len(facts), [markdown(fact) for fact in facts.values()]]))
+        text.append(f'<img src="schemes/{name}.png" width="320" alt="{name}">')
+        rows.append((entry.group, _cells(name, entry), paragraphs(kind)[0], text))
+    return prose.page(INTRODUCTION, HEADER, rows, RIGHT)
+
+
+def picture(name: str) -> bytes:
+    """A scheme's PNG."""
+    return heatmap.png(look(positions.example(name)).heatmap())
+
+
+def write(folder: Path) -> None:
+    """The page and its pictures; one that would look the same stays as it is."""
+    text = page()
+    (folder / 'schemes').mkdir(parents=True, exist_ok=True)
+    wanted = {folder / 'schemes' / f'{name}.png': name for name in positions.names()}
+    for path in (folder / 'schemes').iterdir():
+        if path not in wanted:
+            path.unlink()
+    for path, name in tqdm(wanted.items(), unit=' pictures', desc='draw'):
+        drawn = picture(name)
+        if not path.exists() or heatmap.distance(path.read_bytes(), drawn) > heatmap.SAME:
+            path.write_bytes(drawn)
+    (folder / 'schemes.md').write_text(text, encoding='utf-8')

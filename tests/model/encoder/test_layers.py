@@ -1,0 +1,149 @@
+"""Which scheme serves which layer, and what it draws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mha.positions import Chain, Position
+from mha.spec import UserError
+from tests.model.encoder.models import CLASSES, HEADS, TOKENS, B, T, call, make, shared, weights
+
+
+@pytest.mark.parametrize(
+    ('position', 'per_layer', 'of_layer', 'tables'),
+    [
+        ('t5', False, (0, 0, 0), 1),
+        ('t5', True, (0, 1, 2), 3),
+        ('t5, none, t5', False, (0, 1, 0), 1),
+        ('t5, none, t5', True, (0, 1, 2), 2),
+        ('rope, none, alibi', False, (0, 1, 2), 0),
+        ('randomize(max_position=40)|t5', False, (0, 0, 0), 1),
+    ],
+)
+def test_schemes_of_layers(position, per_layer, of_layer, tables):
+    model = make(layers=3, position=position, position_per_layer=per_layer)
+    assert tuple(model.scheme_of_layer) == of_layer
+    assert len(model.positions) == max(of_layer) + 1
+    assert sum('table' in path for path in weights(model)) == tables
+    assert call(model).shape == (B, T, CLASSES)
+
+
+def test_schemes_per_layer_start_different():
+    one, two = (
+        table for path, table in weights(make(position='t5', position_per_layer=True)).items() if 'table' in path
+    )
+    assert not np.array_equal(one, two)
+
+
+def test_each_layer_uses_its_own_scheme():
+    """Moving the table of layer i moves the output; with one scheme for all, equal tables per layer change nothing."""
+    model = make(position='t5', position_per_layer=True)
+    one = make(position='t5')
+    table = jax.random.normal(jax.random.key(0), (32, HEADS))
+    for scheme in (*model.positions, *one.positions):
+        scheme.table[...] = table
+    before = call(model)
+    np.testing.assert_allclose(before, call(one), atol=1e-6)
+    for scheme in model.positions:
+        scheme.table[...] = -table
+        assert np.abs(call(model) - before).max() > 1e-3
+        scheme.table[...] = table
+
+
+def test_a_layer_map_applies_in_order():
+    first, second = call(make(position='rope, none')), call(make(position='none, rope'))
+    assert np.abs(first - second).max() > 1e-3
+    np.testing.assert_allclose(call(make(position='rope, rope')), call(make(position='rope')), atol=1e-6)
+
+
+def test_layers_of_one_scheme_share_a_draw():
+    """Shared, one draw per forward pass; per layer, each draws for itself."""
+    drawn = {}
+    for per_layer in (False, True):
+        model = make(position='randomize(max_position=1000)|rope', position_per_layer=per_layer)
+        slots = jnp.arange(T)[None]
+        key = nnx.Rngs(position=0).position()
+        keys = [jax.random.fold_in(key, i) for i in range(len(model.positions))]
+        drawn[per_layer] = [scheme.remap(slots, key=k) for scheme, k in zip(model.positions, keys, strict=True)]
+    assert len(drawn[False]) == 1
+    assert not np.array_equal(*drawn[True])
+
+
+def test_every_example_draws_for_itself_if_asked():
+    """With and without `valid`: equal rows get different outputs from different positions."""
+    tokens = jnp.broadcast_to(TOKENS[:1], (B, T))
+    model = make(position='randomize(max_position=1000, per_example=True)|sincos')
+    common = make(position='randomize(max_position=1000)|sincos')
+    for options in (dict(valid=jnp.ones((B, T), bool)), dict(), dict(valid=jnp.ones((1, T), bool))):
+        rows = call(model, tokens, **options)
+        assert np.abs(rows[0] - rows[1]).max() > 1e-2, options
+        rows = call(common, tokens, **options)
+        np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
+
+
+class Recorder(Position):
+    """Keeps the coordinates that each layer meets, in an eager call."""
+
+    def __init__(self):
+        self.met = nnx.data([])
+
+    def qk(self, q, k, coords):
+        self.met.append(np.asarray(coords.q_pos))
+        return q, k
+
+
+@pytest.mark.parametrize('redraw', ['forward', 'layer'])
+def test_a_draw_per_forward_or_per_layer(redraw):
+    model = make(layers=3, position=f"randomize(max_position=99, redraw='{redraw}')|rope")
+    recorder = Recorder()
+    model.positions[0] = Chain([*model.positions[0].parts, recorder], 'recorded')
+    model(TOKENS, rngs=nnx.Rngs(position=0))
+    distinct = {tuple(at[0]) for at in recorder.met}
+    assert (len(recorder.met), len(distinct)) == (3, 1 if redraw == 'forward' else 3)
+
+
+def test_logits_are_averaged_over_draws_in_evaluation():
+    model = make(position="randomize(max_position=99, test='average', draws=4)|rope")
+    single = make(position='randomize(max_position=99)|rope')
+    keys = jax.random.split(nnx.Rngs(position=5).position(), 4)
+    each = [single.logits(TOKENS, None, None, False, key, None, None, False) for key in keys]
+    np.testing.assert_allclose(model(TOKENS, rngs=nnx.Rngs(position=5)), np.mean(each, 0), atol=1e-5)
+    rngs = dict(position=5, dropout=1)
+    np.testing.assert_array_equal(
+        model(TOKENS, train=True, rngs=nnx.Rngs(**rngs)), single(TOKENS, train=True, rngs=nnx.Rngs(**rngs))
+    )
+
+
+def test_given_coordinates():
+    model = shared(position='sincos')
+    slots = jnp.arange(T)[None]
+    np.testing.assert_allclose(call(model), call(model, pos=slots), atol=1e-6)
+    assert np.abs(call(model) - call(model, pos=2 * slots)).max() > 1e-2
+    both = call(model, pos=jnp.concatenate([slots, 2 * slots]))
+    np.testing.assert_allclose(both[0], call(model)[0], atol=1e-5)
+    np.testing.assert_allclose(both[1], call(model, pos=2 * slots)[1], atol=1e-5)
+
+
+def test_beyond_the_table_is_an_error():
+    model = make(position='learned(max_position=12)')
+    with pytest.raises(
+        ValueError, match=r'its table has 12 rows for 13 positions, one per token .* max_position=13 or more'
+    ):
+        model(jnp.zeros((1, 13), int))
+    with pytest.raises(UserError, match='its table has 11 rows for 12 positions'):
+        make(position='learned(max_position=11)')
+    far = call(model, pos=jnp.arange(T)[None] + 10)
+    assert np.isnan(far).all(-1).any()
+
+
+def test_random_positions_need_a_key():
+    with pytest.raises(ValueError, match='pass rngs with a key'):
+        make(position='randomize(max_position=40)|rope')(TOKENS)
+
+
+def test_linspace_is_for_evaluation():
+    model = make(position="randomize(max_position=1000, test='linspace')|sincos", dropout_rate=0.0)
+    np.testing.assert_array_equal(call(model, seed=0), call(model, seed=1))
+    assert np.abs(call(model, train=True, seed=0) - call(model, train=True, seed=1)).max() > 1e-2

@@ -1,0 +1,374 @@
+"""MultiHeadAttention: parity with `flax.nnx.MultiHeadAttention`, and what it adds."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mha import positions
+from mha.cores import dense
+from mha.model.attention import MultiHeadAttention
+from mha.nn import masks
+from mha.positions import Coords, Dims
+
+B, T, S, D, HEADS = 2, 5, 7, 12, 4
+RNG = np.random.default_rng(0)
+X, Y, Z = (jnp.asarray(RNG.standard_normal((B, length, D)), jnp.float32) for length in (T, S, S))
+# Every query sees something: on rows without a key the two differ on purpose (zeros here, a mean there).
+MASK = jnp.asarray((RNG.random((B, 1, T, S)) < 0.5) | (np.arange(S) == 0))
+HEAD_MASK = jnp.asarray((RNG.random((1, HEADS, T, S)) < 0.5) | (np.arange(S) == 1))
+
+
+def make(num_heads=HEADS, in_features=D, seed=0, **options):
+    return MultiHeadAttention(num_heads, in_features, rngs=nnx.Rngs(seed), **options)
+
+
+def pair(**options):
+    """Ours and flax's, with equal random weights, biases and norms."""
+    flax = nnx.MultiHeadAttention(HEADS, D, decode=False, deterministic=True, rngs=nnx.Rngs(0), **options)
+    ours = make(seed=1, **options)
+    leaves, tree = jax.tree.flatten(nnx.state(flax, nnx.Param))
+    rng = np.random.default_rng(1)
+    leaves = [jnp.asarray(0.5 * rng.standard_normal(leaf.shape), leaf.dtype) for leaf in leaves]
+    nnx.update(flax, jax.tree.unflatten(tree, leaves))
+    ours_paths = {jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(nnx.state(ours, nnx.Param))}
+    flax_paths = {jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(nnx.state(flax, nnx.Param))}
+    assert ours_paths == flax_paths
+    nnx.update(ours, nnx.state(flax, nnx.Param))
+    return ours, flax
+
+
+# --- parity ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(),
+        dict(use_bias=False),
+        dict(normalize_qk=True),
+        dict(num_kv_heads=2),
+        dict(num_kv_heads=1, use_bias=False),
+        dict(num_kv_heads=2, normalize_qk=True),
+        dict(qkv_features=8),
+        dict(qkv_features=24, out_features=6),
+    ],
+    ids=str,
+)
+def test_same_weights_same_output(options):
+    """Self-attention, cross-attention with two and with three inputs, and both kinds of mask."""
+    ours, flax = pair(**options)
+    calls = [
+        ((X,), None),
+        ((X, Y), None),
+        ((X, Y, Z), None),
+        ((X, Y, Z), MASK),
+        ((X, Y), HEAD_MASK),
+        ((X,), jnp.tril(jnp.ones((1, 1, T, T), bool))),
+    ]
+    run = nnx.jit(lambda layer: [layer(*inputs, mask=mask) for inputs, mask in calls])
+    for one, other in zip(run(ours), run(flax), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_same_gradients():
+    ours, flax = pair(num_kv_heads=2)
+
+    def gradients(layer):
+        graph, state = nnx.split(layer)
+        loss = lambda state, x: (nnx.merge(graph, state)(x, Y, Z, mask=MASK) ** 2).sum()  # noqa: E731
+        return jax.jit(jax.grad(loss, (0, 1)))(state, X)
+
+    one, two = gradients(ours), gradients(flax)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-4)  # entries of order 40
+
+
+def test_the_same_mask_in_either_form():
+    layer = make()
+    valid = jnp.asarray(RNG.random((B, T)) < 0.7).at[:, 0].set(True)
+    mask = masks.causal() & masks.padding(valid)
+    np.testing.assert_allclose(layer(X, mask=mask), layer(X, mask=mask.dense(T, T)), atol=1e-6)
+    assert np.abs(layer(X, mask=mask) - layer(X)).max() > 1e-3
+
+
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32, jnp.dtype('bfloat16')], ids=str)
+def test_types(dtype):
+    layer = make(dtype=dtype)
+    assert layer(X).dtype == dtype
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param))} == {jnp.dtype('float32')}
+    exact = make(dtype=jnp.float32)(X)
+    np.testing.assert_allclose(np.asarray(layer(X), np.float32), exact, atol=5e-2 if dtype == jnp.bfloat16 else 1e-6)
+    half = make(param_dtype=jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(half, nnx.Param))} == {jnp.dtype('bfloat16')}
+
+
+# --- what it adds ----------------------------------------------------------------------------------------------------
+
+
+def test_head_dim():
+    layer = make(head_dim=5, out_features=9)
+    assert layer.query.kernel.shape == (D, HEADS, 5)
+    assert layer.out.kernel.shape == (HEADS, 5, 9)
+    assert layer(X).shape == (B, T, 9)
+    same = make(qkv_features=20, out_features=9)
+    nnx.update(same, nnx.state(layer))
+    np.testing.assert_array_equal(layer(X), same(X))
+    assert make(head_dim=5, qkv_features=20)(X).shape == (B, T, D)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(num_heads=5), '5 heads do not divide the width 12'),
+        (dict(qkv_features=10), '4 heads do not divide the width 10'),
+        (dict(num_kv_heads=3), '3 key/value heads do not divide 4 heads'),
+        (dict(head_dim=4, qkv_features=12), '4 heads of 4 are not qkv_features=12'),
+    ],
+)
+def test_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+def test_head_mask():
+    """Zero removes a head's output, one keeps it, and the heads add up."""
+    layer = make()
+    np.testing.assert_allclose(layer(X, head_mask=jnp.ones(HEADS)), layer(X), atol=1e-6)
+    bias = np.asarray(layer.out.bias[...])
+    np.testing.assert_allclose(layer(X, head_mask=jnp.zeros(HEADS)), np.broadcast_to(bias, (B, T, D)), atol=1e-6)
+    alone = sum(np.asarray(layer(X, head_mask=jnp.eye(HEADS)[h])) - bias for h in range(HEADS))
+    np.testing.assert_allclose(alone, np.asarray(layer(X)) - bias, atol=1e-5)
+    without = layer(X, head_mask=jnp.array([1, 0, 1, 1]))
+    pruned = make()
+    nnx.update(pruned, nnx.state(layer))
+    pruned.out.kernel[...] = pruned.out.kernel[...].at[1].set(0)
+    np.testing.assert_allclose(without, pruned(X), atol=1e-6)
+
+
+def test_head_mask_ranks_are_explicit():
+    graph, state = nnx.split(make())
+    with jax.numpy_rank_promotion('raise'):
+        jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x, head_mask=jnp.ones(HEADS)), state, X)
+        jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x, mask=masks.causal(), sow_weights=True), state, X)
+
+
+@pytest.mark.parametrize('kv_heads', [1, 2, 4])
+def test_grouped_heads_are_repeated_heads(kv_heads):
+    """Query head h reads key/value head h // (heads / kv_heads)."""
+    grouped, full = make(num_kv_heads=kv_heads), make()
+    assert grouped.key.kernel.shape == (D, kv_heads, 3)
+    for name in ('query', 'out'):
+        nnx.update(getattr(full, name), nnx.state(getattr(grouped, name)))
+    for name in ('key', 'value'):
+        source, target = getattr(grouped, name), getattr(full, name)
+        target.kernel[...] = source.kernel[...][:, np.arange(HEADS) * kv_heads // HEADS]
+    np.testing.assert_allclose(grouped(X, Y, Z), full(X, Y, Z), atol=1e-6)
+
+
+@pytest.mark.parametrize('spec', ['rope(fraction=0.7)', 'alibi', 't5', 'txl', 'alibi|txl'])
+def test_position_of_the_layer_or_of_the_call(spec):
+    scheme = positions.make(spec, Dims(D, HEADS, 3, max_len=8), rngs=nnx.Rngs(3))
+    own, given = make(position=scheme), make()
+    for name in ('query', 'key', 'value', 'out'):
+        nnx.update(getattr(given, name), nnx.state(getattr(own, name)))
+    np.testing.assert_allclose(own(X), given(X, position=scheme), atol=1e-6)
+    assert np.abs(own(X) - given(X)).max() > 1e-4
+    slots = jnp.arange(T)[None]
+    np.testing.assert_allclose(own(X), own(X, q_pos=slots, k_pos=slots), atol=1e-6)
+    assert np.abs(own(X) - own(X, q_pos=3 * slots, k_pos=slots)).max() > 1e-4
+
+
+@pytest.mark.parametrize('core', ['dense', 'blockwise', 'linear'])
+def test_padding_of_another_length_is_refused(core):
+    """When a program is traced, by every core; the mistake to make is the padding of the queries."""
+    layer = make(core=core)
+    with pytest.raises(ValueError, match='is for 5 keys, but there are 7'):
+        jax.eval_shape(lambda x, y: layer(x, y, mask=masks.padding(jnp.ones((1, T), bool))), X, Y)
+
+
+def test_coordinates_are_handed_to_the_scheme():
+    seen = []
+
+    class Spy(positions.Position):
+        def qk(self, q, k, coords):
+            seen.append(coords)
+            return q, k
+
+    spy = Spy(Dims(D, HEADS, 3, max_len=8), rngs=nnx.Rngs(0))
+    valid = jnp.array([[True] * 5 + [False] * 2, [True] * 7])
+    make(position=spy)(X, Y, mask=masks.padding(valid))
+    (coords,) = seen
+    np.testing.assert_array_equal(coords.q_pos, np.arange(T)[None])
+    np.testing.assert_array_equal(coords.k_pos, np.arange(S)[None])
+    np.testing.assert_array_equal(coords.visible, [[5] * T, [7] * T])
+    np.testing.assert_array_equal(coords.x, X)
+    make(position=spy)(X, mask=masks.causal())
+    np.testing.assert_array_equal(seen[-1].visible, np.arange(1, T + 1)[None])
+
+
+def test_a_layer_does_not_own_the_scheme_of_a_call():
+    layer = make()
+    scheme = positions.make('t5', Dims(D, HEADS, 3, max_len=8), rngs=nnx.Rngs(0))
+    before = len(jax.tree.leaves(nnx.state(layer)))
+    layer(X, position=scheme)
+    assert len(jax.tree.leaves(nnx.state(layer))) == before
+
+
+# --- attention maps --------------------------------------------------------------------------------------------------
+
+
+def capture(layer, *inputs, **options):
+    return nnx.capture(layer, nnx.Intermediate)(*inputs, **options)
+
+
+def maps(state):
+    return [leaf for path, leaf in jax.tree.leaves_with_path(nnx.to_pure_dict(state)) if 'weights' in str(path)]
+
+
+@pytest.mark.parametrize('options', [dict(), dict(num_kv_heads=2, normalize_qk=True)], ids=str)
+@pytest.mark.parametrize('spec', ['none', 'alibi', 'txl'])
+def test_attention_maps(spec, options):
+    """Rows sum to one, hidden keys have none of it, and the maps are those that made the output."""
+    scheme = positions.make(spec, Dims(D, HEADS, 3, max_len=8), rngs=nnx.Rngs(3))
+    layer = make(position=scheme, use_bias=False, **options)
+    out, state = capture(layer, X, Y, Z, mask=MASK, sow_weights=True)
+    (weights,) = maps(state)
+    assert weights.shape == (B, HEADS, T, S)
+    np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
+    assert not np.asarray(weights)[~np.broadcast_to(MASK, weights.shape)].any()
+
+    v = np.repeat(layer.value(Z), HEADS // layer.num_kv_heads, axis=2)
+    expected = np.einsum('bhts,bshv,hvd->btd', weights, v, layer.out.kernel[...])
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+    np.testing.assert_allclose(out, layer(X, Y, Z, mask=MASK), atol=1e-6)
+
+
+def test_attention_maps_are_the_weights_of_the_dense_core():
+    layer = make(use_bias=False)
+    _, state = capture(layer, X, mask=masks.causal(), sow_weights=True)
+    slots = jnp.arange(T)[None]
+    coords = Coords(q_pos=slots, k_pos=slots, visible=slots + 1, x=X)
+    options = dict(position=layer.position, coords=coords, mask=masks.causal(), scale=3**-0.5)
+    np.testing.assert_allclose(maps(state)[0], dense.weights(layer.query(X), layer.key(X), **options), atol=1e-6)
+
+
+def test_nothing_is_kept_unless_asked_for():
+    layer = make()
+    _, state = capture(layer, X)
+    assert not maps(state)
+    layer(X)
+    assert not jax.tree.leaves(nnx.state(layer, nnx.Intermediate))
+
+
+def test_linear_attention_has_no_map():
+    with pytest.raises(ValueError, match='no attention weights'):
+        capture(make(core='linear'), X, sow_weights=True)
+
+
+def test_maps_outside_capture_do_not_pile_up():
+    """Two calls with maps, but nobody to capture them: the layer stays as it was, eager and compiled."""
+    layer = make()
+    before = jax.tree.structure(nnx.state(layer))
+    for _ in range(2):
+        layer(X, sow_weights=True)
+    assert jax.tree.structure(nnx.state(layer)) == before
+
+
+# --- dropout ---------------------------------------------------------------------------------------------------------
+
+
+def test_dropout_only_where_it_is_asked_for():
+    layer, plain = make(dropout_rate=0.5), make()
+    np.testing.assert_array_equal(layer(X), plain(X))
+    np.testing.assert_array_equal(layer(X, rngs=nnx.Rngs(dropout=0)), plain(X))
+    np.testing.assert_array_equal(plain(X, deterministic=False, rngs=nnx.Rngs(dropout=0)), plain(X))
+    one, two, again = (layer(X, deterministic=False, rngs=nnx.Rngs(dropout=seed)) for seed in (0, 1, 0))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - two).max() > 1e-3
+    assert np.abs(one - plain(X)).max() > 1e-3
+
+
+def test_dropout_needs_a_key():
+    """Training without a key is a mistake, not training without dropout."""
+    with pytest.raises(ValueError, match='rngs'):
+        make(dropout_rate=0.5)(X, deterministic=False)
+
+
+# --- decoding ---------------------------------------------------------------------------------------------------------
+
+SUMS_OVER_INPUTS = {'fox', 'cable'}
+"""Their bias needs the layer's inputs of all tokens, which no cache keeps."""
+
+
+def decoded(layer, x, sizes, **options):
+    layer.init_cache(x.shape)
+    starts = np.cumsum([0, *sizes])
+    step = nnx.jit(lambda layer, x, **options: layer(x, decode=True, **options))
+    return jnp.concatenate(
+        [
+            step(layer, x[:, a:b], **{name: value[:, a:b] for name, value in options.items()})
+            for a, b in itertools.pairwise(starts)
+        ],
+        axis=1,
+    )
+
+
+@pytest.mark.parametrize('spec', [*map(positions.example, positions.names()), 'rope|t5', "txl(form='channels')"])
+def test_decoding_token_by_token_is_the_full_pass(spec):
+    """With every scheme that allows it; grouped heads."""
+    dims = Dims(16, 4, 8, max_len=8, causal=True)
+    scheme = positions.make(spec, dims, rngs=nnx.Rngs(1))
+    layer = MultiHeadAttention(4, 16, num_kv_heads=2, head_dim=8, position=scheme, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (2, 7, 16))
+    if spec in SUMS_OVER_INPUTS:
+        with pytest.raises(ValueError, match='self-attention'):
+            decoded(layer, x, [1, 1])
+        return
+    whole = jax.jit(lambda x: layer(x, mask=masks.causal()))(x)
+    np.testing.assert_allclose(decoded(layer, x, 7 * [1]), whole, atol=1e-5)
+    assert layer.cache_index[...] == 7
+
+
+def test_decoding_keeps_the_coordinates_of_cached_keys():
+    scheme = positions.make('rope|alibi', Dims(16, 2, 8, max_len=99, causal=True), rngs=nnx.Rngs(1))
+    layer = MultiHeadAttention(2, 16, position=scheme, normalize_qk=True, rngs=nnx.Rngs(0))
+    x, pos = jax.random.normal(jax.random.key(0), (2, 6, 16)), jnp.array([[3, 4, 9, 30, 31, 80], [0, 2, 4, 6, 8, 10]])
+    whole = layer(x, mask=masks.causal(), q_pos=pos, k_pos=pos)
+    np.testing.assert_allclose(decoded(layer, x, [1, 2, 1, 1, 1], q_pos=pos), whole, atol=1e-5)
+
+
+def test_decoding_equals_flax():
+    """The same weights, the same cache, token by token."""
+    theirs = nnx.MultiHeadAttention(2, 16, decode=True, rngs=nnx.Rngs(0))
+    ours = MultiHeadAttention(2, 16, decode=True, rngs=nnx.Rngs(1))
+    nnx.update(ours, nnx.state(theirs, nnx.Param))
+    x = jax.random.normal(jax.random.key(0), (2, 5, 16))
+    for layer in (ours, theirs):
+        layer.init_cache(x.shape)
+    for t in range(5):
+        np.testing.assert_allclose(ours(x[:, t : t + 1]), theirs(x[:, t : t + 1]), atol=1e-5)
+
+
+def test_decoding_under_a_window():
+    layer = MultiHeadAttention(2, 16, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (2, 6, 16))
+    layer.init_cache(x.shape)
+    steps = [layer(x[:, t : t + 1], mask=masks.window(2, 0), decode=True) for t in range(6)]
+    np.testing.assert_allclose(jnp.concatenate(steps, 1), layer(x, mask=masks.window(2, 0)), atol=1e-5)
+
+
+def test_decoding_mistakes():
+    layer = MultiHeadAttention(2, 16, rngs=nnx.Rngs(0))
+    x = jnp.zeros((2, 3, 16))
+    with pytest.raises(ValueError, match='call init_cache first'):
+        layer(x, decode=True)
+    layer.init_cache((2, 4, 16))
+    layer(x, decode=True)
+    with pytest.raises(ValueError, match='room for 2 sequences of 4 tokens, 3 are in it'):
+        layer(x, decode=True)
+    with pytest.raises(ValueError, match='self-attention'):
+        layer(x[:, :1], x, decode=True)

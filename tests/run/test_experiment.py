@@ -1,0 +1,118 @@
+"""What is known of a config before it runs; what a person can get wrong in one is in tests/test_scripts.py."""
+
+import dataclasses
+
+import jax
+import pytest
+from jax.sharding import AbstractMesh
+
+from configs import common
+from mha.machine import parallel
+from mha.run import experiment
+from mha.run.experiment import Experiment
+from mha.spec import UserError
+
+SYMMETRIC = "alibi(variant='symmetric')"
+
+
+def build(lengths='1-6', curriculum='uniform', task='bucket_sort', **model):
+    config = common.get_config()
+    config.task = task
+    config.model.update({'layers': 1, 'dim': 16, 'heads': 2} | model)
+    config.train.lengths, config.eval.lengths = '1-4', lengths
+    config.train.curriculum = curriculum
+    return Experiment.build(config.to_dict())
+
+
+@pytest.mark.parametrize(
+    ('model', 'told'),
+    [
+        (dict(position='none'), True),
+        (dict(position=SYMMETRIC), True),
+        (dict(position=SYMMETRIC, pattern='window(2)'), True),
+        (dict(position='rope'), False),
+        (dict(position='none', causal=True), False),
+        (dict(position='none', pattern='window(2, 0)'), False),
+        (dict(position='none', pattern='global(1)|window(1)'), False),
+    ],
+    ids=str,
+)
+def test_a_model_blind_to_direction_is_told(model, told):
+    assert any('mirror image' in note for note in build(**model).notes()) == told
+
+
+def test_logits_that_do_not_fit_are_refused(monkeypatch):
+    monkeypatch.setattr(experiment, 'device_memory', lambda: 10**9)
+    with pytest.raises(UserError, match='attention logits of 40000 tokens and 2 heads take 13 GB of a device'):
+        build('20000', position='ssmax', core='dense')
+    build('20000', position='ssmax')
+    build('2000', position='ssmax', core='dense')
+
+
+def test_a_batch_whose_logits_do_not_fit_is_refused(monkeypatch):
+    """The limit is that of one device: batches, heads and members trained together are spread over several. Those of a
+    CPU are one."""
+    run = build('1-8', position='ssmax', core='dense')
+
+    def check(memory, data=1, model=1, microbatches=1, members=1, together=True, backend='gpu'):
+        monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+        monkeypatch.setattr(experiment, 'device_memory', lambda: memory)
+        layout = parallel.Layout(AbstractMesh((data, model), (parallel.DATA, parallel.MODEL)), members, together)
+        train = {**run.config['train'], 'microbatches': microbatches}
+        run_ = dataclasses.replace(run, layout=layout, members=run.members * members)
+        dataclasses.replace(run_, config={**run.config, 'train': train}).check_training()
+
+    of_batch = 4 * 128 * 2 * run.task.num_tokens(4) ** 2
+    check(of_batch)
+    with pytest.raises(UserError, match=r'attention logits of 128 x 8 tokens and 2 heads take .*train\.microbatches'):
+        check(of_batch - 1)
+    for less in (dict(data=2), dict(model=2), dict(microbatches=2), dict(members=2, together=False, data=2)):
+        check(of_batch // 2, **less)
+        with pytest.raises(UserError):
+            check(of_batch // 2 - 1, **less)
+    with pytest.raises(UserError, match=r"train\.members='in turn'"):
+        check(of_batch, members=2)
+    check(2 * of_batch, members=2)
+    check(of_batch, data=2, backend='cpu')
+    with pytest.raises(UserError):
+        check(of_batch - 1, data=2, backend='cpu')
+
+
+def test_a_trained_model_is_evaluated_where_it_could_not_be_trained(monkeypatch):
+    run = build('1-8', position='ssmax', core='dense')
+    monkeypatch.setattr(experiment, 'device_memory', lambda: 10**4)
+    with pytest.raises(UserError):
+        Experiment.build(run.config)
+    Experiment.build(run.config, eval_lengths='8')
+
+
+def test_heads_that_devices_cannot_share_are_refused():
+    run = build(heads=4)
+    for devices in (1, 2, 4):
+        mesh = AbstractMesh((1, devices), (parallel.DATA, parallel.MODEL))
+        dataclasses.replace(run, layout=parallel.Layout(mesh, 1)).check()
+    for devices in (3, 8):
+        mesh = AbstractMesh((1, devices), (parallel.DATA, parallel.MODEL))
+        with pytest.raises(UserError, match=f'mesh.model={devices} does not divide model.heads=4'):
+            dataclasses.replace(run, layout=parallel.Layout(mesh, 1)).check()
+
+
+def test_a_curriculum_that_ends_early_is_told():
+    run = build(curriculum='regular_increase(every=5000)')
+    assert run.train_lengths == (1, 2)
+    assert any('no length above 2 in 10000 steps' in note for note in run.notes())
+    run = build(curriculum='regular_increase(every=2500)')
+    assert run.train_lengths == (1, 2, 3, 4)
+    assert not any('no length above' in note for note in run.notes())
+
+
+def test_pairs_are_read_as_pairs():
+    """Schemes serve one of the two sequences."""
+    message = "task 'bytes_retrieval' gives pairs - use model.readout='pair'"
+    with pytest.raises(UserError, match=message):
+        build(task='bytes_retrieval', readout='pooled')
+    with pytest.raises(UserError, match="task 'parity_check' gives single sequences"):
+        build(task='parity_check', readout='pair')
+    build(task='bytes_retrieval', readout='pair', position='learned(max_position=6)')
+    with pytest.raises(UserError, match='6 rows'):
+        build('1-7', task='bytes_retrieval', readout='pair', position='learned(max_position=6)')

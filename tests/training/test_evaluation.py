@@ -1,0 +1,194 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mha import tasks
+from mha.machine import parallel
+from mha.model.encoder import Encoder
+from mha.training import evaluation
+
+
+class PerfectParity(nnx.Module):
+    """Answers the parity task; wrong for the first example of every batch if `stumble`."""
+
+    def __init__(self, stumble=False):
+        self.stumble = stumble
+
+    def __call__(self, tokens, *, valid, train, rngs):
+        parity = jnp.where(valid & (tokens < 2), tokens, 0).sum(-1) % 2
+        parity = parity.at[0].set(1 - parity[0]) if self.stumble else parity
+        return 20 * jnp.broadcast_to(jax.nn.one_hot(parity, 2)[:, None], (*tokens.shape, 2))
+
+
+def rows_of(*arguments, **options):
+    return measured(*arguments, **options)[0]
+
+
+def measured(model, *arguments, **options):
+    return make(model, *arguments, **options)(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+
+
+def make(model, task='parity_check', lengths=(1, 3, 8), **options):
+    graphdef, params = nnx.split(model, nnx.Param)
+    settings = {'examples': 32, 'batch_size': 16, 'programs': 2, 'seed': 0, **options}
+    settings = {'quadratic': lambda tokens: True, **settings}
+    task = tasks.make(task) if isinstance(task, str) else task
+    return evaluation.Evaluator(graphdef, nnx.to_pure_dict(params), task, lengths=lengths, **settings)
+
+
+def encoder(position='none', task='bucket_sort', max_len=64):
+    task = tasks.make(task)
+    sizes = dict(vocab_size=task.vocab_size, num_classes=task.num_classes, max_len=max_len)
+    return Encoder(**sizes, layers=1, dim=16, heads=2, position=position, rngs=nnx.Rngs(0))
+
+
+def test_perfect_model_scores_one():
+    for row in rows_of(PerfectParity()):
+        assert (row['accuracy'], row['exact_match'], row['examples']) == (1, 1, 32)
+        assert row['loss'] < 1e-6
+        assert 0.5 <= row['baseline'] < 1 or row['length'] == 1
+
+
+def test_one_mistake_per_batch_is_counted():
+    for row in rows_of(PerfectParity(stumble=True)):
+        assert row['accuracy'] == row['exact_match'] == 1 - 2 / 32
+
+
+@pytest.mark.parametrize('position', ['rope', 'learned'])
+def test_padding_and_batching_change_nothing(position):
+    tight = rows_of(encoder(position), 'bucket_sort', programs=3)
+    padded = rows_of(encoder(position), 'bucket_sort', programs=1, batch_size=8)
+    for one, other in zip(tight, padded, strict=True):
+        assert one['accuracy'] == pytest.approx(other['accuracy'], abs=0.02)
+        assert one['loss'] == pytest.approx(other['loss'], abs=1e-4)
+        assert one['baseline'] == other['baseline']
+
+
+def test_a_dispatch_per_batch_changes_nothing(monkeypatch):
+    """Long sequences are measured a few per dispatch, so that progress is seen."""
+    together = rows_of(encoder('randomize(max_position=64)|rope'), 'bucket_sort')
+    monkeypatch.setattr(evaluation, 'PAIRS_PER_DISPATCH', 1)
+    for one, other in zip(together, rows_of(encoder('randomize(max_position=64)|rope'), 'bucket_sort'), strict=True):
+        assert other == pytest.approx(one, rel=1e-6)
+
+
+def test_compiles_per_bucket_not_per_length(monkeypatch):
+    """And what draws examples once for all."""
+    model, compiled, compile_ = encoder(), [], evaluation._compiled
+
+    def noted(function, *given):
+        compiled.append(function.func)
+        return compile_(function, *given)
+
+    monkeypatch.setattr(evaluation, '_compiled', noted)
+    evaluator = make(model, 'reverse_string', lengths=tuple(range(1, 20)), programs=2)
+    for _ in range(2):  # members
+        evaluator(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    assert compiled == [evaluation._draw, evaluation._measure, evaluation._measure]
+
+
+def test_twice_is_the_same_and_dropout_is_off():
+    position = 'randomize(max_position=64)|rope'
+    assert rows_of(encoder(position), 'bucket_sort') == rows_of(encoder(position), 'bucket_sort')
+
+
+def test_all_schemes_meet_the_same_examples():
+    rows = [rows_of(encoder(position), 'bucket_sort') for position in ('none', 'alibi')]
+    assert [row['baseline'] for row in rows[0]] == [row['baseline'] for row in rows[1]]
+
+
+def test_baseline_of_bucket_sort():
+    """The most frequent class per output position, by an independent count over plain samples."""
+    rows = rows_of(PerfectSort(), 'bucket_sort', lengths=(10, 40), examples=512)
+    rng = np.random.default_rng(0)
+    for row in rows:
+        answers = np.sort(rng.integers(0, 5, (4096, row['length'])), axis=1)
+        expected = np.mean([np.bincount(column).max() / 4096 for column in answers.T])
+        assert row['baseline'] == pytest.approx(expected, abs=0.02)
+
+
+class PerfectSort(nnx.Module):
+    def __call__(self, tokens, *, valid, train, rngs):
+        return jnp.zeros((*tokens.shape, 5))
+
+
+class Counting(tasks.Task):
+    """Answers of all lengths: the symbol x is answered 0, 1, .., x, where the last ends it."""
+
+    inputs = num_classes = 4
+
+    def output_length(self, length):
+        return 4
+
+    def example(self, key, length, max_length):
+        batch = super().example(key, length, max_length)
+        slot = jnp.arange(batch.tokens.size) - length
+        counts = (slot >= 0) & (slot <= batch.tokens[0])
+        return dataclasses.replace(batch, metric_mask=counts)
+
+    def sample(self, key, length, max_length):
+        return jax.random.randint(key, (max_length,), 0, 4), jnp.arange(4)
+
+
+class Second(nnx.Module):
+    """Answers 1 everywhere: the second symbol of `Counting`."""
+
+    def __call__(self, tokens, *, valid, train, rngs):
+        return jnp.broadcast_to(jax.nn.one_hot(1, 4), (*tokens.shape, 4))
+
+
+def test_accuracy_per_position_of_answers_that_end_early():
+    rows, positions = measured(Second(), Counting(), lengths=(1, 3), examples=64)
+    for row in rows:
+        found = {at['position']: at for at in positions if at['length'] == row['length']}
+        assert list(found) == [1, 2, 3, 4]
+        counts = [at['count'] for at in found.values()]
+        assert counts[0] == 64
+        assert 64 > counts[1] > counts[2] > counts[3] > 0
+        assert [at['accuracy'] for at in found.values()] == [0, 1, 0, 0]
+        assert row['accuracy'] == counts[1] / sum(counts)
+        for at in found.values():
+            assert at['low'] <= at['accuracy'] <= at['high']
+
+
+def test_positions_sum_to_the_accuracy():
+    rows, positions = measured(Second(), 'odds_first', lengths=(3, 8))
+    for row in rows:
+        here = [at for at in positions if at['length'] == row['length']]
+        assert [at['position'] for at in here] == list(range(1, row['length'] + 1))
+        assert all(at['count'] == row['examples'] for at in here)
+        assert sum(at['accuracy'] for at in here) / row['length'] == pytest.approx(row['accuracy'], abs=1e-12)
+        assert len({at['accuracy'] for at in here}) > 1
+
+
+@pytest.mark.parametrize(
+    ('successes', 'count', 'interval'),
+    [(0, 10, (0.0, 0.2775)), (5, 10, (0.2366, 0.7634)), (10, 10, (0.7225, 1.0)), (81, 263, (0.2553, 0.3662))],
+)
+def test_wilson_intervals_as_published(successes, count, interval):
+    """The last is the example of Newcombe (1998), table I; the others are those of any table for ten trials."""
+    assert evaluation.wilson(successes, count) == pytest.approx(interval, abs=5e-5)
+
+
+def test_the_bar_moves_within_a_long_example(monkeypatch):
+    """Row of tiles by row of tiles, and to the end exactly, however many layers there are."""
+    moves = []
+
+    class Bar(parallel.tqdm):
+        def update(self, n=1):
+            moves.append(n)
+            return super().update(n)
+
+    monkeypatch.setattr(parallel, 'tqdm', Bar)
+    monkeypatch.setattr(evaluation, 'PAIRS_PER_DISPATCH', 1)
+    options = dict(lengths=(400,), examples=1, quadratic=lambda tokens: False)
+    expected = rows_of(encoder('rope', max_len=800), 'bucket_sort', **options, layers=1)
+    assert sum(moves) == pytest.approx(800)
+    assert len([move for move in moves if move > 0]) >= 2
+    assert max(moves) < 800
+    monkeypatch.setattr(evaluation, 'PAIRS_PER_DISPATCH', 2**29)
+    assert rows_of(encoder('rope', max_len=800), 'bucket_sort', **options) == expected
