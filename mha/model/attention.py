@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Num
 
 from mha import cores
 from mha.cores import attend, dense
+from mha.model import norms
 from mha.nn.masks import Mask, as_mask, causal, explicit, later
 from mha.nn.products import linear
 from mha.positions.base import Coords, Dims, Position
@@ -45,7 +46,7 @@ class MultiHeadAttention(nnx.Module):
         dropout_rate: float = 0.0,
         use_bias: bool = True,
         decode: bool | None = None,
-        normalize_qk: bool = False,
+        normalize_qk: bool | str = False,
         position: Position | None = None,
         core: str = 'auto',
         rngs: nnx.Rngs,
@@ -69,9 +70,10 @@ class MultiHeadAttention(nnx.Module):
         self.key = nnx.LinearGeneral(in_features, (num_kv_heads, head_dim), **common)
         self.value = nnx.LinearGeneral(in_features, (num_kv_heads, head_dim), **common)
         self.out = nnx.LinearGeneral((num_heads, head_dim), out_features or in_features, axis=(-2, -1), **common)
+        kind = 'layer' if normalize_qk is True else normalize_qk or 'none'  # flax's switch, or the norm's name
         norm: dict[str, Any] = dict(use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.query_ln = nnx.LayerNorm(head_dim, **norm) if normalize_qk else nnx.data(None)
-        self.key_ln = nnx.LayerNorm(head_dim, **norm) if normalize_qk else nnx.data(None)
+        self.query_ln = nnx.data(None if kind == 'none' else norms.make(kind, head_dim, **norm))
+        self.key_ln = nnx.data(None if kind == 'none' else norms.make(kind, head_dim, **norm))
         if position is None:
             position = Position(Dims(in_features, num_heads, head_dim, max_len=0), rngs=rngs)
         self.position = position

@@ -25,12 +25,24 @@ def cheap(key: PRNGKeyArray) -> PRNGKeyArray:
     return jax.random.wrap_key_data(_fold_in(data, 0), impl=HASH)
 
 
-def rows(key: PRNGKeyArray, count: int) -> Key[Array, 'B']:
+def rows(key: Key[Array, '*B'], count: int) -> Key[Array, 'B']:
     """A key for each of `count` examples; where `jax.shard_map` hands every device that many of a larger batch, those
-    of the examples that this device has."""
+    of the examples that this device has. Keys [B] are of the examples already."""
+    if key.ndim:
+        return key
     axes = jax.sharding.get_abstract_mesh().manual_axes
     first = count * jax.lax.axis_index(axes) if axes else 0
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
+
+
+def fold_in(key: Key[Array, '*B'], data: int) -> Key[Array, '*B']:
+    """`jax.random.fold_in`, of one key or of one per example."""
+    return jax.vmap(jax.random.fold_in, (0, None))(key, data) if key.ndim else jax.random.fold_in(key, data)
+
+
+def split(key: Key[Array, '*B'], count: int) -> Key[Array, 'N *B']:
+    """`jax.random.split`, of one key or of one per example."""
+    return jax.vmap(jax.random.split, (0, None), 1)(key, count) if key.ndim else jax.random.split(key, count)
 
 
 def shuffle(key: PRNGKeyArray, count: int) -> Int[Array, 'N']:

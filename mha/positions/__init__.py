@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from mha import spec
+from mha.nn.prng import fold_in
 from mha.positions.base import HOOKS, Coords, Dims, OffsetBias, Position
 
 __all__ = ['HOOKS', 'Chain', 'Coords', 'Dims', 'OffsetBias', 'Position', 'example', 'make', 'names']
@@ -112,7 +113,7 @@ class Chain(Position):
     def place(self, pos, *, valid=None, key=None, train=False):
         placed = []
         for index, part in enumerate(self.parts):
-            part_key = None if key is None else jax.random.fold_in(key, index)
+            part_key = None if key is None else fold_in(key, index)
             part, pos = part.place(pos, valid=valid, key=part_key, train=train)
             placed.append(part)
         if all(one is other for one, other in zip(placed, self.parts, strict=True)):

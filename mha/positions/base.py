@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Key, Num, PRNGKeyArray
 
 from mha.nn.prng import rows
 
@@ -68,8 +68,9 @@ class Position(nnx.Module):
     """Whether `remap` places one example at a time, each from a key of its own, even where all rows are equal."""
     per_layer = False
     """Whether every layer places its tokens anew, from a key of its own."""
-    draws = 1
-    """How many placements the logits of an evaluation are averaged over."""
+    draws = 0
+    """Number of random placements that the logits of an evaluation are averaged over; 0 where it places without
+    chance."""
     wraps = False
     """Whether the constructor takes what follows in a spec as `inner`, and speaks for it."""
     example = ''
@@ -137,14 +138,17 @@ class Position(nnx.Module):
         pos: Num[Array, '#B T'],
         *,
         valid: Bool[Array, '#B T'] | None = None,
-        key: PRNGKeyArray | None = None,
+        key: Key[Array, '*B'] | None = None,
         train: bool = False,
     ) -> 'tuple[Position, Num[Array, "#B T"]]':
         """The scheme and its coordinates for one forward pass: itself and what `remap` says, unless it draws something
-        that coordinates cannot carry and returns a stand-in that holds the draw, as `nnx.data`."""
-        if not self.per_example or key is None:
+        that coordinates cannot carry and returns a stand-in that holds the draw, as `nnx.data`. `key` is one for the
+        batch, or one per example [B]."""
+        if key is None or not (self.per_example or key.ndim):
             return self, self.remap(pos, valid=valid, key=key, train=train)
         pos, valid = jnp.broadcast_arrays(pos, True if valid is None else valid)
+        if key.ndim:
+            pos, valid = (jnp.broadcast_to(x, (len(key), x.shape[1])) for x in (pos, valid))
 
         def one(pos, valid, key):
             return self.remap(pos[None], valid=valid[None], key=key, train=train)[0]
@@ -194,7 +198,7 @@ def lookup(table: Float[Array, 'N D'], pos: Num[Array, '#B T']) -> Float[Array, 
     return table.at[rows].get(mode='fill', fill_value=jnp.nan)
 
 
-def required(key: PRNGKeyArray | None) -> PRNGKeyArray:
+def required(key: Key[Array, '*B'] | None) -> Key[Array, '*B']:
     """The key, for a scheme that is about to draw."""
     if key is None:
         raise ValueError('the position scheme draws at random: pass rngs with a key for it')

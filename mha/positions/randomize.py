@@ -14,10 +14,10 @@ from mha.positions.base import Position, required
 
 
 class Randomize(Position):
-    """Draws the coordinates for whatever scheme follows: `'randomize(max_position=2048)|rope'`. One draw per forward
-    pass, shared by the batch as published, or one per example. `redraw='layer'` draws anew in every layer, as
-    published for rotary positions. In an evaluation, `test='linspace'` spaces the positions evenly instead,
-    without chance, and `test='average'` takes the mean of the logits over `draws` draws."""
+    """Draws the coordinates for whatever scheme follows: `'randomize(max_position=2048)|rope'`. One draw per training
+    step, shared by the batch as published, or one per example; an evaluation draws for each example. `redraw='layer'`
+    draws anew in every layer, as published for rotary positions. In an evaluation, `test='linspace'` spaces the
+    positions evenly instead, without chance, and `test='average'` takes the mean of the logits over `draws` draws."""
 
     first_only = True
 
@@ -37,7 +37,8 @@ class Randomize(Position):
                 f"draws={draws} does not go with test={test!r} - write test='average' with draws of 2 or more"
             )
         self.max_position, self.per_example, self.test = max_position, per_example, test
-        self.per_layer, self.draws = redraw == 'layer', draws
+        self.per_layer = redraw == 'layer'
+        self.draws = 0 if test == 'linspace' else draws
 
     def extent(self, length):
         if length > self.max_position:

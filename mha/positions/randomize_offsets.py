@@ -18,13 +18,14 @@ from mha.positions.base import Position, required
 
 class RandomizeOffsets(Position):
     """Draws the distances that whatever follows in the spec meets, in training and in evaluation; that must be a scheme
-    of distances, with a bias or content hook. One draw per forward pass or, as published, per layer, shared by the
-    batch. `both_sides` draws the future's distances apart from the past's. `released` reproduces the released code,
+    of distances, with a bias or content hook. One draw per training step or, as published, per layer, shared by the
+    batch; an evaluation draws for each example. `both_sides` draws the future's distances apart from the past's. `released` reproduces the released code,
     bidirectional only: its table has max_position = L rows, read L too far and clamped, so that the past at distance r
     meets D = r - L, and the query's own slot and all of the future meet D = 1 - L. A scheme that also reads p_i takes
     it for 0."""
 
     wraps = True
+    draws = 1
 
     def __init__(
         self,
@@ -63,15 +64,22 @@ class RandomizeOffsets(Position):
 
     def place(self, pos, *, valid=None, key=None, train=False):
         self.extent(pos.shape[1])
-        key = required(key)
-        count = jnp.full((1, 1), pos.shape[1]) if valid is None else valid.sum(-1, keepdims=True)
-        past, future = (self.draw(k, pos.shape[1], count) for k in jax.random.split(key))
+        length, key = pos.shape[1], required(key)
+        count = jnp.full((1, 1), length) if valid is None else valid.sum(-1, keepdims=True)
+        if not key.ndim:
+            return _Drawn(self.inner, self.offsets(key, length, count)), pos
+        each = jax.vmap(lambda key, count: self.offsets(key, length, count[None])[0])
+        return _Drawn(self.inner, each(key, jnp.broadcast_to(count, (len(key), 1)))), pos
+
+    def offsets(self, key, length, count):
+        """D for i - j = -(T - 1) .. T - 1, [#B, 2 T - 1]."""
+        past, future = (self.draw(k, length, count) for k in jax.random.split(key))
         if not self.both_sides:
             future = past
         if self.released:
             past, future = past - self.max_position, jnp.full_like(past, self.max_position - 1)
         own = future[:, :1] * 0 if not self.released else -future[:, :1]
-        return _Drawn(self.inner, jnp.concatenate([-future[:, ::-1], own, past], axis=1)), pos
+        return jnp.concatenate([-future[:, ::-1], own, past], axis=1)
 
     def bias(self, q_pos, k_pos):
         if self.overrides('bias') or self.overrides('content'):

@@ -27,6 +27,7 @@ class Rfs(Position):
         if max_position < 1:
             raise ValueError(f'max_position must be at least 1, not {max_position}')
         self.max_position, self.test = max_position, test
+        self.draws = 0 if test == 'linspace' else 1
 
     def extent(self, length):
         return self.max_position + 1

@@ -291,7 +291,7 @@ class Experiment:
         for index in range(len(self.members)) if members is None else members:
             member = self.members[index]
             name = f'evaluate {population.named(member)}' if len(self.members) > 1 else 'evaluate'
-            found = self.evaluator(jax.tree.map(lambda x, index=index: x[index], params), name)
+            found = self.evaluator(jax.tree.map(lambda x, index=index: x[index], params), name, member['seed'])
             others = {name: value for name, value in member.items() if name != 'seed'}
             for into, new in zip((rows, positions), found, strict=True):
                 into += [{'seed': member['seed'], **row, **others} for row in new]

@@ -59,18 +59,21 @@ def logits_of(
     batch: Batch,
     *,
     train: bool,
-    position: PRNGKeyArray,
+    position: Key[Array, '*B'],
     dropout: PRNGKeyArray | None = None,
     dropout_rate: Any = None,
     one_length: bool = True,
 ) -> Float[Array, 'B #T C']:
-    """The model's class logits; a pooled read-out counts for every slot. `dropout_rate` replaces the model's."""
+    """Class logits of the model; a pooled read-out counts for every slot. `position` is the key of positions, one for
+    all examples or one each; `dropout_rate` replaces the model's."""
     model = nnx.merge(graphdef, nnx.State(params))
-    streams = {'position': position} if dropout is None else {'position': position, 'dropout': dropout}
-    rngs = nnx.Rngs(**{name: prng.cheap(key) for name, key in streams.items()})
+    options: dict[str, Any] = {} if dropout_rate is None else {'dropout_rate': dropout_rate}
+    if position.ndim:
+        options['position_key'] = jax.vmap(prng.cheap)(position)
+    streams = {'position': None if position.ndim else position, 'dropout': dropout}
+    rngs = nnx.Rngs(**{name: prng.cheap(key) for name, key in streams.items() if key is not None})
     # Where all examples share a length, one row of `valid` serves all: biases are computed once, not B times.
     valid = batch.valid[:1] if one_length else batch.valid
-    options = {} if dropout_rate is None else {'dropout_rate': dropout_rate}
     logits = model(batch.tokens, valid=valid, train=train, rngs=rngs, **options)
     return logits if logits.ndim == 3 else logits[:, None]
 

@@ -108,7 +108,7 @@ def test_logits_are_averaged_over_draws_in_evaluation():
     model = make(position="randomize(max_position=99, test='average', draws=4)|rope")
     single = make(position='randomize(max_position=99)|rope')
     keys = jax.random.split(nnx.Rngs(position=5).position(), 4)
-    each = [single.logits(TOKENS, None, None, False, key, None, None, False) for key in keys]
+    each = [single(TOKENS, position_key=key) for key in keys]
     np.testing.assert_allclose(model(TOKENS, rngs=nnx.Rngs(position=5)), np.mean(each, 0), atol=1e-5)
     rngs = dict(position=5, dropout=1)
     np.testing.assert_array_equal(
