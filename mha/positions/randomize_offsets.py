@@ -19,10 +19,10 @@ from mha.positions.base import Position, required
 class RandomizeOffsets(Position):
     """Draws the distances that whatever follows in the spec meets, in training and in evaluation; that must be a scheme
     of distances, with a bias or content hook. One draw per training step or, as published, per layer, shared by the
-    batch; an evaluation draws for each example. `both_sides` draws the future's distances apart from the past's. `released` reproduces the released code,
-    bidirectional only: its table has max_position = L rows, read L too far and clamped, so that the past at distance r
-    meets D = r - L, and the query's own slot and all of the future meet D = 1 - L. A scheme that also reads p_i takes
-    it for 0."""
+    batch; an evaluation draws for each example. `both_sides` draws the future's distances apart from the past's.
+    `released` reproduces the released code, bidirectional only: its table has max_position = L rows, read L too far
+    and clamped, so that the past at distance r meets D = r - L, and the query's own slot and all of the future meet
+    D = 1 - L. A scheme that also reads p_i takes it for 0."""
 
     wraps = True
     draws = 1

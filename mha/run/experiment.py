@@ -20,10 +20,7 @@ from mha.run import population
 from mha.tasks import Task
 from mha.training import buckets, curricula, evaluation, optim
 from mha.training import step as training
-
-WEIGHTS, TRAINING = 0, 1
-"""What a run's seed is folded with, so that no two purposes share keys."""
-
+from mha.training.step import Purpose
 
 COUNTS = {
     'train': ('steps', 'batch_size', 'microbatches', 'buckets', 'log_every_steps', 'checkpoint_every_steps'),
@@ -185,10 +182,10 @@ class Experiment:
         given."""
         call = spec.Call('model', (), {**self.config['model'], 'position': position or self.position})
         sizes = dict(vocab_size=self.task.vocab_size, num_classes=self.task.num_classes, max_len=self.max_len)
-        key = self.keys(WEIGHTS)[0] if key is None else key
+        key = self.keys(Purpose.WEIGHTS)[0] if key is None else key
         return spec.build(Encoder, call, 'config', **sizes, rngs=nnx.Rngs(key))
 
-    def keys(self, purpose: int) -> jax.Array:
+    def keys(self, purpose: Purpose) -> jax.Array:
         """One key per member: of its weights, or of its data, dropout and positions."""
         return jnp.stack([jax.random.fold_in(jax.random.key(member['seed']), purpose) for member in self.members])
 
@@ -224,7 +221,7 @@ class Experiment:
     def init(self) -> training.State:
         """The state before the first step."""
         # Not jitted: the same small programs serve every member and every model of such widths.
-        models = [self.model(key=key) for key in self.keys(WEIGHTS)]
+        models = [self.model(key=key) for key in self.keys(Purpose.WEIGHTS)]
         weights = [nnx.to_pure_dict(nnx.state(model, nnx.Param)) for model in models]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
         return self.layout.place(self._state(stacked))
@@ -236,10 +233,10 @@ class Experiment:
         self, final: bool = False, meanwhile: Callable[[], None] = lambda: None
     ) -> Callable[[training.State, int], tuple[training.State, dict[str, jax.Array]]]:
         """The training program, compiled, under the first position scheme or the final one: `chunk(state, stop)`, see
-        `training.make_chunk`. `meanwhile` is called when Python's part is done and the compiler's begins: it may start
+        `training.Chunk`. `meanwhile` is called when Python's part is done and the compiler's begins: it may start
         a thread."""
         train, layout = self.config['train'], self.layout
-        chunk = training.make_chunk(
+        chunk = training.Chunk(
             nnx.split(self.final_shapes if final else self.first_shapes, nnx.Param)[0],
             self.optimizer,
             curriculum=self.curriculum,
@@ -250,9 +247,8 @@ class Experiment:
             average=train['average'],
             together=layout.together,
             summed=layout.summed,
-            shardings=(layout.shardings(self.state_shapes), layout.replicated),
-        )
-        task, (keys, varied) = layout.replicate(self.task), layout.place((self.keys(TRAINING), self.varied))
+        ).compiled(shardings=(layout.shardings(self.state_shapes), layout.replicated))
+        task, (keys, varied) = layout.replicate(self.task), layout.place((self.keys(Purpose.TRAINING), self.varied))
         options = layout.compiler_options
         if self.config['model']['remat'] and jax.default_backend() == 'cpu':
             # The compiler merges what is recomputed with the first computation, unless it keeps the barriers.

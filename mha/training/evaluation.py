@@ -19,12 +19,9 @@ from mha.machine import parallel
 from mha.tasks import Task
 from mha.training import buckets
 from mha.training.intervals import wilson
-from mha.training.step import logits_of, losses
+from mha.training.step import Purpose, logits_of, losses
 
 Row = dict[str, float | int]
-
-EVALUATION = 2
-"""What the evaluation's seed is folded with: a run may have the same seed."""
 
 PAIRS_IN_MEMORY = 2**23
 """Attention logits per head of a batch whose model holds them all: long sequences are evaluated a few at a time."""
@@ -133,7 +130,7 @@ class Evaluator:
     def _sums(self, length: int, run_seed: int, place: Callable[..., Any], bar: tqdm) -> dict[str, np.ndarray]:
         """What is counted over the examples of a length; `place(layout)` are the parameters and the task there."""
         bucket = next(bucket for bucket in self.buckets if bucket.max_length >= length)
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), EVALUATION), length)
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), Purpose.EVALUATION), length)
         data_key, position_key = jax.random.split(key)
         _, task = place(self._dividing(self.examples))
         assert self.drawing is not None
