@@ -1,6 +1,6 @@
 """Finished runs side by side: a table, curves, and one HTML page that opens offline.
 
-    python compare.py runs/grid [more runs] [--output=runs/grid/report] [--metric=accuracy]
+    python compare.py runs/grid [more runs] [--output=runs/grid/report] [--metric=accuracy] [--evaluation=40,80]
 
 Every argument is a run, or a directory with runs anywhere below it. Runs that differ in nothing but their seed share a
 row; unfinished runs are left out. A report of other runs is not overwritten; one of the same place, or of some of the
@@ -17,6 +17,11 @@ from mha.spec import UserError
 from mha.views.report import page, table
 
 OUTPUT = flags.DEFINE_string('output', None, 'Where to write the report; default: report/ in the first argument.')
+EVALUATION = flags.DEFINE_string(
+    'evaluation',
+    None,
+    'Compare a later evaluation by eval.py: its file name, or its lengths; default: that of training.',
+)
 METRIC = flags.DEFINE_enum(
     'metric',
     'auto',
@@ -25,11 +30,22 @@ METRIC = flags.DEFINE_enum(
 )
 
 
+def default_output(places: list[Path]) -> Path:
+    """`report/` in the first place; cells of one sweep belong to the sweep."""
+    parents = {place.absolute().parent for place in places}
+    if all((place / 'config.json').exists() for place in places) and {parent.name for parent in parents} == {'cells'}:
+        if len(parents) > 1:
+            raise UserError('these are cells of several sweeps - say where the report goes with --output=...')
+        return parents.pop().parent / 'report'
+    return places[0] / 'report'
+
+
 def main(*paths: str) -> None:
     if not paths:
         raise UserError('name the runs to compare, such as: compare.py runs/grid')
-    comparison = table.compare([Path(path) for path in paths], METRIC.value)
-    written = page.write(comparison, Path(OUTPUT.value or Path(paths[0]) / 'report'))
+    places = [Path(path).expanduser() for path in paths]
+    comparison = table.compare(places, METRIC.value, EVALUATION.value)
+    written = page.write(comparison, cli.directory('output', OUTPUT.value or str(default_output(places))))
     if comparison.left_out:
         print(f'left out {table.unfinished(comparison.left_out)}', file=sys.stderr)
     print(table.text(comparison), '', *written, sep='\n')

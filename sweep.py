@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from mha import cli
 from mha.machine import parallel
-from mha.run import experiment, workdir
+from mha.run import checks, experiment, workdir
 from mha.run import log as metrics
 from mha.spec import UserError
 
@@ -36,10 +36,10 @@ TRAIN = Path(__file__).with_name('train.py')
 
 def main() -> None:
     config = cli.required('config', CONFIG.value)
-    grid = Path(cli.required('workdir', WORKDIR.value))
+    grid = cli.directory('workdir', WORKDIR.value)
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # of a GPU, that this process and all cells use
     if config.mesh.data or config.mesh.model > 1:  # else one device will do to check the cells
-        parallel.use_cores(experiment.at_once(config.train.to_dict()))
+        parallel.use_cores(checks.at_once(config.train.to_dict()))
     cells = {}
     for overrides in _sweep():
         name = cell_name(overrides)

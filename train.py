@@ -8,7 +8,6 @@ The same command resumes an interrupted run, and shows the result of a finished 
 import functools
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,7 +16,7 @@ from ml_collections import config_flags
 
 from mha import cli
 from mha.machine import cache, parallel
-from mha.run import experiment, workdir
+from mha.run import checks, experiment, workdir
 from mha.run.checkpoint import Checkpoints
 from mha.run.log import Metrics
 from mha.views.report import plots, runs, table
@@ -35,8 +34,8 @@ def main() -> None:
 
     # ---------------------------------------------------------------- Build: mistakes surface before a file is written
     config = cli.required('config', CONFIG.value).to_dict()
-    directory = Path(cli.required('workdir', WORKDIR.value))
-    parallel.use_cores(experiment.at_once(config['train']))
+    directory = cli.directory('workdir', WORKDIR.value)
+    parallel.use_cores(checks.at_once(config['train']))
     say = print if parallel.first() else lambda *_: None
     run = experiment.Experiment.build(config)
     parallel.once(lambda: workdir.claim(directory, config))
@@ -55,7 +54,7 @@ def main() -> None:
     summary = {
         'status': 'running',
         'steps': steps,
-        'parameters': experiment.parameters(run.state_shapes.params),
+        'parameters': checks.count(run.state_shapes.params),
         'trained_lengths': [run.train_lengths[0], run.train_lengths[-1]],
         'chance': run.task.chance,
         'metric': run.task.metric,

@@ -26,6 +26,7 @@ def run(main: Callable[..., None]) -> None:
         if arguments and not getattr(main, 'takes_arguments', False):
             raise UserError(f'unexpected argument {arguments[0]!r} - flags are written --name=value')
         main(*arguments)
+        sys.stdout.flush()
     except UserError as error:
         print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
         sys.exit(2)
@@ -34,6 +35,8 @@ def run(main: Callable[..., None]) -> None:
             raise
         print(f'{Path(sys.argv[0]).name}: out of memory ({one_line(error)[:200]}) - {SMALLER}', file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print(f'\n{Path(sys.argv[0]).name}: interrupted - the same command resumes', file=sys.stderr, flush=True)
         sys.stdout.flush()
@@ -53,7 +56,7 @@ def _parse_flags() -> list[str]:
         near = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', str(error))
         words = near[2] if near else re.sub(r'\W*(\w+)\W.*', r'\1', one_line(error))
         hint = f' - did you mean {near[1]!r}?' if near else '; configs/common.py lists those there are'
-        if any(argument.lstrip('-').startswith('config.data.') for argument in sys.argv[1:]) and not near:
+        if any(argument.lstrip('-').startswith('config.data') for argument in sys.argv[1:]) and not near:
             hint = "; arguments of a task go into its spec: --config.task='text(...)'"
         raise UserError(f'the config has no key {words!r}{hint}') from error
     except flags.IllegalFlagValueError as error:
@@ -88,6 +91,14 @@ def load(path: Path) -> dict[str, Any]:
 def one_line(error: Any) -> str:
     """A message without its line breaks."""
     return ' '.join(str(error).split())
+
+
+def directory(name: str, value: str | None) -> Path:
+    """The path of a flag, `~` expanded; addresses of other storage are refused."""
+    text = required(name, value)
+    if re.match(r'\w+://', text):
+        raise UserError(f'--{name}={text}: runs are kept in directories of this machine - name one')
+    return Path(text).expanduser()
 
 
 def required(name: str, value: Any) -> Any:

@@ -14,7 +14,7 @@ import pkgutil
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 LONGEST = 10_000_000
@@ -225,3 +225,17 @@ def lengths(text: str, what: str = 'lengths') -> tuple[int, ...]:
             raise UserError(f'{what} {str(text)!r}: {part.strip()!r} is empty or below 1 - lengths start at 1')
         found.update(range(low, high + 1, stride))
     return tuple(sorted(found))
+
+
+def compact(numbers: Sequence[int]) -> str:
+    """The inverse of `lengths`: (5, 10, 15, 20, 25) -> '5-25:5', and '5,10,20' where no five are evenly spaced."""
+    parts, rest = [], list(numbers)
+    while rest:
+        step = rest[1] - rest[0] if len(rest) > 1 else 1
+        count = 1
+        while count < len(rest) and rest[count] - rest[count - 1] == step:
+            count += 1
+        count = count if count >= 5 else 1
+        parts.append(str(rest[0]) if count == 1 else f'{rest[0]}-{rest[count - 1]}' + (f':{step}' if step > 1 else ''))
+        rest = rest[count:]
+    return ','.join(parts)

@@ -299,6 +299,12 @@ class Encoder(nnx.Module):
         keys = prng.split(key, draws)
         return jax.lax.map(lambda key: self.logits(dataclasses.replace(inputs, key=key, rngs=None)), keys).mean(0)
 
+    def attention_weights(self, tokens: Int[Array, 'B T'], **options: Any) -> Float[Array, 'L B H T T']:
+        """Attention weights of every layer, head and example; `options` are those of a call."""
+        _, captured = nnx.capture(self, nnx.Intermediate)(tokens, **options, sow_weights=True)
+        blocks = nnx.to_pure_dict(captured)['blocks']
+        return jnp.stack([blocks[layer]['attention']['weights'][0] for layer in range(len(self.blocks))])
+
     def logits(self, inputs: Inputs) -> Float[Array, 'B T C'] | Float[Array, 'B C']:
         """Class logits of one forward pass, in float32."""
         if self.readout == 'token':

@@ -3,6 +3,7 @@ several processes the first alone writes."""
 
 import csv
 import datetime
+import hashlib
 import io
 import json
 import os
@@ -20,7 +21,8 @@ from typing import Any
 import jax
 
 from mha.machine import parallel
-from mha.spec import UserError, flatten
+from mha.run import versions
+from mha.spec import UserError, compact, flatten
 
 
 def claim(workdir: Path, config: Mapping[str, Any]) -> None:
@@ -45,7 +47,7 @@ def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
     """Raises `UserError` unless the run in `workdir`, if there is one, is the one that `config` describes."""
     if not (workdir / 'config.json').exists():
         return
-    there, here = flatten(load_config(workdir)), flatten(json.loads(json.dumps(config, default=list)))
+    there, here = (flatten(each) for each in (load_config(workdir), json.loads(json.dumps(config, default=list))))
     differ = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     if differ:
         key = differ[0]
@@ -65,20 +67,11 @@ def check_data(workdir: Path, sha256: str) -> None:
 
 
 def load_config(workdir: Path) -> dict[str, Any]:
-    """The config of the run in `workdir`."""
+    """The config of the run in `workdir`, in today's keys."""
     path = workdir / 'config.json'
     if not path.exists():
         raise UserError(f'no run in {workdir} (it has no config.json) - give the --workdir that train.py was given')
-    return _read_json(path)
-
-
-def check_keys(workdir: Path, config: Mapping[str, Any], like: Mapping[str, Any]) -> None:
-    """Raises `UserError` unless the `config` of the run in `workdir` has the keys of the config `like`: another version
-    of this code may have saved it."""
-    path, there = workdir / 'config.json', {**config, **flatten(config)}
-    for key in {**like, **flatten(like)}:
-        if key not in there and not key.startswith('population.'):
-            raise UserError(f'{path} lacks the key {key!r}; another version wrote it - add it as in configs/common.py')
+    return versions.current(_read_json(path))
 
 
 def status(workdir: Path) -> str:
@@ -128,6 +121,27 @@ def file_name(text: str) -> str:
     return re.sub(r'[^\w.,=-]+', '_', text).strip('_')
 
 
+def evaluation_name(lengths: Sequence[int], examples: int, task: str | None = None, position: str | None = None) -> str:
+    """File name of a later evaluation: `evaluation_40_80_512-examples.csv`, then the task and the position scheme where
+    they are not those of the run. Names that would be too long or ambiguous are told apart by a digest."""
+    numbers = compact(lengths).replace(',', '_')
+    under = ''.join(f'_{file_name(text)}' for text in (task, position) if text)
+    plain = [re.sub(r"[()'\" =|,.]", '', text) for text in (task, position) if text]
+    exact = all(re.fullmatch(r'[\w-]*', text) for text in plain)
+    if len(numbers) > 80:
+        numbers, exact = f'{len(lengths)}-lengths-to-{lengths[-1]}', False
+    if len(under) > 120:
+        under, exact = under[:120], False
+    if not exact:
+        under += f'_{digest(compact(lengths), task, position)}'
+    return f'evaluation_{numbers}_{examples}-examples{under}.csv'
+
+
+def digest(*parts: Any) -> str:
+    """Eight characters that tell these parts from others."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes the file whole or not at all."""
     _replace(path, json.dumps(value, indent=2, default=list) + '\n')
@@ -140,6 +154,15 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     _replace(path, file.getvalue())
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a range evaluation."""
+    try:
+        with path.open(newline='') as file:
+            return [{name: float(value or 'nan') for name, value in row.items()} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f'cannot read {path}: {error}') from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Tasks, one file each; a task's name is its file's name. `make('reverse_string')` builds one from its spec."""
 
 import sys
-from typing import Any
 
 from mha import spec
 from mha.tasks.base import Batch, Task
@@ -20,12 +19,11 @@ def example(name: str) -> str:
     return f'{name}({arguments})' if arguments else name
 
 
-def make(text: str, /, *, causal: bool = False, **options: Any) -> Task:
+def make(text: str, *, causal: bool = False) -> Task:
     """The task that a spec such as `"odds_first(order='released')"` describes, for a causal or a bidirectional model.
-    `options` are further arguments, as in `config.data`. A wrong name or argument is a one-line `ValueError`."""
+    A wrong name or argument is a one-line `ValueError`."""
     call, *more = spec.parse(text)
     if more:
         raise spec.UserError(f'task {text!r}: tasks do not compose')
     kind = spec.load(sys.modules[__name__], call.name, Task, 'task')
-    call = spec.Call(call.name, call.args, {**options, **call.kwargs})
     return spec.build(kind, call, 'task', causal=causal)

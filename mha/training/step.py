@@ -190,7 +190,7 @@ class Chunk:
         return jax.vmap(lambda key: self.curriculum.draw(key, step))(jax.random.split(key, self.batch_size))
 
     def gradients(self, max_length: int, batch: Batch, params: Any, task: Task, keys: Any, varied: Any):
-        """Sums over a batch cut to `max_length`, and gradients of the loss; `keys` are those of dropout and positions."""
+        """Sums over a batch cut to `max_length`, and gradients of its loss; `keys` of dropout and of positions."""
         dropout_key, position_key = keys
         batch = task.cut(batch, max_length)
         grad = jax.grad(functools.partial(self.loss, position_key=position_key, varied=varied), has_aux=True)

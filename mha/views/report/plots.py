@@ -117,7 +117,7 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem) -> None:
 def _name(comparison: Comparison, row: Row) -> str:
     """Without what the problem says: that is the panel's title."""
     labels = zip(comparison.keys, comparison.headers, row.labels, strict=True)
-    pairs = [(header, label) for key, header, label in labels if key != 'task' and not key.startswith('data.')]
+    pairs = [(header, label) for key, header, label in labels if key != 'task']
     if len(pairs) == 1 and comparison.keys == ('model.position',):
         return pairs[0][1]
     return ', '.join(f'{header}={label}' for header, label in pairs) or comparison.runs[0].setting('model.position')

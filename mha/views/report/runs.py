@@ -4,14 +4,15 @@ import csv
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mha.run import population
-from mha.spec import UserError, flatten, lengths, parse
+from mha.run import population, versions
+from mha.spec import UserError, compact, flatten, lengths, parse
 
 COLUMNS = ('seed', 'length', 'accuracy', 'exact_match', 'loss', 'baseline', 'examples')
 NOT_SETTINGS = (
@@ -20,6 +21,8 @@ NOT_SETTINGS = (
     *('mesh.data', 'mesh.model', 'train.members', 'train.microbatches', 'model.remat'),  # how, not what, is computed
     *('train.log_every_steps', 'train.checkpoint_every_steps', 'eval.batch_size', 'eval.buckets'),
 )
+TRAINED = 'extrapolation.csv'
+"""The evaluation that training ends with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +95,35 @@ def find(paths: Iterable[str | Path]) -> list[Path]:
     return list(found.values())
 
 
-def read(workdir: Path, evaluation: str = 'extrapolation.csv') -> list[Run]:
+def evaluations(workdir: Path) -> list[str]:
+    """File names of the later evaluations of a run."""
+    return sorted(path.name for path in workdir.glob('evaluation_*.csv') if not path.stem.endswith('_positions'))
+
+
+def evaluation_of(workdir: Path, asked: str | None) -> str:
+    """File name of an evaluation asked for by its name or its lengths; what was asked for where there is none."""
+    if asked is None or (workdir / asked).is_file():
+        return asked or TRAINED
+    if not re.fullmatch(r'[\d,:-]+', asked):
+        return asked
+    wanted = lengths(asked, '--evaluation')
+    found = [name for name in evaluations(workdir) if _lengths(workdir / name) == wanted]
+    if len(found) > 1:
+        raise UserError(f'{workdir} has several evaluations at {asked}: {", ".join(found)} - name one of them')
+    return found[0] if found else asked
+
+
+def _lengths(path: Path) -> tuple[int, ...]:
+    with path.open(newline='') as file:
+        return tuple(sorted({int(record.get('length') or 0) for record in csv.DictReader(file)}))
+
+
+def read(workdir: Path, evaluation: str = TRAINED) -> list[Run]:
     """The runs of a workdir in any state, with one of its range evaluations; what is not written yet is empty. A
     workdir has several where members of its population differ in more than their seed, and one for each that
     diverged."""
-    config, path = {'population': {}, **_json(workdir / 'config.json')}, workdir / 'summary.json'
+    config = versions.current({'population': {}, **_json(workdir / 'config.json')})
+    path = workdir / 'summary.json'
     summary = _json(path) if path.exists() else {}
     alike: dict[tuple[float, ...], population.Member] = {}
     for member in population.members(config):
@@ -154,20 +181,6 @@ def span(lengths: Sequence[int] | np.ndarray) -> str:
     """'1-20', or '128' where all are the same."""
     low, high = min(lengths), max(lengths)
     return str(low) if low == high else f'{low}-{high}'
-
-
-def compact(numbers: Sequence[int]) -> str:
-    """The inverse of `spec.lengths`: (5, 10, 15, 20, 25) -> '5-25:5', and '5,10,20' where no five are evenly spaced."""
-    parts, rest = [], list(numbers)
-    while rest:
-        step = rest[1] - rest[0] if len(rest) > 1 else 1
-        count = 1
-        while count < len(rest) and rest[count] - rest[count - 1] == step:
-            count += 1
-        count = count if count >= 5 else 1
-        parts.append(str(rest[0]) if count == 1 else f'{rest[0]}-{rest[count - 1]}' + (f':{step}' if step > 1 else ''))
-        rest = rest[count:]
-    return ','.join(parts)
 
 
 def varying(runs: Sequence[Run]) -> list[str]:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from scipy.special import stdtrit
 
-from mha.spec import UserError, choose, short
+from mha.spec import UserError, choose, compact, short
 from mha.training.intervals import wilson
-from mha.views.report.runs import Run, check_comparable, compact, find, read, span, varying
+from mha.views.report.runs import Run, check_comparable, evaluation_of, evaluations, find, read, span, varying
 
 Problem = tuple[str, ...]
 
@@ -177,11 +177,15 @@ class Comparison:
         return self.cell(row, score).mean > self.baseline(row.problem, score)
 
 
-def compare(paths: Sequence[Path], metric: str = 'auto') -> Comparison:
-    """The finished runs at or below `paths`."""
-    runs = [run for path in find(paths) for run in read(path)]
+def compare(paths: Sequence[Path], metric: str = 'auto', evaluation: str | None = None) -> Comparison:
+    """The finished runs at or below `paths`, by the evaluation that training ended with or by a later one (its file
+    name, or its lengths)."""
+    runs = [run for path in find(paths) for run in read(path, evaluation_of(path, evaluation))]
     finished = [run for run in runs if run.status == 'finished']
     left_out = [run for run in runs if run.status != 'finished']
+    if not finished and evaluation and left_out:
+        there = sorted({name for run in left_out for name in evaluations(run.path)})
+        raise UserError(f'no run has an evaluation {evaluation!r} - there are: {", ".join(there) or "none"}')
     if not finished:
         raise UserError(f'no finished run in {", ".join(map(str, paths))} - {unfinished(left_out)}')
     return of_runs(finished, metric, paths=paths, left_out=left_out)
@@ -218,10 +222,9 @@ def of_runs(
 
 
 def problem_of(run: Run, differ: Sequence[str]) -> Problem:
-    """The task, and of its data what varies; each problem has a baseline and a picture of its own."""
-    data = [key for key in differ if key.startswith('data.')]
-    data += ['model.causal'] if run.is_text and 'model.causal' in differ else []  # the next byte, or hidden ones
-    return (run.task, *(f'{short(key)}={run.setting(key)}' for key in data))
+    """The task; of text also its direction, where that varies. Each problem has a baseline and a picture of its own."""
+    directed = run.is_text and 'model.causal' in differ  # the next byte, or hidden ones
+    return (run.task, f'causal={run.setting("model.causal")}') if directed else (run.task,)
 
 
 def _row(labels: tuple[str, ...], problem: Problem, runs: Sequence[Run], metric: Metric) -> Row:
