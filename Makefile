@@ -27,7 +27,7 @@ docs: .venv/installed
 	touch $@
 
 .venv/installed-dev: .venv/installed requirements-dev.txt
-	.venv/bin/python -m pip install --quiet -r requirements-dev.txt
+	.venv/bin/python -m pip install --quiet -r requirements.txt -r requirements-dev.txt
 	touch $@
 
 clean:

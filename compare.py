@@ -16,7 +16,9 @@ from mha import cli
 from mha.spec import UserError
 from mha.views.report import page, table
 
-OUTPUT = flags.DEFINE_string('output', None, 'Where to write the report; default: report/ in the first argument.')
+OUTPUT = flags.DEFINE_string(
+    'output', None, 'Where to write the report; default: report/ in the first one, or in the sweep.'
+)
 EVALUATION = flags.DEFINE_string(
     'evaluation',
     None,
@@ -31,13 +33,21 @@ METRIC = flags.DEFINE_enum(
 
 
 def default_output(places: list[Path]) -> Path:
-    """`report/` in the first place; cells of one sweep belong to the sweep."""
-    parents = {place.absolute().parent for place in places}
-    if all((place / 'config.json').exists() for place in places) and {parent.name for parent in parents} == {'cells'}:
-        if len(parents) > 1:
-            raise UserError('these are cells of several sweeps - say where the report goes with --output=...')
-        return parents.pop().parent / 'report'
+    """`report/` in the first place, or in the sweep that all belong to; never inside one run of several."""
+    sweeps = {_sweep_of(place) for place in places}
+    sweep = next(iter(sweeps))
+    if len(sweeps) == 1 and sweep:
+        return sweep / 'report'
+    if len(places) > 1 and (places[0] / 'config.json').exists():
+        raise UserError(f'{places[0]} is one run of several - say where the report goes with --output=...')
     return places[0] / 'report'
+
+
+def _sweep_of(place: Path) -> Path | None:
+    """The sweep that a place is, or whose cell it is."""
+    if (place / 'config.json').exists():
+        return place.parents[1] if place.parent.name == 'cells' else None
+    return place if (place / 'cells').is_dir() else None
 
 
 def main(*paths: str) -> None:

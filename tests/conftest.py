@@ -3,6 +3,8 @@
 `JAX_PLATFORMS=cuda pytest` runs the same tests on an accelerator.
 """
 
+import ctypes
+import gc
 import os
 import subprocess
 import sys
@@ -28,6 +30,31 @@ jax.config.update('jax_default_matmul_precision', 'highest')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 ROOT = Path(__file__).parent.parent
+MEMORY = 800
+"""Megabytes beyond which a worker drops its compiled programs when a file of tests ends."""
+
+
+def resident() -> float:
+    """Megabytes of memory that this process holds; 0 where the system does not say."""
+    status = Path('/proc/self/status')
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith('VmRSS')), 0)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def bounded_memory():
+    """A worker that kept the programs of all files would end at 4 GB."""
+    yield
+    if resident() > MEMORY or sys.platform != 'linux':
+        jax.clear_caches()
+        gc.collect()
+        if sys.platform == 'linux':
+            ctypes.CDLL(None).malloc_trim(0)
+    if path := os.environ.get('MHA_TEST_MEMORY'):  # measures it: a line per file
+        with open(path, 'a') as file:
+            file.write(
+                f'{os.getpid()} {resident():.0f} {os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]}\n'
+            )
 
 
 @pytest.fixture

@@ -153,5 +153,6 @@ def _check_ours(comparison: Comparison, output: Path, names: Iterable[str]) -> N
 
 def _command(comparison: Comparison, output: Path) -> str:
     metric = [f'--metric={comparison.metric.column}'] if comparison.metric in METRICS.values() else []
+    evaluation = [f'--evaluation={comparison.evaluation}'] if comparison.evaluation else []
     paths = comparison.paths or tuple(run.path for run in comparison.runs)
-    return shlex.join(['python', 'compare.py', *map(str, paths), f'--output={output}', *metric])
+    return shlex.join(['python', 'compare.py', *map(str, paths), f'--output={output}', *metric, *evaluation])

@@ -139,6 +139,8 @@ class Comparison:
     rows: tuple[Row, ...]
     baselines: dict[Problem, np.ndarray]
     """[lengths] of each problem; none for metrics other than accuracy."""
+    evaluation: str | None = None
+    """The later evaluation that is compared; None for that of training."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -188,7 +190,7 @@ def compare(paths: Sequence[Path], metric: str = 'auto', evaluation: str | None 
         raise UserError(f'no run has an evaluation {evaluation!r} - there are: {", ".join(there) or "none"}')
     if not finished:
         raise UserError(f'no finished run in {", ".join(map(str, paths))} - {unfinished(left_out)}')
-    return of_runs(finished, metric, paths=paths, left_out=left_out)
+    return dataclasses.replace(of_runs(finished, metric, paths=paths, left_out=left_out), evaluation=evaluation)
 
 
 def unfinished(left_out: Sequence[Run]) -> str:

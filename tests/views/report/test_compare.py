@@ -40,16 +40,42 @@ def test_report(grid):
 
 
 def test_a_report_of_other_runs_is_left_alone(grid):
-    """The first argument says where the report goes by default."""
-    run_a = grid / 'cells' / 'a'
-    assert run(run_a, grid).returncode == 0
-    before = (run_a / 'report' / 'report.html').read_bytes()
-    refused = run(run_a)
+    """A cell and its sweep belong together: the report goes to the sweep, not into the cell."""
+    cell = grid / 'cells' / 'a'
+    assert run(cell, grid).returncode == 0
+    before = (grid / 'report' / 'report.html').read_bytes()
+    refused = run(cell)
     assert refused.returncode == 2
     (line,) = refused.stderr.splitlines()
-    assert line == (f'compare.py: {run_a / "report"} holds the comparison of {run_a}, {grid} - choose another --output')
-    assert (run_a / 'report' / 'report.html').read_bytes() == before
-    assert run(run_a, grid).returncode == 0
+    assert line == f'compare.py: {grid / "report"} holds the comparison of {grid}, {cell} - choose another --output'
+    assert (grid / 'report' / 'report.html').read_bytes() == before
+    assert run(cell, grid).returncode == 0
+    assert not (cell / 'report').exists()
+
+
+def test_one_run_of_several_asks_where_the_report_goes(grid):
+    moved = grid.parent / 'moved'
+    (grid / 'cells' / 'a').rename(moved)
+    assert run(moved).returncode == 0
+    assert (moved / 'report' / 'report.html').exists()
+    refused = run(moved, grid)
+    assert refused.returncode == 2
+    assert f'{moved} is one run of several - say where the report goes with --output=' in refused.stderr
+
+
+def test_a_later_evaluation(grid):
+    """By its lengths or the name of its file; runs that have none are left out."""
+    rows = 'seed,length,accuracy,exact_match,loss,baseline,examples\n0,30,0.5,0,1,0.2,64\n0,70,0.125,0,1,0.2,64\n'
+    (grid / 'cells' / 'a' / 'evaluation_30_70_64-examples.csv').write_text(rows)
+    for asked in ('30,70', 'evaluation_30_70_64-examples.csv'):
+        done = run(grid, f'--evaluation={asked}')
+        assert done.returncode == 0, done.stderr
+        assert 'evaluated at 30,70' in done.stdout
+        assert '0.312' in done.stdout
+        assert f'--evaluation={asked}' in (grid / 'report' / 'report.html').read_text()
+    refused = run(grid, '--evaluation=31')
+    assert refused.returncode == 2
+    assert "no run has an evaluation '31' - there are: evaluation_30_70_64-examples.csv" in refused.stderr
 
 
 @pytest.mark.parametrize(
