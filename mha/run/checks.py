@@ -42,6 +42,8 @@ def numbers(config: Mapping[str, Any], members: Iterable[population.Member]) -> 
     for name, most in LARGEST_MODEL.items():
         if (value := config['model'].get(name)) is not None and value > most:
             raise spec.UserError(f'model.{name} must be at most {most:,}, not {value}')
+    if not 0 <= evaluate['every_steps'] <= MOST:
+        raise spec.UserError(f'eval.every_steps must be at least 0 (0: only at the end), not {evaluate["every_steps"]}')
     if train['batch_size'] % train['microbatches']:
         raise spec.UserError(
             f'train.microbatches={train["microbatches"]} does not divide train.batch_size={train["batch_size"]}'

@@ -4,8 +4,9 @@ the first alone writes."""
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mha.machine import parallel
 
@@ -30,12 +31,28 @@ class Metrics:
 
     def write(self, step: int, values: Mapping[str, float], member: Mapping[str, float] | None = None) -> None:
         """`member` says whose they are, in a population."""
-        self.file.write(json.dumps({'step': step, **(member or {}), **values}) + '\n')
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON has no NaN
+        self.file.write(json.dumps({'step': step, **(member or {}), **finite}) + '\n')
         self.file.flush()
         under = ','.join(f'{name}={value}' for name, value in (member or {}).items())
         for name, value in values.items():
             if math.isfinite(value):
                 self.board.add_scalar(f'{name}/{under}' if under else name, value, step)
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Further curves for TensorBoard alone."""
+        for name, value in values.items():
+            if math.isfinite(value):
+                self.board.add_scalar(name, value, step)
+
+    def evaluated(self, rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], score: float | None) -> None:
+        """TensorBoard's curves over lengths, mean of all members, and the config as hyper-parameters with the score."""
+        for length in sorted({row['length'] for row in rows}):
+            here = [row for row in rows if row['length'] == length]
+            for name in ('accuracy', 'exact_match', 'loss', 'baseline'):
+                self.scalars({f'extrapolation/{name}': sum(row[name] for row in here) / len(here)}, int(length))
+        plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in config.items()}
+        self.board.add_hparams(plain, {'score': math.nan if score is None else score}, name='hyperparameters')
 
     def close(self) -> None:
         self.file.close()

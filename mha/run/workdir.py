@@ -22,7 +22,8 @@ import jax
 
 from mha.machine import parallel
 from mha.run import versions
-from mha.spec import UserError, compact, flatten
+from mha.spec import UserError, compact, flatten, parse
+from mha.training import optim
 
 
 def claim(workdir: Path, config: Mapping[str, Any]) -> None:
@@ -30,6 +31,7 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
     holds another run or something else."""
     if (workdir / 'config.json').exists():
         check_same(workdir, config)
+        _extend(workdir, config)
         return
     if {'[', ']'} & {*str(workdir.absolute())}:  # orbax takes them for a pattern, and its files end up incomplete
         raise UserError(f'checkpoints cannot be kept below a path with [ or ], {workdir} - choose another --workdir')
@@ -44,11 +46,21 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Raises `UserError` unless the run in `workdir`, if there is one, is the one that `config` describes."""
+    """Raises `UserError` unless the run in `workdir`, if there is one, is the one that `config` describes, or its first
+    steps: a run may go on beyond `train.steps` where its schedule does not depend on them."""
     if not (workdir / 'config.json').exists():
         return
     there, here = (flatten(each) for each in (load_config(workdir), json.loads(json.dumps(config, default=list))))
     differ = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    if differ == ['train.steps'] and there['train.steps'] < here['train.steps']:
+        *_, schedule = parse(here['optimizer.schedule'])
+        if schedule.name in optim.ENDLESS and not here['train.final_steps']:
+            return
+        what = 'optimizer.schedule' if schedule.name not in optim.ENDLESS else 'train.final_steps'
+        raise UserError(
+            f'{workdir} was trained for {there["train.steps"]} steps and cannot go on to {here["train.steps"]}: its '
+            f'{what}={here[what]!r} depends on their number - choose another --workdir, and --init_from={workdir}'
+        )
     if differ:
         key = differ[0]
         more = f' ({len(differ) - 1} more differ)' if len(differ) > 1 else ''
@@ -58,10 +70,21 @@ def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
         )
 
 
+def _extend(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Lets a run go on to more steps; the evaluation that it ended with is kept under another name."""
+    steps = load_config(workdir)['train']['steps']
+    if steps == config['train']['steps'] or not parallel.first():
+        return
+    if (workdir / 'extrapolation.csv').exists():
+        os.replace(workdir / 'extrapolation.csv', workdir / f'extrapolation_after_{steps}_steps.csv')
+    if (workdir / 'summary.json').exists():
+        write_json(workdir / 'summary.json', _read_json(workdir / 'summary.json') | {'status': 'running'})
+    write_json(workdir / 'config.json', config)
+
+
 def check_data(workdir: Path, sha256: str) -> None:
     """Raises `UserError` if the run in `workdir` has read other data than these."""
-    path = workdir / 'summary.json'
-    there = _read_json(path).get('data_sha256', sha256) if path.exists() else sha256
+    there = summary(workdir).get('data_sha256', sha256)
     if there != sha256:
         raise UserError(f'{workdir} was trained on other text (sha256 {there[:8]}.. there, {sha256[:8]}.. here)')
 
@@ -74,10 +97,15 @@ def load_config(workdir: Path) -> dict[str, Any]:
     return versions.current(_read_json(path))
 
 
+def summary(workdir: Path) -> dict[str, Any]:
+    """The run's summary.json; empty before it has one."""
+    path = workdir / 'summary.json'
+    return _read_json(path) if path.exists() else {}
+
+
 def status(workdir: Path) -> str:
     """How far the run in `workdir` is: 'not started', 'running', 'diverged', or 'finished' once it is evaluated."""
-    path = workdir / 'summary.json'
-    return _read_json(path).get('status', 'running') if path.exists() else 'not started'
+    return summary(workdir).get('status', 'running') if (workdir / 'summary.json').exists() else 'not started'
 
 
 def finished(workdir: Path) -> bool:
@@ -157,12 +185,18 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """The rows of a range evaluation."""
+    """The rows of a range evaluation; none where it is not written yet."""
+    if not path.exists():
+        return []
     try:
         with path.open(newline='') as file:
-            return [{name: float(value or 'nan') for name, value in row.items()} for row in csv.DictReader(file)]
+            return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f'cannot read {path}: {error}') from error
+
+
+def _number(text: str) -> float | int:
+    return int(text) if text.isdecimal() else float(text or 'nan')
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -184,5 +184,7 @@ def _averages(**values: float) -> None:
             raise ValueError(f'{name} must be at least 0 and below 1, not {value}')
 
 
+ENDLESS = ('constant', 'rsqrt')
+"""Schedules whose rate at a step does not depend on the number of steps."""
 OPTIMIZERS = {'adam': adam, 'adamw': adam, 'lion': lion, 'muon': muon, 'sgd': sgd}
 SCHEDULES = {each.__name__: each for each in (constant, cosine, linear, rsqrt)}
