@@ -33,7 +33,9 @@ def make(text: str, dims: Dims, *, rngs: nnx.Rngs) -> Position:
     """The scheme that a spec describes. Raises a one-line `ValueError` for a wrong name or argument, or for a scheme
     that cannot represent `dims.max_len` tokens."""
     calls = spec.parse(text)
-    return _chain(calls, dims, rngs)
+    scheme = _chain(calls, dims, rngs)
+    scheme.dims = dims
+    return scheme
 
 
 def _chain(calls, dims, rngs):
@@ -98,6 +100,10 @@ class Chain(Position):
             raise spec.UserError(
                 f'position {text!r}: at most one scheme may replace the softmax, here {len(replacing)} do'
             )
+
+    @property
+    def name(self):
+        return self.text
 
     def overrides(self, hook):
         return any(part.overrides(hook) for part in self.parts)

@@ -46,12 +46,23 @@ class Coords:
 
     q_pos: Num[Array, '#B T']
     k_pos: Num[Array, '#B S']
-    visible: Num[Array, '#B T']
-    """Number of keys that each query may see."""
+    visible: Num[Array, '#B T'] | Num[Array, '#B T H']
+    """Number of keys that each query may see; by head where the mask has some."""
     x: Float[Array, 'B T D']
     """The layer's input, of which the queries are a projection."""
     contiguous: bool = dataclasses.field(default=False, metadata={'static': True})
     """Whether coordinates are known to be the slot numbers, so that a bias of the offset needs no gather."""
+    tokens: Num[Array, '#B'] | None = None
+    """Number of keys that are tokens of the sequence, padding aside, whatever a pattern shows of them; None: all."""
+
+    @property
+    def length(self) -> Num[Array, '#B']:
+        """Tokens of the sequence, for what depends on its length."""
+        return jnp.full((1,), self.k_pos.shape[1]) if self.tokens is None else self.tokens
+
+    @property
+    def visible_by_head(self) -> Num[Array, '#B T #H']:
+        return self.visible if self.visible.ndim == 3 else self.visible[:, :, None]
 
 
 class Position(nnx.Module):
@@ -73,6 +84,8 @@ class Position(nnx.Module):
     chance."""
     wraps = False
     """Whether the constructor takes what follows in a spec as `inner`, and speaks for it."""
+    dims: Dims | None = None
+    """Of the model that the scheme was made for, where `mha.positions.make` made it."""
     example = ''
     """Arguments to show the scheme with, where it cannot be built without any."""
 
@@ -160,6 +173,11 @@ class Position(nnx.Module):
         cannot represent so many: the check that runs before any training does."""
         return length
 
+    @property
+    def name(self) -> str:
+        """What a spec calls the scheme."""
+        return type(self).__module__.rpartition('.')[2]
+
     def overrides(self, hook: str) -> bool:
         """Whether the scheme does anything in `hook`."""
         return getattr(type(self), hook) is not getattr(Position, hook)
@@ -192,9 +210,11 @@ def frequencies(width: int, theta: float) -> tuple[float, ...]:
 
 
 def lookup(table: Float[Array, 'N D'], pos: Num[Array, '#B T']) -> Float[Array, '#B T D']:
-    """The row of each position, rounded; row 0 for padding on the left, which stands at -1."""
-    rows = jnp.maximum(jnp.round(pos).astype(jnp.int32), 0)
-    # A row that does not exist reads NaN: plain indexing would clamp to the last row without a word.
+    """The row of each position, rounded; row 0 for padding on the left, which stands at -1. A row that does not exist
+    reads NaN."""
+    rows = jnp.round(pos).astype(jnp.int32)
+    # Plain indexing would count from the end, or clamp to the last row, without a word.
+    rows = jnp.where(rows < -1, len(table), jnp.maximum(rows, 0))
     return table.at[rows].get(mode='fill', fill_value=jnp.nan)
 
 

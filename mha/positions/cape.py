@@ -20,7 +20,7 @@ class Cape(Position):
     """Real-valued positions for whatever function of position follows: `'cape|sincos'` is the published pair. The
     defaults follow the advice of a public package (gcambara/cape) for text; 0, 0, 1 is no augmentation. `centre`
     subtracts the mean position of a sequence first, in evaluation too, as that package does for audio. A table of rows
-    is no partner: it rounds what it meets and has no rows below 0."""
+    is no partner: it rounds what it meets and reads NaN below -1."""
 
     per_example = True
 

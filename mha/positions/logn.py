@@ -26,6 +26,6 @@ class Logn(Position):
         self.length, self.floor = length, floor
 
     def qk(self, q, k, coords):
-        factor = jnp.log(jnp.maximum(coords.visible, 1).astype(jnp.float32)) / math.log(self.length)
+        factor = jnp.log(jnp.maximum(coords.visible_by_head, 1).astype(jnp.float32)) / math.log(self.length)
         factor = jnp.maximum(factor, 1) if self.floor else factor
-        return (q.astype(jnp.float32) * factor[:, :, None, None]).astype(q.dtype), k
+        return (q.astype(jnp.float32) * factor[:, :, :, None]).astype(q.dtype), k

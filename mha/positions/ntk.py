@@ -4,7 +4,7 @@ arXiv:2309.00071).
     f_m = theta'^(-2m/R),   theta' = theta s^(R/(R-2))
 
 The slowest pair of channels is slowed down by s = new length / trained length exactly, the fastest not at all. Dynamic:
-s = max(1, c n/L - (c - 1)) for n visible keys, with L the trained length and c = `scale`: nothing changes up to L.
+s = max(1, c n/L - (c - 1)) for n tokens, with L the trained length and c = `scale`: nothing changes up to L.
 """
 
 from typing import Literal
@@ -49,7 +49,7 @@ class Ntk(Rotary):
     def qk(self, q, k, coords):
         if self.original_length is None:
             return super().qk(q, k, coords)
-        n = coords.visible.max(-1).astype(jnp.float32)
+        n = coords.length.astype(jnp.float32)
         scale = jnp.maximum(self.scale * n / self.original_length - (self.scale - 1), 1.0)
         return (
             self.rotate(q, self.slowed(coords.q_pos, scale)[:, :, None]),

@@ -23,7 +23,7 @@ class Ssmax(Position):
         self.b = nnx.Param(jnp.zeros((dims.heads,))) if bias else None
 
     def qk(self, q, k, coords):
-        ln_n = jnp.log(jnp.maximum(coords.visible, 1).astype(jnp.float32))[:, :, None, None]
+        ln_n = jnp.log(jnp.maximum(coords.visible_by_head, 1).astype(jnp.float32))[:, :, :, None]
         factor = self.s[...][None, None, :, None] * ln_n
         if self.b is not None:
             factor = factor + self.b[...][None, None, :, None]

@@ -319,7 +319,7 @@ def decoded(layer, x, sizes, **options):
 
 @pytest.mark.parametrize('spec', [*map(positions.example, positions.names()), 'rope|t5', "txl(form='channels')"])
 def test_decoding_token_by_token_is_the_full_pass(spec):
-    """With every scheme that allows it; grouped heads."""
+    """With every scheme that allows it, placed before where it has to be; grouped heads."""
     dims = Dims(16, 4, 8, max_len=8, causal=True)
     scheme = positions.make(spec, dims, rngs=nnx.Rngs(1))
     layer = MultiHeadAttention(4, 16, num_kv_heads=2, head_dim=8, position=scheme, rngs=nnx.Rngs(0))
@@ -328,8 +328,10 @@ def test_decoding_token_by_token_is_the_full_pass(spec):
         with pytest.raises(ValueError, match='self-attention'):
             decoded(layer, x, [1, 1])
         return
-    whole = jax.jit(lambda x: layer(x, mask=masks.causal()))(x)
-    np.testing.assert_allclose(decoded(layer, x, 7 * [1]), whole, atol=1e-5)
+    slots = jnp.arange(7)[None]
+    placed = dict(q_pos=slots) if any(map(scheme.overrides, ('remap', 'embed'))) else {}
+    whole = jax.jit(lambda x: layer(x, mask=masks.causal(), q_pos=slots, k_pos=slots))(x)
+    np.testing.assert_allclose(decoded(layer, x, 7 * [1], **placed), whole, atol=1e-5)
     assert layer.cache_index[...] == 7
 
 
