@@ -1,4 +1,4 @@
-"""LongRoPE (Ding et al., 2024, arXiv:2402.13753): a factor of its own for every frequency.
+"""LongRoPE (Ding et al., 2024, arXiv:2402.13753): rotary embedding with a separate factor for every frequency.
 
     f'_m = f_m / factor_m,   f_m = theta^(-2m/R)
 
@@ -16,7 +16,7 @@ from mha.positions.base import Rotary, angles, frequencies
 
 class LongRope(Rotary):
     """Rotary embedding for longer sequences than trained. `factors` has one number for each of the R/2 pairs of
-    channels; `short_factors`, where given, are used while at most `original_length` keys are visible."""
+    channels. If given, `short_factors` replaces it while at most `original_length` keys are visible."""
 
     example = 'factors=(1.0, 1.5, 2.5, 4.0), scale=4, original_length=64'
 
