@@ -1,7 +1,7 @@
-"""The position schemes: what there is, what one does, and how it looks.
+"""Catalogue of position schemes on the command line: list them, describe one, draw its heatmap.
 
 python -m mha.positions                                   # all schemes, a line each
-python -m mha.positions 'name(argument=value)|name'       # one spec, and its heatmap as a picture
+python -m mha.positions 'name(argument=value)|name'       # one spec described, and its heatmap as a picture
 python -m mha.positions --docs                            # writes docs/schemes.md and its pictures
 """
 
