@@ -1,4 +1,4 @@
-"""Byte-level language modelling: trained on 128 bytes, evaluated to 2048, loss per length.
+"""Byte-level language modelling: trained on 128 bytes, evaluated on up to 2048, with the loss per length.
 
     python sweep.py --config=configs/text.py --workdir=runs/text --jobs=2
     python compare.py runs/text
@@ -16,7 +16,7 @@ SCHEMES = ('none', 'sincos', 'rope', 'alibi', 't5', 'randomize(max_position=4096
 def get_config():
     config = common.get_config()
     config.task = 'text'
-    config.data.text = ''  # a glob; '' is the standard library's source
+    config.data.text = ''  # glob of text files; '' is the source of Python's standard library
     config.model.layers = 4
     config.model.dim = 128
     config.model.position = 'alibi'
