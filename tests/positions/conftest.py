@@ -1,4 +1,4 @@
-"""Shared parts of the oracle tests of the schemes: random queries and keys, coordinates, masks and a float64 softmax."""
+"""Shared parts of the schemes' oracle tests: random queries and keys, coordinates, masks and a float64 softmax."""
 
 import dataclasses
 

@@ -1,8 +1,8 @@
 """Properties of every position scheme: one table over the files of `mha/positions`, alone, with options of their own,
 and under random positions.
 
-A new scheme file is tested without an edit here. Its claims (`directed`, `causal_only`) are checked; the sets below list
-properties that schemes do not declare themselves.
+A new scheme file is tested without an edit here. Its claims (`directed`, `causal_only`) are checked; the sets below
+list properties that schemes do not declare themselves.
 """
 
 import dataclasses
