@@ -25,13 +25,6 @@ WEIGHTS, TRAINING = 0, 1
 """What a run's seed is folded with, so that no two purposes share keys."""
 
 
-COUNTS = {
-    'train': ('steps', 'batch_size', 'microbatches', 'buckets', 'log_every_steps', 'checkpoint_every_steps'),
-    'eval': ('examples', 'batch_size', 'buckets'),
-}
-"""Settings that are at least one."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """The parts that `train.py` and `eval.py` run. `config` is a plain nested dict, as in a run's `config.json`."""
@@ -306,10 +299,7 @@ class Experiment:
 def check_numbers(config: Mapping[str, Any], members: Iterable[population.Member]) -> None:
     """Raises `UserError` for a setting of training or evaluation that is out of its range."""
     train, evaluate = config['train'], config['eval']
-    for section, names in COUNTS.items():
-        for name in names:
-            if config[section][name] < 1:
-                raise spec.UserError(f'{section}.{name} must be at least 1, not {config[section][name]}')
+    spec.check_counts(config)
     if train['batch_size'] % train['microbatches']:
         raise spec.UserError(
             f'train.microbatches={train["microbatches"]} does not divide train.batch_size={train["batch_size"]}'

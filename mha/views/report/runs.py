@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mha.run import population
-from mha.spec import UserError, flatten, lengths, parse
+from mha.spec import UserError, compact, flatten, lengths, parse
 
 COLUMNS = ('seed', 'length', 'accuracy', 'exact_match', 'loss', 'baseline', 'examples')
 NOT_SETTINGS = (
@@ -154,20 +154,6 @@ def span(lengths: Sequence[int] | np.ndarray) -> str:
     """'1-20', or '128' where all are the same."""
     low, high = min(lengths), max(lengths)
     return str(low) if low == high else f'{low}-{high}'
-
-
-def compact(numbers: Sequence[int]) -> str:
-    """The inverse of `spec.lengths`: (5, 10, 15, 20, 25) -> '5-25:5', and '5,10,20' where no five are evenly spaced."""
-    parts, rest = [], list(numbers)
-    while rest:
-        step = rest[1] - rest[0] if len(rest) > 1 else 1
-        count = 1
-        while count < len(rest) and rest[count] - rest[count - 1] == step:
-            count += 1
-        count = count if count >= 5 else 1
-        parts.append(str(rest[0]) if count == 1 else f'{rest[0]}-{rest[count - 1]}' + (f':{step}' if step > 1 else ''))
-        rest = rest[count:]
-    return ','.join(parts)
 
 
 def varying(runs: Sequence[Run]) -> list[str]:
