@@ -19,7 +19,7 @@ from mha import cli
 from mha.machine import cache, parallel
 from mha.run import experiment, workdir
 from mha.run.checkpoint import Checkpoints
-from mha.run.log import Metrics
+from mha.run.log import Metrics, per_second
 from mha.views.report import plots, runs, table
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: configs/<name>.py.')
@@ -44,7 +44,7 @@ def main() -> None:
     if workdir.finished(directory):
         say(f'{directory} is finished:\n\n{table.summarise(runs.read(directory))}')
         return
-    parallel.once(lambda: workdir.check_writable(directory))
+    parallel.once(lambda: workdir.hold(directory))
 
     # ---------------------------------------------------------------- Start: state, fresh or restored, and programs
     checkpoints = Checkpoints(directory)
@@ -96,7 +96,7 @@ def main() -> None:
                 clock, before = time.time(), clock
                 for index, member in enumerate(run.members):
                     own = {name: float(of_all[index]) for name, of_all in values.items()}
-                    own['steps_per_second'] = count / (clock - before)
+                    own['steps_per_second'] = per_second(count, clock - before)
                     metrics.write(at, own, None if alone else member)
                 bar.update(count)
                 finite = np.isfinite(values['loss'])
