@@ -8,7 +8,6 @@ runs, is.
 """
 
 import sys
-from pathlib import Path
 
 from absl import flags
 
@@ -28,8 +27,8 @@ METRIC = flags.DEFINE_enum(
 def main(*paths: str) -> None:
     if not paths:
         raise UserError('name the runs to compare, such as: compare.py runs/grid')
-    comparison = table.compare([Path(path) for path in paths], METRIC.value)
-    written = page.write(comparison, Path(OUTPUT.value or Path(paths[0]) / 'report'))
+    comparison = table.compare([cli.path('path', path) for path in paths], METRIC.value)
+    written = page.write(comparison, cli.path('output', OUTPUT.value or f'{paths[0]}/report'))
     if comparison.left_out:
         print(f'left out {table.unfinished(comparison.left_out)}', file=sys.stderr)
     print(table.text(comparison), '', *written, sep='\n')

@@ -10,7 +10,6 @@ other arguments, or on any that has the same symbols and classes; their names jo
 
 import dataclasses
 import time
-from pathlib import Path
 
 from absl import flags, logging
 from flax import nnx
@@ -45,7 +44,7 @@ PAIRS = 2**34
 def main() -> None:
     logging.set_verbosity(logging.ERROR)  # orbax reports every step of a restore
     cache.keep_programs()
-    directory = Path(cli.required('workdir', WORKDIR.value))
+    directory = cli.path('workdir', WORKDIR.value)
     config = workdir.load_config(directory)
     workdir.check_keys(directory, config, like=common.get_config().to_dict())
     parallel.use_cores(EXAMPLES.value or config['eval']['examples'])  # before a task puts its data on a device
@@ -86,11 +85,8 @@ def main() -> None:
     seconds = time.time() - clock
     tokens = sum(row['examples'] * run.task.num_tokens(int(row['length'])) for row in rows)
 
-    named = runs.compact(run.eval_lengths).replace(',', '_')
-    if len(named) > 80:
-        named = f'{len(run.eval_lengths)}-lengths-to-{run.eval_lengths[-1]}'
-    under = ''.join(f'_{workdir.file_name(text)}' for text in (TASK.value, POSITION.value) if text)
-    path = directory / f'evaluation_{named}_{config["eval"]["examples"]}-examples{under}.csv'
+    name = workdir.evaluation_name(run.eval_lengths, config['eval']['examples'], TASK.value, POSITION.value)
+    path = directory / name
     workdir.write_rows(path, rows)
     written = [path]
     if PER_POSITION.value:

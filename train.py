@@ -8,13 +8,13 @@ The same command resumes an interrupted run, and shows the result of a finished 
 import functools
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import jax
 import numpy as np
 from absl import flags, logging
 from ml_collections import config_flags
 
+from configs import common
 from mha import cli
 from mha.machine import cache, parallel
 from mha.run import experiment, workdir
@@ -35,7 +35,7 @@ def main() -> None:
 
     # ---------------------------------------------------------------- Build: mistakes surface before a file is written
     config = cli.required('config', CONFIG.value).to_dict()
-    directory = Path(cli.required('workdir', WORKDIR.value))
+    directory = cli.path('workdir', WORKDIR.value)
     parallel.use_cores(experiment.at_once(config['train']))
     say = print if parallel.first() else lambda *_: None
     run = experiment.Experiment.build(config)
@@ -157,4 +157,4 @@ def _next(step: int, every: int) -> int:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    cli.run(main, common.get_config)
