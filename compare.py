@@ -55,7 +55,7 @@ def main(*paths: str) -> None:
         raise UserError('name the runs to compare, such as: compare.py runs/grid')
     places = [Path(path).expanduser() for path in paths]
     comparison = table.compare(places, METRIC.value, EVALUATION.value)
-    written = page.write(comparison, cli.directory('output', OUTPUT.value or str(default_output(places))))
+    written = page.write(comparison, cli.path('output', OUTPUT.value or str(default_output(places))))
     if comparison.left_out:
         print(f'left out {table.unfinished(comparison.left_out)}', file=sys.stderr)
     print(table.text(comparison), '', *written, sep='\n')

@@ -426,10 +426,12 @@ def test_a_sweep_takes_what_one_run_takes(script, tmp_path):
     """Batches of any size; a population in each cell, as a range; and a mesh of the cores that there are."""
     config, start = tmp_path / 'tiny.py', 'from configs.quickstart import get_config\ndef sweep():\n    '
     config.write_text(f'{start}for size in 16, 15: yield {{"train.batch_size": size}}')
-    mesh = (f'--config.mesh.data={min(parallel.cores(), 2)}', '--config.train.batch_size=16')
-    command = ['sweep.py', f'--config={config}', *QUICK[1:], *mesh, f'--workdir={tmp_path / "grid"}']
+    mesh = f'--config.mesh.data={min(parallel.cores(), 2)}'
+    rest = [flag for flag in QUICK[1:] if not flag.startswith('--config.train.batch_size')]
+    command = ['sweep.py', f'--config={config}', *rest, mesh, f'--workdir={tmp_path / "grid"}']
     assert len(script(*command, '--config.mesh.data=0', '--dry_run').stdout.splitlines()) == 2
     config.write_text(f'{start}yield {{"population.seed": range(2)}}')
+    command.append('--config.train.batch_size=16')
     assert '--config.population.seed=(0, 1)' in shlex.split(script(*command, '--dry_run').stdout)
     script(*command)
     (cell,) = (tmp_path / 'grid' / 'cells').iterdir()

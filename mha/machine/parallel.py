@@ -19,6 +19,7 @@ import math
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,9 +131,29 @@ def once(act: Callable[[], None]) -> None:
         raise UserError(text)
 
 
+class Progress(tqdm):
+    """A progress bar on a terminal; elsewhere, such as in a file, a line at the end and now and then before."""
+
+    EVERY = 60
+    """Seconds between such lines."""
+    told = -math.inf
+
+    def display(self, *args: Any, **kwargs: Any) -> None:
+        if self.fp.isatty():
+            super().display(*args, **kwargs)
+        elif self.disable or time.monotonic() - self.told > self.EVERY:  # tqdm disables a bar as it closes it
+            self.told = time.monotonic()
+            self.fp.write(str(self) + ('' if self.disable else '\n'))
+            self.fp.flush()
+
+    def clear(self, *args: Any, **kwargs: Any) -> None:
+        if self.fp.isatty():
+            super().clear(*args, **kwargs)
+
+
 def progress(**options: Any) -> tqdm:
     """Progress bar, shown in the first process only."""
-    return tqdm(disable=not first(), dynamic_ncols=True, **options)
+    return Progress(disable=not first(), dynamic_ncols=True, **options)
 
 
 # -------------------------------------------------------------------------------------------------------------- devices

@@ -53,7 +53,7 @@ def main(text: str = '', *more: str) -> None:
         return
     if more:
         raise UserError(f'one spec at a time, not {1 + len(more)} - compose schemes with | inside quotes')
-    path = Path(OUTPUT.value or f'{workdir.file_name(text)}.png')
+    path = cli.path('output', OUTPUT.value or f'{workdir.file_name(text)}.png')
     if path.suffix != '.png':
         raise UserError(f'--output={path}: pictures are PNG - name it {path.with_suffix(".png")}')
     print(catalogue.describe(text, dims))
