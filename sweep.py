@@ -141,7 +141,8 @@ def _shortest(key: str, keys: Iterable[str]) -> str:
     """The end of a key, in whole parts, that no other of the `keys` has."""
     parts = key.split('.')
     ends = ('.'.join(parts[at:]) for at in range(len(parts) - 1, -1, -1))
-    return next(end for end in ends if not any(f'.{other}'.endswith(f'.{end}') for other in keys if other != key))
+    unique = (end for end in ends if not any(f'.{other}'.endswith(f'.{end}') for other in keys if other != key))
+    return next(unique, key)
 
 
 def _config_text() -> str:
