@@ -419,7 +419,8 @@ def test_sweep_resumes_and_compare_reports(script, tmp_path):
     shown = script('compare.py', tmp_path / 'grid').stdout
     assert 'randomize(max_position=256)|rope' in shown
     report = tmp_path / 'grid' / 'report'
-    assert {path.name for path in report.iterdir()} == {'table.csv', 'table.md', 'curves.svg', 'report.html'}
+    written = {'table.csv', 'seeds.csv', 'table.md', 'curves.svg', 'report.html'}
+    assert {path.name for path in report.iterdir()} == written
 
 
 def test_a_sweep_takes_what_one_run_takes(script, tmp_path):

@@ -7,7 +7,7 @@ answer so far (Kazemnejad et al., 2023, arXiv:2305.19466).
 
 import dataclasses
 from collections.abc import Sequence as Symbols
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +45,8 @@ class Task:
     """Printed form of each input symbol."""
     answers: Symbols[str] = ''
     """Printed form of each class; `alphabet` unless set."""
-    metric: Literal['accuracy', 'exact_match'] = 'accuracy'
-    """Metric that published tables of the task report."""
+    metric: str = 'accuracy'
+    """Metric that published tables of the task report, by its name in `mha.training.metrics`."""
     example_arguments = ''
     """Example arguments for catalogues, if the task cannot be built without any."""
     terminator: int | None = None

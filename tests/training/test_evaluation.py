@@ -165,15 +165,6 @@ def test_positions_sum_to_the_accuracy():
         assert len({at['accuracy'] for at in here}) > 1
 
 
-@pytest.mark.parametrize(
-    ('successes', 'count', 'interval'),
-    [(0, 10, (0.0, 0.2775)), (5, 10, (0.2366, 0.7634)), (10, 10, (0.7225, 1.0)), (81, 263, (0.2553, 0.3662))],
-)
-def test_wilson_intervals_as_published(successes, count, interval):
-    """The last is the example of Newcombe (1998), table I; the others are those of any table for ten trials."""
-    assert evaluation.wilson(successes, count) == pytest.approx(interval, abs=5e-5)
-
-
 def test_the_bar_moves_within_a_long_example(monkeypatch):
     """Row of tiles by row of tiles, and to the end exactly, however many layers there are."""
     moves = []
