@@ -16,11 +16,12 @@ import numpy as np
 from absl import flags, logging
 from ml_collections import config_flags
 
-from mha import cli, spec
+from configs import common
+from mha import cli
 from mha.machine import cache, parallel
 from mha.run import checks, experiment, finished, workdir
 from mha.run.checkpoint import Checkpoints
-from mha.run.log import Metrics
+from mha.run.log import Metrics, per_second
 from mha.training import optim
 from mha.views.report import plots, runs, table
 
@@ -42,7 +43,7 @@ def main() -> None:
 
     # ---------------------------------------------------------------- Build: mistakes surface before a file is written
     config = cli.required('config', CONFIG.value).to_dict()
-    directory = cli.directory('workdir', WORKDIR.value)
+    directory = cli.path('workdir', WORKDIR.value)
     parallel.use_cores(checks.at_once(config['train']))
     say = print if parallel.first() else lambda *_: None
     run = experiment.Experiment.build(config)
@@ -51,7 +52,7 @@ def main() -> None:
     if workdir.finished(directory):
         say(f'{directory} is finished:\n\n{table.summarise(runs.read(directory))}')
         return
-    parallel.once(lambda: workdir.check_writable(directory))
+    parallel.once(lambda: workdir.hold(directory))
 
     # ---------------------------------------------------------------- Start: state, fresh or restored, and programs
     checkpoints = Checkpoints(directory)
@@ -109,10 +110,10 @@ def main() -> None:
                 clock, before = time.time(), clock
                 for index, member in enumerate(run.members):
                     own = {name: float(of_all[index]) for name, of_all in values.items()}
-                    own['steps_per_second'] = count / (clock - before)
+                    own['steps_per_second'] = per_second(count, clock - before)
                     metrics.write(at, own, None if alone else member)
                 if 'learning_rate' not in config['population'] or alone:
-                    metrics.scalars({'learning_rate': float(np.asarray(rate(at - 1)))}, at)
+                    metrics.show(at, {'learning_rate': float(np.asarray(rate(at - 1)))})
                 bar.update(count)
                 finite = np.isfinite(values['loss'])
                 if not finite.any():
@@ -126,7 +127,7 @@ def main() -> None:
                 history.extend({'step': at, **row} for row in rows)
                 workdir.write_rows(directory / HISTORY, history)
                 for row in rows if alone else ():
-                    metrics.scalars({f'evaluation/length {row["length"]}': row[run.task.metric]}, at)
+                    metrics.show(at, {f'evaluation/length {row["length"]}': row[run.task.metric]})
 
             evaluate_every = config['eval']['every_steps'] or steps
             waiting, profiling = None, PROFILE.value
@@ -173,7 +174,8 @@ def main() -> None:
         plots.run_curve(found, directory / 'extrapolation.svg')
         ended = {'status': 'finished', 'diverged': diverged, **table.scores(found), 'seconds': time.time() - started}
         workdir.write_json(directory / 'summary.json', summary | ended)
-        metrics.evaluated(rows, spec.flatten(config), ended['score'])
+        metrics.hyperparameters(config)
+        metrics.evaluated(rows)
         print(f'\n{table.summarise(found)}\n\n{directory / "extrapolation.csv"}, {directory / "extrapolation.svg"}')
 
     parallel.once(conclude)
@@ -186,4 +188,4 @@ def _next(step: int, every: int) -> int:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    cli.run(main, common.get_config)

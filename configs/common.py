@@ -1,4 +1,4 @@
-"""The defaults of every experiment: what there is to set. A config calls `get_config()` and changes what it needs."""
+"""All settings of an experiment with their defaults. A config calls `get_config()` and changes what it needs."""
 
 from ml_collections import ConfigDict, config_dict
 

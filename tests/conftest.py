@@ -30,31 +30,37 @@ jax.config.update('jax_default_matmul_precision', 'highest')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 ROOT = Path(__file__).parent.parent
-MEMORY = 800
-"""Megabytes beyond which a worker drops its compiled programs when a file of tests ends."""
+MEMORY = 1000
+"""Megabytes beyond which a worker drops its compiled programs; one that kept them all would end at 4 GB."""
+STATUS = Path('/proc/self/status')
+PEAK = pytest.StashKey[float]()
 
 
 def resident() -> float:
     """Megabytes of memory that this process holds; 0 where the system does not say."""
-    status = Path('/proc/self/status')
-    lines = status.read_text().splitlines() if status.exists() else []
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith('VmRSS')), 0)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def bounded_memory():
-    """A worker that kept the programs of all files would end at 4 GB."""
-    yield
-    if resident() > MEMORY or sys.platform != 'linux':
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Programs go when memory is short, at the end of any test; where the system does not say, at the end of a file."""
+    done, held = (yield), resident()
+    item.config.stash[PEAK] = max(held, item.config.stash.get(PEAK, 0))
+    ends = nextitem is None or nextitem.path != item.path
+    if held > MEMORY or (ends and not STATUS.exists()):
         jax.clear_caches()
         gc.collect()
-        if sys.platform == 'linux':
-            ctypes.CDLL(None).malloc_trim(0)
-    if path := os.environ.get('MHA_TEST_MEMORY'):  # measures it: a line per file
+        if sys.platform == 'linux':  # what is freed goes back to the system only when asked
+            getattr(ctypes.CDLL(None), 'malloc_trim', int)(0)
+    return done
+
+
+def pytest_sessionfinish(session):
+    """Measures it, if asked: a line per worker, with the most megabytes it held after a test."""
+    if path := os.environ.get('MHA_TEST_MEMORY'):
         with open(path, 'a') as file:
-            file.write(
-                f'{os.getpid()} {resident():.0f} {os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]}\n'
-            )
+            file.write(f'{os.environ.get("PYTEST_XDIST_WORKER", "main")} {session.config.stash.get(PEAK, 0):.0f}\n')
 
 
 @pytest.fixture

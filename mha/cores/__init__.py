@@ -15,7 +15,7 @@ from mha import spec
 from mha.cores import dense
 from mha.cores.base import Core
 from mha.nn.masks import MaskLike, as_mask
-from mha.nn.products import finite
+from mha.nn.products import hideable
 from mha.positions.base import Coords, Position
 
 __all__ = ['Core', 'attend', 'dense', 'make', 'names']
@@ -81,12 +81,8 @@ def attend(
     if q.size == 0 or k.size == 0:
         return jnp.zeros((*q.shape[:3], v.shape[-1]), v.dtype)
     q, k = position.qk(q, k, coords)
-    # A weight of 0 would not hide a NaN among values: it moves to the key, whose logit the mask replaces.
-    k, v = jnp.where(jnp.isfinite(v).all(-1, keepdims=True), k, jnp.nan), finite(v)
-    call: dict[str, Any] = dict(
-        position=position, coords=coords, mask=mask, scale=scale, dropout_rate=dropout_rate, rngs=rngs
-    )
-    return make(core).attend(q, k, v, **call)
+    call: dict[str, Any] = dict(dropout_rate=dropout_rate, rngs=rngs)
+    return make(core).attend(q, *hideable(k, v), position=position, coords=coords, mask=mask, scale=scale, **call)
 
 
 def check_shapes(q: Array, k: Array, v: Array, coords: Coords) -> None:

@@ -28,6 +28,18 @@ def finite(x: Float[Array, '*shape']) -> Float[Array, '*shape']:
     return jnp.where(jnp.isfinite(x), x, 0)
 
 
+@jax.custom_jvp
+def hideable(
+    k: Float[Array, 'B S H W'], v: Float[Array, 'B S H V']
+) -> tuple[Float[Array, 'B S H W'], Float[Array, 'B S H V']]:
+    """Keys and values as a mask can hide them: a weight of 0 would not hide a NaN among values, so it moves to the
+    key, whose logit the mask replaces."""
+    return jnp.where(jnp.isfinite(v).all(-1, keepdims=True), k, jnp.nan), finite(v)
+
+
+hideable.defjvp(lambda primals, tangents: (hideable(*primals), tangents))  # as nothing that is seen changes
+
+
 # --- linear maps with transposes of their own ------------------------------------------------------------------------
 
 

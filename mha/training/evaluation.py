@@ -17,9 +17,8 @@ from tqdm import tqdm
 from mha.cores import blockwise
 from mha.machine import parallel
 from mha.tasks import Task
-from mha.training import buckets
-from mha.training.intervals import wilson
-from mha.training.step import Purpose, logits_of, losses
+from mha.training import buckets, metrics
+from mha.training.step import Purpose, logits_of
 
 Row = dict[str, float | int]
 
@@ -98,9 +97,9 @@ class Evaluator:
             self.measuring[bucket] = thread.submit(self._measure, bucket)
 
     def __call__(self, params: Any, name: str = 'evaluate', run_seed: int = 0) -> tuple[list[Row], list[Row]]:
-        """One row per length: length, accuracy, exact_match, loss (nats), baseline, examples. And one per position of
-        its answers, the first counted symbol being position 1: length, position, accuracy, count (the examples whose
-        answer is as long), low, high (the 95 % interval over them). `name` stands before the progress bar; `run_seed`
+        """One row per length: `metrics.COLUMNS`. And one per position of its answers, the first counted symbol being
+        position 1: length, position, accuracy, count (the examples whose answer is as long), low, high (the 95 %
+        interval over them). `name` stands before the progress bar; `run_seed`
         is that of random positions."""
         self.compile()
         place = functools.cache(functools.partial(_place, (params, self.task)))
@@ -109,21 +108,11 @@ class Evaluator:
         with parallel.progress(total=tokens, unit=' tokens', unit_scale=True, desc=name) as bar:
             for length in self.lengths:
                 sums = self._sums(length, run_seed, place, bar)
-                symbols = sums['symbols'].sum()
-                rows.append(
-                    {
-                        'length': length,
-                        'accuracy': float(sums['correct'].sum() / symbols),
-                        'exact_match': float(sums['exact'] / self.examples),
-                        'loss': float(sums['loss'] / sums['scored']),
-                        'baseline': float(sums['classes'].max(-1).sum() / symbols),
-                        'examples': self.examples,
-                    }
-                )
+                rows.append(metrics.row(length, sums))
                 for at, (correct, count) in enumerate(zip(sums['correct'], sums['symbols'], strict=True), 1):
                     if count:
                         row = {'length': length, 'position': at, 'accuracy': float(correct / count)}
-                        low, high = wilson(int(correct), int(count))
+                        low, high = metrics.wilson(int(correct), int(count))
                         positions.append(row | {'count': int(count), 'low': low, 'high': high})
                 bar.set_postfix_str(f'length {length}, accuracy {rows[-1]["accuracy"]:.3f}')
         return rows, positions
@@ -221,21 +210,7 @@ def _measure(graphdef, params, task, batches, *, max_length, layout):
             batch, keys = inputs
             batch = task.cut(batch, max_length)
             logits = logits_of(graphdef, params, batch, train=False, position=jax.random.wrap_key_data(keys))
-            right = (logits.argmax(-1) == batch.targets) & batch.metric_mask
-            at = jnp.cumsum(batch.metric_mask, -1) - 1
-
-            def per_position(counted):
-                return jnp.zeros(at.shape[-1], int).at[at].add(counted)
-
-            classes = jax.nn.one_hot(batch.targets, task.num_classes, dtype=int) * batch.metric_mask[..., None]
-            return {
-                'correct': per_position(right),
-                'symbols': per_position(batch.metric_mask),
-                'exact': (right == batch.metric_mask).all(-1).sum(),
-                'loss': jnp.sum(losses(logits, batch), where=batch.loss_mask),
-                'scored': batch.loss_mask.sum(),
-                'classes': classes.sum((0, 1) if not task.baseline_per_position else 0),
-            }
+            return metrics.count(logits, batch, task)
 
         one_by_one = jax.tree.map(lambda x: x.swapaxes(0, 1), batches)
         return jax.tree.map(lambda x: x.sum(0), jax.lax.map(measure_batch, one_by_one))

@@ -40,11 +40,11 @@ def positions() -> None:
 
     def show_all(columns: int) -> None:
         if picture.value:
-            raise UserError(f'--picture={picture.value} is for one scheme - name it')
+            raise UserError(f'--picture={picture.value} is for one scheme - name one, such as 'rope'')
         print(scheme_catalogue.table(dims(), columns))
 
     def show(text: str) -> None:
-        path = Path(picture.value).expanduser() if picture.value else None
+        path = cli.path('picture', picture.value) if picture.value else None
         if path and path.suffix != '.png':
             raise UserError(f'--picture={path}: pictures are PNG - name it {path.with_suffix(".png")}')
         print(scheme_catalogue.describe(text, dims()))
@@ -65,7 +65,7 @@ def tasks() -> None:
 
     def show_all(columns: int) -> None:
         if len(sys.argv) > 1:
-            raise UserError(f'{sys.argv[1]} is for samples of one task - name it')
+            raise UserError(f'{sys.argv[1]} is for samples of a task - name one, such as 'parity'')
         print(task_catalogue.table(task_catalogue.entries(), columns))
 
     def show(text: str) -> None:

@@ -235,4 +235,4 @@ def test_mistakes_at_the_command_line(command, arguments, words, tmp_path):
     done = command(*arguments, code=2)
     assert done.stderr.count('\n') == 1, done.stderr
     assert words in done.stderr
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob('*.*'))
