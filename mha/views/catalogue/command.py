@@ -40,7 +40,7 @@ def positions() -> None:
 
     def show_all(columns: int) -> None:
         if picture.value:
-            raise UserError(f'--picture={picture.value} is for one scheme - name one, such as 'rope'')
+            raise UserError(f'--picture={picture.value} is for one scheme - name one, such as rope')
         print(scheme_catalogue.table(dims(), columns))
 
     def show(text: str) -> None:
@@ -65,7 +65,7 @@ def tasks() -> None:
 
     def show_all(columns: int) -> None:
         if len(sys.argv) > 1:
-            raise UserError(f'{sys.argv[1]} is for samples of a task - name one, such as 'parity'')
+            raise UserError(f'{sys.argv[1]} is for samples of a task - name one, such as parity')
         print(task_catalogue.table(task_catalogue.entries(), columns))
 
     def show(text: str) -> None:
