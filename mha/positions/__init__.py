@@ -19,25 +19,27 @@ __all__ = ['HOOKS', 'Chain', 'Coords', 'Dims', 'OffsetBias', 'Position', 'exampl
 
 
 def names() -> tuple[str, ...]:
-    """The schemes there are: the files beside this one."""
+    """Names of all schemes: those of the files beside this one."""
     return spec.names(sys.modules[__name__])
 
 
 def example(name: str) -> str:
-    """The shortest spec of a scheme: its name, with arguments where it needs some."""
+    """Shortest spec that builds a scheme: its name, with arguments if any are required."""
     arguments = spec.load(sys.modules[__name__], name, Position, 'position scheme').example
     return f'{name}({arguments})' if arguments else name
 
 
 def make(text: str, dims: Dims, *, rngs: nnx.Rngs) -> Position:
-    """The scheme that a spec describes. Raises a one-line `ValueError` for a wrong name or argument, or for a scheme
-    that cannot represent `dims.max_len` tokens."""
+    """Position scheme that a spec describes. Raises a one-line `ValueError` for a wrong name or argument, or for a
+    scheme that cannot represent `dims.max_len` tokens."""
     calls = spec.parse(text)
-    return _chain(calls, dims, rngs)
+    scheme = _chain(calls, dims, rngs)
+    scheme.dims = dims
+    return scheme
 
 
 def _chain(calls, dims, rngs):
-    """The scheme of `calls`, left to right."""
+    """Scheme composed of parsed `calls`, from left to right."""
     text = '|'.join(str(call) for call in calls)
     parts: list[Position] = []
     for index, call in enumerate(calls):
@@ -54,7 +56,7 @@ def _chain(calls, dims, rngs):
         part = spec.build(kind, call, 'position scheme', dims, rngs=rngs, **extra)
         _refuse_arrays(part, call.name)
         parts.append(part)
-        if part.overrides('remap'):  # later parts meet its coordinates: a learned table grows with their range
+        if part.overrides('remap'):  # later parts see the new coordinates: a learned table must cover their range
             dims = dataclasses.replace(dims, max_len=checked_extent(part, dims.max_len, str(call)))
         if kind.wraps:
             break
@@ -65,7 +67,8 @@ def _chain(calls, dims, rngs):
 
 
 def _refuse_arrays(part: Position, name: str) -> None:
-    """A model is parameters and what is known when a program is traced: a scheme cannot keep arrays beside them."""
+    """Refuses a scheme that keeps arrays as attributes. A model splits into parameters and values known at trace time,
+    and such an array would be neither."""
     for attribute, value in vars(part).items():
         if isinstance(value, nnx.Param | nnx.Module):
             continue
@@ -77,7 +80,7 @@ def _refuse_arrays(part: Position, name: str) -> None:
 
 
 def checked_extent(part: Position, length: int, name: str) -> int:
-    """`part.extent(length)`, its refusal as a `UserError` that names the scheme."""
+    """`part.extent(length)`, with its `ValueError` turned into a `UserError` that names the scheme."""
     try:
         return part.extent(length)
     except ValueError as error:
@@ -99,11 +102,15 @@ class Chain(Position):
                 f'position {text!r}: at most one scheme may replace the softmax, here {len(replacing)} do'
             )
 
+    @property
+    def name(self):
+        return self.text
+
     def overrides(self, hook):
         return any(part.overrides(hook) for part in self.parts)
 
     def extent(self, length):
-        for part in sorted(self.parts, key=lambda part: not part.overrides('remap')):  # remaps act before all else
+        for part in sorted(self.parts, key=lambda part: not part.overrides('remap')):  # remaps run before other hooks
             length = part.extent(length)
         return length
 

@@ -1,7 +1,7 @@
-"""The position schemes: what there is, what one does, and how it looks.
+"""Catalogue of position schemes on the command line: list them, describe one, draw its heatmap.
 
 python -m mha.positions                                   # all schemes, a line each
-python -m mha.positions 'name(argument=value)|name'       # one spec, and its heatmap as a picture
+python -m mha.positions 'name(argument=value)|name'       # one spec described, and its heatmap as a picture
 python -m mha.positions --docs                            # writes docs/schemes.md and its pictures
 """
 
@@ -53,7 +53,7 @@ def main(text: str = '', *more: str) -> None:
         return
     if more:
         raise UserError(f'one spec at a time, not {1 + len(more)} - compose schemes with | inside quotes')
-    path = Path(OUTPUT.value or f'{workdir.file_name(text)}.png')
+    path = cli.path('output', OUTPUT.value or f'{workdir.file_name(text)}.png')
     if path.suffix != '.png':
         raise UserError(f'--output={path}: pictures are PNG - name it {path.with_suffix(".png")}')
     print(catalogue.describe(text, dims))

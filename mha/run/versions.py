@@ -11,6 +11,7 @@ ADDED = {
     'model.kv_heads': None,
     'model.qk_norm': 'none',
     'model.tied': False,
+    'eval.every_steps': 0,
 }
 """Keys that came later, and the value that runs without them had."""
 
@@ -35,3 +36,11 @@ def _with_arguments(task: str, data: Mapping[str, Any]) -> str:
     given = {name: value for name, value in data.items() if value not in ('', None)}
     call, *_ = spec.parse(task)
     return str(spec.Call(call.name, call.args, {**given, **call.kwargs}))
+
+
+def metric(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Name of the metric of a run's task. Runs of text used to say accuracy though they were compared by bits per
+    byte."""
+    said = summary.get('metric', 'accuracy')
+    text = said == 'accuracy' and isinstance(task := config.get('task'), str) and spec.parse(task)[0].name == 'text'
+    return 'bits_per_byte' if text else said

@@ -1,7 +1,7 @@
-"""The tasks: what there is, what one asks, and samples of it.
+"""Catalogue of tasks on the command line: list them, describe one, show samples of it.
 
 python -m mha.tasks                                          # all tasks, a line each
-python -m mha.tasks 'name(argument=value)' --length=12       # one task, and samples that a person can read
+python -m mha.tasks 'name(argument=value)' --length=12       # one task described, and readable samples
 python -m mha.tasks --docs                                   # writes docs/tasks.md
 """
 
@@ -18,9 +18,9 @@ from mha.views.catalogue import tasks as task_catalogue
 sys.argv[0] = 'mha.tasks'
 flags = cli.flags
 LENGTH = flags.DEFINE_integer('length', 12, 'Length of the samples.', lower_bound=1, upper_bound=2048)
-CAUSAL = flags.DEFINE_bool('causal', False, 'The task as a causal model meets it.')
-SAMPLES = flags.DEFINE_integer('samples', 5, 'How many samples to show.', lower_bound=1, upper_bound=1000)
-SEED = flags.DEFINE_integer('seed', 0, 'Of the samples.', lower_bound=0, upper_bound=2**32 - 1)
+CAUSAL = flags.DEFINE_bool('causal', False, 'Show the task in the form for causal models.')
+SAMPLES = flags.DEFINE_integer('samples', 5, 'Number of samples.', lower_bound=1, upper_bound=1000)
+SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.', lower_bound=0, upper_bound=2**32 - 1)
 DOCS = flags.DEFINE_bool('docs', False, 'Write docs/tasks.md.')
 FOLDER = Path(__file__).parents[2] / 'docs'
 

@@ -17,9 +17,8 @@ from tqdm import tqdm
 from mha.cores import blockwise
 from mha.machine import parallel
 from mha.tasks import Task
-from mha.training import buckets
-from mha.training.intervals import wilson
-from mha.training.step import Purpose, logits_of, losses
+from mha.training import buckets, metrics
+from mha.training.step import Purpose, logits_of
 
 Row = dict[str, float | int]
 
@@ -83,6 +82,8 @@ class Evaluator:
             batches = _divisor(examples // size, PAIRS_PER_DISPATCH // (size * padded**2))
             watched = padded**2 > PAIRS_PER_DISPATCH and not quadratic(padded)
             self.buckets.append(Bucket(max_length, size, batches, self._dividing(size), watched))
+        self.watcher: Callable[[int], None] = lambda queries: None
+        """Called with the number of queries that a layer is done with, where a bucket is watched."""
         self.drawing: concurrent.futures.Future | None = None
         self.measuring: dict[Bucket, concurrent.futures.Future] = {}
 
@@ -93,13 +94,12 @@ class Evaluator:
         thread = concurrent.futures.ThreadPoolExecutor(1)
         self.drawing = thread.submit(self._draw)
         for bucket in self.buckets:
-            if not bucket.watched:  # such a program is compiled while it is watched, and no other one then
-                self.measuring[bucket] = thread.submit(self._measure, bucket)
+            self.measuring[bucket] = thread.submit(self._measure, bucket)
 
     def __call__(self, params: Any, name: str = 'evaluate', run_seed: int = 0) -> tuple[list[Row], list[Row]]:
-        """One row per length: length, accuracy, exact_match, loss (nats), baseline, examples. And one per position of
-        its answers, the first counted symbol being position 1: length, position, accuracy, count (the examples whose
-        answer is as long), low, high (the 95 % interval over them). `name` stands before the progress bar; `run_seed`
+        """One row per length: `metrics.COLUMNS`. And one per position of its answers, the first counted symbol being
+        position 1: length, position, accuracy, count (the examples whose answer is as long), low, high (the 95 %
+        interval over them). `name` stands before the progress bar; `run_seed`
         is that of random positions."""
         self.compile()
         place = functools.cache(functools.partial(_place, (params, self.task)))
@@ -108,21 +108,11 @@ class Evaluator:
         with parallel.progress(total=tokens, unit=' tokens', unit_scale=True, desc=name) as bar:
             for length in self.lengths:
                 sums = self._sums(length, run_seed, place, bar)
-                symbols = sums['symbols'].sum()
-                rows.append(
-                    {
-                        'length': length,
-                        'accuracy': float(sums['correct'].sum() / symbols),
-                        'exact_match': float(sums['exact'] / self.examples),
-                        'loss': float(sums['loss'] / sums['scored']),
-                        'baseline': float(sums['classes'].max(-1).sum() / symbols),
-                        'examples': self.examples,
-                    }
-                )
+                rows.append(metrics.row(length, sums))
                 for at, (correct, count) in enumerate(zip(sums['correct'], sums['symbols'], strict=True), 1):
                     if count:
                         row = {'length': length, 'position': at, 'accuracy': float(correct / count)}
-                        low, high = wilson(int(correct), int(count))
+                        low, high = metrics.wilson(int(correct), int(count))
                         positions.append(row | {'count': int(count), 'low': low, 'high': high})
                 bar.set_postfix_str(f'length {length}, accuracy {rows[-1]["accuracy"]:.3f}')
         return rows, positions
@@ -146,9 +136,9 @@ class Evaluator:
             def move(queries, end=end, share=share):
                 bar.update(min(queries * share, end - bar.n))
 
-            with self._watching(bucket, move):
-                sums = self.measuring[bucket].result()(*place(bucket.layout), batches)
-                found.append(jax.device_get(sums))
+            self.watcher = move
+            sums = self.measuring[bucket].result()(*place(bucket.layout), batches)
+            found.append(jax.device_get(sums))
             bar.update(end - bar.n)
         return jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found)
 
@@ -169,23 +159,11 @@ class Evaluator:
             lambda x: jax.ShapeDtypeStruct((bucket.size, bucket.batches, x.shape[1]), x.dtype), examples
         )
         measure = functools.partial(_measure, self.graphdef, max_length=bucket.max_length)
-        return _compiled(measure, bucket.layout, self.shapes, self.task, batches)
-
-    @contextlib.contextmanager
-    def _watching(self, bucket, watcher):
-        """Where a bucket is watched, calls `watcher` with the number of queries that a layer is done with."""
-        if not bucket.watched:
-            yield
-            return
-        concurrent.futures.wait(self.measuring.values())
-        blockwise.WATCHERS.append(watcher)
-        try:
-            if bucket not in self.measuring:
-                self.measuring[bucket] = concurrent.futures.Future()
-                self.measuring[bucket].set_result(self._measure(bucket))
-            yield
-        finally:
-            blockwise.WATCHERS.remove(watcher)
+        watching = (
+            blockwise.watched(lambda queries: self.watcher(queries)) if bucket.watched else contextlib.nullcontext()
+        )
+        with watching:
+            return _compiled(measure, bucket.layout, self.shapes, self.task, batches)
 
 
 def _divisor(number: int, limit: int) -> int:
@@ -232,21 +210,7 @@ def _measure(graphdef, params, task, batches, *, max_length, layout):
             batch, keys = inputs
             batch = task.cut(batch, max_length)
             logits = logits_of(graphdef, params, batch, train=False, position=jax.random.wrap_key_data(keys))
-            right = (logits.argmax(-1) == batch.targets) & batch.metric_mask
-            at = jnp.cumsum(batch.metric_mask, -1) - 1
-
-            def per_position(counted):
-                return jnp.zeros(at.shape[-1], int).at[at].add(counted)
-
-            classes = jax.nn.one_hot(batch.targets, task.num_classes, dtype=int) * batch.metric_mask[..., None]
-            return {
-                'correct': per_position(right),
-                'symbols': per_position(batch.metric_mask),
-                'exact': (right == batch.metric_mask).all(-1).sum(),
-                'loss': jnp.sum(losses(logits, batch), where=batch.loss_mask),
-                'scored': batch.loss_mask.sum(),
-                'classes': classes.sum((0, 1) if not task.baseline_per_position else 0),
-            }
+            return metrics.count(logits, batch, task)
 
         one_by_one = jax.tree.map(lambda x: x.swapaxes(0, 1), batches)
         return jax.tree.map(lambda x: x.sum(0), jax.lax.map(measure_batch, one_by_one))

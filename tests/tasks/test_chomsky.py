@@ -1,4 +1,4 @@
-"""The fifteen tasks of Delétang et al. (2023) against plain-Python oracles, and what is drawn how often."""
+"""The fifteen tasks of Delétang et al. (2023) against plain-Python oracles, and the frequencies of their draws."""
 
 import itertools
 

@@ -165,25 +165,16 @@ def test_positions_sum_to_the_accuracy():
         assert len({at['accuracy'] for at in here}) > 1
 
 
-@pytest.mark.parametrize(
-    ('successes', 'count', 'interval'),
-    [(0, 10, (0.0, 0.2775)), (5, 10, (0.2366, 0.7634)), (10, 10, (0.7225, 1.0)), (81, 263, (0.2553, 0.3662))],
-)
-def test_wilson_intervals_as_published(successes, count, interval):
-    """The last is the example of Newcombe (1998), table I; the others are those of any table for ten trials."""
-    assert evaluation.wilson(successes, count) == pytest.approx(interval, abs=5e-5)
-
-
 def test_the_bar_moves_within_a_long_example(monkeypatch):
     """Row of tiles by row of tiles, and to the end exactly, however many layers there are."""
     moves = []
 
-    class Bar(parallel.tqdm):
+    class Bar(parallel.Progress):
         def update(self, n=1):
             moves.append(n)
             return super().update(n)
 
-    monkeypatch.setattr(parallel, 'tqdm', Bar)
+    monkeypatch.setattr(parallel, 'Progress', Bar)
     monkeypatch.setattr(evaluation, 'PAIRS_PER_DISPATCH', 1)
     options = dict(lengths=(400,), examples=1, quadratic=lambda tokens: False)
     expected = rows_of(encoder('rope', max_len=800), 'bucket_sort', **options, layers=1)
