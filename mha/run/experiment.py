@@ -82,8 +82,12 @@ class Experiment:
         if self.task.halves != (self.config['model']['readout'] == 'pair'):
             what, others = ('pairs', "'pair'") if self.task.halves else ('single sequences', "'token' or 'pooled'")
             raise spec.UserError(f'task {self.config["task"]!r} gives {what} - use model.readout={others}')
+        sizes = self.config['model']
+        head_dim = sizes['head_dim'] or sizes['dim'] // sizes['heads']
+        dims = positions.Dims(sizes['dim'], sizes['heads'], head_dim, self.max_len, sizes['causal'])
         for model, text, length in ((first, self.position, trained), (final, self.final_position, longest)):
             for scheme in model.positions:
+                positions.check_shapes(scheme, dims)
                 positions.checked_extent(scheme, model.context(self.task.num_tokens(length)), text)
         self.check_logits(final, longest, 1, 1, 'shorter lengths')
         own = [sorted(shapes(nnx.to_pure_dict(nnx.state(model, nnx.Param)))) for model in (first, final)]
