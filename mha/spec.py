@@ -153,6 +153,17 @@ def load(package: types.ModuleType, name: str, base: type, what: str) -> type:
     return public[0]
 
 
+def loadable(names: Iterable[str], example: Callable[[str], str]) -> tuple[dict[str, str], list[str]]:
+    """The shortest specs of the plug-ins by name, and a line for each whose file does not load."""
+    found, broken = {}, []
+    for name in names:
+        try:
+            found[name] = example(name)
+        except (UserError, TypeError) as error:
+            broken.append(f'broken: {error}')
+    return found, broken
+
+
 def failure(error: BaseException) -> str:
     """What failed in a file of the user's, where: `'SyntaxError in rope.py, line 3: invalid syntax'`."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -8,6 +8,7 @@ import dataclasses
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -85,6 +86,55 @@ def checked_extent(part: Position, length: int, name: str) -> int:
         return part.extent(length)
     except ValueError as error:
         raise spec.UserError(f'position scheme {name!r}: {error}') from error
+
+
+def check_shapes(scheme: Position, dims: Dims) -> None:
+    """Traces the hooks of a scheme, part by part, on shapes alone. Raises a `UserError` that names scheme and hook
+    where an output has another shape than the protocol says."""
+    if isinstance(scheme, Chain):
+        for part in scheme.parts:
+            check_shapes(part, dims)
+        return
+    batch, tokens, heads, width = 2, 3, dims.heads, dims.head_dim
+    graphdef, params = nnx.split(scheme)
+    expected = {  # None: any size
+        'embed': [(batch, tokens, dims.dim)],
+        'qk': [(batch, tokens, heads, None)] * 2,
+        'bias': [(None, heads, tokens, tokens)],
+        'content': [(batch, heads, tokens, tokens)],
+        'weights': [(batch, heads, tokens, tokens)],
+        'values': [(batch, tokens, heads, None)],
+    }
+
+    def outputs(params):
+        scheme = nnx.merge(graphdef, params)
+        pos, x, q = (
+            jnp.arange(tokens)[None],
+            jnp.zeros((batch, tokens, dims.dim)),
+            jnp.zeros((batch, tokens, heads, width)),
+        )
+        coords, logits = Coords(q_pos=pos, k_pos=pos, visible=pos + 1, x=x), jnp.zeros((batch, heads, tokens, tokens))
+        inputs = {
+            'embed': (x, pos),
+            'qk': (q, q, coords),
+            'bias': (pos, pos),
+            'content': (q, q, pos, pos),
+            'weights': (logits, jnp.ones((1, 1, tokens, tokens), bool), q, coords),
+            'values': (logits, pos, pos),
+        }
+        # A scheme with a `place` of its own needs what that draws.
+        hooks = [hook for hook in inputs if scheme.overrides(hook) and not scheme.overrides('place')]
+        return {hook: getattr(scheme, hook)(*inputs[hook]) for hook in hooks}
+
+    for hook, output in jax.eval_shape(outputs, params).items():
+        for leaf, right in zip(jax.tree.leaves(output), expected[hook], strict=False):
+            if len(leaf.shape) != len(right) or any(n not in (None, m) for n, m in zip(right, leaf.shape, strict=True)):
+                name = type(scheme).__module__.rpartition('.')[2]
+                shown = ', '.join('any' if n is None else str(n) for n in right)
+                raise spec.UserError(
+                    f'position scheme {name!r}: {hook} gives the shape {leaf.shape} where it must be ({shown}), for '
+                    f'{batch} sequences of {tokens} tokens, {heads} heads of {width} and width {dims.dim}'
+                )
 
 
 class Chain(Position):

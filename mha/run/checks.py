@@ -94,11 +94,15 @@ def readout(run: 'Experiment') -> None:
 
 
 def positions_reach(run: 'Experiment') -> None:
-    """A position scheme that cannot represent the longest sequence."""
+    """A position scheme whose hooks give wrong shapes, or that cannot represent the longest sequence."""
     first, final = run.first_shapes, run.final_shapes
     trained = run.longest if final is first else run.train_lengths[-1]
+    sizes = run.config['model']
+    head_dim = sizes['head_dim'] or sizes['dim'] // sizes['heads']
+    dims = positions.Dims(sizes['dim'], sizes['heads'], head_dim, run.max_len, sizes['causal'])
     for model, text, length in ((first, run.position, trained), (final, run.final_position, run.longest)):
         for scheme in model.positions:
+            positions.check_shapes(scheme, dims)
             positions.checked_extent(scheme, model.context(run.task.num_tokens(length)), text)
 
 
