@@ -19,7 +19,7 @@ from mha import cli, spec
 from mha.machine import cache, parallel
 from mha.run import finished, workdir
 from mha.spec import UserError
-from mha.views.report import runs, table
+from mha.views.report import plots, runs, table
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of a finished run, or of a sweep.')
 LENGTHS = flags.DEFINE_string(
@@ -100,6 +100,8 @@ def evaluate(directory: Path) -> None:
     if PER_POSITION.value:
         written.append(path.with_name(f'{path.stem}_positions.csv'))
         workdir.write_rows(written[-1], positions)
+        written.append(written[-1].with_suffix('.svg'))
+        plots.position_curves(written[-2], written[-1])
     under = {'task': experiment.config['task'], 'model.position': experiment.final_position}
     shown = [dataclasses.replace(each, config={**each.config, **under}) for each in runs.read(directory, path.name)]
     print(f'\n{table.summarise(shown)}\n')

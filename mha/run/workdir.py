@@ -258,7 +258,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     _replace(path, file.getvalue())
 
 
-def read_rows(path: Path) -> list[dict[str, float]]:
+def read_rows(path: Path) -> list[dict[str, float | int]]:
     """The rows of a range evaluation; none where it is not written yet."""
     if not path.exists():
         return []
