@@ -356,11 +356,7 @@ def test_dropout_only_where_it_is_asked_for():
 
 
 def test_dropout_of_the_constructor():
-<<<<<<< ours
-    """`deterministic` of the constructor is the default of a call, as `train` and `eval` of flax set it."""
-=======
     """`deterministic` of the constructor is that of a call that says nothing; flax's `train` and `eval` set it."""
->>>>>>> theirs
     layer = make(dropout_rate=0.5, deterministic=False)
     dropped = layer(X, rngs=nnx.Rngs(dropout=0))
     np.testing.assert_array_equal(dropped, layer(X, deterministic=False, rngs=nnx.Rngs(dropout=0)))
@@ -483,11 +479,7 @@ def test_decoding_with_wide_integers():
     ],
 )
 def test_scales_of_the_length_see_all_tokens(spec):
-<<<<<<< ours
-    """Whatever a pattern hides: scores of the last query with its two keys are those of the full pass."""
-=======
     """Whatever a pattern hides: weights in proportion are those of the full pass; padded and decoded, too."""
->>>>>>> theirs
     layer = MultiHeadAttention(2, 8, position=spec, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (2, 7, 8))
     mask = masks.window(1, 0)
