@@ -2,18 +2,20 @@
 
 import re
 import runpy
-import sys
 from pathlib import Path
 
 import jax
 import pytest
 
-from configs import quickstart
-from mha import positions, tasks
+from configs import common, quickstart
+from mha import positions, spec, tasks
 from mha.run.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(path for path in ROOT.glob('configs/*.py') if path.stem != 'common')
+
+DOCUMENTS = [pytest.param(path, id=path.name) for path in (ROOT / 'README.md', *sorted(ROOT.glob('docs/**/*.md')))]
+KEYS = spec.flatten(common.get_config().to_dict())
 
 
 def example(document, path):
@@ -22,15 +24,31 @@ def example(document, path):
     return re.search(rf'`{re.escape(path)}`.*?```python\n(.*?)```', text, re.DOTALL)[1]
 
 
-@pytest.mark.parametrize('document', ['README.md', 'docs/adding.md'])
-def test_scheme_of_the_documents_is_one_file(document, tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, 'mha.positions.staircase', raising=False)  # the other document's
-    (tmp_path / 'staircase.py').write_text(example(document, 'mha/positions/staircase.py'))
+@pytest.mark.parametrize('path', DOCUMENTS)
+def test_commands_and_links_of_the_documents(path):
+    """Files exist, scripts have the flags, configs have the keys, and a document says how many schemes there are."""
+    text = path.read_text(encoding='utf-8')
+    for link in re.findall(r'(?:\]\(|src=")([\w./-]+\.\w+)[#)"]', text):
+        assert (path.parent / link).exists(), link
+    for key in re.findall(r'--config\.([\w.]+\w)', text):
+        assert key in KEYS, key
+    for file in re.findall(r'\b(?:configs|benchmarks)/\w+\.py\b|(?<=--config=)[\w/.]+', text):
+        assert (ROOT / file).exists() or file == 'configs/rope_base.py', file
+    for script, flags in re.findall(r'\b(train|eval|sweep|compare)\.py((?: +(?:--)?[^\s`]+)*)', text):
+        source = (ROOT / f'{script}.py').read_text()
+        for flag in re.findall(r'--(\w+)(?![\w.])', flags):
+            assert re.search(rf"DEFINE_\w+\(\s*'{flag}'", source), f'{script}.py --{flag}'
+    for count, what in re.findall(r'\[(\d+) (?:position )?(schemes|tasks)\]', text):
+        assert int(count) == len({'schemes': positions, 'tasks': tasks}[what].names())
+
+
+def test_scheme_of_the_documents_is_one_file(tmp_path, monkeypatch):
+    (tmp_path / 'staircase.py').write_text(example('docs/adding.md', 'mha/positions/staircase.py'))
     monkeypatch.setattr(positions, '__path__', [*positions.__path__, str(tmp_path)])
     assert 'staircase' in positions.names()
-    for spec in ('staircase', 'randomize(max_position=256)|staircase(step=2)|rope'):
+    for text in ('staircase', 'randomize(max_position=256)|staircase(step=2)|rope'):
         config = quickstart.get_config()
-        config.model.position = spec
+        config.model.position = text
         Experiment.build(config.to_dict())
 
 

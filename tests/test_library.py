@@ -14,9 +14,10 @@ import mha
 ROOT = Path(__file__).parent.parent
 
 
-def test_library_page(tmp_path, monkeypatch):
-    """In place of the runs that the page trains stands a small stored one, which has no parameters of positions either
-    and can pass for theirs."""
+@pytest.mark.parametrize('document', ['README.md', 'docs/library.md'])
+def test_python_of_the_documents_runs(document, tmp_path, monkeypatch):
+    """In place of the runs that the documents train stands a small stored one, which has no parameters of positions
+    either and can pass for theirs."""
     for name in ('a', 'quickstart/cells/position=rope,seed=0'):
         workdir = tmp_path / 'runs' / name
         shutil.copytree(ROOT / 'tests' / 'runs' / 'alibi', workdir)
@@ -24,12 +25,11 @@ def test_library_page(tmp_path, monkeypatch):
         config['model']['position'] = 'rope'
         (workdir / 'config.json').write_text(json.dumps(config))
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'library.md').read_text(), re.DOTALL)
-    assert len(blocks) >= 9
-    assert len([line for line in blocks[0].splitlines() if line]) <= 10
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / document).read_text(), re.DOTALL)
+    assert len([line for line in blocks[0].splitlines() if line]) <= 10, 'from an import to attention weights'
     names = {}
     for block in blocks:
-        exec(compile(block, 'docs/library.md', 'exec'), names)
+        exec(compile(block, document, 'exec'), names)
 
 
 def test_every_name_of_the_front_door():
