@@ -84,11 +84,11 @@ def programs(core, position, batch, length, heads, width):
             return jax.nn.dot_product_attention(
                 q, k, v, bias, is_causal=True, scale=width**-0.5, implementation='cudnn'
             )
-        case = dict(position=scheme, coords=coords, mask=masks.causal())
-        reason = flash.refusal(q, k, v, **case) if core == 'flash' else None
+        mask = masks.causal()
+        reason = flash.refusal(q, k, v, position=scheme, coords=coords, mask=mask) if core == 'flash' else None
         if reason:
             raise ValueError(reason)
-        return cores.attend(q, k, v, **case, core=core)
+        return cores.attend(q, k, v, position=scheme, coords=coords, mask=mask, core=core)
 
     def pull(do, *arguments):
         return jax.vjp(attend, *arguments)[1](do)
