@@ -182,7 +182,7 @@ def _mark_trained(axes: Axes, lengths: np.ndarray, values: np.ndarray, longest: 
 def _labels(comparison: Comparison) -> dict[str, str]:
     """Names of the rows, wrapped: in two lines, in more of them for many settings and where they look alike."""
     names = list(dict.fromkeys(_name(comparison, row) for row in comparison.rows))
-    sizes = ((WIDEST, HIGHEST), (WIDEST, 2 * HIGHEST), (WIDEST, 4 * HIGHEST), (2 * WIDEST, 4 * HIGHEST))
+    sizes = ((WIDEST, HIGHEST), (WIDEST, 4 * HIGHEST), (2 * WIDEST, 4 * HIGHEST))
     for width, highest in sizes[len(comparison.keys) > 2 :]:
         labels = {name: _wrap(name, width, highest) for name in names}
         if len(set(labels.values())) == len(names):
