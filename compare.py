@@ -55,7 +55,7 @@ def main(*paths: str) -> None:
     places = [Path(path).expanduser() for path in paths]
     found = comparison.compare(places, METRIC.value, EVALUATION.value)
     output = OUTPUT.value or str(default_output(places, EVALUATION.value))
-    written = page.write(found, cli.directory('output', output))
+    written = page.write(found, cli.path('output', output))
     if found.left_out:
         print(f'left out {comparison.unfinished(found.left_out)}', file=sys.stderr)
     print(table.text(found), '', *written, sep='\n')

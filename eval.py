@@ -19,7 +19,7 @@ from mha import cli, spec
 from mha.machine import cache, parallel
 from mha.run import finished, workdir
 from mha.spec import UserError
-from mha.views.report import runs, table
+from mha.views.report import plots, runs, table
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of a finished run, or of a sweep.')
 LENGTHS = flags.DEFINE_string(
@@ -42,7 +42,7 @@ PAIRS = 2**34
 def main() -> None:
     logging.set_verbosity(logging.ERROR)  # orbax reports every step of a restore
     cache.keep_programs()
-    directory = cli.directory('workdir', WORKDIR.value)
+    directory = cli.path('workdir', WORKDIR.value)
     cells = cells_of(directory)
     asked = workdir.load_config((cells or [directory])[0]).get('eval', {}).get('examples', 1)
     parallel.use_cores(EXAMPLES.value or asked)  # before a task puts its data on a device
@@ -100,6 +100,8 @@ def evaluate(directory: Path) -> None:
     if PER_POSITION.value:
         written.append(path.with_name(f'{path.stem}_positions.csv'))
         workdir.write_rows(written[-1], positions)
+        written.append(written[-1].with_suffix('.svg'))
+        plots.position_curves(written[-2], written[-1])
     under = {'task': experiment.config['task'], 'model.position': experiment.final_position}
     shown = [dataclasses.replace(each, config={**each.config, **under}) for each in runs.read(directory, path.name)]
     print(f'\n{table.summarise(shown)}\n')

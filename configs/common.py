@@ -1,4 +1,4 @@
-"""The defaults of every experiment: what there is to set. A config calls `get_config()` and changes what it needs."""
+"""All settings of an experiment with their defaults. A config calls `get_config()` and changes what it needs."""
 
 from ml_collections import ConfigDict, config_dict
 
@@ -73,5 +73,6 @@ def get_config() -> ConfigDict:
     config.eval.examples = 512  # per length
     config.eval.batch_size = 64
     config.eval.buckets = 8
+    config.eval.every_steps = 0  # evaluate during training, too, every so many steps; 0: only at its end
     config.eval.seed = 0  # of the evaluation examples, the same for all runs
     return config

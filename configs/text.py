@@ -1,4 +1,4 @@
-"""Byte-level language modelling: trained on 128 bytes, evaluated to 2048, loss per length.
+"""Byte-level language modelling: trained on 128 bytes, evaluated on up to 2048, with the loss per length.
 
     python sweep.py --config=configs/text.py --workdir=runs/text --jobs=2
     python compare.py runs/text

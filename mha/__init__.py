@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mha.nn import masks
     from mha.run.finished import load
 
+__version__ = '0.1.0'
 __all__ = ['Encoder', 'MultiHeadAttention', 'attend', 'cores', 'load', 'masks', 'positions', 'tasks']
 
 _HOMES = {

@@ -16,10 +16,12 @@ summed over tiles. A bias of the offset alone is one vector over the offsets whe
 it is plain jnp and runs on any device.
 """
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -29,9 +31,11 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 
+from mha.cores.base import Core
 from mha.nn.dropout import dropout
 from mha.nn.masks import Mask
-from mha.positions.base import Coords, OffsetBias, Position
+from mha.nn.products import accurate, finite
+from mha.positions.base import OffsetBias, Position
 from mha.spec import UserError
 
 HIDDEN = -1e30
@@ -43,63 +47,66 @@ SIDES = (512, 256, 128, 64, 32)
 CPU_TILE_BYTES, TILE_BYTES = 8 * 2**20, 2**28
 """The most that the logits of one tile may take, all examples and heads together: what a CPU's cache holds; elsewhere
 enough for starting a tile to take little time beside it, which was not measured."""
-WATCHERS: list[Callable[[int], None]] = []
-"""Called with a number of queries, all examples together, whenever a forward pass that was compiled while somebody
-watched has attended to them: a long sequence keeps a layer busy for minutes."""
+WATCHER: contextvars.ContextVar[Callable[[int], None] | None] = contextvars.ContextVar('watcher', default=None)
+"""See `watched`."""
 EDGE = 16
 """What a tile costs beside its area, in slots on each side."""
 
 
-def attend(
-    q: Float[Array, 'B T H W'],
-    k: Float[Array, 'B S H W'],
-    v: Float[Array, 'B S H V'],
-    *,
-    position: Position,
-    coords: Coords,
-    mask: Mask,
-    scale: float,
-    dropout_rate: float = 0.0,
-    rngs: nnx.Rngs | None = None,
-) -> Float[Array, 'B T H V']:
-    """What `dense.attend` computes, except that dropout makes other draws. Raises `UserError` under a scheme that
-    replaces the softmax."""
-    if position.overrides('weights'):
-        raise UserError(
-            'core=blockwise sees the attention matrix in tiles, but the position scheme replaces the softmax of whole '
-            'rows - set model.core=dense'
+@dataclasses.dataclass(frozen=True)
+class Blockwise(Core):
+    """Any mask, any scheme without a `weights` hook. Dropout makes other draws than that of `dense`. Differentiable in
+    reverse mode, once."""
+
+    def attend(self, q, k, v, *, position, coords, mask, scale, dropout_rate=0.0, rngs=None):
+        if position.overrides('weights'):
+            raise UserError(
+                'core=blockwise sees the attention matrix in tiles, but the position scheme replaces the softmax of '
+                'whole rows - set model.core=dense'
+            )
+        (batch, queries, heads, _), keys = q.shape, k.shape[1]
+        grid = Grid.choose(mask, queries, keys, batch * heads)
+        graphdef, state = nnx.split(position)
+        leaves, tree = jax.tree.flatten(state)
+        band = offset_bias(position, grid) if coords.contiguous and biased(position) else None
+        learned = read_by_hooks(graphdef, tree, leaves, q, k, coords, bias=band is None)
+        # Channels before slots: the products of a tile and the sums dk, dv are then the ones that a CPU is fast at (the
+        # transposed dk, dv take twice the time). Keys and values are turned here, once; queries row by row of tiles.
+        arguments = Arguments(
+            padded(q, grid.padded_queries),
+            jnp.moveaxis(padded(k, grid.padded_keys), 1, 3),
+            jnp.moveaxis(padded(v, grid.padded_keys), 1, 3),
+            [leaf for leaf, own in zip(leaves, learned, strict=True) if own],
+            band if leaves else None,
         )
-    (batch, queries, heads, _), keys = q.shape, k.shape[1]
-    grid = Grid.choose(mask, queries, keys, batch * heads)
-    graphdef, state = nnx.split(position)
-    leaves, tree = jax.tree.flatten(state)
-    band = offset_bias(position, grid) if coords.contiguous and biased(position) else None
-    learned = read_by_hooks(graphdef, tree, leaves, q, k, coords, bias=band is None)
-    # Channels before slots: the products of a tile and the sums dk, dv are then the ones that a CPU is fast at (the
-    # transposed dk, dv take twice the time). Keys and values are turned here, once; queries row by row of tiles.
-    arguments = Arguments(
-        padded(q, grid.padded_queries),
-        jnp.moveaxis(padded(k, grid.padded_keys), 1, 3),
-        jnp.moveaxis(padded(v, grid.padded_keys), 1, 3),
-        [leaf for leaf, own in zip(leaves, learned, strict=True) if own],
-        band,
-    )
-    tiles = Tiles(
-        grid,
-        graphdef,
-        tree,
-        learned,
-        scale,
-        dropout_rate,
-        others=[leaf for leaf, own in zip(leaves, learned, strict=True) if not own],
-        q_pos=padded(coords.q_pos, grid.padded_queries, 'edge'),
-        k_pos=padded(coords.k_pos, grid.padded_keys, 'edge'),
-        mask=mask,
-        key=rngs.dropout() if rngs is not None and dropout_rate > 0 else None,
-    )
-    fixed, structure = jax.tree.flatten(tiles)
-    out: Any = tiled(structure, arguments, fixed)
-    return out[:, :queries]
+        tiles = Tiles(
+            grid,
+            graphdef,
+            tree,
+            learned,
+            scale,
+            dropout_rate,
+            others=[leaf for leaf, own in zip(leaves, learned, strict=True) if not own],
+            q_pos=padded(coords.q_pos, grid.padded_queries, 'edge'),
+            k_pos=padded(coords.k_pos, grid.padded_keys, 'edge'),
+            mask=mask,
+            key=rngs.dropout() if rngs is not None and dropout_rate > 0 else None,
+            band=None if leaves else band,
+        )
+        fixed, structure = jax.tree.flatten(tiles)
+        out: Any = tiled(structure, arguments, fixed)
+        return out[:, :queries]
+
+
+@contextlib.contextmanager
+def watched(callback: Callable[[int], None]) -> Iterator[None]:
+    """Programs that this thread traces within tell `callback`, wherever they run, how many queries, all examples
+    together, a forward pass has just attended to: a long sequence keeps a layer busy for minutes."""
+    token = WATCHER.set(callback)
+    try:
+        yield
+    finally:
+        WATCHER.reset(token)
 
 
 def padded(x, length, mode='constant'):
@@ -121,7 +128,7 @@ def offset_bias(position: Any, grid: 'Grid') -> Float[Array, 'H L'] | None:
     offsets = jnp.arange(grid.padded_queries - 1, -grid.padded_keys, -1)
     offsets = jnp.clip(offsets, 1 - grid.keys, grid.queries - 1)
     bias = position.bias(offsets[None], jnp.zeros((1, 1), offsets.dtype))
-    return bias[0, :, :, 0].astype(jnp.float32)
+    return bias[0, :, :, 0]
 
 
 def read_by_hooks(graphdef, tree, leaves, q, k, coords, bias) -> tuple[bool, ...]:
@@ -201,7 +208,7 @@ class Arguments(NamedTuple):
     learned: list[Array]
     """Leaves of the scheme's state."""
     band: Float[Array, 'H L'] | None
-    """See `offset_bias`."""
+    """See `offset_bias`; None as well where the scheme has nothing to learn."""
 
 
 STATIC = {'static': True}
@@ -224,6 +231,8 @@ class Tiles:
     k_pos: Num[Array, '#B S']
     mask: Mask
     key: PRNGKeyArray | None
+    band: Float[Array, 'H L'] | None
+    """That of a scheme without parameters: its gradient would cost a tenth of the time or more, for nothing."""
 
     def position(self, learned: list[Array]) -> Position:
         learned_, others = iter(learned), iter(self.others)
@@ -242,6 +251,8 @@ class Tiles:
 
     def strip(self, band, i, j):
         """The part [H, Q + P - 1] of the band that a tile needs."""
+        if band is None:
+            return None
         strip = lax.dynamic_slice_in_dim(band, self.strip_start(i, j), self.grid.height + self.grid.width - 1, 1)
         return lax.optimization_barrier(strip)  # else XLA finds each entry of a tile in the whole band
 
@@ -257,9 +268,9 @@ class Tiles:
     def kept(self, i, j, shape) -> Float[Array, 'B H Q P']:
         """0 where a weight is dropped out, what scales it up elsewhere; the same in both passes."""
         if self.key is None:
-            return jnp.ones((1, 1, 1, 1))
+            return jnp.ones((1, 1, 1, 1), jnp.float32)
         key = jax.random.fold_in(self.key, i * self.grid.active.shape[1] + j)
-        return dropout(jnp.ones(shape), self.dropout_rate, nnx.Rngs(dropout=key))
+        return dropout(jnp.ones(shape, jnp.float32), self.dropout_rate, nnx.Rngs(dropout=key))
 
     def scores(self, learned, strip, q, k, i, j) -> Float[Array, 'B H Q P']:
         """The logits of a tile, mask aside."""
@@ -267,16 +278,16 @@ class Tiles:
         position = self.position(learned)
         at = self.at(i, j)
         bias = position.bias(*at) if strip is None else diagonals(strip, self.grid.height)[None]
-        for term in bias, position.content(q.swapaxes(1, 2), jnp.moveaxis(k, 3, 1), *at):
+        for term in bias, position.content(q.swapaxes(1, 2), jnp.moveaxis(finite(k), 3, 1), *at):
             if term is not None:
-                s = s + term
+                s = s + term.astype(s.dtype)
         return s
 
     def read(self, learned, v, weights, i, j) -> Float[Array, 'B H Q V']:
         """What the weights of a tile read from it: weights v + values(weights)."""
         out = mixed(weights, v)
         gain = self.position(learned).values(weights, *self.at(i, j))
-        return out if gain is None else out + gain.swapaxes(1, 2)
+        return out if gain is None else out + gain.swapaxes(1, 2).astype(out.dtype)
 
     def over_row(self, i, visit, state):
         """`visit(j, state)` for every column of row i that may hold a visible key."""
@@ -301,6 +312,7 @@ def forward(structure, arguments, fixed):
     tiles = jax.tree.unflatten(structure, fixed)
     q, k, v, learned, band = arguments
     grid, (batch, length, heads, _) = tiles.grid, q.shape
+    zeros, watcher = functools.partial(jnp.zeros, dtype=accurate(q, v)), WATCHER.get()
 
     def row(i, carry):
         out, tops, totals = carry
@@ -311,7 +323,7 @@ def forward(structure, arguments, fixed):
 
             def compute():
                 top, total, o = state
-                strip = None if band is None else tiles.strip(band, i, j)
+                strip = tiles.strip(band if tiles.band is None else tiles.band, i, j)
                 s = tiles.scores(learned, strip, q_i, tiles.columns(k, j, 3), i, j)
                 s = jnp.where(allowed, s, HIDDEN)
                 new_top = jnp.maximum(top, s.max(-1))
@@ -322,20 +334,20 @@ def forward(structure, arguments, fixed):
             return tiles.unless_empty(allowed, compute, state)
 
         per_query = (batch, heads, grid.height)
-        start = jnp.full(per_query, LOWEST), jnp.zeros(per_query), jnp.zeros((*per_query, v.shape[2]))
+        start = zeros(per_query) + LOWEST, zeros(per_query), zeros((*per_query, v.shape[2]))
         top, total, o = tiles.over_row(i, visit, start)
         total = jnp.where(total > 0, total, 1)  # rows without a visible key stay zero
         o = (o / total[..., None]).swapaxes(1, 2)
-        if WATCHERS:
-            jax.debug.callback(_tell, batch * grid.height)
+        if watcher is not None:
+            jax.debug.callback(functools.partial(watcher, batch * grid.height))
         return (
             put(out, o, i * grid.height, 1),
             put(tops, top, i * grid.height, 2),
             put(totals, total, i * grid.height, 2),
         )
 
-    per_query = jnp.zeros((batch, heads, length))
-    start = jnp.zeros((batch, length, heads, v.shape[2])), per_query, per_query
+    per_query = zeros((batch, heads, length))
+    start = zeros((batch, length, heads, v.shape[2])), per_query, per_query
     out, tops, totals = lax.fori_loop(0, grid.active.shape[0], row, start)
     # The backward pass subtracts two sums that nearly cancel where attention is peaked: it needs `out` in float32.
     return out.astype(v.dtype), (arguments, fixed, out, tops, totals)
@@ -346,23 +358,26 @@ def backward(structure, residuals, d_out):
     arguments, fixed, out, tops, totals = residuals
     tiles = jax.tree.unflatten(structure, fixed)
     q, k, v, learned, band = arguments
-    grid = tiles.grid
+    grid, sums_of = tiles.grid, functools.partial(accurate, q, v)
 
     def row(i, carry):
         dq, *rest = carry
         q_i, d_i, out_i = (tiles.rows(x, i, 1).swapaxes(1, 2) for x in (q, d_out, out))
         top, total = (tiles.rows(x, i, 2)[..., None] for x in (tops, totals))
-        d_i = d_i.astype(jnp.float32) / total
+        d_i = d_i.astype(total.dtype) / total
         along = (d_i * out_i).sum(-1, keepdims=True)
 
         def visit(j, state):
             dq_i, dk, dv, d_learned, d_band = state
             allowed = tiles.allowed(i, j)
             k_j, v_j = tiles.columns(k, j, 3), tiles.columns(v, j, 3)
-            strip = None if band is None else tiles.strip(band, i, j)
+            strip, constant = tiles.strip(band, i, j), tiles.strip(tiles.band, i, j)
 
             def compute():
-                s, pull_scores = jax.vjp(lambda *x: tiles.scores(*x, i, j), learned, strip, q_i, k_j)
+                def scores(learned, strip, q, k):
+                    return tiles.scores(learned, strip if constant is None else constant, q, k, i, j)
+
+                s, pull_scores = jax.vjp(scores, learned, strip, q_i, k_j)
                 e = jnp.exp(jnp.where(allowed, s, HIDDEN) - top)
                 kept = tiles.kept(i, j, e.shape)
                 _, pull_read = jax.vjp(lambda *x: tiles.read(*x, i, j), learned, v_j, kept * e)
@@ -376,12 +391,11 @@ def backward(structure, residuals, d_out):
             d_band = None if band is None else add(d_band, d_strip, tiles.strip_start(i, j), 1)
             return dq_i + dq_ij, dk, dv, jax.tree.map(jnp.add, d_learned, d_learned_ij), d_band
 
-        dq_i, *rest = tiles.over_row(i, visit, (jnp.zeros(q_i.shape), *rest))
+        dq_i, *rest = tiles.over_row(i, visit, (jnp.zeros(q_i.shape, sums_of(q)), *rest))
         dq_i = dq_i.astype(q.dtype).swapaxes(1, 2)
         return put(dq, dq_i, i * grid.height, 1), *rest
 
-    # Sums over tiles are float32, whatever the arguments are.
-    sums = jax.tree.map(lambda x: jnp.zeros(x.shape), (k, v, learned, band))
+    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, sums_of(x)), (k, v, learned, band))
     dq, *sums = lax.fori_loop(0, grid.active.shape[0], row, (jnp.zeros_like(q), *sums))
     sums = jax.tree.map(lambda total, x: total.astype(x.dtype), tuple(sums), (k, v, learned, band))
     return Arguments(dq, *sums), None
@@ -392,13 +406,14 @@ tiled.defvjp(forward, backward)
 
 @jax.custom_vjp
 def products(q: Float[Array, 'B H Q W'], k: Float[Array, 'B H W P']) -> Float[Array, 'B H Q P']:
-    """q k in float32. Its own derivative keeps XLA from computing dk transposed, which takes a CPU twice the time."""
-    return jnp.einsum('bhqw,bhwp->bhqp', q, k, preferred_element_type=jnp.float32)
+    """q k in float32 at least. Its own derivative keeps XLA from computing dk transposed, which takes a CPU twice the
+    time."""
+    return jnp.einsum('bhqw,bhwp->bhqp', q, k, preferred_element_type=accurate(q, k))
 
 
 def products_pullback(residuals, ds):
     q, k = residuals
-    dq, dk = jnp.einsum('bhqp,bhwp->bhqw', ds, k), jnp.einsum('bhqw,bhqp->bhwp', q, ds)
+    dq, dk = jnp.einsum('bhqp,bhwp->bhqw', ds, finite(k)), jnp.einsum('bhqw,bhqp->bhwp', q, ds)
     return dq.astype(q.dtype), dk.astype(k.dtype)
 
 
@@ -407,22 +422,17 @@ products.defvjp(lambda q, k: (products(q, k), (q, k)), products_pullback)
 
 @jax.custom_vjp
 def mixed(weights: Float[Array, 'B H Q P'], v: Float[Array, 'B H V P']) -> Float[Array, 'B H Q V']:
-    """weights v in float32. Its own derivative keeps the gradient of the weights in float32, whatever v is."""
-    return jnp.einsum('bhqp,bhvp->bhqv', weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    """weights v in float32 at least. Its own derivative keeps the gradient of the weights so, whatever v is."""
+    return jnp.einsum('bhqp,bhvp->bhqv', weights.astype(v.dtype), v, preferred_element_type=accurate(weights, v))
 
 
 def mixed_pullback(residuals, d_out):
     weights, v = residuals
-    d_weights = jnp.einsum('bhqv,bhvp->bhqp', d_out, v, preferred_element_type=jnp.float32)
+    d_weights = jnp.einsum('bhqv,bhvp->bhqp', d_out, v, preferred_element_type=accurate(weights, v))
     return d_weights, jnp.einsum('bhqv,bhqp->bhvp', d_out, weights).astype(v.dtype)
 
 
 mixed.defvjp(lambda weights, v: (mixed(weights, v), (weights, v)), mixed_pullback)
-
-
-def _tell(queries):
-    for watcher in WATCHERS:
-        watcher(int(queries))
 
 
 put = lax.dynamic_update_slice_in_dim

@@ -1,33 +1,31 @@
 """Attention in plain jnp with the whole [T, S] matrix in memory: the specification of every other core."""
 
-from flax import nnx
+import dataclasses
+
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mha.cores.base import Core
 from mha.nn.dropout import dropout
 from mha.nn.masks import Mask
-from mha.nn.products import inner, mix, softmax
+from mha.nn.products import accurate, finite, inner, mix, softmax
 from mha.positions.base import Coords, Position
 
 
-def attend(
-    q: Float[Array, 'B T H W'],
-    k: Float[Array, 'B S H W'],
-    v: Float[Array, 'B S H V'],
-    *,
-    position: Position,
-    coords: Coords,
-    mask: Mask,
-    scale: float,
-    dropout_rate: float = 0.0,
-    rngs: nnx.Rngs | None = None,
-) -> Float[Array, 'B T H V']:
-    """A v + values(A), the attention weights dropped out at `dropout_rate` where `rngs` are given."""
-    a, seen = _rows(q, k, position=position, coords=coords, mask=mask, scale=scale)
-    a = dropout(a, dropout_rate, rngs)
-    out = mix(a, v.swapaxes(1, 2)).swapaxes(1, 2)
-    gain = position.values(a, coords.q_pos, coords.k_pos)
-    out = out if gain is None else out + gain.astype(out.dtype)
-    return out * seen.swapaxes(1, 2).astype(out.dtype)  # cheaper than a pass over all weights
+@dataclasses.dataclass(frozen=True)
+class Dense(Core):
+    """The specification; differentiable in every mode, to any order."""
+
+    def attend(self, q, k, v, *, position, coords, mask, scale, dropout_rate=0.0, rngs=None):
+        a, seen = _rows(q, k, position=position, coords=coords, mask=mask, scale=scale)
+        a = dropout(a, dropout_rate, rngs)
+        out = mix(a, v.swapaxes(1, 2)).swapaxes(1, 2)
+        gain = position.values(a, coords.q_pos, coords.k_pos)
+        out = out if gain is None else out + gain.astype(out.dtype)
+        return out * seen.swapaxes(1, 2).astype(out.dtype)  # cheaper than a pass over all weights
+
+    def quadratic(self, position, keys):
+        return True
 
 
 def weights(
@@ -39,7 +37,9 @@ def weights(
     mask: Mask,
     scale: float,
 ) -> Float[Array, 'B H T S']:
-    """The attention weights A, in float32; rows sum to one, or to zero where the mask hides every key."""
+    """The attention weights A, in float32 at least; rows sum to one, or to zero where the mask hides every key."""
+    if k.shape[1] == 0:
+        return jnp.zeros((len(q), q.shape[2], q.shape[1], 0), accurate(q, k))
     a, seen = _rows(q, k, position=position, coords=coords, mask=mask, scale=scale)
     return a * seen
 
@@ -49,12 +49,12 @@ def _rows(q, k, *, position, coords, mask, scale):
     logits = inner((q * scale).swapaxes(1, 2), k.swapaxes(1, 2))
     for term in (
         position.bias(coords.q_pos, coords.k_pos),
-        position.content(q, k, coords.q_pos, coords.k_pos),
+        position.content(q, finite(k), coords.q_pos, coords.k_pos),
     ):
         if term is not None:
             logits = logits + term
     allowed = mask.dense(q.shape[1], k.shape[1])
     seen = allowed.any(-1, keepdims=True)
     if position.overrides('weights'):
-        return position.weights(logits, allowed, q, coords), seen
+        return position.weights(jnp.where(allowed, logits, 0), allowed, q, coords), seen
     return softmax(logits, allowed), seen

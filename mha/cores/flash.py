@@ -30,13 +30,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float
 
-from mha.cores import blockwise
-from mha.cores.blockwise import HIDDEN, LOWEST, biased
+from mha.cores.base import Core
+from mha.cores.blockwise import HIDDEN, LOWEST, Blockwise, biased
 from mha.nn import masks
 from mha.nn.masks import Mask
 from mha.positions.base import Coords, OffsetBias, Position
@@ -53,48 +52,41 @@ WIDEST = 256
 """Channels of a head, with those that positions take."""
 
 
-def attend(
-    q: Float[Array, 'B T H W'],
-    k: Float[Array, 'B S H W'],
-    v: Float[Array, 'B S H V'],
-    *,
-    position: Position,
-    coords: Coords,
-    mask: Mask,
-    scale: float,
-    dropout_rate: float = 0.0,
-    rngs: nnx.Rngs | None = None,
-    block: int | None = None,
-    interpret: bool | None = None,
-) -> Float[Array, 'B T H V']:
-    """What `dense.attend` computes; by `blockwise` where `refusal` gives a reason, which is logged once.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flash(Core):
+    """The kernels, or `blockwise` where `refusal` gives a reason, which is logged once. Differentiable in reverse mode,
+    once. Products of float32 are as exact as `jax_default_matmul_precision` asks for."""
 
-    `block` is the side of a tile, a power of two of at least 16. `interpret=True` interprets the kernels on any
-    device, False compiles them whatever the device. Products of float32 are as exact as `jax_default_matmul_precision`
-    asks for. Raises `UserError` under a scheme that replaces the softmax.
-    """
-    if position.overrides('weights'):
-        raise UserError(
-            'core=flash sees the attention matrix in tiles, but the position scheme replaces the softmax of whole rows '
-            '- set model.core=dense'
-        )
-    options: dict[str, Any] = dict(position=position, coords=coords, mask=mask, dropout_rate=dropout_rate, rngs=rngs)
-    reason = refusal(q, k, v, **options, interpret=interpret)
-    if reason is not None:
-        log_once(f'core=flash cannot run: {reason}. core=blockwise runs instead.')
-        return blockwise.attend(q, k, v, scale=scale, **options)
+    block: int | None = None
+    """The side of a tile, a power of two of at least 16."""
+    interpret: bool | None = None
+    """True interprets the kernels on any device, False compiles them whatever the device."""
 
-    seen: Any = band(mask)
-    (low, high, valid), biases = seen, bool(biased(position))
-    block = block or (SIDES[0] if interpret is not None else probe(lanes(q), lanes(v), q.dtype, v.dtype, biases)[0])
-    plan = Plan.cut(q.shape[1], k.shape[1], low, high, block, scale, bool(interpret))
-    hidden = plan.columns * block - plan.keys
-    if valid is not None or hidden:
-        valid = jnp.ones((1, plan.keys), bool) if valid is None else valid
-        valid = jnp.pad(valid, ((0, 0), (0, hidden)))
-    tiles = plan.tiles(position) if biases else None
-    operands = padded(q, plan.rows * block), padded(k, plan.columns * block), padded(v, plan.columns * block)
-    return flash(plan, *operands, tiles, valid)[:, : plan.queries, :, : v.shape[-1]]
+    def attend(self, q, k, v, *, position, coords, mask, scale, dropout_rate=0.0, rngs=None):
+        if position.overrides('weights'):
+            raise UserError(
+                'core=flash sees the attention matrix in tiles, but the position scheme replaces the softmax of whole '
+                'rows - set model.core=dense'
+            )
+        call: dict[str, Any] = dict(position=position, coords=coords, mask=mask, dropout_rate=dropout_rate, rngs=rngs)
+        reason = refusal(q, k, v, **call, interpret=self.interpret)
+        if reason is not None:
+            log_once(f'core=flash cannot run: {reason}. core=blockwise runs instead.')
+            return Blockwise().attend(q, k, v, scale=scale, **call)
+
+        seen: Any = band(mask)
+        (low, high, valid), biases = seen, bool(biased(position))
+        block = self.block or SIDES[0]
+        if self.block is None and self.interpret is None:
+            block = probe(lanes(q), lanes(v), q.dtype, v.dtype, biases)[0]
+        plan = Plan.cut(q.shape[1], k.shape[1], low, high, block, scale, bool(self.interpret))
+        hidden = plan.columns * block - plan.keys
+        if valid is not None or hidden:
+            valid = jnp.ones((1, plan.keys), bool) if valid is None else valid
+            valid = jnp.pad(valid, ((0, 0), (0, hidden)))
+        tiles = plan.tiles(position) if biases else None
+        operands = padded(q, plan.rows * block), padded(k, plan.columns * block), padded(v, plan.columns * block)
+        return flash(plan, *operands, tiles, valid)[:, : plan.queries, :, : v.shape[-1]]
 
 
 def refusal(
@@ -301,7 +293,8 @@ def dq_kernel(plan, q_ref, k_ref, v_ref, tiles_ref, valid_ref, do_ref, top_ref, 
         keys = plan.slots(j)
         k, tile = k_ref[keys, :], at(tiles_ref, i - j - plan.first)
         _, ds = plan.pullback(i - j, q, k, v_ref[keys, :], tile, at(valid_ref, keys), do, top, delta)
-        return dq + dot(ds.astype(k.dtype), k)
+        finite = jnp.where(jnp.abs(k) < jnp.inf, k, 0)  # a hidden key may be NaN
+        return dq + dot(ds.astype(k.dtype), finite)
 
     dq = plan.over_columns(i, visit, zeros(q.shape))
     dq_ref[...] = (plan.scale * dq).astype(dq_ref.dtype)

@@ -14,19 +14,20 @@ Features are kept as logarithms until the largest, by query and by the keys seen
 the fraction, so nothing overflows and no earlier output depends on a later key.
 """
 
+import dataclasses
 import functools
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from mha.cores.base import Core
 from mha.nn import masks
 from mha.nn.masks import Mask
-from mha.positions.base import Coords, Position
+from mha.nn.products import finite
 from mha.spec import UserError
 
 CHUNK = 128
@@ -35,49 +36,49 @@ LOWEST = -1e30
 """The logarithm of a hidden key's features: finite, as differences must be."""
 
 
-def attend(
-    q: Float[Array, 'B T H W'],
-    k: Float[Array, 'B S H W'],
-    v: Float[Array, 'B S H V'],
-    *,
-    position: Position,
-    coords: Coords,
-    mask: Mask,
-    scale: float,
-    dropout_rate: float = 0.0,
-    rngs: nnx.Rngs | None = None,
-    features: Literal['elu+1', 'performer'] = 'elu+1',
-    count: int = 256,
-    seed: int = 0,
-) -> Float[Array, 'B T H V']:
-    """Under `causal` and `padding` masks, and schemes that turn queries and keys; others and dropout are refused.
-    'performer' has `count` random features per head, drawn from `seed`."""
-    for hook in ('bias', 'content', 'weights', 'values'):
-        if position.overrides(hook):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Linear(Core):
+    """Under `causal` and `padding` masks, and schemes that turn queries and keys; others and dropout are refused."""
+
+    features: Literal['elu+1', 'performer'] = 'elu+1'
+    count: int = 256
+    """How many random features 'performer' has per head."""
+    seed: int = 0
+    """What they are drawn from."""
+    has_map = False
+
+    def __post_init__(self):
+        if self.count < 1:
+            raise ValueError(f'count must be at least 1, not {self.count}')
+
+    def attend(self, q, k, v, *, position, coords, mask, scale, dropout_rate=0.0, rngs=None):
+        for hook in ('bias', 'content', 'weights', 'values'):
+            if position.overrides(hook):
+                raise UserError(
+                    f'the linear core forms no logits or weights, but the position scheme has a {hook!r} hook - choose '
+                    'another scheme or core'
+                )
+        if not np.isclose(scale, q.shape[-1] ** -0.5):
             raise UserError(
-                f'the linear core forms no logits or weights, but the position scheme has a {hook!r} hook - choose '
-                'another scheme or core'
+                'the linear core forms no logits, but the position scheme adds to them through channels that it '
+                'appends to queries and keys - choose another scheme or core'
             )
-    if not np.isclose(scale, q.shape[-1] ** -0.5):
-        raise UserError(
-            'the linear core forms no logits, but the position scheme adds to them through channels that it appends to '
-            'queries and keys - choose another scheme or core'
-        )
-    if dropout_rate > 0:
-        raise UserError('the linear core forms no weights to drop out - set the attention dropout rate to 0')
-    if count < 1:
-        raise UserError(f'the linear core needs features: count must be at least 1, not {count}')
-    causal, seen = _read(mask, k.shape[1])
-    one = jnp.ones((*v.shape[:-1], 1))  # its weighted sum is the denominator
-    q, k, values = (x.astype(jnp.float32) for x in (q, k, jnp.concatenate([v, one], axis=-1)))
-    if features == 'performer':
-        q, k = scale**0.5 * q, scale**0.5 * k
-        phi = functools.partial(_performer, w=jnp.asarray(_directions(count, q.shape[-1], seed)))
-    else:
-        phi = _elu
-    sums = (_causal if causal else _full)(q, k, values, seen[:, :, None, None], phi)
-    # A reciprocal square is finite above the floor; a row without keys is below it, and 0.
-    return (sums[..., :-1] / jnp.maximum(sums[..., -1:], 1e-18)).astype(v.dtype)
+        if dropout_rate > 0:
+            raise UserError('the linear core forms no weights to drop out - set the attention dropout rate to 0')
+        causal, seen = _read(mask, k.shape[1])
+        bad = seen[:, :, None] & ~jnp.isfinite(k).all(-1)
+        k = finite(k)
+        one = jnp.ones((*v.shape[:-1], 1), jnp.float32)  # its weighted sum is the denominator
+        q, k, values = (x.astype(jnp.float32) for x in (q, k, jnp.concatenate([v, one], axis=-1)))
+        if self.features == 'performer':
+            q, k = scale**0.5 * q, scale**0.5 * k
+            phi = functools.partial(_performer, w=jnp.asarray(_directions(self.count, q.shape[-1], self.seed)))
+        else:
+            phi = _elu
+        sums = (_causal if causal else _full)(q, k, values, seen[:, :, None, None], phi)
+        # A reciprocal square is finite above the floor; a row without keys is below it, and 0.
+        out = (sums[..., :-1] / jnp.maximum(sums[..., -1:], 1e-18)).astype(v.dtype)
+        return jnp.where(_meets(bad, causal, q.shape[1])[..., None], jnp.nan, out)
 
 
 def _read(mask: Mask, keys: int) -> tuple[bool, Bool[Array, '#B S']]:
@@ -95,6 +96,14 @@ def _read(mask: Mask, keys: int) -> tuple[bool, Bool[Array, '#B S']]:
             name = type(part).__name__.rstrip('_')
             raise UserError(f'the linear core sums over all keys or all earlier ones: it has no {name!r} mask')
     return causal, seen
+
+
+def _meets(bad: Bool[Array, 'B S H'], causal: bool, queries: int) -> Bool[Array, 'B #T H']:
+    """Whether a query sees a bad key."""
+    if not causal:
+        return bad.any(1, keepdims=True)
+    last = np.minimum(np.arange(queries), bad.shape[1] - 1)
+    return lax.cummax(bad.astype(jnp.int32), axis=1)[:, last] > 0
 
 
 def _elu(x: Float[Array, 'B T H K']) -> Float[Array, 'B T H K']:
@@ -153,7 +162,7 @@ def _causal(q, k, v, seen, phi):
         return (state, last), out
 
     width = jax.eval_shape(phi, k).shape[-1]
-    start = jnp.zeros((batch, heads, width, v.shape[-1])), jnp.full((batch, 1, heads), LOWEST)
+    start = jnp.zeros((batch, heads, width, v.shape[-1]), q.dtype), jnp.full((batch, 1, heads), LOWEST, q.dtype)
     _, out = lax.scan(step, start, tuple(chunks(x) for x in (q, k, v, seen)))
     return jnp.moveaxis(out, 0, 1).reshape(batch, -1, heads, v.shape[-1])[:, :queries]
 

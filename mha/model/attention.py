@@ -7,29 +7,97 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.core import Tracer
+from jax.nn.initializers import Initializer, lecun_normal
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Float, Num
 
-from mha import cores
-from mha.cores import attend, dense
+from mha import cores, positions, spec
+from mha.cores import dense
 from mha.model import norms
-from mha.nn.masks import Mask, as_mask, causal, explicit, later
+from mha.nn.masks import Mask, MaskLike, as_mask, causal, explicit, later
 from mha.nn.products import linear
 from mha.positions.base import Coords, Dims, Position
 
 __all__ = ['MultiHeadAttention', 'attend']
+
+LECUN, ZEROS = lecun_normal(), jax.nn.initializers.zeros
+
+
+def attend(
+    q: Float[Array, 'B T H K'],
+    k: Float[Array, 'B S H K'],
+    v: Float[Array, 'B S H V'],
+    *,
+    position: Position | str | None = None,
+    coords: Coords | None = None,
+    mask: MaskLike = None,
+    core: str | cores.Core = 'auto',
+    is_causal: bool = False,
+) -> Float[Array, 'B T H V']:
+    """Attention under a position scheme or the spec of one, which is then as it starts, of equal draws in every call,
+    and made for a causal model where `is_causal`; the mask says what queries see. Coordinates default to the slot
+    numbers. Schemes that read a layer's input (`fox`, `cable`) need coords that hold it, and give NaN without."""
+    (batch, queries, heads, head_dim), keys = q.shape, k.shape[1]
+    dims = Dims(heads * head_dim, heads, head_dim, max(queries, keys, 1), is_causal)
+    scheme, mask = _scheme(position, dims, nnx.Rngs(0)), as_mask(mask)
+    if coords is None:
+        _refuse_placing(scheme)
+        coords = Coords(
+            q_pos=jnp.arange(queries)[None],
+            k_pos=jnp.arange(keys)[None],
+            visible=mask.count(queries, keys),
+            x=jnp.full((batch, queries, dims.dim), jnp.nan, q.dtype),
+            tokens=mask.present(queries, keys).sum(-1),
+            contiguous=True,
+        )
+    return cores.attend(q, k, v, position=scheme, coords=coords, mask=mask, core=core)
+
+
+def _scheme(position: Position | str | None, dims: Dims, rngs: nnx.Rngs) -> Position:
+    """The scheme of a spec, or a given one if it is for as many heads of the same size; one without effect for None."""
+    if position is None:
+        return Position(dims, rngs=rngs)
+    if isinstance(position, str):
+        return positions.make(position, dims, rngs=rngs)
+    made = position.dims
+    if made is not None and (made.heads, made.head_dim) != (dims.heads, dims.head_dim):
+        raise spec.UserError(
+            f'position {position.name!r} was made for {made.heads} heads of {made.head_dim}, but the layer has '
+            f'{dims.heads} of {dims.head_dim}'
+        )
+    return position
+
+
+def _refuse_placing(scheme: Position) -> None:
+    """Refuses what happens once per forward pass, before any layer."""
+    for hook in ('remap', 'embed'):
+        if scheme.overrides(hook):
+            raise spec.UserError(
+                f'position {scheme.name!r} has a {hook!r} hook, which a layer alone does not apply - use an '
+                'Encoder, or apply it before (see `Position.place` and `embed`) and call with the coordinates it gives'
+            )
 
 
 class MultiHeadAttention(nnx.Module):
     """Drop-in for `flax.nnx.MultiHeadAttention` on inputs [B, T, D], with a position scheme.
 
     Given the same weights it gives the same output. It adds `head_dim` (heads of a fixed size instead of
-    qkv_features / num_heads), `position` (a scheme for every call; or pass one per call, as the encoder does with the
-    scheme its layers share), the choice of `core`, and a `head_mask`.
+    qkv_features / num_heads), `position`, the choice of `core`, and a `head_mask`.
+
+    `position` is a scheme or a spec, such as 'rope', of one that serves `max_len` tokens (of which only tables of
+    positions take note) and, with `is_causal`, causal masks alone. A layer applies what acts within it; a scheme that
+    replaces coordinates or adds to embeddings is refused, unless a call says by its coordinates that this was done. A
+    scheme given per call is taken as placed: so the encoder hands over the one that its layers share.
+
+    Not as flax's: a query that may see no key gets zeros, not a mean. Dropout is off unless `deterministic` is False in
+    the constructor or the call, which then takes `rngs`: the layer keeps none, and each weight has a draw of its own.
+    Inputs have one batch axis. `precision` is jax's own setting (`jax.default_matmul_precision`); `is_causal` of a call
+    is `mask=masks.causal()`; there is no `attention_fn`, promotion function, sharding or metadata to set.
 
     With `decode`, after `init_cache`, a call takes the next tokens of a causal sequence, one or many, and remembers
     their keys, values and coordinates. Keys are kept as projected and turned anew in every call, so schemes whose
-    angles depend on the length stay right; schemes that sum over the layer's inputs refuse.
+    angles depend on the length stay right; schemes that sum over the layer's inputs refuse. Tokens that the cache has
+    no room for are refused, or give NaN where their number is traced.
     """
 
     def __init__(
@@ -39,16 +107,24 @@ class MultiHeadAttention(nnx.Module):
         qkv_features: int | None = None,
         out_features: int | None = None,
         num_kv_heads: int | None = None,
+        in_kv_features: int | None = None,
         *,
         head_dim: int | None = None,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         dropout_rate: float = 0.0,
+        deterministic: bool = True,
+        kernel_init: Initializer = LECUN,
+        out_kernel_init: Initializer | None = None,
+        bias_init: Initializer = ZEROS,
+        out_bias_init: Initializer | None = None,
         use_bias: bool = True,
         decode: bool | None = None,
         normalize_qk: bool | str = False,
-        position: Position | None = None,
-        core: str = 'auto',
+        position: Position | str | None = None,
+        max_len: int = 2048,
+        is_causal: bool = False,
+        core: str | cores.Core = 'auto',
         rngs: nnx.Rngs,
     ):
         if head_dim is None:
@@ -61,79 +137,85 @@ class MultiHeadAttention(nnx.Module):
         if num_heads % num_kv_heads:
             raise ValueError(f'{num_kv_heads} key/value heads do not divide {num_heads} heads')
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
-        self.dropout_rate, self.core, self.decode = dropout_rate, cores.check(core), decode
+        self.in_features, self.in_kv_features = in_features, in_kv_features or in_features
+        self.dropout_rate, self.deterministic, self.decode = dropout_rate, deterministic, decode
+        self.core = cores.make(core)
         self.cached_key = self.cached_value = self.cached_pos = self.cache_index = nnx.data(None)
         common: dict[str, Any] = dict(
             dtype=dtype, param_dtype=param_dtype, use_bias=use_bias, dot_general=linear, rngs=rngs
         )
-        self.query = nnx.LinearGeneral(in_features, (num_heads, head_dim), **common)
-        self.key = nnx.LinearGeneral(in_features, (num_kv_heads, head_dim), **common)
-        self.value = nnx.LinearGeneral(in_features, (num_kv_heads, head_dim), **common)
-        self.out = nnx.LinearGeneral((num_heads, head_dim), out_features or in_features, axis=(-2, -1), **common)
+        inits: dict[str, Any] = dict(kernel_init=kernel_init, bias_init=bias_init)
+        out_inits = dict(kernel_init=out_kernel_init or kernel_init, bias_init=out_bias_init or bias_init)
+        self.query = nnx.LinearGeneral(in_features, (num_heads, head_dim), **inits, **common)
+        self.key = nnx.LinearGeneral(self.in_kv_features, (num_kv_heads, head_dim), **inits, **common)
+        self.value = nnx.LinearGeneral(self.in_kv_features, (num_kv_heads, head_dim), **inits, **common)
+        out_features = out_features or in_features
+        self.out = nnx.LinearGeneral((num_heads, head_dim), out_features, axis=(-2, -1), **out_inits, **common)
         kind = 'layer' if normalize_qk is True else normalize_qk or 'none'  # flax's switch, or the norm's name
         norm: dict[str, Any] = dict(use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.query_ln = nnx.data(None if kind == 'none' else norms.make(kind, head_dim, **norm))
         self.key_ln = nnx.data(None if kind == 'none' else norms.make(kind, head_dim, **norm))
-        if position is None:
-            position = Position(Dims(in_features, num_heads, head_dim, max_len=0), rngs=rngs)
-        self.position = position
+        self.dims = Dims(in_features, num_heads, head_dim, max_len, is_causal)
+        self.position = _scheme(position, self.dims, rngs)
 
     def quadratic(self, position: Position, keys: int) -> bool:
         """Whether a call holds the logits of all pairs in memory."""
-        return cores.quadratic(self.core, position, keys)
+        return self.core.quadratic(position, keys)
 
     def __call__(
         self,
         inputs_q: Float[Array, 'B T D'],
-        inputs_k: Float[Array, 'B S D'] | None = None,
-        inputs_v: Float[Array, 'B S D'] | None = None,
+        inputs_k: Float[Array, 'B S E'] | None = None,
+        inputs_v: Float[Array, 'B S E'] | None = None,
         *,
-        mask: Mask | Bool[Array, '#B #H T S'] | None = None,
+        mask: MaskLike = None,
         position: Position | None = None,
         q_pos: Num[Array, '#B T'] | None = None,
         k_pos: Num[Array, '#B S'] | None = None,
         head_mask: Num[Array, 'H'] | None = None,
-        deterministic: bool = True,
+        deterministic: bool | None = None,
         decode: bool | None = None,
         rngs: nnx.Rngs | None = None,
         sow_weights: bool = False,
-    ) -> Float[Array, 'B T E']:
+    ) -> Float[Array, 'B T F']:
         """Coordinates default to the slot numbers, counted on from what the cache holds. `head_mask` multiplies each
-        head's output. With `sow_weights` the attention maps [B, H, T, S] are sown as `nnx.Intermediate`: read them with
-        `nnx.capture`."""
+        head's output: 0 removes a head. With `sow_weights` the attention maps [B, H, T, S] are sown as
+        `nnx.Intermediate` under the name `attention_weights`: read them with `nnx.capture`."""
         if inputs_k is None and inputs_v is not None:
             raise ValueError('inputs_v needs inputs_k')
         inputs_k = inputs_q if inputs_k is None else inputs_k
         inputs_v = inputs_k if inputs_v is None else inputs_v
+        self._check_widths(inputs_q, inputs_k, inputs_v)
+        deterministic = self.deterministic if deterministic is None else deterministic
         if self.dropout_rate > 0 and not deterministic and rngs is None:
             raise ValueError('dropout draws: pass rngs with a stream for it, or deterministic=True')
+        contiguous = q_pos is None and k_pos is None
+        if position is None:
+            position = self.position
+            if contiguous:
+                _refuse_placing(position)
+        position, mask = _scheme(position, self.dims, nnx.Rngs()), as_mask(mask)
         q, k, v = self.project(inputs_q, inputs_k, inputs_v)
         if self.query_ln is not None and self.key_ln is not None:
             q, k = self.query_ln(q), self.key_ln(k)
-        position, mask = position or self.position, as_mask(mask)
-        contiguous = q_pos is None and k_pos is None
         q_pos = jnp.arange(q.shape[1])[None] if q_pos is None else q_pos
         k_pos = jnp.arange(k.shape[1])[None] if k_pos is None else k_pos
         if decode if decode is not None else self.decode:
             if inputs_k is not inputs_q:
                 raise ValueError('decode is for self-attention: leave out inputs_k and inputs_v')
-            k, v, q_pos, k_pos, mask = self._remember(k, v, q_pos, mask, contiguous)
+            q, k, v, q_pos, k_pos, mask = self._remember(q, k, v, q_pos, mask, contiguous)
             contiguous = False
         groups = self.num_heads // self.num_kv_heads
         if groups > 1:
             k, v = jnp.repeat(k, groups, axis=2), jnp.repeat(v, groups, axis=2)
-        visible = mask.count(q.shape[1], k.shape[1])
-        coords = Coords(q_pos=q_pos, k_pos=k_pos, visible=visible, x=inputs_q, contiguous=contiguous)
-        if sow_weights and not cores.has_map(self.core):
+        visible, tokens = mask.count(q.shape[1], k.shape[1]), mask.present(q.shape[1], k.shape[1]).sum(-1)
+        coords = Coords(q_pos=q_pos, k_pos=k_pos, visible=visible, x=inputs_q, tokens=tokens, contiguous=contiguous)
+        if sow_weights and not self.core.has_map:
             raise ValueError(f'core={self.core} forms no attention weights to sow')
         if sow_weights and hasattr(self, '__captures__'):  # elsewhere maps would pile up in the layer
             turned = position.qk(q, k, coords)
-            scale = self.head_dim**-0.5
-            self.sow(
-                nnx.Intermediate,
-                'weights',
-                dense.weights(*turned, position=position, coords=coords, mask=mask, scale=scale),
-            )
+            call: dict[str, Any] = dict(position=position, coords=coords, mask=mask, scale=self.head_dim**-0.5)
+            self.sow(nnx.Intermediate, 'attention_weights', dense.weights(*turned, **call))
         out = cores.attend(
             q,
             k,
@@ -148,6 +230,15 @@ class MultiHeadAttention(nnx.Module):
         if head_mask is not None:
             out = out * head_mask[None, None, :, None].astype(out.dtype)
         return self.out(out)
+
+    def _check_widths(self, inputs_q: Array, inputs_k: Array, inputs_v: Array) -> None:
+        for name, x, width in (
+            ('inputs_q', inputs_q, self.in_features),
+            ('inputs_k', inputs_k, self.in_kv_features),
+            ('inputs_v', inputs_v, self.in_kv_features),
+        ):
+            if x.shape[2:] != (width,):
+                raise ValueError(f'{name} must be [B, T, {width}], not {x.shape}')
 
     def project(self, inputs_q: Array, inputs_k: Array, inputs_v: Array) -> tuple[Array, Array, Array]:
         """Queries, keys and values, [B, T, H, K] each; by one product where the same inputs give as many of each."""
@@ -165,15 +256,16 @@ class MultiHeadAttention(nnx.Module):
         return q.squeeze(3), k.squeeze(3), v.squeeze(3)
 
     def init_cache(self, input_shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> None:
-        """Room for sequences of `input_shape` [B, S, D], none of it used."""
+        """Room for the keys, values and coordinates of sequences of `input_shape` [B, S, D], none of it used: what
+        `decode` goes on from. They are of type `nnx.Cache`; a new call empties them."""
         batch, length, _ = input_shape
         shape = (batch, length, self.num_kv_heads, self.head_dim)
         self.cached_key, self.cached_value = nnx.Cache(jnp.zeros(shape, dtype)), nnx.Cache(jnp.zeros(shape, dtype))
-        self.cached_pos = nnx.Cache(jnp.zeros((batch, length)))
+        self.cached_pos = nnx.Cache(jnp.zeros((batch, length), jnp.float32))
         self.cache_index = nnx.Cache(jnp.int32(0))
 
-    def _remember(self, k: Array, v: Array, q_pos: Array, mask: Mask, contiguous: bool):
-        """All keys and values so far, the coordinates, and the mask of the new queries."""
+    def _remember(self, q: Array, k: Array, v: Array, q_pos: Array, mask: Mask, contiguous: bool):
+        """The queries, all keys and values so far, the coordinates, and the mask of the new queries."""
         if self.cached_key is None or self.cached_value is None or self.cached_pos is None or self.cache_index is None:
             raise ValueError('decode needs room for keys and values: call init_cache first')
         start, (batch, room) = self.cache_index[...], self.cached_pos.shape
@@ -185,9 +277,9 @@ class MultiHeadAttention(nnx.Module):
         q_pos = q_pos + start if contiguous else q_pos
         new_pos = jnp.broadcast_to(q_pos, k.shape[:2]).astype(jnp.float32)
         for cache, new in ((self.cached_key, k), (self.cached_value, v), (self.cached_pos, new_pos)):
-            at = (0, start) + (0,) * (new.ndim - 2)
-            cache[...] = jax.lax.dynamic_update_slice(cache[...], new.astype(cache[...].dtype), at)
+            cache[...] = jax.lax.dynamic_update_slice_in_dim(cache[...], new.astype(cache[...].dtype), start, axis=1)
         self.cache_index[...] = start + k.shape[1]
+        q = jnp.where(start + k.shape[1] <= room, q, jnp.nan)  # traced: what was cached last has been overwritten
         mask = mask if isinstance(mask, explicit) else later(mask, start)  # an array has the new queries' rows already
         k, v = self.cached_key[...].astype(k.dtype), self.cached_value[...].astype(v.dtype)
-        return k, v, q_pos, self.cached_pos[...], mask & later(causal(), start)
+        return q, k, v, q_pos, self.cached_pos[...], mask & later(causal(), start)

@@ -14,7 +14,8 @@ from typing import Any, dataclass_transform
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Int, Shaped
 
 from mha import spec
 
@@ -49,19 +50,25 @@ class Mask:
         """Raises `ValueError` where an array that the mask holds is for other numbers of queries or keys: past its end
         it would repeat its last entry. `queries` is None where they are not the first ones."""
 
+    def present(self, queries: int, keys: int) -> Bool[Array, '#B S']:
+        """Which keys hold tokens of the sequence, padding aside, whether or not a pattern hides them from a query."""
+        return jnp.ones((1, keys), bool)
+
     def dense(self, queries: int, keys: int) -> Bool[Array, '#B #H T S']:
         """The whole mask."""
         self.check(queries, keys)
         return self.tile(jnp.arange(queries), jnp.arange(keys))
 
-    def count(self, queries: int, keys: int) -> Int[Array, '#B T']:
-        """The number of keys that each query may see (those of its first head), without an array of all pairs."""
+    def count(self, queries: int, keys: int) -> Int[Array, '#B T'] | Int[Array, '#B T H']:
+        """The number of keys that each query may see, by head where the mask has some, without an array of all
+        pairs."""
         self.check(queries, keys)
 
         def row(q):
-            return self.tile(q[None], jnp.arange(keys))[:, 0, 0].sum(-1)
+            return self.tile(q[None], jnp.arange(keys))[:, :, 0].sum(-1)
 
-        return jax.lax.map(row, jnp.arange(queries), batch_size=max(1, CHUNK // max(1, keys))).T
+        found = jax.lax.map(row, jnp.arange(queries), batch_size=max(1, CHUNK // max(1, keys)))
+        return found[:, :, 0].T if found.shape[2] == 1 else found.swapaxes(0, 1)
 
     def __and__(self, other: 'Mask') -> 'Mask':
         return And(self, other)
@@ -81,6 +88,9 @@ class And(Mask):
     def tile(self, q, k):
         return self.first.tile(q, k) & self.second.tile(q, k)
 
+    def present(self, queries, keys):
+        return self.first.present(queries, keys) & self.second.present(queries, keys)
+
     def block(self, q_start, q_stop, k_start, k_stop):
         bounds = (q_start, q_stop, k_start, k_stop)
         return self.first.block(*bounds) & self.second.block(*bounds)
@@ -99,6 +109,9 @@ class Or(Mask):
 
     def tile(self, q, k):
         return self.first.tile(q, k) | self.second.tile(q, k)
+
+    def present(self, queries, keys):
+        return self.first.present(queries, keys) | self.second.present(queries, keys)
 
     def block(self, q_start, q_stop, k_start, k_stop):
         bounds = (q_start, q_stop, k_start, k_stop)
@@ -127,6 +140,9 @@ class later(Mask):
     def tile(self, q, k):
         return self.mask.tile(q + self.start, k)
 
+    def present(self, queries, keys):
+        return self.mask.present(queries, keys) & (jnp.arange(keys) < self.start + queries)[None]
+
     def check(self, queries, keys):
         self.mask.check(None, keys)
 
@@ -140,6 +156,9 @@ class padding(Mask):
     def tile(self, q, k):
         seen = self.valid[:, k][:, None, None, :]
         return jnp.broadcast_to(seen, (seen.shape[0], 1, q.size, k.size))
+
+    def present(self, queries, keys):
+        return self.valid
 
     def check(self, queries, keys):
         _serves('padding', self.valid.shape[1], keys, 'keys')
@@ -169,6 +188,10 @@ class explicit(Mask):
         rows, columns = self.allowed.shape[2:]
         q, k = (q if rows > 1 else q * 0), (k if columns > 1 else k * 0)  # one serves all, as where arrays broadcast
         return self.allowed[:, :, q][:, :, :, k]
+
+    def present(self, queries, keys):
+        some = self.allowed.any((1, 2))
+        return jnp.broadcast_to(some, (len(some), keys))
 
     def check(self, queries, keys):
         for has, asked, of in zip(self.allowed.shape[2:], (queries, keys), ('queries', 'keys'), strict=True):
@@ -390,8 +413,23 @@ def make(text: str) -> Mask:
     return functools.reduce(operator.or_, parts)
 
 
-def as_mask(mask: Mask | Array | None) -> Mask:
-    """A mask of any accepted kind as a `Mask`; None allows everything."""
+MaskLike = Mask | Shaped[Array, '#B #H #T #S'] | Shaped[np.ndarray, '#B #H #T #S'] | None
+"""What `as_mask` takes."""
+
+
+def as_mask(mask: MaskLike) -> Mask:
+    """A mask of any accepted kind as a `Mask`: None allows everything, an array what is True, or 1 in any type (as the
+    masks of flax). Raises `ValueError` for other numbers; where they are traced, only 1 is seen."""
     if mask is None:
         return full()
-    return mask if isinstance(mask, Mask) else explicit(mask)
+    if isinstance(mask, Mask):
+        return mask
+    mask = jnp.asarray(mask)
+    if mask.dtype == bool:
+        return explicit(mask)
+    if not isinstance(mask, Tracer) and not np.isin(np.asarray(mask), (0, 1)).all():
+        raise ValueError(
+            'a mask holds True where a key is seen and False where not, or 1 and 0; this one has other numbers, as '
+            'those that are added to logits - pass `mask == 0` of such a one'
+        )
+    return explicit(mask == 1)

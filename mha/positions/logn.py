@@ -2,8 +2,8 @@
 
     logits_ij <- logits_ij ln(n_i) / ln(length),   n_i = number of keys that query i may see
 
-A softmax over n keys needs logits that grow like ln n to keep its peaks. Done by multiplying the queries, so logits
-that are biases, not products with a query, keep their scale.
+A softmax over n keys needs logits that grow like ln n to stay equally peaked. The queries are scaled, not the logits,
+so biases keep their scale.
 """
 
 import math
@@ -14,9 +14,10 @@ from mha.positions.base import Position
 
 
 class Logn(Position):
-    """A temperature without parameters, 1 at `length` visible keys: give it the longest trained length in tokens. Knows
-    nothing of order, so combine it: `'logn(length=40)|rope'`. Scales whatever stands before it in the queries, so write
-    it first. `floor` leaves shorter sequences alone, max(1, ln(n) / ln(length))."""
+    """Temperature without parameters, equal to 1 at `length` visible keys: set `length` to the longest trained length
+    in tokens. It carries no information about order, so combine it with another scheme: `'logn(length=40)|rope'`. Write
+    it first, because it scales all channels that earlier schemes have added to the queries. `floor=True` leaves shorter
+    sequences unchanged: max(1, ln(n) / ln(length))."""
 
     example = 'length=40'
 
@@ -26,6 +27,6 @@ class Logn(Position):
         self.length, self.floor = length, floor
 
     def qk(self, q, k, coords):
-        factor = jnp.log(jnp.maximum(coords.visible, 1).astype(jnp.float32)) / math.log(self.length)
+        factor = jnp.log(jnp.maximum(coords.visible_by_head, 1).astype(jnp.float32)) / math.log(self.length)
         factor = jnp.maximum(factor, 1) if self.floor else factor
-        return (q.astype(jnp.float32) * factor[:, :, None, None]).astype(q.dtype), k
+        return (q.astype(jnp.float32) * factor[:, :, :, None]).astype(q.dtype), k

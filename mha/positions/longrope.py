@@ -1,4 +1,4 @@
-"""LongRoPE (Ding et al., 2024, arXiv:2402.13753): a factor of its own for every frequency.
+"""LongRoPE (Ding et al., 2024, arXiv:2402.13753): rotary embedding with a separate factor for every frequency.
 
     f'_m = f_m / factor_m,   f_m = theta^(-2m/R)
 
@@ -16,7 +16,7 @@ from mha.positions.base import Rotary, angles, frequencies
 
 class LongRope(Rotary):
     """Rotary embedding for longer sequences than trained. `factors` has one number for each of the R/2 pairs of
-    channels; `short_factors`, where given, are used while at most `original_length` keys are visible."""
+    channels; `short_factors`, where given, are used for sequences of at most `original_length` tokens."""
 
     example = 'factors=(1.0, 1.5, 2.5, 4.0), scale=4, original_length=64'
 
@@ -52,7 +52,7 @@ class LongRope(Rotary):
     def qk(self, q, k, coords):
         if self.short_frequencies == self.frequencies:
             return super().qk(q, k, coords)
-        long = (coords.visible.max(-1) > self.original_length)[:, None, None]
+        long = (coords.length > self.original_length)[:, None, None]
 
         def turn(x, pos):
             angle = jnp.where(long, angles(pos, self.frequencies), angles(pos, self.short_frequencies))

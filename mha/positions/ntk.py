@@ -4,7 +4,7 @@ arXiv:2309.00071).
     f_m = theta'^(-2m/R),   theta' = theta s^(R/(R-2))
 
 The slowest pair of channels is slowed down by s = new length / trained length exactly, the fastest not at all. Dynamic:
-s = max(1, c n/L - (c - 1)) for n visible keys, with L the trained length and c = `scale`: nothing changes up to L.
+s = max(1, c n/L - (c - 1)) for n tokens, with L the trained length and c = `scale`: nothing changes up to L.
 """
 
 from typing import Literal
@@ -15,8 +15,9 @@ from mha.positions.base import Rotary, angles, frequencies
 
 
 class Ntk(Rotary):
-    """Rotary embedding for longer sequences than trained, without training or after a short one. `dynamic=True` slows
-    down with the sequence, past `original_length` only; its angles are then off by about 1e-7 p radians."""
+    """Rotary embedding for longer sequences than trained, with or without a short training at the new length. With
+    `dynamic=True`, the frequencies decrease as sequences grow beyond `original_length`; there, angles have errors of
+    about 1e-7 p radians."""
 
     example = 'scale=4'
 
@@ -49,7 +50,7 @@ class Ntk(Rotary):
     def qk(self, q, k, coords):
         if self.original_length is None:
             return super().qk(q, k, coords)
-        n = coords.visible.max(-1).astype(jnp.float32)
+        n = coords.length.astype(jnp.float32)
         scale = jnp.maximum(self.scale * n / self.original_length - (self.scale - 1), 1.0)
         return (
             self.rotate(q, self.slowed(coords.q_pos, scale)[:, :, None]),
@@ -57,7 +58,7 @@ class Ntk(Rotary):
         )
 
     def slowed(self, pos, scale):
-        """p f' as the exact p f and p (f' - f), f' = f s^(-2m/(R-2)), which is zero up to the trained length."""
+        """Angles p f', f' = f s^(-2m/(R-2)): the exact p f plus p (f' - f), which is zero up to the trained length."""
         exponents = -2 * jnp.arange(self.width // 2) / (self.width - 2)
         change = jnp.asarray(self.frequencies)[None] * jnp.expm1(exponents[None] * jnp.log(scale)[:, None])
         return angles(pos, self.frequencies) + pos.astype(jnp.float32)[:, :, None] * change[:, None]

@@ -2,7 +2,7 @@
 
     p = T distinct integers drawn uniformly from {0 .. max_position - 1}, sorted
 
-A model trained on short sequences thereby meets all the positions of long ones. Used in training and in evaluation.
+A model trained on short sequences thus sees all positions of long ones. Used in both training and evaluation.
 """
 
 from typing import Literal
@@ -64,7 +64,7 @@ class Randomize(Position):
         )
 
     def draw(self, key, length, count):
-        """The smallest `count` entries of each row are the draw; the rest, for padding, is the last position."""
-        # The head of one permutation serves every count, so padding changes nothing and one draw serves all rows.
+        """Sorted positions of each row: the first `count` are the draw; the rest, for padding, is the last position."""
+        # Every count takes the first entries of one permutation, so padding changes nothing and rows share one draw.
         shuffled = shuffle(key, self.max_position)[None, :length]
         return jnp.sort(jnp.where(jnp.arange(length)[None] < count, shuffled, self.max_position - 1), axis=-1)

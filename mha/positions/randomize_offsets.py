@@ -2,8 +2,8 @@
 
     D_ij = r_{i-j} for j <= i,   -r_{j-i} for j > i,   r_0 = 0,   r_1 < .. < r_{T-1} drawn from {1 .. max_position - 1}
 
-The distance of two tokens depends on how many slots they are apart and on nothing else, the same for all queries, and
-distances do not add up along the sequence: another object than randomised positions, whose differences do both.
+The distance of two tokens depends only on the number of slots between them, and is the same for all queries. Unlike the
+differences of randomised positions, distances do not add up along the sequence.
 """
 
 from typing import Literal
@@ -86,13 +86,13 @@ class RandomizeOffsets(Position):
             raise ValueError('randomize_offsets has drawn nothing yet: use the scheme that its place() returns')
 
     def draw(self, key, length, count):
-        """r_1 .. r_{T-1} [#B, T - 1]. The head of one permutation serves every count, so padding changes nothing."""
+        """Distances r_1 .. r_{T-1}, [#B, T - 1]: the first entries of one permutation, so padding changes nothing."""
         shuffled = 1 + shuffle(key, self.max_position - 1)[None, : length - 1]
         return jnp.sort(jnp.where(jnp.arange(1, length)[None] < count, shuffled, self.max_position - 1), axis=-1)
 
 
 class _Drawn(Position):
-    """The inner scheme at drawn distances: D for i - j = -(T - 1) .. T - 1, [#B, 2 T - 1]."""
+    """Inner scheme at drawn distances `offsets` [#B, 2 T - 1]: D for i - j = -(T - 1) .. T - 1."""
 
     def __init__(self, inner, offsets):
         self.inner, self.offsets = inner, nnx.data(offsets)
@@ -121,11 +121,11 @@ class _Drawn(Position):
         return jax.vmap(row, (1, 2), 1)(q_pos, weights)
 
     def rows(self, row, *over):
-        """`row` for each query: a query at 0 whose keys stand at minus their distances meets just these."""
+        """`row` mapped over queries. A query at 0 and keys at minus their distances have exactly the drawn offsets."""
         return jax.vmap(lambda *at: row(*at)[:, :, 0], 1, 2)(*over)
 
     def keys(self, slot, k_pos):
-        """-D of one query's slot [#B] against the slots of the keys [#B, P]."""
+        """Coordinates -D of the keys at slots [#B, P], for one query slot [#B]."""
         length = (self.offsets.shape[1] + 1) // 2
         apart = jnp.clip(jnp.round(slot[:, None] - k_pos).astype(jnp.int32), 1 - length, length - 1)
         rows = max(apart.shape[0], self.offsets.shape[0])

@@ -18,30 +18,36 @@ from mha.training import step as training
 if TYPE_CHECKING:
     from mha.run.experiment import Experiment
 
-COUNTS = {
-    'train': ('steps', 'batch_size', 'microbatches', 'buckets', 'log_every_steps', 'checkpoint_every_steps'),
-    'eval': ('examples', 'batch_size', 'buckets'),
+MOST = {
+    'model': {'layers': 1024, 'dim': 2**16, 'heads': 2**12, 'head_dim': 2**14, 'mlp_dim': 2**20},
+    'train': dict.fromkeys(('steps', 'log_every_steps', 'checkpoint_every_steps'), spec.LARGEST - 1)
+    | {'batch_size': 2**24, 'microbatches': 2**24, 'buckets': 1024},
+    'eval': {'examples': 2**24, 'batch_size': 2**24, 'buckets': 1024},
 }
-"""Settings that are at least one."""
-MOST = 10**9
-"""The largest count that is not taken for a slip of the finger."""
-LARGEST_MODEL = {'layers': 10_000, 'dim': 1_000_000, 'heads': 10_000, 'head_dim': 100_000, 'mlp_dim': 10_000_000}
-"""The largest sizes of a model that are not taken for one."""
+"""Counts of a config, all at least 1, and the most that each may be: a slip of the finger should not fill the
+memory."""
 
 
 # ----------------------------------------------------------------------------------------------------------- the config
+def counts(config: Mapping[str, Any]) -> None:
+    """Counts that are below 1 or absurdly large."""
+    for section, limits in MOST.items():
+        for name, most in limits.items():
+            count = config[section].get(name)
+            if count is None:
+                continue
+            if count < 1:
+                raise spec.UserError(f'{section}.{name} must be at least 1, not {count}')
+            if count > most:
+                raise spec.UserError(f'{section}.{name} must be at most {most:,}, not {count:,}')
+
+
 def numbers(config: Mapping[str, Any], members: Iterable[population.Member]) -> None:
     """Settings of model, training and evaluation that are out of their range."""
     train, evaluate = config['train'], config['eval']
-    for section, names in COUNTS.items():
-        for name in names:
-            value = config[section][name]
-            if not 1 <= value <= MOST:
-                bound = 'at least 1' if value < 1 else f'at most {MOST:,}'
-                raise spec.UserError(f'{section}.{name} must be {bound}, not {value}')
-    for name, most in LARGEST_MODEL.items():
-        if (value := config['model'].get(name)) is not None and value > most:
-            raise spec.UserError(f'model.{name} must be at most {most:,}, not {value}')
+    counts(config)
+    if not 0 <= evaluate['every_steps'] <= MOST['train']['steps']:
+        raise spec.UserError(f'eval.every_steps must be at least 0 (0: only at the end), not {evaluate["every_steps"]}')
     if train['batch_size'] % train['microbatches']:
         raise spec.UserError(
             f'train.microbatches={train["microbatches"]} does not divide train.batch_size={train["batch_size"]}'
@@ -88,11 +94,15 @@ def readout(run: 'Experiment') -> None:
 
 
 def positions_reach(run: 'Experiment') -> None:
-    """A position scheme that cannot represent the longest sequence."""
+    """A position scheme whose hooks give wrong shapes, or that cannot represent the longest sequence."""
     first, final = run.first_shapes, run.final_shapes
     trained = run.longest if final is first else run.train_lengths[-1]
+    sizes = run.config['model']
+    head_dim = sizes['head_dim'] or sizes['dim'] // sizes['heads']
+    dims = positions.Dims(sizes['dim'], sizes['heads'], head_dim, run.max_len, sizes['causal'])
     for model, text, length in ((first, run.position, trained), (final, run.final_position, run.longest)):
         for scheme in model.positions:
+            positions.check_shapes(scheme, dims)
             positions.checked_extent(scheme, model.context(run.task.num_tokens(length)), text)
 
 

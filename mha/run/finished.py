@@ -81,7 +81,7 @@ class Finished:
         return nnx.merge(graphdef, nnx.State(params))
 
     @property
-    def rows(self) -> list[dict[str, float]]:
+    def rows(self) -> list[Row]:
         """The member's rows of extrapolation.csv: the evaluation that its training ended with."""
         member = self.trained.members[self.member]
         rows = workdir.read_rows(self.directory / 'extrapolation.csv')

@@ -11,6 +11,7 @@ ADDED = {
     'model.kv_heads': None,
     'model.qk_norm': 'none',
     'model.tied': False,
+    'eval.every_steps': 0,
 }
 """Keys that came later, and the value that runs without them had."""
 

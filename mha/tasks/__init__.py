@@ -9,12 +9,12 @@ __all__ = ['Batch', 'Task', 'example', 'make', 'names']
 
 
 def names() -> tuple[str, ...]:
-    """The tasks there are: the files beside this one."""
+    """Names of all tasks: those of the files beside this one."""
     return spec.names(sys.modules[__name__])
 
 
 def example(name: str) -> str:
-    """The shortest spec of a task: its name, with arguments where it needs some."""
+    """Shortest spec that builds a task: its name, with arguments if any are required."""
     arguments = spec.load(sys.modules[__name__], name, Task, 'task').example_arguments
     return f'{name}({arguments})' if arguments else name
 

@@ -82,6 +82,8 @@ class Evaluator:
             batches = _divisor(examples // size, PAIRS_PER_DISPATCH // (size * padded**2))
             watched = padded**2 > PAIRS_PER_DISPATCH and not quadratic(padded)
             self.buckets.append(Bucket(max_length, size, batches, self._dividing(size), watched))
+        self.watcher: Callable[[int], None] = lambda queries: None
+        """Called with the number of queries that a layer is done with, where a bucket is watched."""
         self.drawing: concurrent.futures.Future | None = None
         self.measuring: dict[Bucket, concurrent.futures.Future] = {}
 
@@ -92,8 +94,7 @@ class Evaluator:
         thread = concurrent.futures.ThreadPoolExecutor(1)
         self.drawing = thread.submit(self._draw)
         for bucket in self.buckets:
-            if not bucket.watched:  # such a program is compiled while it is watched, and no other one then
-                self.measuring[bucket] = thread.submit(self._measure, bucket)
+            self.measuring[bucket] = thread.submit(self._measure, bucket)
 
     def __call__(self, params: Any, name: str = 'evaluate', run_seed: int = 0) -> tuple[list[Row], list[Row]]:
         """One row per length: `metrics.COLUMNS`. And one per position of its answers, the first counted symbol being
@@ -135,9 +136,9 @@ class Evaluator:
             def move(queries, end=end, share=share):
                 bar.update(min(queries * share, end - bar.n))
 
-            with self._watching(bucket, move):
-                sums = self.measuring[bucket].result()(*place(bucket.layout), batches)
-                found.append(jax.device_get(sums))
+            self.watcher = move
+            sums = self.measuring[bucket].result()(*place(bucket.layout), batches)
+            found.append(jax.device_get(sums))
             bar.update(end - bar.n)
         return jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found)
 
@@ -158,23 +159,11 @@ class Evaluator:
             lambda x: jax.ShapeDtypeStruct((bucket.size, bucket.batches, x.shape[1]), x.dtype), examples
         )
         measure = functools.partial(_measure, self.graphdef, max_length=bucket.max_length)
-        return _compiled(measure, bucket.layout, self.shapes, self.task, batches)
-
-    @contextlib.contextmanager
-    def _watching(self, bucket, watcher):
-        """Where a bucket is watched, calls `watcher` with the number of queries that a layer is done with."""
-        if not bucket.watched:
-            yield
-            return
-        concurrent.futures.wait(self.measuring.values())
-        blockwise.WATCHERS.append(watcher)
-        try:
-            if bucket not in self.measuring:
-                self.measuring[bucket] = concurrent.futures.Future()
-                self.measuring[bucket].set_result(self._measure(bucket))
-            yield
-        finally:
-            blockwise.WATCHERS.remove(watcher)
+        watching = (
+            blockwise.watched(lambda queries: self.watcher(queries)) if bucket.watched else contextlib.nullcontext()
+        )
+        with watching:
+            return _compiled(measure, bucket.layout, self.shapes, self.task, batches)
 
 
 def _divisor(number: int, limit: int) -> int:

@@ -96,7 +96,7 @@ def test_values(kind, visible):
 def test_the_scale_is_that_of_the_head_before_it_was_widened():
     wide = attend(Everything)
     q, k = make(Everything).qk(jnp.asarray(Q), jnp.asarray(KEYS), COORDS)
-    same = dense.attend(
+    same = dense.Dense().attend(
         q, k, jnp.asarray(VALUES), position=make(Everything), coords=COORDS, mask=masks.full(), scale=K**-0.5
     )
     np.testing.assert_allclose(wide, same, atol=1e-6)

@@ -67,7 +67,7 @@ def run(core, spec, mask, q, k, v, do, **options):
 
 
 def interpreted(*arguments, **options):
-    return run('flash', *arguments, block=BLOCK, interpret=True, **options)
+    return run(flash.Flash(block=BLOCK, interpret=True), *arguments, **options)
 
 
 CASES = {
@@ -182,7 +182,7 @@ def test_under_vmap():
 
     def attend(q, k, v):
         position, at = scheme(T5), coords(20, 20)
-        return cores.attend(q, k, v, position=position, coords=at, core='flash', block=BLOCK, interpret=True)
+        return cores.attend(q, k, v, position=position, coords=at, core=flash.Flash(block=BLOCK, interpret=True))
 
     several = [jnp.stack([x, 2 * x]) for x in (q, k, v)]
     found = jax.jit(jax.vmap(attend))(*several)
@@ -230,7 +230,7 @@ def test_what_the_kernels_do_not_know_runs_in_blocks(reason, caplog):
     expected = attend(core='dense', **REFUSED[reason])
     with caplog.at_level(logging.WARNING, logger=flash.__name__):
         for _ in range(2):
-            np.testing.assert_allclose(attend(**REFUSED[reason], interpret=True), expected, atol=1e-5)
+            np.testing.assert_allclose(attend(**REFUSED[reason], core=flash.Flash(interpret=True)), expected, atol=1e-5)
     (record,) = caplog.records  # said once, not per call
     assert reason in record.message
 
@@ -259,7 +259,7 @@ def test_the_kernels_lower_for_cuda_without_a_gpu(spec, dtype, lower_for_cuda):
 
     def loss(q, k, v, state):
         position, at = nnx.merge(graphdef, state), coords(100, 100)
-        out = cores.attend(q, k, v, position=position, coords=at, mask=mask, core='flash', interpret=False)
+        out = cores.attend(q, k, v, position=position, coords=at, mask=mask, core=flash.Flash(interpret=False))
         return out.astype(jnp.float32).sum()
 
     text = lower_for_cuda(jax.jit(jax.grad(loss, (0, 1, 2, 3))), *inputs(100, 100, 72, 24, dtype)[:3], state)

@@ -38,8 +38,9 @@ def make(kind=Plain):
     return kind(Dims(8, H, K, max_len=T), rngs=nnx.Rngs(0))
 
 
-def run(q=Q, k=KEYS, v=VALUES, *, mask=None, position=None, core='linear', **options):
-    """One core; `options` are arguments of it."""
+def run(q=Q, k=KEYS, v=VALUES, *, mask=None, position=None, core=None, dropout_rate=0.0, **options):
+    """One core, the linear one with `options` unless given."""
+    core = core or linear.Linear(**options)
     coords = Coords(
         q_pos=jnp.arange(q.shape[1])[None],
         k_pos=jnp.arange(k.shape[1])[None],
@@ -50,7 +51,7 @@ def run(q=Q, k=KEYS, v=VALUES, *, mask=None, position=None, core='linear', **opt
 
     @jax.jit
     def attend(q, k, v, mask):
-        return cores.attend(q, k, v, position=position, coords=coords, mask=mask, core=core, **options)
+        return cores.attend(q, k, v, position=position, coords=coords, mask=mask, core=core, dropout_rate=dropout_rate)
 
     return attend(*(jnp.asarray(x) for x in (q, k, v)), mask)
 
@@ -276,12 +277,12 @@ def test_other_mistakes():
     with pytest.raises(UserError, match='no weights to drop out'):
         run(dropout_rate=0.1)
     with pytest.raises(UserError, match='count must be at least 1, not 0'):
-        run(features='performer', count=0)
+        cores.make('linear(features="performer", count=0)')
 
 
 def test_arguments_in_the_name_of_a_core():
     text = "linear(features='performer', count=16, seed=1)"
-    assert cores.check(text) == text
+    assert cores.make(text) == linear.Linear(features='performer', count=16, seed=1)
     np.testing.assert_array_equal(run(core=text), run(features='performer', count=16, seed=1))
     assert np.abs(run(core=text) - run(features='performer', count=16)).max() > 1e-3
 
@@ -304,7 +305,7 @@ def test_arguments_in_the_name_of_a_core():
 )
 def test_mistakes_in_the_name_of_a_core(core, message):
     with pytest.raises(UserError, match=message) as error:
-        cores.check(core)
+        cores.make(core)
     assert len(str(error.value).splitlines()) == 1
 
 

@@ -1,4 +1,4 @@
-"""A process of the tests on several devices: trains small models on every mesh asked for, and writes what came out.
+"""A process of the tests on several devices: trains small models on each given mesh, and writes the results.
 
 python train.py result.npz <case>..., a case being name:members:data:model:core[:save=dir|:restore=dir|:parts=n]
 """

@@ -1,6 +1,7 @@
 """MultiHeadAttention: parity with `flax.nnx.MultiHeadAttention`, and what it adds."""
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from mha.cores import dense
 from mha.model.attention import MultiHeadAttention
 from mha.nn import masks
 from mha.positions import Coords, Dims
+from mha.spec import UserError
 
 B, T, S, D, HEADS = 2, 5, 7, 12, 4
 RNG = np.random.default_rng(0)
@@ -55,20 +57,18 @@ def pair(**options):
         dict(num_kv_heads=2, normalize_qk=True),
         dict(qkv_features=8),
         dict(qkv_features=24, out_features=6),
+        dict(in_kv_features=7),
+        dict(in_kv_features=7, num_kv_heads=2, qkv_features=8),
     ],
     ids=str,
 )
 def test_same_weights_same_output(options):
     """Self-attention, cross-attention with two and with three inputs, and both kinds of mask."""
     ours, flax = pair(**options)
-    calls = [
-        ((X,), None),
-        ((X, Y), None),
-        ((X, Y, Z), None),
-        ((X, Y, Z), MASK),
-        ((X, Y), HEAD_MASK),
-        ((X,), jnp.tril(jnp.ones((1, 1, T, T), bool))),
-    ]
+    y, z = (other[..., : options.get('in_kv_features', D)] for other in (Y, Z))
+    calls = [((X, y), None), ((X, y, z), None), ((X, y, z), MASK), ((X, y), HEAD_MASK)]
+    if 'in_kv_features' not in options:
+        calls += [((X,), None), ((X,), jnp.tril(jnp.ones((1, 1, T, T), bool)))]
     run = nnx.jit(lambda layer: [layer(*inputs, mask=mask) for inputs, mask in calls])
     for one, other in zip(run(ours), run(flax), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
@@ -85,6 +85,16 @@ def test_same_gradients():
     one, two = gradients(ours), gradients(flax)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-4)  # entries of order 40
+
+
+def test_initial_weights_are_flaxs():
+    """Those of the same seed, by default and by initialisers of one's own."""
+    normal, ones = jax.nn.initializers.normal(), jax.nn.initializers.ones
+    for options in (dict(), dict(kernel_init=normal, bias_init=ones), dict(out_kernel_init=normal, out_bias_init=ones)):
+        flax = nnx.MultiHeadAttention(HEADS, D, rngs=nnx.Rngs(0), **options)
+        ours, theirs = (jax.tree.leaves(nnx.state(layer, nnx.Param)) for layer in (make(**options), flax))
+        assert len(ours) == len(theirs)
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 def test_the_same_mask_in_either_form():
@@ -218,6 +228,57 @@ def test_a_layer_does_not_own_the_scheme_of_a_call():
     assert len(jax.tree.leaves(nnx.state(layer))) == before
 
 
+@pytest.mark.parametrize('spec', ['rope(fraction=0.7)', 't5', 'ssmax|alibi'])
+def test_a_spec_is_a_position(spec):
+    """The layer builds it for its own heads; the projections start as without it."""
+    layer, plain = make(position=spec), make()
+    np.testing.assert_array_equal(layer.query.kernel[...], plain.query.kernel[...])
+    scheme = positions.make(spec, Dims(D, HEADS, 3, max_len=2048), rngs=nnx.Rngs(0))
+    params = nnx.state(layer.position, nnx.Param)
+    nnx.update(scheme, params)
+    np.testing.assert_allclose(layer(X), plain(X, position=scheme), atol=1e-6)
+    assert jax.tree.structure(nnx.state(scheme, nnx.Param)) == jax.tree.structure(params)
+
+
+@pytest.mark.parametrize(
+    ('spec', 'hook'),
+    [('sincos', 'embed'), ('learned', 'embed'), ('pi(scale=2)|rope(fraction=0.7)', 'remap'), ('randomize', 'remap')],
+)
+def test_what_a_layer_alone_does_not_apply_is_refused(spec, hook):
+    """By name; where a call says by its coordinates, or by a scheme of its own, that it was done, it is as the rest."""
+    layer = make(position=spec)
+    with pytest.raises(UserError, match=rf"position '{re.escape(spec)}' has a '{hook}' hook"):
+        layer(X)
+    at = jnp.arange(T)[None] / 2
+    last = make(position=spec.rpartition('|')[2]) if '|' in spec else make()
+    np.testing.assert_allclose(layer(X, q_pos=at, k_pos=at), last(X, q_pos=at, k_pos=at), atol=1e-6)
+    np.testing.assert_allclose(layer(X, position=layer.position, q_pos=at, k_pos=at), layer(X, q_pos=at, k_pos=at))
+    assert layer(X, position=layer.position).shape == X.shape
+
+
+@pytest.mark.parametrize('dims', [Dims(D, 2, 3, 8), Dims(D, HEADS, 6, 8)])
+def test_a_scheme_for_other_heads_is_refused(dims):
+    scheme = positions.make('alibi', dims, rngs=nnx.Rngs(0))
+    message = f"'alibi' was made for {dims.heads} heads of {dims.head_dim}, but the layer has 4 of 3"
+    for call in (lambda: make(position=scheme), lambda: make()(X, position=scheme)):
+        with pytest.raises(UserError, match=message):
+            call()
+
+
+def test_a_table_serves_as_many_tokens_as_the_layer_says():
+    with pytest.raises(UserError, match='its table has 8 rows'):
+        make(position='learned(max_position=8)', max_len=9)
+    make(position='learned(max_position=8)', max_len=8)
+    with pytest.raises(UserError, match='causal attention only'):
+        make(position='cable')
+    make(position='cable', is_causal=True)(X, mask=masks.causal())
+
+
+def test_inputs_of_another_width_are_refused():
+    with pytest.raises(ValueError, match=r'inputs_k must be \[B, T, 12\], not \(2, 7, 11\)'):
+        make()(X, Y[..., 1:])
+
+
 # --- attention maps --------------------------------------------------------------------------------------------------
 
 
@@ -226,7 +287,9 @@ def capture(layer, *inputs, **options):
 
 
 def maps(state):
-    return [leaf for path, leaf in jax.tree.leaves_with_path(nnx.to_pure_dict(state)) if 'weights' in str(path)]
+    return [
+        leaf for path, leaf in jax.tree.leaves_with_path(nnx.to_pure_dict(state)) if 'attention_weights' in str(path)
+    ]
 
 
 @pytest.mark.parametrize('options', [dict(), dict(num_kv_heads=2, normalize_qk=True)], ids=str)
@@ -292,6 +355,21 @@ def test_dropout_only_where_it_is_asked_for():
     assert np.abs(one - plain(X)).max() > 1e-3
 
 
+def test_dropout_of_the_constructor():
+<<<<<<< ours
+    """`deterministic` of the constructor is the default of a call, as `train` and `eval` of flax set it."""
+=======
+    """`deterministic` of the constructor is that of a call that says nothing; flax's `train` and `eval` set it."""
+>>>>>>> theirs
+    layer = make(dropout_rate=0.5, deterministic=False)
+    dropped = layer(X, rngs=nnx.Rngs(dropout=0))
+    np.testing.assert_array_equal(dropped, layer(X, deterministic=False, rngs=nnx.Rngs(dropout=0)))
+    layer.eval()
+    np.testing.assert_array_equal(layer(X), make()(X))
+    layer.train()
+    np.testing.assert_array_equal(layer(X, rngs=nnx.Rngs(dropout=0)), dropped)
+
+
 def test_dropout_needs_a_key():
     """Training without a key is a mistake, not training without dropout."""
     with pytest.raises(ValueError, match='rngs'):
@@ -319,7 +397,7 @@ def decoded(layer, x, sizes, **options):
 
 @pytest.mark.parametrize('spec', [*map(positions.example, positions.names()), 'rope|t5', "txl(form='channels')"])
 def test_decoding_token_by_token_is_the_full_pass(spec):
-    """With every scheme that allows it; grouped heads."""
+    """With every scheme that allows it, placed before where it has to be; grouped heads."""
     dims = Dims(16, 4, 8, max_len=8, causal=True)
     scheme = positions.make(spec, dims, rngs=nnx.Rngs(1))
     layer = MultiHeadAttention(4, 16, num_kv_heads=2, head_dim=8, position=scheme, rngs=nnx.Rngs(0))
@@ -328,8 +406,10 @@ def test_decoding_token_by_token_is_the_full_pass(spec):
         with pytest.raises(ValueError, match='self-attention'):
             decoded(layer, x, [1, 1])
         return
-    whole = jax.jit(lambda x: layer(x, mask=masks.causal()))(x)
-    np.testing.assert_allclose(decoded(layer, x, 7 * [1]), whole, atol=1e-5)
+    slots = jnp.arange(7)[None]
+    placed = dict(q_pos=slots) if any(map(scheme.overrides, ('remap', 'embed'))) else {}
+    whole = jax.jit(lambda x: layer(x, mask=masks.causal(), q_pos=slots, k_pos=slots))(x)
+    np.testing.assert_allclose(decoded(layer, x, 7 * [1], **placed), whole, atol=1e-5)
     assert layer.cache_index[...] == 7
 
 
@@ -372,3 +452,52 @@ def test_decoding_mistakes():
         layer(x, decode=True)
     with pytest.raises(ValueError, match='self-attention'):
         layer(x[:, :1], x, decode=True)
+
+
+@pytest.mark.parametrize('core', ['dense', 'blockwise', 'linear'])
+def test_tokens_beyond_the_cache_are_nan_where_their_number_is_traced(core):
+    layer, x = MultiHeadAttention(2, 16, core=core, rngs=nnx.Rngs(0)), jax.random.normal(jax.random.key(0), (2, 5, 16))
+    layer.init_cache((2, 3, 16))
+    step = nnx.jit(lambda layer, x: layer(x, mask=masks.full(), decode=True))
+    if core == 'linear':  # it has no mask for a step of decoding
+        with pytest.raises(UserError, match="no 'later' mask"):
+            step(layer, x[:, :1])
+        return
+    out = jnp.concatenate([step(layer, x[:, t : t + 1]) for t in range(5)], 1)
+    np.testing.assert_allclose(out[:, :3], layer(x[:, :3], mask=masks.causal()), atol=1e-5)
+    assert np.isnan(out[:, 3:]).all()
+
+
+def test_decoding_with_wide_integers():
+    with jax.enable_x64(True):
+        layer = MultiHeadAttention(2, 16, position='rope', rngs=nnx.Rngs(0))
+        x = jnp.asarray(RNG.standard_normal((2, 5, 16)), jnp.float32)
+        np.testing.assert_allclose(decoded(layer, x, [1, 2, 1, 1]), layer(x, mask=masks.causal()), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'spec',
+    [
+        'ntk(dynamic=True, original_length=3)',
+        'longrope(factors=(4., 9.), short_factors=(1., 2.), scale=2, original_length=3)',
+    ],
+)
+def test_scales_of_the_length_see_all_tokens(spec):
+<<<<<<< ours
+    """Whatever a pattern hides: scores of the last query with its two keys are those of the full pass."""
+=======
+    """Whatever a pattern hides: weights in proportion are those of the full pass; padded and decoded, too."""
+>>>>>>> theirs
+    layer = MultiHeadAttention(2, 8, position=spec, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (2, 7, 8))
+    mask = masks.window(1, 0)
+    _, state = capture(layer, x, sow_weights=True)
+    _, local = capture(layer, x, mask=mask, sow_weights=True)
+    (whole,), (near,) = maps(state), maps(local)
+    seen = np.where(mask.dense(7, 7), whole, 0)
+    np.testing.assert_allclose(near, seen / seen.sum(-1, keepdims=True), atol=1e-5)
+    padded = layer(jnp.pad(x, ((0, 0), (0, 4), (0, 0))), mask=mask & masks.padding(jnp.arange(11)[None] < 7))
+    np.testing.assert_allclose(padded[:, :7], layer(x, mask=mask), atol=1e-5)
+    layer.init_cache(x.shape)
+    steps = [layer(x[:, t : t + 1], mask=mask, decode=True) for t in range(7)]
+    np.testing.assert_allclose(steps[-1], layer(x, mask=mask)[:, -1:], atol=1e-5)

@@ -8,6 +8,7 @@ from flax import nnx
 
 from mha import positions
 from mha.positions import Dims
+from mha.positions.base import lookup
 from mha.spec import UserError
 
 DIMS = Dims(dim=24, heads=4, head_dim=6, max_len=20)
@@ -83,3 +84,22 @@ def test_an_empty_table_is_refused(spec):
 def test_a_table_below_the_longest_sequence_is_refused():
     with pytest.raises(UserError, match=r"'learned.max_position=10.': its table has 10 rows"):
         make('learned(max_position=10)')
+
+
+@pytest.mark.parametrize('compiled', [False, True])
+def test_rows_of_positions(compiled):
+    """-1 is padding on the left; what lies further below, or beyond the end, is in no table."""
+    table, pos = jnp.arange(3.0)[:, None] + 1, jnp.asarray([[-7.0, -2.0, -1.4, -1.0, 0.0, 2.0, 3.0]])
+    read = jax.jit(lookup) if compiled else lookup
+    nan = np.nan
+    np.testing.assert_array_equal(read(table, pos)[0, :, 0], [nan, nan, 1, 1, 1, 3, nan])
+    np.testing.assert_array_equal(read(table, pos.astype(int))[0, :, 0], [nan, nan, 1, 1, 1, 3, nan])
+
+
+def test_positions_below_a_table_are_nan_under_cape():
+    dims = Dims(8, 2, 4, max_len=5)
+    scheme = positions.make('cape(max_global=50)|learned(max_position=99)', dims, rngs=nnx.Rngs(0))
+    at = scheme.remap(jnp.arange(5)[None], key=jax.random.key(1), train=True)
+    found = scheme.embed(jnp.zeros((1, 5, 8)), at)
+    np.testing.assert_array_equal(np.isnan(found).all(-1), np.round(at) < -1)
+    assert (np.round(at) < -1).any()

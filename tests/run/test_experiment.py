@@ -115,3 +115,25 @@ def test_pairs_are_read_as_pairs():
     build(task='bytes_retrieval', position='learned(max_position=6)')
     with pytest.raises(UserError, match='6 rows'):
         build('1-7', task='bytes_retrieval', position='learned(max_position=6)')
+
+
+COUNTS = {'model': {'dim': 64, 'head_dim': None}, 'train': {'steps': 1}, 'eval': {}}
+
+
+@pytest.mark.parametrize(
+    ('key', 'count', 'words'),
+    [
+        ('train.steps', 0, 'train.steps must be at least 1, not 0'),
+        ('train.steps', 10**20, 'train.steps must be at most 2,147,483,647, not 100,000,000,000,000,000,000'),
+        ('model.dim', 10**8, 'model.dim must be at most 65,536, not 100,000,000'),
+        ('model.layers', 10**6, 'model.layers must be at most'),
+        ('model.head_dim', -1, 'model.head_dim must be at least 1'),
+        ('eval.examples', 10**9, 'eval.examples must be at most'),
+    ],
+)
+def test_counts_of_a_config_have_bounds(key, count, words):
+    section, name = key.split('.')
+    checks.counts(COUNTS)
+    with pytest.raises(UserError) as error:
+        checks.counts({**COUNTS, section: {**COUNTS[section], name: count}})
+    assert words in str(error.value)

@@ -1,4 +1,4 @@
-"""Populations: who is in one, what a person can get wrong, and how their results are read."""
+"""Populations: their members, mistakes in configs, and the reading of their results."""
 
 import csv
 import json

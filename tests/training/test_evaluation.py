@@ -169,12 +169,12 @@ def test_the_bar_moves_within_a_long_example(monkeypatch):
     """Row of tiles by row of tiles, and to the end exactly, however many layers there are."""
     moves = []
 
-    class Bar(parallel.tqdm):
+    class Bar(parallel.Progress):
         def update(self, n=1):
             moves.append(n)
             return super().update(n)
 
-    monkeypatch.setattr(parallel, 'tqdm', Bar)
+    monkeypatch.setattr(parallel, 'Progress', Bar)
     monkeypatch.setattr(evaluation, 'PAIRS_PER_DISPATCH', 1)
     options = dict(lengths=(400,), examples=1, quadratic=lambda tokens: False)
     expected = rows_of(encoder('rope', max_len=800), 'bucket_sort', **options, layers=1)
