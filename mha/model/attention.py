@@ -46,7 +46,7 @@ def attend(
             k_pos=jnp.arange(keys)[None],
             visible=mask.count(queries, keys),
             x=jnp.full((batch, queries, dims.dim), jnp.nan, q.dtype),
-            tokens=mask.tokens(queries, keys).sum(-1),
+            tokens=mask.present(queries, keys).sum(-1),
             contiguous=True,
         )
     return cores.attend(q, k, v, position=scheme, coords=coords, mask=mask, core=core)
@@ -206,7 +206,7 @@ class MultiHeadAttention(nnx.Module):
         groups = self.num_heads // self.num_kv_heads
         if groups > 1:
             k, v = jnp.repeat(k, groups, axis=2), jnp.repeat(v, groups, axis=2)
-        visible, tokens = mask.count(q.shape[1], k.shape[1]), mask.tokens(q.shape[1], k.shape[1]).sum(-1)
+        visible, tokens = mask.count(q.shape[1], k.shape[1]), mask.present(q.shape[1], k.shape[1]).sum(-1)
         coords = Coords(q_pos=q_pos, k_pos=k_pos, visible=visible, x=inputs_q, tokens=tokens, contiguous=contiguous)
         if sow_weights and not self.core.has_map:
             raise ValueError(f'core={self.core} forms no attention weights to sow')

@@ -50,7 +50,7 @@ class Mask:
         """Raises `ValueError` where an array that the mask holds is for other numbers of queries or keys: past its end
         it would repeat its last entry. `queries` is None where they are not the first ones."""
 
-    def tokens(self, queries: int, keys: int) -> Bool[Array, '#B S']:
+    def present(self, queries: int, keys: int) -> Bool[Array, '#B S']:
         """Which keys hold tokens of the sequence, padding aside, whether or not a pattern hides them from a query."""
         return jnp.ones((1, keys), bool)
 
@@ -88,8 +88,8 @@ class And(Mask):
     def tile(self, q, k):
         return self.first.tile(q, k) & self.second.tile(q, k)
 
-    def tokens(self, queries, keys):
-        return self.first.tokens(queries, keys) & self.second.tokens(queries, keys)
+    def present(self, queries, keys):
+        return self.first.present(queries, keys) & self.second.present(queries, keys)
 
     def block(self, q_start, q_stop, k_start, k_stop):
         bounds = (q_start, q_stop, k_start, k_stop)
@@ -110,8 +110,8 @@ class Or(Mask):
     def tile(self, q, k):
         return self.first.tile(q, k) | self.second.tile(q, k)
 
-    def tokens(self, queries, keys):
-        return self.first.tokens(queries, keys) | self.second.tokens(queries, keys)
+    def present(self, queries, keys):
+        return self.first.present(queries, keys) | self.second.present(queries, keys)
 
     def block(self, q_start, q_stop, k_start, k_stop):
         bounds = (q_start, q_stop, k_start, k_stop)
@@ -140,8 +140,8 @@ class later(Mask):
     def tile(self, q, k):
         return self.mask.tile(q + self.start, k)
 
-    def tokens(self, queries, keys):
-        return self.mask.tokens(queries, keys) & (jnp.arange(keys) < self.start + queries)[None]
+    def present(self, queries, keys):
+        return self.mask.present(queries, keys) & (jnp.arange(keys) < self.start + queries)[None]
 
     def check(self, queries, keys):
         self.mask.check(None, keys)
@@ -157,7 +157,7 @@ class padding(Mask):
         seen = self.valid[:, k][:, None, None, :]
         return jnp.broadcast_to(seen, (seen.shape[0], 1, q.size, k.size))
 
-    def tokens(self, queries, keys):
+    def present(self, queries, keys):
         return self.valid
 
     def check(self, queries, keys):
@@ -189,7 +189,7 @@ class explicit(Mask):
         q, k = (q if rows > 1 else q * 0), (k if columns > 1 else k * 0)  # one serves all, as where arrays broadcast
         return self.allowed[:, :, q][:, :, :, k]
 
-    def tokens(self, queries, keys):
+    def present(self, queries, keys):
         some = self.allowed.any((1, 2))
         return jnp.broadcast_to(some, (len(some), keys))
 

@@ -356,7 +356,7 @@ def test_dropout_only_where_it_is_asked_for():
 
 
 def test_dropout_of_the_constructor():
-    """`deterministic` of the constructor is what a call takes that says nothing, as `train` and `eval` of flax set it."""
+    """`deterministic` of the constructor is that of a call that says nothing; flax's `train` and `eval` set it."""
     layer = make(dropout_rate=0.5, deterministic=False)
     dropped = layer(X, rngs=nnx.Rngs(dropout=0))
     np.testing.assert_array_equal(dropped, layer(X, deterministic=False, rngs=nnx.Rngs(dropout=0)))
@@ -479,11 +479,11 @@ def test_decoding_with_wide_integers():
     ],
 )
 def test_scales_of_the_length_see_all_tokens(spec):
-    """Whatever a pattern hides: scores of the last query with its two keys are those of the full pass; and as decoded."""
+    """Whatever a pattern hides: weights in proportion are those of the full pass; padded and decoded, too."""
     layer = MultiHeadAttention(2, 8, position=spec, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (2, 7, 8))
     mask = masks.window(1, 0)
-    full, state = capture(layer, x, sow_weights=True)
+    _, state = capture(layer, x, sow_weights=True)
     _, local = capture(layer, x, mask=mask, sow_weights=True)
     (whole,), (near,) = maps(state), maps(local)
     seen = np.where(mask.dense(7, 7), whole, 0)

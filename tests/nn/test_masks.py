@@ -8,7 +8,20 @@ import numpy as np
 import pytest
 
 from mha.nn import masks
-from mha.nn.masks import causal, dilated, explicit, full, global_, padding, prefix, random, segments, strided, window
+from mha.nn.masks import (
+    causal,
+    dilated,
+    explicit,
+    full,
+    global_,
+    later,
+    padding,
+    prefix,
+    random,
+    segments,
+    strided,
+    window,
+)
 from mha.spec import UserError
 
 T = 9
@@ -250,6 +263,19 @@ def test_count(name, monkeypatch):
         count = jax.jit(lambda mask, queries=queries, keys=keys: mask.count(queries, keys))(mask)
         expected = dense.sum(-1).swapaxes(1, 2)  # by head, if the mask has heads
         np.testing.assert_array_equal(count, expected if expected.shape[2] > 1 else expected[:, :, 0])
+
+
+def test_present():
+    """Padding alone says what is a token, and an array what no query sees; patterns hide tokens that are there."""
+    valid = jnp.arange(T)[None] < jnp.asarray([[5], [7]])
+    every = np.ones((1, T), bool)
+    for mask, expected in (
+        (window(1) | global_(1), every),
+        (causal() & padding(valid) & window(2), valid),
+        (explicit(jnp.ones((1, 2, T, T), bool).at[:, :, :, 3].set(False)), np.arange(T)[None] != 3),
+        (later(padding(valid), jnp.int32(3)), valid & (np.arange(T)[None] < 3 + 2)),
+    ):
+        np.testing.assert_array_equal(mask.present(2 if isinstance(mask, later) else T, T), expected)
 
 
 def test_count_needs_no_array_of_all_pairs():

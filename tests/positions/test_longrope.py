@@ -46,12 +46,12 @@ def test_weights(settings, factors, case):
 
 
 def test_every_row_counts_its_own_keys():
-    """Padding does not count: the short factors serve the row with few keys, the long ones the other."""
+    """Padding does not count: the short factors serve the row with few tokens, the long ones the other."""
     scheme = make(f'longrope(factors={LONG}, scale=1, original_length=5, short_factors={SHORT})')
     place, (query, key) = np.arange(0, 195, 15), np.random.default_rng(0).standard_normal((2, 2, 13, 4, 8))
     pos = jnp.asarray(place)[None]
-    visible = jnp.minimum(jnp.arange(13)[None] + 1, jnp.asarray([5, 6])[:, None])
-    coords = Coords(q_pos=pos, k_pos=pos, visible=visible, x=jnp.zeros((2, 13, 24)))
+    tokens, x = jnp.asarray([5, 6]), jnp.zeros((2, 13, 24))
+    coords = Coords(q_pos=pos, k_pos=pos, visible=jnp.ones((1, 13)), x=x, tokens=tokens)
     q, k = scheme.qk(jnp.asarray(query, jnp.float32), jnp.asarray(key, jnp.float32), coords)
     for row, factors in enumerate((SHORT, LONG)):
         turn = np.exp(1j * place[:, None] * oracle(factors))[:, None]

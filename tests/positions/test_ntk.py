@@ -51,12 +51,12 @@ def test_the_slowest_pair_slows_down_by_the_scale_and_the_fastest_not_at_all():
 
 
 def test_every_row_counts_its_own_keys():
-    """Padding does not count: n is the number of keys that the row's queries can see."""
+    """Padding does not count: n is the number of tokens of the row, whatever a query can see of them."""
     scheme, rows = make('ntk(dynamic=True, original_length=5)'), (4, 9)
     place, (query, key) = np.arange(0, 195, 15), np.random.default_rng(0).standard_normal((2, 2, 13, 4, 8))
     pos = jnp.asarray(place)[None]
-    visible = jnp.minimum(jnp.arange(13)[None] + 1, jnp.asarray(rows)[:, None])
-    coords = Coords(q_pos=pos, k_pos=pos, visible=visible, x=jnp.zeros((2, 13, 24)))
+    tokens, x = jnp.asarray(rows), jnp.zeros((2, 13, 24))
+    coords = Coords(q_pos=pos, k_pos=pos, visible=jnp.ones((1, 13)), x=x, tokens=tokens)
     q, k = scheme.qk(jnp.asarray(query, jnp.float32), jnp.asarray(key, jnp.float32), coords)
     for row, n in enumerate(rows):
         turn = np.exp(1j * place[:, None] * oracle(max(n / 5, 1)))[:, None]

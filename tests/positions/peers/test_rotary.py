@@ -2,7 +2,7 @@
 
 Differences of convention, read in their code:
 - transformers names the trained length `max_position_embeddings` in the dynamic form of NTK and
-  `original_max_position_embeddings` elsewhere, and counts the largest position plus one where we count visible keys.
+  `original_max_position_embeddings` elsewhere, and counts the largest position plus one where we count tokens.
 - x-transformers and rotary-embedding-torch have heads before tokens and pair channels 2m and 2m + 1. xPos is centred at
   half the batch's length there; the centre cancels in the logits.
 - x-transformers keeps delta of PoPE as [H, 1, K].
@@ -129,7 +129,8 @@ def test_dynamic_frequencies(n, config):
     scheme = make('ntk(dynamic=True, scale=3, original_length=32, theta=1000.0)')
     x = jnp.ones((1, LENGTH, 1, WIDTH))
     pos = jnp.arange(LENGTH)[None]
-    coords = Coords(q_pos=pos, k_pos=pos, visible=jnp.full((1, LENGTH), n), x=jnp.zeros((1, LENGTH, 48)))
+    x_in, tokens = jnp.zeros((1, LENGTH, 48)), jnp.asarray([n])
+    coords = Coords(q_pos=pos, k_pos=pos, visible=jnp.full((1, LENGTH), n), x=x_in, tokens=tokens)
     turn = (1 + 1j) * np.exp(1j * np.outer(np.arange(LENGTH), np.asarray(expected, np.float64)))
     for out in scheme.qk(x, x, coords):
         out = np.asarray(out)[0, :, 0]
