@@ -3,6 +3,9 @@
 PYTHON ?= python3
 DEMO := runs/quickstart
 CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+# Workers of the tests: one per core, and per 2 GB of memory that is available (Linux) or there at all (macOS).
+MEMORY = $(shell awk '/MemAvailable/ {print int($$2 / 2^21)}' /proc/meminfo 2>/dev/null || expr `sysctl -n hw.memsize` / 2147483648)
+WORKERS = $(shell printf '%s\n' $(CORES) $(MEMORY) | sort -n | awk 'NR == 1 {print $$1 < 1 ? 1 : $$1}')
 
 .PHONY: demo test check docs clean
 demo: .venv/installed
@@ -10,7 +13,7 @@ demo: .venv/installed
 	.venv/bin/python compare.py $(DEMO)
 
 test: .venv/installed-dev
-	.venv/bin/python -m pytest -n $(CORES) --dist loadfile $(TESTS)
+	.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 check: .venv/installed-dev
 	.venv/bin/ruff check .
@@ -27,7 +30,7 @@ docs: .venv/installed
 	touch $@
 
 .venv/installed-dev: .venv/installed requirements-dev.txt
-	.venv/bin/python -m pip install --quiet -r requirements-dev.txt
+	.venv/bin/python -m pip install --quiet -r requirements.txt -r requirements-dev.txt
 	touch $@
 
 clean:

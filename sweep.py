@@ -12,17 +12,17 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
-from tqdm import tqdm
 
-from mha import cli
+from configs import common
+from mha import cli, spec
 from mha.machine import parallel
-from mha.run import experiment, workdir
+from mha.run import checks, experiment, workdir
 from mha.run import log as metrics
 from mha.spec import UserError
 
@@ -31,38 +31,42 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the sweep; its runs
 JOBS = flags.DEFINE_integer('jobs', 1, 'Cells to run at a time; the cores are shared out among them.', lower_bound=1)
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only print the commands.')
 
+Overrides = Mapping[str, Any]
 TRAIN = Path(__file__).with_name('train.py')
 
 
 def main() -> None:
     config = cli.required('config', CONFIG.value)
-    grid = Path(cli.required('workdir', WORKDIR.value))
+    grid = cli.path('workdir', WORKDIR.value)
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # of a GPU, that this process and all cells use
     if config.mesh.data or config.mesh.model > 1:  # else one device will do to check the cells
-        parallel.use_cores(experiment.at_once(config.train.to_dict()))
-    cells = {}
-    for overrides in _sweep():
-        name = cell_name(overrides)
-        if name in cells:
-            raise UserError(f'sweep() yields two cells called {name!r}')
-        cells[name] = overrides
-        # A mistake in the last cell should not wait until the others have run.
-        cell = _with_overrides(config, overrides).to_dict()
+        parallel.use_cores(checks.at_once(config.train.to_dict()))
+    manifest = _read_manifest(grid / 'manifest.jsonl')
+    cells = named(_sweep(config), manifest)
+    configs = {name: _with_overrides(overrides).to_dict() for name, overrides in cells.items()}
+    for name, cell in configs.items():  # a mistake in the last cell should not wait until the others have run
         try:
             experiment.Experiment.build(cell)
         except UserError as error:
             raise UserError(f'cell {name}: {error}') from error
         workdir.check_same(grid / 'cells' / name, cell)
-    if not cells:
-        raise UserError(f'{_config_path()} yields no cells in sweep()')
-    commands = {name: _command(grid / 'cells' / name, overrides) for name, overrides in cells.items()}
     if DRY_RUN.value:
-        print('\n'.join(shlex.join(command) for command in commands.values()))
+        print('\n'.join(shlex.join(_dry_command(grid / 'cells' / name, cells[name])) for name in cells))
         return
-    if grid.exists() and any(grid.iterdir()) and not (grid / 'manifest.jsonl').exists():
+    if grid.exists() and any(path.name != 'lock' for path in grid.iterdir()) and not manifest:
         raise UserError(f'{grid} is not empty and holds no sweep - choose another --workdir')
-    (grid / 'logs').mkdir(parents=True, exist_ok=True)
-    _add_to_manifest(grid / 'manifest.jsonl', cells)
+    for folder in 'logs', 'configs':
+        (grid / folder).mkdir(parents=True, exist_ok=True)
+    workdir.hold(grid)
+    for name in cells:  # those of a sweep that was killed may run on
+        workdir.check_unused(grid / 'cells' / name)
+    commands = {name: _command(grid, name) for name in cells}
+    for name, cell in configs.items():  # the config as it is now: its file may change while cells wait
+        workdir.write_json(grid / 'configs' / f'{name}.json', cell)
+    with open(grid / 'manifest.jsonl', 'a') as file:
+        for name, overrides in cells.items():
+            if name not in manifest:
+                file.write(json.dumps({'cell': name, 'config': _config_text(), 'overrides': overrides}) + '\n')
     failed = run_all(grid, commands, config.train.steps, JOBS.value)
     if failed:
         raise SystemExit(f'{len(failed)} of {len(cells)} cells failed; the same command tries them again')
@@ -76,7 +80,7 @@ def run_all(grid: Path, commands: Mapping[str, list[str]], steps: int, jobs: int
     slots = list(range(jobs))
     running: dict[str, tuple[subprocess.Popen, int, float]] = {}
     failed, done = [], len(commands) - len(todo)
-    bar = tqdm(total=len(commands) * steps, unit=' steps', desc=f'{done}/{len(commands)} cells', dynamic_ncols=True)
+    bar = parallel.progress(total=len(commands) * steps, unit=' steps', desc=f'{done}/{len(commands)} cells')
     try:
         while todo or running:
             while todo and slots:
@@ -112,54 +116,105 @@ def run_all(grid: Path, commands: Mapping[str, list[str]], steps: int, jobs: int
     return failed
 
 
-def cell_name(overrides: Mapping[str, Any]) -> str:
-    """`{'model.position': 'rope', 'seed': 0}` -> `'position=rope,seed=0'`, fit for a directory."""
-    return workdir.file_name(','.join(f'{key.rpartition(".")[2]}={value}' for key, value in overrides.items()))
+def named(cells: Sequence[Overrides], known: Mapping[str, Overrides]) -> dict[str, Overrides]:
+    """The cells under names fit for directories: those that the manifest `known` gives them, else
+    `{'model.position': 'rope', 'seed': 0}` -> `'position=rope,seed=0'`. A key is as long as it takes to tell it from
+    the others; names that are too long or meet end in a hash."""
+    keys = {key for cell in cells for key in cell}
+    plain = [json.loads(json.dumps(cell)) for cell in cells]
+    names = [
+        next((name for name, there in known.items() if there == cell), None)
+        or workdir.file_name(','.join(f'{_shortest(key, keys)}={value}' for key, value in overrides.items()))
+        for overrides, cell in zip(cells, plain, strict=True)
+    ]
+    found: dict[str, Overrides] = {}
+    for name, cell, overrides in zip(names, plain, cells, strict=True):
+        if plain.count(cell) > 1:
+            raise UserError(f'sweep() yields two cells called {name!r}')
+        if known.get(name) != cell and (names.count(name) > 1 or name in known):
+            name = workdir.hashed(','.join(f'{key}={value!r}' for key, value in overrides.items()))
+        found[name] = overrides
+    return found
 
 
-def _config_path() -> str:
+def _shortest(key: str, keys: Iterable[str]) -> str:
+    """The end of a key, in whole parts, that no other of the `keys` has."""
+    parts = key.split('.')
+    ends = ('.'.join(parts[at:]) for at in range(len(parts) - 1, -1, -1))
+    unique = (end for end in ends if not any(f'.{other}'.endswith(f'.{end}') for other in keys if other != key))
+    return next(unique, key)
+
+
+def _config_text() -> str:
     return getattr(flags.FLAGS['config'], 'config_filename')  # noqa: B009 - absl does not know this kind of flag
 
 
-def _sweep() -> list[dict[str, Any]]:
-    path = _config_path().partition(':')[0]
-    module = cli.load(Path(path))
-    if 'sweep' not in module:
-        raise UserError(f'{path} has no sweep() - add a generator of overrides such as {{"model.heads": 4}}')
-    try:
-        cells = list(module['sweep']())
-    except Exception as error:  # whatever its author got wrong
-        raise UserError(f'sweep() of {path} fails: {type(error).__name__}: {cli.one_line(error)}') from error
+def _given() -> dict[str, Any]:
+    """What the command line sets, for every cell."""
+    return getattr(flags.FLAGS['config'], 'override_values')  # noqa: B009
+
+
+def _sweep(config: Any) -> list[dict[str, Any]]:
+    """The overrides of every cell, checked."""
+    text, keys = _config_text(), spec.flatten(config.to_dict())
+    file, _ = cli.config_file(text)
+    if file.suffix == '.json' or 'sweep' not in cli.load(file):
+        raise UserError(f'{file} has no sweep() - add a generator of overrides such as {{"model.heads": 4}}')
+    cells = cli.call(text, 'sweep')
+    if not isinstance(cells, list | tuple) or not cells:
+        raise UserError(f'{file} yields no cells in sweep()')
     for cell in cells:
+        wrong = f'sweep() of {file} yields {cell!r}'
         if not isinstance(cell, dict):
-            raise UserError(f'sweep() of {path} must yield dicts such as {{"model.heads": 4}}, not {cell!r}')
-        if missing := [key for key, value in cell.items() if value is None]:
-            raise UserError(f'sweep() of {path} yields {missing[0]!r}: None - leave the key out instead')
+            raise UserError(f'sweep() of {file} must yield dicts such as {{"model.heads": 4}}, not {cell!r}')
+        if not cell:
+            raise UserError(f'{wrong}, which sets nothing - name at least one key, such as {{"seed": 0}}')
+        for key, value in cell.items():
+            if isinstance(value, dict):
+                inner = next(iter(value), 'key')
+                raise UserError(f'{wrong} - write nested keys with dots, such as {{"{key}.{inner}": ..}}')
+            if key not in keys:
+                raise UserError(f'{wrong}: no key {key!r}{cli.near(str(key), keys)}')
+            if value is None:
+                raise UserError(f'sweep() of {file} yields {key!r}: None - leave the key out instead')
+            if key in _given():
+                raise UserError(f'--config.{key} is set by sweep() of {file} in its cells - leave the flag out')
     return [{key: tuple(v) if isinstance(v, range) else v for key, v in cell.items()} for cell in cells]
 
 
-def _with_overrides(config: Any, overrides: Mapping[str, Any]) -> Any:
-    config = config.copy_and_resolve_references()
+def _with_overrides(overrides: Overrides) -> Any:
+    """The config of a cell, made anew: what refers to another key follows it."""
+    config = cli.read_config(_config_text(), common.get_config)
     try:
-        config.update_from_flattened_dict(overrides)
-    except (KeyError, TypeError, AttributeError) as error:
-        reason = cli.one_line(error.args[0])
-        raise UserError(f'sweep() of {_config_path()} yields {dict(overrides)}: {reason}') from error
-    return config
+        config.update_from_flattened_dict({**_given(), **overrides})
+    except (TypeError, ValueError) as error:
+        reason = cli.one_line(error)
+        raise UserError(f'sweep() of {_config_text()} yields {dict(overrides)}: {reason}') from error
+    return config.copy_and_resolve_references()
 
 
-def _command(directory: Path, overrides: Mapping[str, Any]) -> list[str]:
-    common = [argument for argument in sys.argv[1:] if re.match(r'--?config[.=]', argument)]
+def _dry_command(directory: Path, overrides: Overrides) -> list[str]:
+    """The command that trains a cell as the config file is now."""
+    common = [argument for argument in sys.argv[1:] if re.match(r'--?(no)?config[.=]', argument)]
     cell = [f'--config.{key}={value}' for key, value in overrides.items()]
     return [sys.executable, str(TRAIN), *common, *cell, f'--workdir={directory}']
 
 
-def _add_to_manifest(path: Path, cells: Mapping[str, Mapping[str, Any]]) -> None:
-    known = {json.loads(line)['cell'] for line in path.read_text().splitlines()} if path.exists() else set()
-    with open(path, 'a') as file:
-        for name, overrides in cells.items():
-            if name not in known:
-                file.write(json.dumps({'cell': name, 'config': _config_path(), 'overrides': overrides}) + '\n')
+def _command(grid: Path, name: str) -> list[str]:
+    """The command that trains a cell as the config file was when the sweep began."""
+    return [sys.executable, str(TRAIN), f'--config={grid}/configs/{name}.json', f'--workdir={grid}/cells/{name}']
+
+
+def _read_manifest(path: Path) -> dict[str, Overrides]:
+    """The overrides of the cells that a sweep has begun with; half a line, as a crash leaves it, is passed over."""
+    found = {}
+    for line in path.read_text(errors='replace').splitlines() if path.exists() else []:
+        try:
+            record = json.loads(line)
+            found[record['cell']] = record['overrides']
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
 
 
 def _last_line(grid: Path, name: str) -> str:
@@ -168,4 +223,4 @@ def _last_line(grid: Path, name: str) -> str:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    cli.run(main, common.get_config)

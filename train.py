@@ -2,29 +2,37 @@
 
     python train.py --config=configs/quickstart.py --workdir=runs/a [--config.model.position=alibi]
 
-The same command resumes an interrupted run, and shows the result of a finished one.
+The same command resumes an interrupted run, and shows the result of a finished one; with more `train.steps` it goes on,
+where the schedule allows. `--init_from=runs/b` starts with the weights of another run.
 """
 
 import functools
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from absl import flags, logging
 from ml_collections import config_flags
 
+from configs import common
 from mha import cli
 from mha.machine import cache, parallel
-from mha.run import experiment, workdir
+from mha.run import checks, experiment, finished, workdir
 from mha.run.checkpoint import Checkpoints
-from mha.run.log import Metrics
+from mha.run.log import Metrics, per_second
+from mha.training import optim
 from mha.views.report import plots, runs, table
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: configs/<name>.py.')
+INIT_FROM = flags.DEFINE_string('init_from', None, 'A finished run whose weights this one starts with.')
 PROFILE = flags.DEFINE_bool('profile', False, 'Trace the first chunk of steps into <workdir>/profile.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; the same one resumes it.')
+
+
+HISTORY = 'evaluations.csv'
+"""Evaluations during training: `step`, then the columns of extrapolation.csv."""
 
 
 def main() -> None:
@@ -35,8 +43,8 @@ def main() -> None:
 
     # ---------------------------------------------------------------- Build: mistakes surface before a file is written
     config = cli.required('config', CONFIG.value).to_dict()
-    directory = Path(cli.required('workdir', WORKDIR.value))
-    parallel.use_cores(experiment.at_once(config['train']))
+    directory = cli.path('workdir', WORKDIR.value)
+    parallel.use_cores(checks.at_once(config['train']))
     say = print if parallel.first() else lambda *_: None
     run = experiment.Experiment.build(config)
     parallel.once(lambda: workdir.claim(directory, config))
@@ -44,22 +52,26 @@ def main() -> None:
     if workdir.finished(directory):
         say(f'{directory} is finished:\n\n{table.summarise(runs.read(directory))}')
         return
-    parallel.once(lambda: workdir.check_writable(directory))
+    parallel.once(lambda: workdir.hold(directory))
 
     # ---------------------------------------------------------------- Start: state, fresh or restored, and programs
     checkpoints = Checkpoints(directory)
     step, steps = checkpoints.latest() or 0, config['train']['steps']
     make = functools.partial(checkpoints.restore, run.state_shapes) if step else run.init
+    init_from = INIT_FROM.value or workdir.summary(directory).get('init_from')
+    if init_from and not step:
+        make = functools.partial(run.init_from, finished.load(init_from).params)
     making = ThreadPoolExecutor(1).submit(make)  # while Python traces the training program
     compiler = ThreadPoolExecutor(1)  # a thread, for which Ctrl-C need not wait
     summary = {
         'status': 'running',
         'steps': steps,
-        'parameters': experiment.parameters(run.state_shapes.params),
+        'parameters': checks.count(run.state_shapes.params),
         'trained_lengths': [run.train_lengths[0], run.train_lengths[-1]],
         'chance': run.task.chance,
         'metric': run.task.metric,
         'data_sha256': run.task.sha256,
+        **({'init_from': init_from} if init_from else {}),
     }
     workdir.write_json(directory / 'summary.json', summary)
     alone = len(run.members) == 1
@@ -85,6 +97,8 @@ def main() -> None:
 
     # ---------------------------------------------------------------- Train: one dispatch per chunk of steps
     metrics = Metrics(directory, step)
+    rate = optim.make_rate(config['optimizer']['schedule'], steps, config['optimizer']['learning_rate'])
+    history = [row for row in workdir.read_rows(directory / HISTORY) if row['step'] <= step]
     if step < steps:
         log_every, save_every = config['train']['log_every_steps'], config['train']['checkpoint_every_steps']
         clock = time.time()
@@ -96,8 +110,10 @@ def main() -> None:
                 clock, before = time.time(), clock
                 for index, member in enumerate(run.members):
                     own = {name: float(of_all[index]) for name, of_all in values.items()}
-                    own['steps_per_second'] = count / (clock - before)
+                    own['steps_per_second'] = per_second(count, clock - before)
                     metrics.write(at, own, None if alone else member)
+                if 'learning_rate' not in config['population'] or alone:
+                    metrics.show(at, {'learning_rate': float(np.asarray(rate(at - 1)))})
                 bar.update(count)
                 finite = np.isfinite(values['loss'])
                 if not finite.any():
@@ -106,13 +122,22 @@ def main() -> None:
                 lost = '' if finite.all() else f', {(~finite).sum()} diverged'
                 bar.set_postfix_str(f'loss {loss:.3f}, accuracy {accuracy:.3f}{lost}')
 
+            def evaluate(at: int, params: Any) -> None:
+                rows, _ = run.evaluate(params, run.survivors(params))
+                history.extend({'step': at, **row} for row in rows)
+                workdir.write_rows(directory / HISTORY, history)
+                for row in rows if alone else ():
+                    metrics.show(at, {f'evaluation/length {row["length"]}': row[run.task.metric]})
+
+            evaluate_every = config['eval']['every_steps'] or steps
             waiting, profiling = None, PROFILE.value
             while step < steps:
                 if step == switch and not final:
                     bar.write(f'from step {step} on with {run.final_position}')
                     final, chunk = True, compiler.submit(run.chunk, final=True).result()
                 stop = switch if step < switch else steps
-                previous, step = step, min(_next(step, log_every), _next(step, save_every), stop)
+                due = (_next(step, every) for every in (log_every, save_every, evaluate_every))
+                previous, step = step, min(*due, stop)
                 if profiling:
                     jax.profiler.start_trace(directory / 'profile', create_perfetto_trace=True)
                 state, means = chunk(state, step)
@@ -127,7 +152,8 @@ def main() -> None:
                     log(*waiting)
                     waiting = None
                     checkpoints.save(step, state)
-    metrics.close()
+                if step % evaluate_every == 0 and step < steps:
+                    evaluate(step, run.layout.fetch(state.evaluated))
 
     # ---------------------------------------------------------------- Evaluate inside and beyond the trained lengths
     params = run.layout.fetch(state.evaluated)
@@ -135,6 +161,8 @@ def main() -> None:
     if not survivors:
         diverge('no member has finite parameters' if len(run.members) > 1 else 'the parameters are not finite', step)
     rows, _ = run.evaluate(params, survivors)
+    if config['eval']['every_steps']:
+        workdir.write_rows(directory / HISTORY, [*history, *({'step': steps, **row} for row in rows)])
     checkpoints.close()  # what is still being written has had the time for it
 
     # ---------------------------------------------------------------- Show
@@ -146,9 +174,12 @@ def main() -> None:
         plots.run_curve(found, directory / 'extrapolation.svg')
         ended = {'status': 'finished', 'diverged': diverged, **table.scores(found), 'seconds': time.time() - started}
         workdir.write_json(directory / 'summary.json', summary | ended)
+        metrics.hyperparameters(config)
+        metrics.evaluated(rows)
         print(f'\n{table.summarise(found)}\n\n{directory / "extrapolation.csv"}, {directory / "extrapolation.svg"}')
 
     parallel.once(conclude)
+    metrics.close()
 
 
 def _next(step: int, every: int) -> int:
@@ -157,4 +188,4 @@ def _next(step: int, every: int) -> int:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    cli.run(main, common.get_config)

@@ -2,11 +2,12 @@
 
     python benchmarks/attention.py [--lengths=64,256,1024,4096] [--budget=60] [--position=t5] [--output=folder]
 
-Every contender computes the same attention: one layer's queries, keys and values, under a position scheme's bias, with
-gradients of q, k, v and (where it can) of the scheme's parameters. Peers that know no schemes get the bias as a matrix
-[H, T, T] that is made in the same program. Rounds alternate between contenders, so that whatever else the machine does
-meets all; the ratio is the median over rounds. Memory is what XLA allocates beside inputs and outputs. A contender that
-takes too long at one length, or does not fit into memory, sits out the longer ones.
+Every contender computes the same attention: the queries, keys and values of one layer, under the bias of a position
+scheme, with gradients of q, k, v and, where supported, of the scheme's parameters. Peers that have no position schemes
+get the bias as a matrix [H, T, T], computed in the same program. Rounds alternate between contenders, so that other
+load on the machine affects all of them equally; the ratio is the median over rounds. Memory is what XLA allocates in
+addition to inputs and outputs. A contender that is too slow or does not fit into memory at one length skips longer
+ones.
 """
 # ruff: noqa: E402
 
@@ -37,15 +38,15 @@ from mha.nn import masks
 
 LENGTHS = flags.DEFINE_list('lengths', [str(2**n) for n in range(6, 17)], 'Tokens, comma-separated.')
 BUDGET = flags.DEFINE_float('budget', 60.0, 'Seconds of measuring per length and pass.', lower_bound=0)
-ROUNDS = flags.DEFINE_integer('rounds', 9, 'Most rounds per length and pass.', lower_bound=1)
+ROUNDS = flags.DEFINE_integer('rounds', 9, 'Maximal number of rounds per length and pass.', lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 1, 'Examples per call.', lower_bound=1)
 HEADS = flags.DEFINE_integer('heads', 8, 'Attention heads.', lower_bound=1)
 HEAD_DIM = flags.DEFINE_integer('head_dim', 64, 'Channels of a head.', lower_bound=1)
-POSITION = flags.DEFINE_string('position', 't5', 'The position scheme, one with a bias hook alone, or none.')
+POSITION = flags.DEFINE_string('position', 't5', 'Position scheme: none, or one that uses the bias hook only.')
 CAUSAL = flags.DEFINE_bool('causal', False, 'Whether queries see earlier keys only.')
 WINDOW = flags.DEFINE_integer('window', 0, 'Keys on either side that a query sees; 0 for all.', lower_bound=0)
-DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of queries, keys and values.')
-CONTENDERS = flags.DEFINE_list('contenders', None, 'Names, comma-separated; default: all that run here.')
+DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Type of queries, keys and values.')
+CONTENDERS = flags.DEFINE_list('contenders', None, 'Names, comma-separated; default: all that are available.')
 MEMORY = flags.DEFINE_float('memory', 8.0, 'GB that a contender may allocate.', lower_bound=0)
 OUTPUT = flags.DEFINE_string('output', None, 'Folder for attention.md and attention.svg.')
 REFERENCE = 'jax.nn'
@@ -54,14 +55,14 @@ PASSES = ('forward', 'forward+backward')
 
 @dataclasses.dataclass
 class Program:
-    """A compiled call: `run` returns when the result is there; memory in bytes, where it is known."""
+    """Compiled call: `run` returns when the result is ready; `memory` is in bytes, or None if unknown."""
 
     run: Callable[[], Any]
     memory: int | None = None
 
 
 class Problem:
-    """One length: the arrays that all contenders get."""
+    """Arrays of one length, the same for all contenders."""
 
     def __init__(self, length: int):
         self.length = length
@@ -69,7 +70,7 @@ class Problem:
         position = positions.make(POSITION.value, dims, rngs=nnx.Rngs(0))
         extra = [hook for hook in ('qk', 'content', 'values', 'weights') if position.overrides(hook)]
         if extra:
-            raise spec.UserError(f'--position={POSITION.value}: peers know biases alone, but it uses {extra[0]!r}')
+            raise spec.UserError(f'--position={POSITION.value}: peers support biases only, not the hook {extra[0]!r}')
         self.graphdef, self.state = nnx.split(position)
         self.biased = position.overrides('bias')
         shape = (BATCH_SIZE.value, length, HEADS.value, HEAD_DIM.value)
@@ -84,14 +85,14 @@ class Problem:
         self.masked = CAUSAL.value or WINDOW.value > 0
 
     def bias(self, state):
-        """[1, H, T, T], or None."""
+        """Bias [1, H, T, T] of the scheme, or None."""
         return nnx.merge(self.graphdef, state).bias(self.coords.q_pos, self.coords.k_pos) if self.biased else None
 
     def allowed(self):
         return self.mask.dense(self.length, self.length) if self.masked else None
 
     def compiled(self, attend, backward: bool) -> Program:
-        """`attend(state, q, k, v)` as one program."""
+        """`attend(state, q, k, v)`, or its gradients, as one compiled program."""
 
         def loss(*arguments):
             return jnp.vdot(attend(*arguments).astype(jnp.float32), self.cotangent.astype(jnp.float32))
@@ -136,7 +137,7 @@ def tokamax(problem: Problem, backward: bool) -> Program:
 
 
 def torch_arrays(problem: Problem, backward: bool, with_bias: bool):
-    """q, k, v and the cotangent as [B, H, T, K], and the bias as a matrix that gets its gradient, or None."""
+    """Torch tensors: q, k, v and the cotangent, [B, H, T, K], and the bias as a matrix with a gradient, or None."""
     import numpy as np
     import torch
 
@@ -170,7 +171,7 @@ def torch_program(attend, leaves, cotangent, device: str) -> Program:
 
 
 def torch_sdpa(problem: Problem, backward: bool) -> Program:
-    """The bias is an input, and its gradient a matrix: what leads from there to the parameters is not timed."""
+    """Torch's SDPA. The bias is an input with a matrix as its gradient; gradients of the parameters are not timed."""
     import numpy as np
     import torch
 
@@ -186,7 +187,8 @@ def torch_sdpa(problem: Problem, backward: bool) -> Program:
 
 
 def torch_flex(problem: Problem, backward: bool) -> Program:
-    """FlexAttention reads the bias of each head as a vector over offsets; on CPUs it has no backward pass."""
+    """Torch's FlexAttention. It reads the bias of a head from a vector over offsets; on CPUs it has no backward
+    pass."""
     import torch
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -218,16 +220,16 @@ def torch_flex(problem: Problem, backward: bool) -> Program:
 
 
 def contenders() -> dict[str, Callable[[Problem, bool], Program]]:
-    """Name -> what makes a program; peers that are not installed are left out."""
-    found: dict[str, Callable[[Problem, bool], Program]] = {REFERENCE: jax_nn, 'flax.nnx': flax_nnx}
+    """Functions that make a program, by the contender's name. Peers that are not installed are left out."""
+    makers: dict[str, Callable[[Problem, bool], Program]] = {REFERENCE: jax_nn, 'flax.nnx': flax_nnx}
     if importlib.util.find_spec('tokamax'):
-        found['tokamax'] = tokamax
+        makers['tokamax'] = tokamax
     if importlib.util.find_spec('torch'):
-        found |= {'torch sdpa': torch_sdpa, 'torch flex': torch_flex}
-    ours = [name for name in cores.names() if name != 'flash' or jax.default_backend() == 'gpu']  # the GPU's kernel
-    found |= {f'mha {name}': functools.partial(core, name) for name in ours}
-    chosen = CONTENDERS.value or list(found)
-    return {name: found[spec.choose(name, tuple(found), 'contender')] for name in chosen}
+        makers |= {'torch sdpa': torch_sdpa, 'torch flex': torch_flex}
+    ours = [name for name in cores.names() if name != 'flash' or jax.default_backend() == 'gpu']  # a GPU kernel
+    makers |= {f'mha {name}': functools.partial(core, name) for name in ours}
+    chosen = CONTENDERS.value or list(makers)
+    return {name: makers[spec.choose(name, tuple(makers), 'contender')] for name in chosen}
 
 
 def seconds(program: Program) -> float:
@@ -238,7 +240,7 @@ def seconds(program: Program) -> float:
 
 @dataclasses.dataclass
 class Result:
-    """One contender at one length in one pass, or why there is no number."""
+    """Times of one contender at one length in one pass, or a note why there are none."""
 
     times: list[float] = dataclasses.field(default_factory=list)
     memory: int | None = None
@@ -250,7 +252,7 @@ class Result:
 
 
 def measure(problem: Problem, backward: bool, makers: dict, skipped: dict[str, str], bar) -> dict[str, Result]:
-    """Rounds over all contenders until the budget or the number of rounds is spent; each runs once at least."""
+    """Results of all contenders, from at least one round, up to the budget of time and the number of rounds."""
     results, programs = {name: Result(note=skipped.get(name, '')) for name in makers}, {}
     for name, make in makers.items():
         if name in skipped:
@@ -262,10 +264,10 @@ def measure(problem: Problem, backward: bool, makers: dict, skipped: dict[str, s
             if (memory := results[name].memory or 0) > 1e9 * MEMORY.value:
                 raise MemoryError(f'{memory / 1e9:.0f} GB')
             warm = seconds(programs[name])
-            if warm > BUDGET.value:  # programs are compiled ahead: one run is a measurement
+            if warm > BUDGET.value:  # programs are compiled already, so a single run is a measurement
                 results[name].times.append(warm)
                 programs.pop(name)
-        except Exception as error:  # every peer has its own ways to say that it cannot
+        except Exception as error:  # peers raise all kinds of exceptions for cases that they do not support
             programs.pop(name, None)
             results[name].note = f'{type(error).__name__}: {cli.one_line(error)[:60]}'
     started = time.time()
@@ -288,9 +290,8 @@ def main() -> None:
     bar = tqdm([(n, label) for n in lengths for label in PASSES], unit=' cases', dynamic_ncols=True)
     for length, label in bar:
         bar.set_description(f'{length} tokens, {label}')
-        found = measure(Problem(length), label != PASSES[0], makers, skipped[label], bar)
-        results[label, length] = found
-        for name, result in found.items():
+        results[label, length] = measure(Problem(length), label != PASSES[0], makers, skipped[label], bar)
+        for name, result in results[label, length].items():
             # A quadratic contender takes four times as long, and as much memory, at twice the length.
             slow = result.times and 4 * result.median > BUDGET.value
             if result.note and not result.times and name not in skipped[label]:
@@ -308,7 +309,7 @@ def main() -> None:
 
 
 def report(results: dict, names: list[str]) -> str:
-    """A Markdown table per pass, under the conditions it was measured in."""
+    """Markdown with the conditions of the measurement and one table per pass."""
     reach = f'windows of {WINDOW.value}' if WINDOW.value else 'all keys'
     direction = 'causal' if CAUSAL.value else 'bidirectional'
     lines = [
@@ -322,14 +323,14 @@ def report(results: dict, names: list[str]) -> str:
     notes = {}
     for label in PASSES:
         lines += ['', f'## {label}', '', f'| tokens | {" | ".join(names)} |', f'|---{"|---:" * len(names)}|']
-        for (pass_, length), found in results.items():
+        for (pass_, length), by_name in results.items():
             if pass_ != label:
                 continue
             cells = []
             for name in names:
-                cells.append(cell(found[name], found.get(REFERENCE)))
-                if not found[name].times:
-                    notes.setdefault((label, name), f'{label}, {name}, from {length} tokens: {found[name].note}')
+                cells.append(cell(by_name[name], by_name.get(REFERENCE)))
+                if not by_name[name].times:
+                    notes.setdefault((label, name), f'{label}, {name}, from {length} tokens: {by_name[name].note}')
             lines.append(f'| {length} | {" | ".join(cells)} |')
     return '\n'.join([*lines, '', *(f'* {note}' for note in notes.values())]) + '\n'
 
@@ -347,7 +348,7 @@ def cell(result: Result, reference: Result | None) -> str:
 
 
 def plot(results: dict, names: list[str], path: Path) -> None:
-    """Time and memory against length, both on logarithmic axes."""
+    """Plots time and memory against length, all axes logarithmic."""
     import matplotlib
 
     matplotlib.use('svg')
@@ -355,10 +356,11 @@ def plot(results: dict, names: list[str], path: Path) -> None:
 
     figure, axes = plt.subplots(2, 2, figsize=(10, 7), sharex=True, layout='constrained')
     for column, label in zip(axes.T, PASSES, strict=True):
-        cases = sorted((length, found) for (pass_, length), found in results.items() if pass_ == label)
+        cases = sorted((length, by_name) for (pass_, length), by_name in results.items() if pass_ == label)
         for name in names:
-            times = [(n, 1000 * found[name].median) for n, found in cases if found[name].times]
-            memory = [(n, found[name].memory / 1e6) for n, found in cases if found[name].times and found[name].memory]
+            known = [(n, by_name[name]) for n, by_name in cases if by_name[name].times]
+            times = [(n, 1000 * result.median) for n, result in known]
+            memory = [(n, result.memory / 1e6) for n, result in known if result.memory]
             for axis, points in zip(column, (times, memory), strict=True):
                 axis.plot(*(zip(*points, strict=True) if points else ((), ())), marker='o', markersize=3, label=name)
                 axis.set_xscale('log', base=2)

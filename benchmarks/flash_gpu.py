@@ -1,12 +1,12 @@
-"""The flash core on a GPU: is it right, and how fast beside its peers?
+"""Errors of the flash core on a GPU, and its time beside that of peers.
 
     python benchmarks/flash_gpu.py [--lengths=1024,4096,16384] [--tokens=16384] [--heads=8] [--width=64]
 
-Needs jax, flax, numpy and jaxtyping. Attention alone, bfloat16, causal, batches of `tokens` tokens in all. Times are of
-one call, the best of three rounds; a pass forward and backward includes gradients of the scheme's parameters. TFLOP/s
-count 4 B H T S K operations forward and 2.5 times as many backward, as FlashAttention's authors do, half of each for a
-causal mask. Peers: `jax.nn.dot_product_attention` by cuDNN, without bias and with the bias as a [1, H, T, T] array, and
-this package's `blockwise`. '-' is what does not run.
+Needs jax, flax, numpy and jaxtyping. Measures attention alone: bfloat16, causal, in batches of `tokens` tokens in
+total. Times are those of one call, the best of three rounds. A forward and backward pass includes gradients of the
+scheme's parameters. TFLOP/s count 4 B H T S K operations forward and 2.5 times as many backward, as the authors of
+FlashAttention do, and half of each under a causal mask. Peers are `jax.nn.dot_product_attention` by cuDNN, without a
+bias or with the bias as a [1, H, T, T] array, and this package's `blockwise`. '-' marks cases that do not run.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from mha.positions import Coords, Dims, make
 
 SCHEMES = ('none', 'rope', 'alibi(learned=True)', 't5')
 LARGEST_BIAS = 2**31
-"""Bytes up to which a peer is given the whole bias."""
+"""Largest bias, in bytes, that a peer is given as an array."""
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     device = jax.devices()[0]
     print(f'{device.device_kind}, jax {jax.__version__}, {args.heads} heads of {args.width}, bfloat16, causal')
     for spec in SCHEMES:
-        print(f'{spec:20} largest error, of the largest value: {errors(spec, args.heads, args.width)}')
+        print(f'{spec:20} largest error over largest value: {errors(spec, args.heads, args.width)}')
     print(f'{"scheme":20} {"length":>7} {"core":>10} {"forward":>20} {"forward + backward":>20}')
     for length in map(int, args.lengths.split(',')):
         batch = max(1, args.tokens // length)
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def operands(batch, length, heads, width):
-    """q, k, v and the gradient of the output."""
+    """Random q, k, v and gradient of the output."""
     return [
         jax.random.normal(key, (batch, length, heads, width), jnp.bfloat16)
         for key in jax.random.split(jax.random.key(0), 4)
@@ -69,25 +69,26 @@ def coordinates(batch, length):
 
 
 def programs(core, position, batch, length, heads, width):
-    """Two calls without arguments: the output; and all gradients."""
+    """Two compiled calls without arguments: one returns the output, the other all gradients."""
     graphdef, state = nnx.split(position)
-    at = coordinates(batch, length)
+    coords = coordinates(batch, length)
 
     def attend(state, q, k, v):
         scheme = nnx.merge(graphdef, state)
         if core == 'cudnn':
-            bias = scheme.bias(at.q_pos, at.k_pos) if 4 * heads * length**2 <= LARGEST_BIAS else None
-            q, k = scheme.qk(q, k, at)
+            bias = scheme.bias(coords.q_pos, coords.k_pos) if 4 * heads * length**2 <= LARGEST_BIAS else None
+            q, k = scheme.qk(q, k, coords)
             if bias is None and scheme.overrides('bias'):
                 raise ValueError('the bias is too large')
             bias = None if bias is None else bias.astype(q.dtype)
             return jax.nn.dot_product_attention(
                 q, k, v, bias, is_causal=True, scale=width**-0.5, implementation='cudnn'
             )
-        reason = flash.refusal(q, k, v, position=scheme, coords=at, mask=masks.causal()) if core == 'flash' else None
+        case = dict(position=scheme, coords=coords, mask=masks.causal())
+        reason = flash.refusal(q, k, v, **case) if core == 'flash' else None
         if reason:
             raise ValueError(reason)
-        return cores.attend(q, k, v, position=scheme, coords=at, mask=masks.causal(), core=core)
+        return cores.attend(q, k, v, **case, core=core)
 
     def pull(do, *arguments):
         return jax.vjp(attend, *arguments)[1](do)
@@ -98,28 +99,28 @@ def programs(core, position, batch, length, heads, width):
 
 
 def errors(spec, heads, width, length=500):
-    """Of the output and the gradients, against the dense core in float32, as a share of the largest value."""
+    """Largest errors of output and gradients against the dense core in float32, each over the largest value."""
     position = make(spec, Dims(heads * width, heads, width, length, True), rngs=nnx.Rngs(0))
     try:
-        found = [call() for call in programs('flash', position, 2, length, heads, width)]
+        actual = [call() for call in programs('flash', position, 2, length, heads, width)]
     except Exception as error:
         return f'{type(error).__name__}: {error}'
     graphdef, state = nnx.split(position)
 
     def dense(state, q, k, v):
-        scheme, at = nnx.merge(graphdef, state), coordinates(2, length)
-        return cores.attend(q, k, v, position=scheme, coords=at, mask=masks.causal(), core='dense')
+        scheme, coords = nnx.merge(graphdef, state), coordinates(2, length)
+        return cores.attend(q, k, v, position=scheme, coords=coords, mask=masks.causal(), core='dense')
 
     with jax.default_matmul_precision('highest'):
         *qkv, do = (x.astype(jnp.float32) for x in operands(2, length, heads, width))
         out, pull = jax.vjp(dense, state, *qkv)
         expected = [out, pull(do)]
-    worst = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max() / jnp.abs(b).max()), found, expected)
+    worst = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max() / jnp.abs(b).max()), actual, expected)
     return ' '.join(f'{error:.0e}' for error in jax.tree.leaves(worst))
 
 
 def timed(call, flops):
-    """'milliseconds (TFLOP/s)' of a call, or '-' if it does not run."""
+    """Time of a call as 'milliseconds (TFLOP/s)', or '-' if it does not run."""
     try:
         jax.block_until_ready(call())
     except Exception as error:

@@ -1,9 +1,9 @@
-"""What a population costs beside one of its members: trained together (vectorised) and in turn.
+"""Time of training a population, together (vectorised) and one member after the other, relative to one member.
 
     python benchmarks/population.py [--members=30] [--steps=20] [--config=configs/length_generalization.py]
 
-Runs the program that train.py runs, in the steady state, rounds alternating; times are medians. The members differ in
-their seed. A ratio below the number of members is what the population gains.
+Runs the same program as train.py, after warm-up. Rounds alternate, and times are medians. The members differ in their
+seed. A ratio below the number of members means that the population trains faster than its members would separately.
 """
 # ruff: noqa: E402
 
@@ -24,14 +24,14 @@ from mha import cli
 from mha.machine import parallel
 from mha.run.experiment import Experiment, at_once
 
-CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/length_generalization.py'), 'The experiment.')
+CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/length_generalization.py'), 'Experiment.')
 MEMBERS = flags.DEFINE_integer('members', 30, 'Members of the population.', lower_bound=2)
-STEPS = flags.DEFINE_integer('steps', 20, 'Steps of a round.', lower_bound=1)
-ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds.', lower_bound=1)
+STEPS = flags.DEFINE_integer('steps', 20, 'Steps per round.', lower_bound=1)
+ROUNDS = flags.DEFINE_integer('rounds', 3, 'Number of rounds.', lower_bound=1)
 
 
 class Training:
-    """One population, compiled and warmed up."""
+    """Training of one population, compiled and warmed up."""
 
     def __init__(self, members: int, how: str):
         config = CONFIG.value.to_dict()

@@ -2,9 +2,9 @@
 
     python benchmarks/schemes.py [--length=512] [--batch_size=4] [--schemes='one, two(argument=value)|three']
 
-The encoder has its default sizes; attention is bidirectional, or causal where a scheme demands it. Passes with and
-without the scheme alternate, and the ratio is the median over such pairs, so that whatever else the machine does meets
-both.
+The encoder has its default sizes; attention is bidirectional, or causal if a scheme requires it. Passes with and
+without the scheme alternate, so that other load on the machine affects both equally. The ratio is the median over such
+pairs.
 """
 # ruff: noqa: E402
 
@@ -43,13 +43,13 @@ def main() -> None:
     cache.keep_programs()
     texts = spec.split(SCHEMES.value) if SCHEMES.value else [positions.example(name) for name in positions.names()]
     sizes = dataclasses.replace(catalogue.DIMS, max_len=LENGTH.value)
-    entries = [catalogue.look(text, sizes) for text in texts]  # mistakes surface before any work
+    entries = [catalogue.look(text, sizes) for text in texts]  # wrong specs are reported before any work
     plain = {causal: forward(causal=causal) for causal in {entry.dims.causal for entry in entries}}
     rows, base = [], {causal: [] for causal in plain}
     for entry in (bar := tqdm(entries, unit=' schemes', desc='time', dynamic_ncols=True)):
         bar.set_postfix_str(entry.text)
-        own, other = forward(position=entry.text, causal=entry.dims.causal), plain[entry.dims.causal]
-        pairs = [(seconds(own), seconds(other)) for _ in range(REPEATS.value)]
+        scheme_pass, plain_pass = forward(position=entry.text, causal=entry.dims.causal), plain[entry.dims.causal]
+        pairs = [(seconds(scheme_pass), seconds(plain_pass)) for _ in range(REPEATS.value)]
         rows.append((statistics.median(a / b for a, b in pairs), statistics.median(a for a, _ in pairs), entry))
         base[entry.dims.causal] += [b for _, b in pairs]
 
@@ -61,8 +61,8 @@ def main() -> None:
     for causal, durations in sorted(base.items()):
         print(f'no scheme   {1000 * statistics.median(durations):.1f} ms {DIRECTION[causal]}')
     cells = [
-        [entry.text, f'{entry.count:,}', DIRECTION[entry.dims.causal], f'{1000 * own:.1f}', f'{ratio:.2f}']
-        for ratio, own, entry in sorted(rows, key=lambda row: row[:2])
+        [entry.text, f'{entry.count:,}', DIRECTION[entry.dims.causal], f'{1000 * duration:.1f}', f'{ratio:.2f}']
+        for ratio, duration, entry in sorted(rows, key=lambda row: row[:2])
     ]
     header = ['scheme', 'parameters', 'attention', 'ms per pass', 'ratio']
     print('', *prose.aligned([header, *cells], right=(1, 3, 4)), sep='\n')
@@ -73,7 +73,7 @@ def encoder(**options) -> Encoder:
 
 
 def forward(**options) -> Callable[[], jax.Array]:
-    """A compiled pass of an encoder over random tokens, after one run to warm up."""
+    """Compiled pass of an encoder over random tokens, run once to warm up."""
     graphdef, state = nnx.split(encoder(**options))
     key = jax.random.key(0)
     tokens = jax.random.randint(key, (BATCH_SIZE.value, LENGTH.value), 0, SYMBOLS)

@@ -1,10 +1,10 @@
-"""Time that every task takes to make a batch, beside the training step of configs/length_generalization.py.
+"""Time that every task takes to make a batch, relative to the training step of configs/length_generalization.py.
 
     python benchmarks/tasks.py [--length=40] [--batch_size=128] [--tasks='one, two(argument=value)']
 
-Batches are made as in training, on the device inside a compiled loop; tasks for causal models alone are causal. The
-step is that of the config, trained on examples of the same length alone, so that one program serves. Batches and steps
-alternate, and the ratio is the median over such pairs, so that whatever else the machine does meets both.
+Batches are made as in training, on the device inside a compiled loop; tasks that require causal models are causal. The
+step is that of the config, but with examples of this one length only, so that a single program is compiled. Batches and
+steps alternate, so that other load on the machine affects both equally. The ratio is the median over such pairs.
 """
 # ruff: noqa: E402
 
@@ -31,28 +31,28 @@ from mha.tasks import Task
 from mha.views.catalogue import prose
 from mha.views.catalogue import tasks as task_catalogue
 
-LENGTH = flags.DEFINE_integer('length', 40, 'Of the examples.', lower_bound=1)
+LENGTH = flags.DEFINE_integer('length', 40, 'Length of the examples.', lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 128, 'Examples per batch.', lower_bound=1)
 BATCHES = flags.DEFINE_integer('batches', 20, 'Batches per measurement.', lower_bound=1)
 REPEATS = flags.DEFINE_integer('repeats', 5, 'Measurements of each task.', lower_bound=1)
 TASKS = flags.DEFINE_string('tasks', None, 'Comma-separated specs; default: every task.')
 LIMIT = 0.1
-"""Of a training step: a task that takes longer holds training back."""
+"""Share of a training step; a task that takes longer slows training down."""
 
 
 def main() -> None:
     cache.keep_programs()
     texts = spec.split(TASKS.value) if TASKS.value else [tasks.example(name) for name in tasks.names()]
-    entries = [task_catalogue.look(text) for text in texts]  # mistakes surface before any work
+    entries = [task_catalogue.look(text) for text in texts]  # wrong specs are reported before any work
     step, run, rows, steps, refused = *training_step(), [], [], []
     for entry in (bar := tqdm(entries, unit=' tasks', desc='time', dynamic_ncols=True)):
         bar.set_postfix_str(entry.text)
         try:
-            own = batches(entry.task)
+            make_batches = batches(entry.task)
         except spec.UserError as error:
             refused.append(f'{entry.text}: {error}')
             continue
-        pairs = [(seconds(own) / BATCHES.value, seconds(step)) for _ in range(REPEATS.value)]
+        pairs = [(seconds(make_batches) / BATCHES.value, seconds(step)) for _ in range(REPEATS.value)]
         rows.append((statistics.median(a / b for a, b in pairs), statistics.median(a for a, _ in pairs), entry))
         steps += [b for _, b in pairs]
 
@@ -65,20 +65,20 @@ def main() -> None:
         f'{model["layers"]} layers, width {model["dim"]}, batch {train["batch_size"]}, length {LENGTH.value})'
     )
     cells = [
-        [entry.text, f'{1000 * own:.3f}', f'{ratio:.4f}', f'above {LIMIT}' if ratio > LIMIT else '']
-        for ratio, own, entry in rows
+        [entry.text, f'{1000 * duration:.3f}', f'{ratio:.4f}', f'above {LIMIT}' if ratio > LIMIT else '']
+        for ratio, duration, entry in rows
     ]
     header = ['task', 'ms per batch', 'of a step', '']
     print('', *(line.rstrip() for line in prose.aligned([header, *cells], right=(1, 2))), sep='\n')
     slow = [entry.text for ratio, _, entry in rows if ratio > LIMIT]
     if refused:
-        print(f'\nnot of length {LENGTH.value}:', *refused, sep='\n')
+        print(f'\nnot available at length {LENGTH.value}:', *refused, sep='\n')
     if slow:
         print(f'\nwarning: above {LIMIT} of a training step: {", ".join(slow)}')
 
 
 def training_step() -> tuple[Callable[[], jax.Array], Experiment]:
-    """One step of the config at the measured length, after some to warm up; and the experiment."""
+    """Training step of the config at the measured length, after some steps to warm up, and its experiment."""
     config = length_generalization.get_config().to_dict()
     config['train'] |= {'lengths': str(LENGTH.value), 'batch_size': BATCH_SIZE.value}
     run = Experiment.build(config, eval_lengths=str(LENGTH.value))
@@ -95,7 +95,7 @@ def training_step() -> tuple[Callable[[], jax.Array], Experiment]:
 
 
 def batches(task: Task) -> Callable[[], jax.Array]:
-    """A compiled loop that makes `BATCHES` batches and reads all of each, after one run to warm up."""
+    """Compiled loop that makes `BATCHES` batches and reads every array of each, run once to warm up."""
 
     def loop(task, key, length):
         def body(i, total):

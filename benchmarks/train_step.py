@@ -2,13 +2,13 @@
 
     python benchmarks/train_step.py [--steps=400] [--config=configs/length_generalization.py]
 
-Runs the program that train.py runs, in the steady state. The share counts the matrix products of forward and backward
-pass over real tokens alone, not over padding.
+Runs the same program as train.py, after warm-up. The share of the matmul rate counts the matrix products of forward and
+backward pass over real tokens only, without padding.
 
-Then each part of the step runs forward and backward as a program of its own, at the shapes of each bucket, padding
-included, and counts as often as the step runs it; all layers count as the first. A part runs on one device, where the
-step splits the batch over several; and in the step the compiler fuses parts with each other. So their sum is not the
-time of the step: it says where to look.
+Then each part of the step is timed forward and backward as a separate program, at the shapes of each bucket including
+padding, and counted as often as it occurs in the step; all layers count like the first. The sum of the parts differs
+from the time of the step, because a part runs on one device while the step splits the batch over several, and because
+the compiler fuses parts within the step. The parts show where the time goes.
 """
 # ruff: noqa: E402
 
@@ -39,10 +39,10 @@ from mha.run.experiment import Experiment, at_once
 from mha.training import buckets
 from mha.training import step as training
 
-CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/length_generalization.py'), 'The experiment.')
+CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/length_generalization.py'), 'Experiment.')
 STEPS = flags.DEFINE_integer('steps', 400, 'Steps to time.', lower_bound=1)
 PEER = 6.5
-"""Steps/s of the code released with arXiv:2305.16843 on two CPU cores, compilation aside; quoted."""
+"""Steps per second of the code released with arXiv:2305.16843 on two CPU cores, without compilation; quoted."""
 
 
 def main() -> None:
@@ -100,7 +100,8 @@ def main() -> None:
 
 
 def matmul_flops(run: Experiment, tokens: int) -> dict[str, float]:
-    """Of a step on sequences of `tokens`, by part, forward and backward: 3 times 2 per multiply-add of the forward."""
+    """Operations of the matrix products of a step on sequences of `tokens`, by part: forward and backward, 3 times 2
+    per multiply-add of the forward pass."""
     model = run.config['model']
     dim, layers = model['dim'], model['layers']
     inner = model['heads'] * (model['head_dim'] or dim // model['heads'])
@@ -115,7 +116,7 @@ def matmul_flops(run: Experiment, tokens: int) -> dict[str, float]:
 
 
 def parts(run: Experiment, length: int) -> Iterator[tuple[str, int, Callable[..., Any], tuple]]:
-    """(name, times per step, program, arguments) of each part of a step that pads to `length`."""
+    """Parts of a step that pads to `length`, as tuples of name, number per step, program and arguments."""
     model, key = run.model(), jax.random.key(0)
     block, scheme = model.blocks[0], model.positions[model.scheme_of_layer[0]]
     layers, (rate, attention_rate) = len(model.blocks), model.dropout_rates
@@ -124,8 +125,8 @@ def parts(run: Experiment, length: int) -> Iterator[tuple[str, int, Callable[...
         return task.batch(key, run.config['train']['batch_size'], length, length)
 
     def positions(scheme, x, key):
-        scheme, at = scheme.place(rows, valid=batch.valid[:1], key=key, train=True)
-        return scheme.embed(x, at)
+        scheme, pos = scheme.place(rows, valid=batch.valid[:1], key=key, train=True)
+        return scheme.embed(x, pos)
 
     def core(scheme, qkv, coords, key):
         options = dict(core=block.attention.core, dropout_rate=attention_rate, rngs=nnx.Rngs(dropout=key))
@@ -135,11 +136,11 @@ def parts(run: Experiment, length: int) -> Iterator[tuple[str, int, Callable[...
     size, tokens = batch.tokens.shape
     slots = jnp.arange(tokens)[None]
     rows = jnp.broadcast_to(slots, (size, tokens)) if scheme.per_example else slots
-    placed, at = scheme.place(rows, valid=batch.valid[:1], key=key, train=True)
+    placed, pos = scheme.place(rows, valid=batch.valid[:1], key=key, train=True)
     mask = block.mask & masks.padding(batch.valid[:1])
     x = jax.random.normal(key, (size, tokens, model.dim), block.up.dtype)
     contiguous = not scheme.overrides('remap')
-    coords = Coords(q_pos=at, k_pos=at, visible=mask.count(tokens, tokens), x=x, contiguous=contiguous)
+    coords = Coords(q_pos=pos, k_pos=pos, visible=mask.count(tokens, tokens), x=x, contiguous=contiguous)
     qkv = block.attention.project(x, x, x)
     logits = jax.random.normal(key, (size, tokens, run.task.num_classes))
 
@@ -159,8 +160,8 @@ def parts(run: Experiment, length: int) -> Iterator[tuple[str, int, Callable[...
 
 
 def differentiated(function: Callable[..., Any], module: Any, moving: Any, *fixed: Any) -> tuple[Callable, tuple]:
-    """`function(module, moving, *fixed)` and its gradients by the module's parameters and by `moving`, as a program and
-    its arguments."""
+    """Program, and its arguments, that computes `function(module, moving, *fixed)` and its gradients with respect to
+    the module's parameters and `moving`."""
     graph, params, rest = nnx.split(module, nnx.Param, ...)
 
     def program(params, rest, moving, fixed):
@@ -171,7 +172,7 @@ def differentiated(function: Callable[..., Any], module: Any, moving: Any, *fixe
 
 
 def update(run: Experiment, state: training.State) -> tuple[Callable, training.State, Any]:
-    """The optimizer's part of a step, on gradients as large as the parameters."""
+    """Program of the optimizer's part of a step, with the parameters in place of gradients."""
 
     def program(state, grads):
         updates, opt_state = run.optimizer().update(grads, state.opt_state, state.params)
@@ -182,7 +183,7 @@ def update(run: Experiment, state: training.State) -> tuple[Callable, training.S
 
 
 def seconds(program: Callable[..., Any], *arguments: Any) -> float:
-    """The median of some runs, compilation aside."""
+    """Median time of several runs, without compilation."""
     jax.block_until_ready(program(*arguments))
     took = []
     while len(took) < 5 or (sum(took) < 0.2 and len(took) < 100):
@@ -193,7 +194,7 @@ def seconds(program: Callable[..., Any], *arguments: Any) -> float:
 
 
 def matmul_rate() -> float:
-    """Floating-point operations per second of a large float32 product."""
+    """Floating-point operations per second in a large float32 matrix product."""
     x = jnp.ones((2048, 2048))
     product = jax.jit(lambda x: x @ x)
     return 2 * 2048**3 / seconds(product, x)

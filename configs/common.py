@@ -1,4 +1,4 @@
-"""The defaults of every experiment: what there is to set. A config calls `get_config()` and changes what it needs."""
+"""All settings of an experiment with their defaults. A config calls `get_config()` and changes what it needs."""
 
 from ml_collections import ConfigDict, config_dict
 
@@ -6,8 +6,7 @@ from ml_collections import ConfigDict, config_dict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    config.task = 'bucket_sort'  # a spec of mha/tasks
-    config.data = ConfigDict()  # further arguments of the task
+    config.task = 'bucket_sort'  # a spec of mha/tasks, "text('notes/*.txt')"
 
     config.population = ConfigDict()  # train a model per combination in one program: (0, 1, 2), range(10)
     config.population.seed = config_dict.placeholder(tuple)
@@ -15,7 +14,7 @@ def get_config() -> ConfigDict:
     config.population.weight_decay = config_dict.placeholder(tuple)
     config.population.dropout_rate = config_dict.placeholder(tuple)
 
-    config.model = ConfigDict()  # arguments of mha.model.encoder.Encoder
+    config.model = ConfigDict()  # arguments of mha.Encoder
     config.model.layers = 5
     config.model.dim = 64
     config.model.heads = 8
@@ -26,7 +25,12 @@ def get_config() -> ConfigDict:
     config.model.pattern = 'full'  # a spec of mha/nn/masks.py such as 'window(64)|global(2)', or one per layer
     config.model.causal = False
     config.model.norm = 'post'  # or 'pre'
-    config.model.readout = 'token'  # or 'pooled'; or 'pair', for tasks with two sequences
+    config.model.norm_kind = 'layer'  # or 'rms' (mha/model/norms.py)
+    config.model.mlp = 'relu'  # a spec of mha/model/mlp.py: 'gelu', 'swiglu(width=170)', 'geglu', 'none'
+    config.model.kv_heads = config_dict.placeholder(int)  # heads of keys and values; as many as heads unless set
+    config.model.qk_norm = 'none'  # 'layer' or 'rms': of queries and keys
+    config.model.readout = 'token'  # or 'pooled'; tasks with two sequences read out pairs
+    config.model.tied = False  # read the logits of symbols from their embeddings
     config.model.dropout_rate = 0.1
     config.model.attention_dropout_rate = 0.0
     config.model.use_bias = False  # of the attention projections
@@ -69,5 +73,6 @@ def get_config() -> ConfigDict:
     config.eval.examples = 512  # per length
     config.eval.batch_size = 64
     config.eval.buckets = 8
+    config.eval.every_steps = 0  # evaluate during training, too, every so many steps; 0: only at its end
     config.eval.seed = 0  # of the evaluation examples, the same for all runs
     return config

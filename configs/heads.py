@@ -1,12 +1,12 @@
-"""How many heads? 1, 2, 4, 8, 16 at a fixed width of 64 (heads get narrower) and at a fixed head size of 8.
+"""Number of heads: 1, 2, 4, 8, 16 at a fixed width of 64 (heads get narrower) and at a fixed head size of 8.
 
     python sweep.py --config=configs/heads.py --workdir=runs/heads --jobs=2
     python compare.py runs/heads
 
 The canonical ablation of Vaswani et al. (2017, arXiv:1706.03762, table 3A). With a fixed width, more heads also mean
-fewer frequencies per head under rope and other slopes under alibi: hence both.
+fewer frequencies per head under rope and other slopes under alibi, so both are varied.
 
-10 runs of one seed each show large effects; add seeds to `sweep` before believing small ones.
+10 runs, one seed each, which is enough for large effects; add seeds to `sweep` to see small ones.
 """
 
 from configs import common

@@ -1,8 +1,8 @@
-"""Byte-level language modelling: trained on 128 bytes, evaluated to 2048, loss per length.
+"""Byte-level language modelling: trained on 128 bytes, evaluated on up to 2048, with the loss per length.
 
     python sweep.py --config=configs/text.py --workdir=runs/text --jobs=2
     python compare.py runs/text
-    python train.py --config=configs/text.py --workdir=runs/mine --config.data.text='path/to/*.txt'
+    python train.py --config=configs/text.py --workdir=runs/mine --config.task="text('path/to/*.txt')"
 
 The default text is the source of the Python standard library. A causal model predicts the next byte; with
 `--config.model.causal=false` it fills in masked bytes.
@@ -16,7 +16,6 @@ SCHEMES = ('none', 'sincos', 'rope', 'alibi', 't5', 'randomize(max_position=4096
 def get_config():
     config = common.get_config()
     config.task = 'text'
-    config.data.text = ''  # a glob; '' is the standard library's source
     config.model.layers = 4
     config.model.dim = 128
     config.model.position = 'alibi'

@@ -1,1 +1,40 @@
-"""Multi-head attention and position schemes for length-extrapolation research: see docs/architecture.md."""
+"""Multi-head attention, position schemes and length extrapolation in JAX. What a notebook needs stands here:
+
+mha.positions.make(spec, dims, rngs=rngs)   mha.tasks.make(spec)   mha.masks   mha.cores.names()
+mha.attend(q, k, v, position=, mask=)       mha.MultiHeadAttention(...)   mha.Encoder(...)
+mha.load('runs/a')                          a finished run: its model, its task, evaluations of its weights
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mha import cores, positions, tasks
+    from mha.model.attention import MultiHeadAttention, attend
+    from mha.model.encoder import Encoder
+    from mha.nn import masks
+    from mha.run.finished import load
+
+__version__ = '0.1.0'
+__all__ = ['Encoder', 'MultiHeadAttention', 'attend', 'cores', 'load', 'masks', 'positions', 'tasks']
+
+_HOMES = {
+    'Encoder': 'mha.model.encoder',
+    'MultiHeadAttention': 'mha.model.attention',
+    'attend': 'mha.model.attention',
+    'load': 'mha.run.finished',
+}
+_MODULES = {'cores': 'mha.cores', 'masks': 'mha.nn.masks', 'positions': 'mha.positions', 'tasks': 'mha.tasks'}
+
+
+def __getattr__(name: str) -> Any:
+    """Names are loaded when they are used: reports and mistakes need not wait for jax."""
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -10,18 +10,27 @@ import difflib
 import importlib
 import inspect
 import keyword
+import math
 import pkgutil
 import re
+import traceback
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 LONGEST = 10_000_000
 """The longest length that a range may name: a slip of the finger should not fill the memory."""
+LARGEST = 2**31
+"""Whole numbers of specs and configs stay below it, as those of the arrays that they describe."""
 _KEYWORD = re.compile(rf'\b({"|".join(set(keyword.kwlist) - {"True", "False", "None"})})\b')
 _MARK = '\u00b7'
 """Behind a Python keyword it makes a name of it: specs may say `global(2)`."""
+
+
+_LIBRARY = re.compile(r'^<frozen|[/\\\\](site-packages|lib[/\\\\]python[\d.]+)[/\\\\]')
+"""Files that are not the user's own."""
 
 
 class UserError(ValueError):
@@ -88,12 +97,26 @@ def _call(node: ast.expr, text: str) -> Call:
             args = tuple(ast.literal_eval(argument) for argument in node.args)
             kwargs = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
             if len(kwargs) == len(node.keywords) and 'None' not in kwargs:  # no argument twice, no **mapping
+                _check_numbers((args, *kwargs.values()), text)
                 return Call(node.func.id, args, kwargs)
+        except UserError:
+            raise
         except (ValueError, TypeError):
             raise UserError(
                 f'cannot read the arguments in {text!r} - use numbers, quoted words, True or None'
             ) from None
     raise UserError(f'cannot read {text!r} - write it like {"name(argument=value)|name"!r}')
+
+
+def _check_numbers(value: Any, text: str) -> None:
+    """Raises `UserError` for numbers that are not finite or, if whole, have more than 31 bits."""
+    if isinstance(value, tuple | list):
+        for item in value:
+            _check_numbers(item, text)
+    elif isinstance(value, int) and abs(value) >= LARGEST:
+        raise UserError(f'{text!r}: whole numbers must be below 2^31, not {value} - larger ones are written like 1e10')
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f'{text!r}: numbers must be finite, not {value}')
 
 
 def choose(name: str, choices: Iterable[str], what: str) -> str:
@@ -115,7 +138,10 @@ def names(package: types.ModuleType) -> tuple[str, ...]:
 def load(package: types.ModuleType, name: str, base: type, what: str) -> type:
     """The one subclass of `base` that the file `name` of `package` defines."""
     choose(name, names(package), what)
-    module = importlib.import_module(f'{package.__name__}.{name}')
+    try:
+        module = importlib.import_module(f'{package.__name__}.{name}')
+    except Exception as error:  # whatever its author got wrong
+        raise UserError(f'{what} {name!r} cannot be loaded: {failure(error)}') from error
     classes = [
         value
         for value in vars(module).values()
@@ -125,6 +151,30 @@ def load(package: types.ModuleType, name: str, base: type, what: str) -> type:
     if len(public) != 1:
         raise TypeError(f'{module.__name__} must define exactly one public {base.__name__}, found {len(public)}')
     return public[0]
+
+
+def loadable(names: Iterable[str], example: Callable[[str], str]) -> tuple[dict[str, str], list[str]]:
+    """The shortest specs of the plug-ins by name, and a line for each whose file does not load."""
+    found, broken = {}, []
+    for name in names:
+        try:
+            found[name] = example(name)
+        except (UserError, TypeError) as error:
+            broken.append(f'broken: {error}')
+    return found, broken
+
+
+def failure(error: BaseException) -> str:
+    """What failed in a file of the user's, where: `'SyntaxError in rope.py, line 3: invalid syntax'`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    name, line = (frames[-1].filename, frames[-1].lineno) if frames else ('', None)
+    reason = str(error)
+    if isinstance(error, SyntaxError):
+        name, line, reason = error.filename or name, error.lineno, error.msg
+    own = next((frame for frame in reversed(frames) if not _LIBRARY.search(frame.filename)), None)
+    if own and not isinstance(error, SyntaxError):
+        name, line = own.filename, own.lineno
+    return f'{type(error).__name__} in {Path(name).name}, line {line}: {" ".join(reason.split())}'
 
 
 def build(function: Callable[..., Any], call: Call, what: str, *given: Any, **extra: Any) -> Any:
@@ -185,7 +235,14 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint) if isinstance(hint, type) else True
 
 
-_WORDS = {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'a quoted word', type(None): 'None'}
+_WORDS = {
+    int: 'a whole number',
+    float: 'a number',
+    bool: 'True or False',
+    str: 'a quoted word',
+    tuple: 'a list of numbers such as (1.0, 1.5)',
+    type(None): 'None',
+}
 
 
 def _describe(hint: Any) -> str:
@@ -194,7 +251,7 @@ def _describe(hint: Any) -> str:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):  # an array among the options cannot be typed
         typed = (option for option in typing.get_args(hint) if option in _WORDS or typing.get_origin(option))
         return ' or '.join(_describe(option) for option in typed)
-    return _WORDS.get(hint, str(hint))
+    return _WORDS.get(hint) or _WORDS.get(typing.get_origin(hint)) or str(getattr(hint, '__name__', hint))
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -225,3 +282,17 @@ def lengths(text: str, what: str = 'lengths') -> tuple[int, ...]:
             raise UserError(f'{what} {str(text)!r}: {part.strip()!r} is empty or below 1 - lengths start at 1')
         found.update(range(low, high + 1, stride))
     return tuple(sorted(found))
+
+
+def compact(numbers: Sequence[int]) -> str:
+    """The inverse of `lengths`: (5, 10, 15, 20, 25) -> '5-25:5', and '5,10,20' where no five are evenly spaced."""
+    parts, rest = [], list(numbers)
+    while rest:
+        step = rest[1] - rest[0] if len(rest) > 1 else 1
+        count = 1
+        while count < len(rest) and rest[count] - rest[count - 1] == step:
+            count += 1
+        count = count if count >= 5 else 1
+        parts.append(str(rest[0]) if count == 1 else f'{rest[0]}-{rest[count - 1]}' + (f':{step}' if step > 1 else ''))
+        rest = rest[count:]
+    return ','.join(parts)

@@ -3,6 +3,8 @@
 `JAX_PLATFORMS=cuda pytest` runs the same tests on an accelerator.
 """
 
+import ctypes
+import gc
 import os
 import subprocess
 import sys
@@ -28,6 +30,38 @@ jax.config.update('jax_default_matmul_precision', 'highest')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 ROOT = Path(__file__).parent.parent
+MEMORY = {'file': 700, 'test': 1200}
+"""Megabytes beyond which a worker drops its compiled programs when a file or a test ends; one that kept them all would
+end at 4 GB. Within a file they are worth more: its tests share them."""
+STATUS = Path('/proc/self/status')
+PEAK = pytest.StashKey[float]()
+
+
+def resident() -> float:
+    """Megabytes of memory that this process holds; 0 where the system does not say."""
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith('VmRSS')), 0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Drops compiled programs when memory is short; where the system does not say, at the end of each file."""
+    done, held = (yield), resident()
+    item.config.stash[PEAK] = max(held, item.config.stash.get(PEAK, 0))
+    ends = nextitem is None or nextitem.path != item.path
+    if held > MEMORY['file' if ends else 'test'] or (ends and not STATUS.exists()):
+        jax.clear_caches()
+        gc.collect()
+        if sys.platform == 'linux':  # what is freed goes back to the system only when asked
+            getattr(ctypes.CDLL(None), 'malloc_trim', int)(0)
+    return done
+
+
+def pytest_sessionfinish(session):
+    """Measures it, if asked: a line per worker, with the most megabytes it held after a test."""
+    if (path := os.environ.get('MHA_TEST_MEMORY')) and PEAK in session.config.stash:
+        with open(path, 'a') as file:
+            file.write(f'{os.environ.get("PYTEST_XDIST_WORKER", "main")} {session.config.stash[PEAK]:.0f}\n')
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every benchmark runs and prints its table; what it measures is no test's business."""
+"""Every benchmark runs and prints its table; the numbers in it are not tested."""
 
 import os
 import subprocess

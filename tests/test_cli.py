@@ -1,13 +1,17 @@
 """How the scripts end; what they refuse is in tests/test_scripts.py."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from configs import common, quickstart
 from mha import cli
+from mha.spec import UserError
 
 
 def test_a_device_without_enough_memory_ends_in_one_line(monkeypatch, capsys):
@@ -45,3 +49,106 @@ def test_an_interrupt_waits_for_no_thread():
     done = subprocess.run([sys.executable, '-c', BUSY], capture_output=True, text=True, timeout=120)
     assert done.returncode == 130
     assert 'interrupted - the same command resumes' in done.stderr
+
+
+def test_a_reader_that_has_gone_ends_it_quietly():
+    code = "from mha import cli\ncli.run(lambda: print('line\\n' * 100_000))"
+    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b''
+    assert process.wait(60) == 141
+
+
+def test_paths_expand_and_stay_in_the_file_system(monkeypatch):
+    monkeypatch.setenv('HOME', '/home/somebody')
+    assert cli.path('workdir', '~/x') == Path('/home/somebody/x')
+    assert cli.path('workdir', 'runs/a~b') == Path('runs/a~b')
+    for text, words in {
+        'gs://bucket/x': '--workdir=gs://bucket/x is no path of a file system',
+        'file:///x': 'no path of a file system',
+        '~nobody-of-this-name/x': '--workdir=~nobody-of-this-name/x: Could not determine home directory',
+        None: '--workdir=... is missing',
+    }.items():
+        with pytest.raises(UserError, match=words):
+            cli.path('workdir', text)
+
+
+def read(path):
+    return cli.read_config(str(path), common.get_config)
+
+
+def test_a_saved_config_is_a_config(tmp_path):
+    """Of an older version, too: keys that it lacks take their defaults."""
+    config, path = quickstart.get_config(), tmp_path / 'config.json'
+    config.population.seed = (0, 1)
+    path.write_text(json.dumps(config.to_dict()))
+    assert read(path).to_dict() == config.to_dict()
+    saved = config.to_dict()
+    del saved['train']['curriculum'], saved['mesh']
+    path.write_text(json.dumps(saved))
+    assert read(path).to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('{', 'cannot read'),
+        ('[1]', 'one JSON object'),
+        ('{"model": {"headz": 2}}', "no key 'model.headz' - did you mean 'model.heads'"),
+        ('{"task": 5}', "task must be like 'bucket_sort', not 5"),
+        ('{"model": {"heads": "four"}}', "model.heads must be like 8, not 'four'"),
+        ('{"model": {"head_dim": "four"}}', 'head_dim'),
+    ],
+)
+def test_a_saved_config_that_is_none(text, words, tmp_path):
+    (tmp_path / 'config.json').write_text(text)
+    with pytest.raises(UserError) as error:
+        read(tmp_path / 'config.json')
+    assert words in str(error.value)
+    assert 'config.json' in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+START = 'from configs import common\nfrom ml_collections import ConfigDict\n\n'
+START += 'def get_config():\n    c = common.get_config()\n'
+
+
+@pytest.mark.parametrize(
+    ('source', 'words'),
+    [
+        (f'{START}    c.a, c.b = 0.5', 'fails: TypeError in mine.py, line 6: cannot unpack'),
+        (f"{START}    c.model.heads = 'four'", 'fails: TypeError in mine.py, line 6:'),
+        (f'{START}    c.model.heads = 4', 'returns nothing, not a config - begin it with config = common.get_config()'),
+        (f'{START}    return c.to_dict()', 'returns a dict, not a config'),
+        (f'{START}    return ConfigDict()', 'returns a config without '),
+        (f'{START}    c = c.to_dict()\n    c["model"]["heads"] = "four"\n    return ConfigDict(c)', 'like 8, not'),
+        ('import missing_module', 'does not run: ModuleNotFoundError in mine.py, line 1'),
+        ('x = (', 'does not run: SyntaxError in mine.py, line 1'),
+        ('get_config = 3', 'defines no get_config()'),
+        ('def get_config(size):\n    return size', 'needs an argument - write --config='),
+    ],
+)
+def test_mistakes_in_a_config_are_told_with_their_line(source, words, tmp_path):
+    (tmp_path / 'mine.py').write_text(source)
+    with pytest.raises(UserError) as error:
+        read(tmp_path / 'mine.py')
+    assert words in str(error.value)
+    assert 'mine.py' in str(error.value)
+    assert len(str(error.value)) < 300
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_config_takes_an_argument(tmp_path):
+    (tmp_path / 'mine.py').write_text(
+        'from configs import common\n'
+        "def get_config(task='parity'):\n    c = common.get_config()\n    c.task = task\n    return c\n"
+        "def sweep(task):\n    yield {'task': task}\n"
+    )
+    assert read(tmp_path / 'mine.py').task == 'parity'
+    assert read(f'{tmp_path}/mine.py:reverse_string').task == 'reverse_string'
+    assert cli.call(f'{tmp_path}/mine.py:a:b', 'sweep') == [{'task': 'a:b'}]
+    with pytest.raises(UserError, match="takes no argument such as 'x'"):
+        read('configs/quickstart.py:x')
+    with pytest.raises(UserError, match=r'sweep\(\) of .* needs an argument'):
+        cli.call(f'{tmp_path}/mine.py', 'sweep')

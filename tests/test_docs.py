@@ -1,4 +1,4 @@
-"""What the documents and configs promise: their examples run, and every cell of every sweep can be built."""
+"""Promises of documents and configs: their examples run, and every cell of every sweep can be built."""
 
 import re
 import runpy

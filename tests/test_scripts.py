@@ -243,21 +243,16 @@ def test_eval_on_another_task(script, tmp_path):
         assert name.read_bytes() == content
 
 
-@pytest.mark.parametrize(
-    ('change', 'words'),
-    [
-        (lambda config: config['train'].pop('curriculum'), "lacks the key 'train.curriculum'"),
-        (lambda config: config.pop('data'), "lacks the key 'data'"),
-    ],
-)
-def test_config_of_another_version(change, words, finished, script, tmp_path):
+def test_config_that_lacks_a_key(finished, script, tmp_path):
     workdir, _ = finished
     config = json.loads((workdir / 'config.json').read_text())
-    change(config)
+    config['train'].pop('curriculum')
+    shutil.copy(workdir / 'summary.json', tmp_path)
+    shutil.copy(workdir / 'extrapolation.csv', tmp_path)
     (tmp_path / 'config.json').write_text(json.dumps(config))
     done = script('eval.py', f'--workdir={tmp_path}', '--lengths=4', code=2)
     assert done.stderr.count('\n') == 1, done.stderr
-    assert words in done.stderr
+    assert "config.json is no config of a run: 'curriculum' is missing" in done.stderr
     assert str(tmp_path / 'config.json') in done.stderr
 
 
@@ -418,23 +413,26 @@ def test_sweep_resumes_and_compare_reports(script, tmp_path):
     assert 'all 2 cells are finished' in script(*command).stdout
     assert files(tmp_path / 'grid' / 'cells') == before
     other = script(*command, '--config.train.steps=16', code=2)  # not the grid that is there
-    assert 'train.steps' in other.stderr
+    assert 'was trained for 12 steps and cannot go on to 16' in other.stderr
     assert files(tmp_path / 'grid' / 'cells') == before
 
     shown = script('compare.py', tmp_path / 'grid').stdout
     assert 'randomize(max_position=256)|rope' in shown
     report = tmp_path / 'grid' / 'report'
-    assert {path.name for path in report.iterdir()} == {'table.csv', 'table.md', 'curves.svg', 'report.html'}
+    written = {'table.csv', 'seeds.csv', 'table.md', 'curves.svg', 'report.html'}
+    assert {path.name for path in report.iterdir()} == written
 
 
 def test_a_sweep_takes_what_one_run_takes(script, tmp_path):
     """Batches of any size; a population in each cell, as a range; and a mesh of the cores that there are."""
     config, start = tmp_path / 'tiny.py', 'from configs.quickstart import get_config\ndef sweep():\n    '
     config.write_text(f'{start}for size in 16, 15: yield {{"train.batch_size": size}}')
-    mesh = (f'--config.mesh.data={min(parallel.cores(), 2)}', '--config.train.batch_size=16')
-    command = ['sweep.py', f'--config={config}', *QUICK[1:], *mesh, f'--workdir={tmp_path / "grid"}']
+    mesh = f'--config.mesh.data={min(parallel.cores(), 2)}'
+    rest = [flag for flag in QUICK[1:] if not flag.startswith('--config.train.batch_size')]
+    command = ['sweep.py', f'--config={config}', *rest, mesh, f'--workdir={tmp_path / "grid"}']
     assert len(script(*command, '--config.mesh.data=0', '--dry_run').stdout.splitlines()) == 2
     config.write_text(f'{start}yield {{"population.seed": range(2)}}')
+    command.append('--config.train.batch_size=16')
     assert '--config.population.seed=(0, 1)' in shlex.split(script(*command, '--dry_run').stdout)
     script(*command)
     (cell,) = (tmp_path / 'grid' / 'cells').iterdir()
@@ -449,7 +447,7 @@ MISTAKES = {
     'flag': ([QUICK[0], '--wordkir=a'], 'workdir'),
     'key': ([*QUICK, '--config.model.headz=2'], "did you mean 'heads'"),
     'section': ([*QUICK, '--config.modle.heads=2'], "did you mean 'model'"),
-    'key of another task': ([*QUICK, '--config.data.text=x'], "no key 'text'"),
+    'key of another task': ([*QUICK, '--config.data.text=x'], 'arguments of a task go into its spec'),
     'int': ([*QUICK, '--config.model.heads=two'], 'expected a whole number'),
     'float': ([*QUICK, '--config.optimizer.learning_rate=fast'], 'expected a number'),
     'bool': ([*QUICK, '--config.model.causal=perhaps'], 'expected true or false'),
@@ -484,6 +482,14 @@ MISTAKES = {
     'not a number': ([*QUICK, '--config.optimizer.learning_rate=nan'], 'learning_rate must be above 0'),
     'section for a key': ([*QUICK, '--config.optimizer=lion'], 'set one of its keys'),
     'member': ([*QUICK, '--config.population.learning_rate=1e-3,-1'], 'population, learning_rate=-1'),
+    'two configs': ([*QUICK, '--config=configs/heads.py'], '--config is given twice'),
+    'None': ([*QUICK, '--config.model.head_dim=None'], '--config.model.head_dim cannot be set to None'),
+    'None of a word': ([*QUICK, '--config.train.final_position=None'], '--config.train.final_position cannot be'),
+    'endless training': ([*QUICK, '--config.train.steps=100000000000000000000'], 'train.steps must be at most'),
+    'vast': ([*QUICK, '--config.model.dim=100000000'], 'model.dim must be at most'),
+    'endless model': ([*QUICK, '--config.model.layers=1000000'], 'model.layers must be at most'),
+    'vast evaluation': ([*QUICK, '--config.eval.examples=1000000000'], 'eval.examples must be at most'),
+    'infinite': ([*QUICK, '--config.model.position=rope(theta=1e400)'], 'must be finite'),
     'stray argument': ([*QUICK, 'rope'], 'unexpected argument'),
 }
 
@@ -528,8 +534,22 @@ def test_workdir_that_cannot_be(script, tmp_path):
         ('from configs.quickstart import get_config\ndef sweep():\n    yield {"model.headz": 2}', 'headz'),
         (
             'from configs.quickstart import get_config\ndef sweep():\n    yield {"model.heads": 1 / 0}',
-            'ZeroDivisionError',
+            'ZeroDivisionError in mine.py, line 3',
         ),
+        ('from configs.quickstart import get_config\ndef sweep():\n    yield {}', 'which sets nothing'),
+        (
+            'from configs.quickstart import get_config\ndef sweep():\n    yield {"model": {"heads": 2}}',
+            'such as {"model.heads": ..}',
+        ),
+        (
+            'from configs.quickstart import get_config\ndef sweep():\n    yield {"model.head": 2}',
+            "no key 'model.head' - did you mean 'model.heads'?",
+        ),
+        (
+            'from configs.quickstart import get_config\ndef sweep():\n    yield {"model.heads": "two"}',
+            'cannot be casted',
+        ),
+        ('from configs.quickstart import get_config\ndef sweep():\n    for _ in 1, 2: yield {"seed": 2}', 'two cells'),
         (
             'from configs.quickstart import get_config\ndef sweep():\n    yield {"model.head_dim": None}',
             "'model.head_dim': None - leave the key out",
@@ -545,7 +565,71 @@ def test_config_that_does_not_work(source, words, script, tmp_path):
     done = script('sweep.py', '--config', tmp_path / 'mine.py', f'--workdir={tmp_path / "grid"}', code=2)
     assert done.stderr.count('\n') == 1, done.stderr
     assert words in done.stderr
+    assert len(done.stderr) < 400
     assert not (tmp_path / 'grid').exists()
+
+
+def test_names_of_cells(script, tmp_path):
+    """Short where they can be, unlike where cells are, and as a sweep has named them before."""
+    config, grid, layers = tmp_path / 'mine.py', tmp_path / 'grid', '--config.model.layers=10'
+
+    def names(*cells):
+        config.write_text(f'from configs.quickstart import get_config\ndef sweep():\n    return {list(cells)}')
+        done = script('sweep.py', f'--config={config}', *QUICK[1:], layers, f'--workdir={grid}', '--dry_run')
+        return [shlex.split(line)[-1].removeprefix(f'--workdir={grid}/cells/') for line in done.stdout.splitlines()]
+
+    seeds, norm = {'population.seed': tuple(range(100))}, {'model.norm': 'pre', 'seed': 1}
+    assert names(norm) == ['norm=pre,seed=1']
+    assert names({'eval.seed': 1}, norm) == ['eval.seed=1', 'norm=pre,seed=1']
+    specs = [{'model.position': f'randomize(max_position={n}), {"rope(theta=10.0), " * 9}'} for n in (300, 301)]
+    many = names(*specs, seeds, {'task': "text('configs/q*.py')"}, {'task': "text('configs/q?*.py')"})
+    assert len(set(many)) == 5
+    assert all(len(name) < 200 for name in many)
+    assert many[2].startswith('seed=_0,_1,_2')
+    grid.mkdir()
+    (grid / 'manifest.jsonl').write_text('{"cell": "old", "overrides": {"model.norm": "pre", "seed": 1}}\n{"cell": "ha')
+    assert names({'eval.seed': 1}, norm) == ['eval.seed=1', 'old']
+
+
+def test_a_flag_that_the_sweep_sets_is_refused(script, tmp_path):
+    for flags in ['--config.seed=7'], ['--config.seed=7', '--dry_run']:
+        done = script('sweep.py', QUICK[0], *flags, f'--workdir={tmp_path / "grid"}', code=2)
+        assert '--config.seed is set by sweep() of configs/quickstart.py in its cells' in done.stderr
+        assert done.stderr.count('\n') == 1
+
+
+def test_cells_train_the_config_as_it_was(environ, script, tmp_path):
+    """Though its file, with an argument and keys that refer to others, is edited while they run; and a launcher that
+    was killed leaves cells that the next one finds."""
+    config, grid = tmp_path / 'mine.py', tmp_path / 'grid'
+    config.write_text(
+        'from configs import quickstart\n'
+        'def get_config(steps):\n'
+        '    config = quickstart.get_config()\n'
+        '    config.train.steps = int(steps)\n'
+        "    config.model.mlp_dim = config.model.get_ref('dim') * 2\n"
+        '    return config\n'
+        'def sweep():\n'
+        "    for dim in 16, 24: yield {'model.dim': dim}\n"
+    )
+    rest = [flag for flag in QUICK[1:] if not flag.startswith(('--config.train.steps', '--config.model.dim'))]
+    command = [sys.executable, 'sweep.py', f'--config={config}:12', *rest, f'--workdir={grid}']
+    sweep = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (grid / 'cells' / 'dim=16' / 'lock').exists():
+        assert sweep.poll() is None
+        time.sleep(0.01)
+    orphan = (grid / 'cells' / 'dim=16' / 'lock').read_text().strip() or '..'
+    told = script(*command[1:], code=2).stderr
+    assert f'{grid} is in use by process {sweep.pid}' in told
+    config.write_text('raise ValueError')
+    assert sweep.wait() == 0
+    assert orphan.isdigit() or orphan == '..'
+    for dim in 16, 24:
+        saved = json.loads((grid / 'cells' / f'dim={dim}' / 'config.json').read_text())
+        assert (saved['train']['steps'], saved['model']['mlp_dim']) == (12, 2 * dim)
+    again = script('train.py', f'--config={grid}/cells/dim=16/config.json', f'--workdir={tmp_path / "again"}')
+    assert 'score' in again.stdout
+    assert_same_results(tmp_path / 'again', grid / 'cells' / 'dim=16')
 
 
 def test_foreign_workdir_is_left_alone(script, tmp_path):

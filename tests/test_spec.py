@@ -1,5 +1,6 @@
 """Specs, names and lengths: what a person types becomes a call, and every mistake one line that says what is right."""
 
+import importlib
 import types
 from typing import Literal
 
@@ -77,6 +78,26 @@ def test_unreadable_specs(text):
 def test_no_argument_is_dropped_without_a_word(text):
     with pytest.raises(UserError):
         spec.parse(text)
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('rope(theta=1e400)', 'numbers must be finite, not inf'),
+        ('rope(theta=-1e400)', 'numbers must be finite, not -inf'),
+        ('alibi(slopes=(1.0, 1e999))', 'numbers must be finite, not inf'),
+        ('window(4294967296)', 'whole numbers must be below 2^31, not 4294967296'),
+        ('window(-2147483648)', 'whole numbers must be below 2^31'),
+        ('pi(scale=10000000000)|rope', 'whole numbers must be below 2^31, not 10000000000 - larger ones are written'),
+    ],
+)
+def test_numbers_of_a_spec_have_bounds(text, words):
+    with pytest.raises(UserError) as error:
+        spec.parse(text)
+    assert words in str(error.value)
+    assert text in str(error.value)
+    assert spec.parse('window(2147483647)') == [Call('window', (2**31 - 1,))]
+    assert spec.parse('rope(1e300)') == [Call('rope', (1e300,))]
 
 
 def test_keywords_are_shown_as_they_were_typed():
@@ -193,6 +214,19 @@ def test_load():
         spec.load(positions, 'rope', tasks.Task, 'task')
 
 
+def test_a_plug_in_that_does_not_load_is_told_with_its_line(tmp_path, monkeypatch):
+    (tmp_path / 'plugins').mkdir()
+    (tmp_path / 'plugins' / '__init__.py').write_text('')
+    (tmp_path / 'plugins' / 'typo.py').write_text('x = 1\ndef f(:\n')
+    (tmp_path / 'plugins' / 'fails.py').write_text('import math\n\nmath.sqrt("x")\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    package = importlib.import_module('plugins')
+    for name, words in {'typo': 'SyntaxError in typo.py, line 2', 'fails': 'TypeError in fails.py, line 3'}.items():
+        with pytest.raises(UserError, match=f"scheme '{name}' cannot be loaded: {words}") as error:
+            spec.load(package, name, Position, 'scheme')
+        assert len(str(error.value).splitlines()) == 1
+
+
 def test_names_of_a_package_on_disk(tmp_path):
     """A file is a plug-in unless it is `base` or begins with an underscore."""
     for name in ('b', 'a', 'base', '_hidden', '__init__'):
@@ -215,6 +249,7 @@ class Thing:
         flag: bool = False,
         limit: int | None = None,
         array: int | np.ndarray = 0,
+        slopes: tuple | None = None,
         *,
         extra: object = None,
     ):
@@ -252,8 +287,8 @@ def test_build_a_function():
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('x', r"thing 'x' needs 'size': x\(size, rate=0.5, kind='a', flag=False, limit=None, array=0\)"),
-        ("x(1, 2, 'a', True, 3, 4, 5)", 'too many arguments'),
+        ('x', r"thing 'x' needs 'size': x\(size, rate=0.5, kind='a', flag=False, limit=None, array=0, slopes=None\)"),
+        ("x(1, 2, 'a', True, 3, 4, 5, 6)", 'too many arguments'),
         ('x(1, size=2)', "'size' is given twice"),
         ('x(1, rat=2)', "unknown argument of thing 'x': 'rat' - did you mean 'rate'"),
         ('x(1, extra=2)', "unknown argument of thing 'x': 'extra'"),
@@ -269,6 +304,7 @@ def test_build_a_function():
         ('x(1, flag=1)', 'flag must be True or False, not 1'),
         ('x(1, limit=2.5)', 'limit must be a whole number or None, not 2.5'),
         ('x(101)', r"thing 'x': size is above 100"),
+        ('x(1, slopes=8)', r'slopes must be a list of numbers such as \(1.0, 1.5\) or None, not 8'),
         ('x(1, array=2.5)', 'array must be a whole number, not 2.5'),
     ],
 )

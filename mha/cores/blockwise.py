@@ -77,7 +77,7 @@ class Blockwise(Core):
             jnp.moveaxis(padded(k, grid.padded_keys), 1, 3),
             jnp.moveaxis(padded(v, grid.padded_keys), 1, 3),
             [leaf for leaf, own in zip(leaves, learned, strict=True) if own],
-            band,
+            band if leaves else None,
         )
         tiles = Tiles(
             grid,
@@ -91,6 +91,7 @@ class Blockwise(Core):
             k_pos=padded(coords.k_pos, grid.padded_keys, 'edge'),
             mask=mask,
             key=rngs.dropout() if rngs is not None and dropout_rate > 0 else None,
+            band=None if leaves else band,
         )
         fixed, structure = jax.tree.flatten(tiles)
         out: Any = tiled(structure, arguments, fixed)
@@ -207,7 +208,7 @@ class Arguments(NamedTuple):
     learned: list[Array]
     """Leaves of the scheme's state."""
     band: Float[Array, 'H L'] | None
-    """See `offset_bias`."""
+    """See `offset_bias`; None as well where the scheme has nothing to learn."""
 
 
 STATIC = {'static': True}
@@ -230,6 +231,8 @@ class Tiles:
     k_pos: Num[Array, '#B S']
     mask: Mask
     key: PRNGKeyArray | None
+    band: Float[Array, 'H L'] | None
+    """That of a scheme without parameters: its gradient would cost a tenth of the time or more, for nothing."""
 
     def position(self, learned: list[Array]) -> Position:
         learned_, others = iter(learned), iter(self.others)
@@ -248,6 +251,8 @@ class Tiles:
 
     def strip(self, band, i, j):
         """The part [H, Q + P - 1] of the band that a tile needs."""
+        if band is None:
+            return None
         strip = lax.dynamic_slice_in_dim(band, self.strip_start(i, j), self.grid.height + self.grid.width - 1, 1)
         return lax.optimization_barrier(strip)  # else XLA finds each entry of a tile in the whole band
 
@@ -318,7 +323,7 @@ def forward(structure, arguments, fixed):
 
             def compute():
                 top, total, o = state
-                strip = None if band is None else tiles.strip(band, i, j)
+                strip = tiles.strip(band if tiles.band is None else tiles.band, i, j)
                 s = tiles.scores(learned, strip, q_i, tiles.columns(k, j, 3), i, j)
                 s = jnp.where(allowed, s, HIDDEN)
                 new_top = jnp.maximum(top, s.max(-1))
@@ -366,10 +371,13 @@ def backward(structure, residuals, d_out):
             dq_i, dk, dv, d_learned, d_band = state
             allowed = tiles.allowed(i, j)
             k_j, v_j = tiles.columns(k, j, 3), tiles.columns(v, j, 3)
-            strip = None if band is None else tiles.strip(band, i, j)
+            strip, constant = tiles.strip(band, i, j), tiles.strip(tiles.band, i, j)
 
             def compute():
-                s, pull_scores = jax.vjp(lambda *x: tiles.scores(*x, i, j), learned, strip, q_i, k_j)
+                def scores(learned, strip, q, k):
+                    return tiles.scores(learned, strip if constant is None else constant, q, k, i, j)
+
+                s, pull_scores = jax.vjp(scores, learned, strip, q_i, k_j)
                 e = jnp.exp(jnp.where(allowed, s, HIDDEN) - top)
                 kept = tiles.kept(i, j, e.shape)
                 _, pull_read = jax.vjp(lambda *x: tiles.read(*x, i, j), learned, v_j, kept * e)

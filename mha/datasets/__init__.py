@@ -1,1 +1,1 @@
-"""Data sets: TFDS builders and their readers, none of which imports TensorFlow."""
+"""Data sets: TFDS builders and readers that work without TensorFlow."""

@@ -1,8 +1,8 @@
 """Text as bytes: files become a TFDS data set with one record per file, prepared once and read without TensorFlow.
 
-Of the files in path order every tenth is test data, the others train; of fewer than ten files, the last tenth of each.
-A data set is named by its sha256: what `sha256sum FILES | sha256sum` prints for these files in path order, run in
-their common directory. Prepared data lives in `mha.machine.cache`.
+In path order, every tenth file is test data and the others are training data. With fewer than ten files, the last tenth
+of each file is test data. A data set is named by its sha256, which `sha256sum FILES | sha256sum` prints for the files
+in path order, run in their common directory. Prepared data is kept in `mha.machine.cache`.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ from mha.spec import UserError
 
 Split = Literal['train', 'test']
 FOLD = 10
-"""One file, or byte, in `FOLD` is test data."""
+"""Share of test data: one file, or one byte, in `FOLD`."""
 NOT_TEXT = {'test', 'tests', 'idlelib', 'lib2to3', 'site-packages', 'dist-packages', '__pycache__'}
-"""Directories of the standard library that the default text leaves out."""
+"""Directories of the standard library that are not part of the default text."""
 
 
 class ByteText(tfds.core.GeneratorBasedBuilder):
-    """Records `{'path', 'text'}` in path order. A change of the split or of the records needs a new version."""
+    """Builder of records `{'path', 'text'}` in path order. If the split or the records change, raise the version."""
 
     VERSION = tfds.core.Version('1.0.0')
 
@@ -58,9 +58,9 @@ class ByteText(tfds.core.GeneratorBasedBuilder):
 
 
 def prepare(text: str = '') -> str:
-    """Prepares the files that match the glob pattern `text`, or the Python standard library's own source if it is
-    empty, unless that is done already. Returns the sha256 that names the data set. Safe in several processes at once.
-    """
+    """Prepares the files that match the glob pattern `text`, or the source of Python's standard library if `text` is
+    empty, unless they are prepared already. Returns the sha256 that names the data set. Several processes may do this
+    at once."""
     files = _standard_library() if not text else _matches(text)
     digests = (f'{hashlib.sha256(content).hexdigest()}  {path}\n' for path, content in files.items())
     sha256 = hashlib.sha256(os.fsencode(''.join(digests))).hexdigest()
@@ -82,8 +82,8 @@ def read(sha256: str, split: Split) -> UInt8[np.ndarray, 'N']:
 
 
 def read_files(sha256: str, split: Split) -> dict[str, UInt8[np.ndarray, '_']]:
-    """Path -> bytes of every file of a split, in path order."""
-    builder: Any = tfds.builder_from_directory(_directory(sha256))  # a decorator hides its methods' signatures
+    """Bytes of every file of a split, by path, in path order."""
+    builder: Any = tfds.builder_from_directory(_directory(sha256))  # a decorator hides the signatures of its methods
     source = builder.as_data_source(split)
     records = source.__getitems__(range(len(source)))
     return {os.fsdecode(record['path']): record['text'] for record in records}
@@ -103,7 +103,7 @@ def _build(files: Mapping[str, bytes], directory: Path) -> None:
         try:
             os.rename(builder.data_dir, directory)
         except OSError:
-            if not directory.exists():  # else another process was faster, with the same bytes
+            if not directory.exists():  # otherwise another process was faster, with the same bytes
                 raise
 
 
@@ -129,7 +129,7 @@ def _matches(pattern: str) -> dict[str, bytes]:
 
 
 def _load(root: Path, paths: list[Path]) -> dict[str, bytes]:
-    """Path below `root` -> content, in path order, without the empty files."""
+    """Contents of non-empty files by their paths below `root`, in path order."""
     files = {}
     for path in paths:
         try:

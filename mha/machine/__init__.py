@@ -1,1 +1,1 @@
-"""The machine: its devices and processes, and where compiled programs and prepared data are kept."""
+"""The machine: devices, processes, and the cache of compiled programs and prepared data."""

@@ -1,16 +1,17 @@
-"""Several devices, in one process or in many: who takes part, and where arrays live.
+"""Several devices, in one process or in many: start of the processes, and placement of arrays on devices.
 
-A CPU is as many devices as it has cores: small products do not gain from several threads, parts of a batch do. The
-devices form one mesh (`data`, `model`). What is computed does not depend on it.
+A CPU counts as one device per core, because parts of a batch run faster on several cores while small products do not.
+The devices form one mesh with axes `data` and `model`. Results do not depend on the mesh.
 
-* A population's members go over `data` where they are trained together and the axis divides their number; else each
-  batch does: every device runs the model on its own examples, and all add up their gradients, once a step.
-* Wide weights go over `model`: attention by heads, the feed-forward layer by its inner width (Megatron-LM, Shoeybi et
-  al., 2019, arXiv:1909.08053), and with them the optimizer's moments; the compiler splits the program along them
-  (GSPMD, Xu et al., 2021, arXiv:2105.04663), as it does for members.
+* The axis `data` spreads the members of a population, if they are trained together and the axis divides their number.
+  Otherwise it spreads each batch: every device runs the model on its own examples, and gradients are summed over
+  devices once per step.
+* The axis `model` spreads wide weights and their optimizer moments: attention by heads, the feed-forward layer by its
+  inner width (Megatron-LM, Shoeybi et al., 2019, arXiv:1909.08053). The compiler splits the program accordingly (GSPMD,
+  Xu et al., 2021, arXiv:2105.04663), as it does for members.
 
-Every process runs the same script; the first one alone writes a run's files and shows progress. Checkpoints are
-written by all of them (`mha.run.checkpoint`).
+Every process runs the same script. Only the first process writes the files of a run and shows progress, except that all
+processes write checkpoints (`mha.run.checkpoint`).
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ import math
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,29 +43,31 @@ OVER_MODEL = {
     ('up', 'bias'): (MODEL,),  # [M]
     ('down', 'kernel'): (MODEL, None),  # [M, D]
 }
-"""The end of a weight's path, and the mesh axis of each of its axes. All others are replicated, and so is an axis that
-the mesh does not divide."""
+"""Mesh axis of each axis of a weight, by the end of the weight's path. All other weights are replicated, and so is an
+axis whose size the mesh does not divide."""
 
 EXAMPLES_PER_CORE = 8
-"""The fewest that are worth a device of their own."""
+"""Smallest number of examples that is worth a device of its own."""
 
 QUOTA = Path('/sys/fs/cgroup/cpu.max')
-"""Where Linux says how many microseconds of which the processes of a container may run, all cores together."""
+"""Linux file with the CPU quota of a container: microseconds of CPU time, over all cores, and the period they are
+for."""
 
 PROCESSES = {
     'JAX_NUM_PROCESSES': 'JAX_PROCESS_ID',
     'SLURM_NTASKS': 'SLURM_PROCID',
     'OMPI_COMM_WORLD_SIZE': 'OMPI_COMM_WORLD_RANK',
 }
-"""Where the environment says how many processes there are, and which of them this one is; the first found counts."""
+"""Environment variables with the number of processes and the index of this one. The first pair that is set counts."""
 
 
 # ------------------------------------------------------------------------------------------------------------ processes
 def start() -> None:
-    """Joins the other processes of this run, where the environment names any: `JAX_COORDINATOR_ADDRESS` (host:port of
-    the first), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`; or Slurm's or Open MPI's variables, from which jax finds the
-    address, and gives each process one GPU unless `JAX_LOCAL_DEVICE_IDS=0,1,..` names more. `JAX_NUM_PROCESSES=1` is
-    one process whatever else is set. Must come before the first computation."""
+    """Joins the other processes of this run, if the environment names any. Must be called before the first computation.
+
+    By hand, set `JAX_COORDINATOR_ADDRESS` (host:port of the first process), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`.
+    From the variables of Slurm or Open MPI, jax finds the address itself. It then gives each process one GPU, unless
+    `JAX_LOCAL_DEVICE_IDS=0,1,..` names more. With `JAX_NUM_PROCESSES=1`, a run is one process whatever else is set."""
     if jax.distributed.is_initialized():
         return
     if 'JAX_COORDINATOR_ADDRESS' in os.environ and not PROCESSES.keys() & os.environ.keys():
@@ -71,7 +75,7 @@ def start() -> None:
     for count_name, index_name in PROCESSES.items():
         count = _number(count_name)
         if count is None or (count_name == 'SLURM_NTASKS' and 'SLURM_STEP_NODELIST' not in os.environ):
-            continue  # a batch script is one process, however many its job may start
+            continue  # a Slurm batch script is one process, however many tasks its job may start
         if count > 1:
             _join(count, index_name)
         return
@@ -80,13 +84,13 @@ def start() -> None:
 def _join(count: int, index_name: str) -> None:
     address, index = os.environ.get('JAX_COORDINATOR_ADDRESS'), _number(index_name)
     if index is None or index >= count:
-        found = 'is not set' if index is None else f'is {index}'
-        raise UserError(f'{count} processes, but {index_name} {found} - it numbers them from 0 to {count - 1}')
+        state = 'is not set' if index is None else f'is {index}'
+        raise UserError(f'{count} processes, but {index_name} {state} - it numbers them from 0 to {count - 1}')
     by_hand = index_name == 'JAX_PROCESS_ID'
     if (by_hand or address) and not re.fullmatch(r'.+:\d+', address or ''):
-        found = f'is {address!r}' if address else 'is not set'
-        raise UserError(f'{count} processes, but JAX_COORDINATOR_ADDRESS {found} - give host:port of process 0')
-    # jax ends the process itself, without an exception, where the others do not come within five minutes
+        state = f'is {address!r}' if address else 'is not set'
+        raise UserError(f'{count} processes, but JAX_COORDINATOR_ADDRESS {state} - give host:port of process 0')
+    # jax ends this process itself, without an exception, if the others do not join within five minutes
     print(f'process {index} of {count} joins at {address or "the address its launcher gives"}', file=sys.stderr)
     try:
         jax.distributed.initialize(address, count, index, cluster_detection_method='deactivate' if by_hand else None)
@@ -109,15 +113,15 @@ def first() -> bool:
 
 
 def once(act: Callable[[], None]) -> None:
-    """Runs `act` in the first process, while the others wait for it. What fails there fails in all: else they would
-    wait for it forever."""
+    """Runs `act` in the first process, while the others wait. If it fails there, all processes raise an error, because
+    the others would wait forever."""
     if jax.process_count() == 1:
         return act()
     failed = None
     try:
         if first():
             act()
-    except Exception as error:  # raised again below, once the others know
+    except Exception as error:  # raised again below, after the others are told
         failed = error
     text = ('' if failed is None else str(failed) or repr(failed)).encode()[:1024]
     told = multihost_utils.broadcast_one_to_all(np.frombuffer(text.ljust(1024), np.uint8))
@@ -127,16 +131,36 @@ def once(act: Callable[[], None]) -> None:
         raise UserError(text)
 
 
+class Progress(tqdm):
+    """A progress bar on a terminal; elsewhere, such as in a file, a line at the end and now and then before."""
+
+    EVERY = 60
+    """Seconds between such lines."""
+    told = -math.inf
+
+    def display(self, *args: Any, **kwargs: Any) -> None:
+        if self.fp.isatty():
+            super().display(*args, **kwargs)
+        elif self.disable or time.monotonic() - self.told > self.EVERY:  # tqdm disables a bar as it closes it
+            self.told = time.monotonic()
+            self.fp.write(str(self) + ('' if self.disable else '\n'))
+            self.fp.flush()
+
+    def clear(self, *args: Any, **kwargs: Any) -> None:
+        if self.fp.isatty():
+            super().clear(*args, **kwargs)
+
+
 def progress(**options: Any) -> tqdm:
-    """A progress bar, in the first process."""
-    return tqdm(disable=not first(), dynamic_ncols=True, **options)
+    """Progress bar, shown in the first process only."""
+    return Progress(disable=not first(), dynamic_ncols=True, **options)
 
 
 # -------------------------------------------------------------------------------------------------------------- devices
 def use_cores(batch_size: int) -> None:
-    """Makes this process's CPU as many devices as it may use cores, at most as divide `batch_size` into parts of
-    `EXAMPLES_PER_CORE` or more. Changes nothing where several processes take part, or where the environment says how
-    many (`JAX_NUM_CPU_DEVICES`). Must come before the first computation."""
+    """Splits the CPU of this process into one device per usable core. The number of devices divides `batch_size` into
+    parts of at least `EXAMPLES_PER_CORE` examples. Changes nothing if several processes take part, or if the
+    environment sets the number (`JAX_NUM_CPU_DEVICES`). Must be called before the first computation."""
     flags = os.environ.get('XLA_FLAGS', '')
     told = 'JAX_NUM_CPU_DEVICES' in os.environ or 'xla_force_host_platform_device_count' in flags
     if told or jax.distributed.is_initialized():
@@ -146,7 +170,7 @@ def use_cores(batch_size: int) -> None:
 
 
 def cores() -> int:
-    """How many this process may use: those it may run on, at most as many as a container's quota is worth."""
+    """Number of cores that this process may use: those it may run on, limited by the quota of its container."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     try:
         quota, period = map(int, QUOTA.read_text().split())
@@ -156,8 +180,8 @@ def cores() -> int:
 
 
 def make_mesh(data: int = 0, model: int = 1) -> Mesh:
-    """The mesh of `data` x `model` devices; `data=0` takes all that `model` leaves. One process may leave devices idle,
-    several use all of theirs."""
+    """Mesh of `data` x `model` devices; `data=0` uses all devices that `model` leaves. A single process may leave
+    devices idle; several processes must use all of theirs."""
     devices = jax.devices()
     if model < 1 or len(devices) % model:
         raise UserError(f'mesh.model must divide the {len(devices)} devices, not be {model} - {_choices(len(devices))}')
@@ -177,32 +201,32 @@ def _choices(number: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the arrays of a population live: trees whose leaves [P, ...] have a leading axis of `members`, or are
-    scalars."""
+    """Placement of the arrays of a population on devices. Arrays are leaves [P, ...] of trees, with a leading axis of
+    `members`, or scalars."""
 
     mesh: Mesh | AbstractMesh
     members: int = 1
     together: bool = False
-    """Whether members are trained together, not in turn."""
+    """Whether members are trained together instead of one after the other."""
 
     @property
     def member_axis(self) -> str | None:
-        """The mesh axis that the members go over; None where each device has all of them and a part of the batch."""
+        """Mesh axis that spreads the members; None if each device has all members and a part of the batch."""
         return DATA if self.together and self.members % self.mesh.shape[DATA] == 0 else None
 
     @property
     def replicated(self) -> NamedSharding:
-        """The same values on every device; any process can read them."""
+        """Sharding with the same values on every device, which any process can read."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
     def compiler_options(self) -> dict[str, Any]:
-        """For programs that `split`: where every core of a CPU is a device, products take no second thread."""
+        """Options for programs that call `split`: products use one thread if every core of a CPU is a device."""
         each = jax.default_backend() == 'cpu' and self.mesh.size > 1 and jax.local_device_count() >= cores()
         return {'xla_cpu_multi_thread_eigen': False} if each else {}
 
     def shardings(self, tree: Any) -> Any:
-        """The sharding of every leaf, an array or a shape."""
+        """Sharding of every leaf, which may be an array or a shape."""
         return jax.tree.map_with_path(self._sharding, tree)
 
     def _sharding(self, path: tuple, leaf: Any) -> NamedSharding:
@@ -217,8 +241,8 @@ class Layout:
         return NamedSharding(self.mesh, PartitionSpec(self.member_axis, *over))
 
     def place(self, tree: Any) -> Any:
-        """Puts arrays, equal in all processes, where they live. Weights that one device cannot hold are better made
-        there: `jax.jit(init, out_shardings=layout.shardings(jax.eval_shape(init)))()`."""
+        """Puts arrays, equal in all processes, on their devices. Weights that are too large for one device are better
+        made in place: `jax.jit(init, out_shardings=layout.shardings(jax.eval_shape(init)))()`."""
         return _put(tree, self.shardings(tree))
 
     def replicate(self, tree: Any) -> Any:
@@ -234,8 +258,8 @@ class Layout:
         return self.member_axis is None and batch_size % self.mesh.shape[DATA] == 0
 
     def split(self, batch: Any) -> Any:
-        """Inside a program, for one member: spreads a batch, leaves [B, ...], over `data` where the members do not go
-        and the axis divides B."""
+        """Spreads a batch, leaves [B, ...], over the axis `data`, unless that spreads members or does not divide B. For
+        use inside a program, for one member."""
 
         def constrain(leaf):
             if not self.divides(leaf.shape[0]):
@@ -245,16 +269,16 @@ class Layout:
         return jax.tree.map(constrain, batch)
 
     def summed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function(batch, *others)`, whose results are sums over the examples of a batch, leaves [B, ...]. Inside a
-        program, for one member: where `split` spreads the batch, every device computes the sums over its own examples,
-        and all devices add up what they have."""
-        own_axes = {DATA} if self.mesh.shape[MODEL] > 1 else {DATA, MODEL}  # all of them: faster to compile
+        """Same as `function(batch, *others)`, whose results must be sums over the examples of a batch, leaves [B, ...].
+        If `split` spreads the batch, each device computes the sums over its own examples, which are then summed over
+        devices. For use inside a program, for one member."""
+        manual_axes = {DATA} if self.mesh.shape[MODEL] > 1 else {DATA, MODEL}  # all axes compile faster
 
-        def own(batch, *others):
+        def on_device(batch, *others):
             sums = function(batch, *others)
             if self.mesh.shape[MODEL] > 1 or len({leaf.dtype for leaf in jax.tree.leaves(sums)}) > 1:
                 return jax.lax.psum(sums, DATA)
-            # As one array: the devices of a CPU wait a tenth of a millisecond for each that they add up.
+            # As one array: the devices of a CPU wait a tenth of a millisecond for each array that they sum.
             flat, unravel = ravel_pytree(sums)
             return unravel(jax.lax.psum(flat, DATA))
 
@@ -263,18 +287,18 @@ class Layout:
                 return function(batch, *others)
             whole = PartitionSpec()
             return jax.shard_map(
-                own,
+                on_device,
                 mesh=self.mesh,
                 in_specs=(PartitionSpec(DATA), *[whole] * len(others)),
                 out_specs=whole,
-                axis_names=own_axes,
-                check_vma=False,  # else gradients are added up one by one
+                axis_names=manual_axes,
+                check_vma=False,  # otherwise gradients are summed one by one
             )(batch, *others)
 
         return call
 
     def check(self, batch_size: int) -> None:
-        """Refuses training in which devices would repeat each other's work."""
+        """Refuses a batch size at which devices would repeat each other's work."""
         data = self.mesh.shape[DATA]
         if not self.member_axis and batch_size % data:
             others = math.gcd(batch_size, jax.device_count() // self.mesh.shape[MODEL])
@@ -286,5 +310,5 @@ class Layout:
 
 
 def _put(tree: Any, shardings: Any) -> Any:
-    """`jax.device_put`, which refuses keys where some of the devices are another process's (jax 0.10)."""
+    """Same as `jax.device_put`, which refuses random keys if some devices belong to another process (jax 0.10)."""
     return jax.jit(lambda tree: tree, out_shardings=shardings)(tree)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Num
 
 from mha import cores, positions, spec
 from mha.cores import dense
+from mha.model import norms
 from mha.nn.masks import Mask, MaskLike, as_mask, causal, explicit, later
 from mha.nn.products import linear
 from mha.positions.base import Coords, Dims, Position
@@ -119,7 +120,7 @@ class MultiHeadAttention(nnx.Module):
         out_bias_init: Initializer | None = None,
         use_bias: bool = True,
         decode: bool | None = None,
-        normalize_qk: bool = False,
+        normalize_qk: bool | str = False,
         position: Position | str | None = None,
         max_len: int = 2048,
         is_causal: bool = False,
@@ -150,9 +151,10 @@ class MultiHeadAttention(nnx.Module):
         self.value = nnx.LinearGeneral(self.in_kv_features, (num_kv_heads, head_dim), **inits, **common)
         out_features = out_features or in_features
         self.out = nnx.LinearGeneral((num_heads, head_dim), out_features, axis=(-2, -1), **out_inits, **common)
+        kind = 'layer' if normalize_qk is True else normalize_qk or 'none'  # flax's switch, or the norm's name
         norm: dict[str, Any] = dict(use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.query_ln = nnx.LayerNorm(head_dim, **norm) if normalize_qk else nnx.data(None)
-        self.key_ln = nnx.LayerNorm(head_dim, **norm) if normalize_qk else nnx.data(None)
+        self.query_ln = nnx.data(None if kind == 'none' else norms.make(kind, head_dim, **norm))
+        self.key_ln = nnx.data(None if kind == 'none' else norms.make(kind, head_dim, **norm))
         self.dims = Dims(in_features, num_heads, head_dim, max_len, is_causal)
         self.position = _scheme(position, self.dims, rngs)
 

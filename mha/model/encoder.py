@@ -4,24 +4,44 @@ Post-norm by default, x <- LN(x + f(x)), as in the models of Ruoss et al. (2023,
 x <- x + f(LN(x)) with a final norm. The encoder owns the position scheme and hands it to every block.
 """
 
+import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from mha import positions, spec
+from mha.model import mlp as mlps
+from mha.model import norms
 from mha.model.attention import MultiHeadAttention
-from mha.nn import masks
+from mha.nn import masks, prng
 from mha.nn.dropout import dropout
-from mha.nn.products import linear
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Position, padding and dropout of a forward pass, for a block. Fields of a pytree may hold anything: no types."""
+
+    position: Any
+    """The placed scheme."""
+    coordinates: Any
+    """[#B, T]; None where they are the slot numbers."""
+    valid: Any
+    """[#B, T] marks real tokens; None where all are."""
+    dropout_rate: Any
+    """Replaces the block's own; None leaves it."""
+    rngs: Any
+    """Streams of dropout; None drops nothing."""
+    sow_weights: bool = dataclasses.field(default=False, metadata={'static': True})
 
 
 class Block(nnx.Module):
-    """Attention and a ReLU feed-forward layer, each with a residual connection and a norm."""
+    """Attention and a feed-forward layer, each with a residual connection and a norm."""
 
     def __init__(
         self,
@@ -31,7 +51,11 @@ class Block(nnx.Module):
         mlp_dim: int,
         *,
         mask: masks.Mask,
-        norm_first: bool,
+        norm: str,
+        norm_kind: str,
+        mlp: str,
+        kv_heads: int | None,
+        qk_norm: str,
         dropout_rate: float,
         attention_dropout_rate: float,
         use_bias: bool,
@@ -39,62 +63,84 @@ class Block(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        self.mask, self.norm_first, self.dropout_rate = mask, norm_first, dropout_rate
+        self.mask, self.norm_first, self.dropout_rate = mask, norm == 'pre', dropout_rate
         self.attention = MultiHeadAttention(
             heads,
             dim,
+            num_kv_heads=kv_heads,
             head_dim=head_dim,
             use_bias=use_bias,
             dropout_rate=attention_dropout_rate,
+            normalize_qk=qk_norm,
             core=core,
             dtype=dtype,
             rngs=rngs,
         )
-        self.attention_norm = nnx.LayerNorm(dim, dtype=dtype, rngs=rngs)
-        self.up = nnx.Linear(dim, mlp_dim, dtype=dtype, dot_general=linear, rngs=rngs)
-        self.down = nnx.Linear(mlp_dim, dim, dtype=dtype, dot_general=linear, rngs=rngs)
-        self.mlp_norm = nnx.LayerNorm(dim, dtype=dtype, rngs=rngs)
+        self.attention_norm = norms.make(norm_kind, dim, dtype=dtype, rngs=rngs)
+        # The block holds these itself: a level of their own would change the order in which gradients add up to a norm,
+        # and the names in checkpoints.
+        self.activation, *layers = mlps.make(mlp, dim, mlp_dim, dtype=dtype, rngs=rngs) or [None] * 4
+        self.up, self.down, self.gate = (nnx.data(layer) for layer in layers)
+        self.mlp_norm = nnx.data(None if self.up is None else norms.make(norm_kind, dim, dtype=dtype, rngs=rngs))
 
-    def __call__(
-        self,
-        x: Float[Array, 'B T D'],
-        position: positions.Position,
-        at: Num[Array, '#B T'] | None,
-        valid: Bool[Array, '#B T'] | None,
-        dropout_rate: Float[Array, ''] | None,
-        rngs: nnx.Rngs | None,
-        sow_weights: bool = False,
-    ) -> Float[Array, 'B T D']:
-        """`at` holds the coordinates where they are not the slot numbers. Drops out where `rngs` are given."""
-        mask = self.mask if valid is None else self.mask & masks.padding(valid)
-        rate = self.dropout_rate if dropout_rate is None else dropout_rate
+    def __call__(self, x: Float[Array, 'B T D'], given: Given) -> Float[Array, 'B T D']:
+        mask = self.mask if given.valid is None else self.mask & masks.padding(given.valid)
+        rate = self.dropout_rate if given.dropout_rate is None else given.dropout_rate
 
         def residual(x, norm, layer):
-            y = dropout(layer(norm(x) if self.norm_first else x), rate, rngs)
+            y = dropout(layer(norm(x) if self.norm_first else x), rate, given.rngs)
             return x + y if self.norm_first else norm(x + y)
 
         def attend(x):
             return self.attention(
                 x,
                 mask=mask,
-                position=position,
-                q_pos=at,
-                k_pos=at,
-                deterministic=rngs is None,
-                rngs=rngs,
-                sow_weights=sow_weights,
+                position=given.position,
+                q_pos=given.coordinates,
+                k_pos=given.coordinates,
+                deterministic=given.rngs is None,
+                rngs=given.rngs,
+                sow_weights=given.sow_weights,
             )
 
         x = residual(x, self.attention_norm, attend)
-        return residual(x, self.mlp_norm, lambda y: self.down(jax.nn.relu(self.up(y))))
+        if self.activation is None or self.up is None or self.down is None:
+            return x
+        layers = mlps.Layers(self.activation, self.up, self.down, self.gate)
+        return residual(x, self.mlp_norm, lambda y: mlps.apply(layers, y))
 
 
-def _apply(block, *given):
-    return block(*given)
+def _apply(block, x, given):
+    return block(x, given)
 
 
 TRAINED = {False: nnx.jit(_apply), True: nnx.jit(nnx.remat(_apply))}
 """Applies a block in training, by whether the backward pass computes it again; traced once for all blocks alike."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Tokens of a forward pass, and how it is run: see `Encoder.__call__`."""
+
+    tokens: Int[Array, 'B T']
+    valid: Bool[Array, '#B T'] | None
+    pos: Num[Array, '#B T'] | None
+    train: bool
+    key: Key[Array, '*B'] | None
+    """Key of the positions."""
+    rngs: nnx.Rngs | None
+    dropout_rate: Float[Array, ''] | None
+    sow_weights: bool
+
+    def halves(self) -> 'tuple[Inputs, Inputs]':
+        """The two sequences that stand side by side."""
+        arrays = self.tokens, self.valid, self.pos
+        parts = ([None, None] if array is None else jnp.split(array, 2, axis=1) for array in arrays)
+        first, second = (
+            dataclasses.replace(self, tokens=tokens, valid=valid, pos=pos)
+            for tokens, valid, pos in zip(*parts, strict=True)
+        )
+        return first, second
 
 
 class Encoder(nnx.Module):
@@ -108,6 +154,12 @@ class Encoder(nnx.Module):
     one scheme and its parameters unless `position_per_layer`. `max_len` is the longest sequence in tokens that the
     scheme must serve. Every shared weight starts equal under every scheme. `pattern`, a spec of `mha.nn.masks` or one
     per layer, says which keys a query may see of those that `causal` and padding leave.
+
+    A block is put together from parts with names: `norm` says where the norms stand and `norm_kind` which they are
+    (`mha.model.norms`), `mlp` is the spec of the feed-forward layer (`mha.model.mlp`) of inner width `mlp_dim`, 4 dim
+    unless given; `kv_heads` shares keys and values among heads (grouped-query attention, Ainslie et al., 2023,
+    arXiv:2305.13245), `qk_norm` normalises queries and keys (Henry et al., 2020, arXiv:2010.04245). `tied` reads the
+    logits of class c from the embedding of symbol c (Press & Wolf, 2017, arXiv:1608.05859).
 
     `remat` recomputes each block in the backward pass of training (Chen et al., 2016, arXiv:1604.06174), which then
     holds the activations of one block, not of all. A CPU's compiler merges the two passes again, and nothing is saved
@@ -130,7 +182,12 @@ class Encoder(nnx.Module):
         pattern: str = 'full',
         causal: bool = False,
         norm: Literal['post', 'pre'] = 'post',
+        norm_kind: str = 'layer',
+        mlp: str = 'relu',
+        kv_heads: int | None = None,
+        qk_norm: str = 'none',
         readout: Literal['token', 'pooled', 'pair'] = 'token',
+        tied: bool = False,
         dropout_rate: float = 0.1,
         attention_dropout_rate: float = 0.0,
         use_bias: bool = False,
@@ -139,7 +196,8 @@ class Encoder(nnx.Module):
         dtype: Literal['float32', 'bfloat16'] = 'float32',
         rngs: nnx.Rngs,
     ):
-        for name, value in dict(layers=layers, dim=dim, heads=heads, head_dim=head_dim, mlp_dim=mlp_dim).items():
+        counts = dict(layers=layers, dim=dim, heads=heads, head_dim=head_dim, mlp_dim=mlp_dim, kv_heads=kv_heads)
+        for name, value in counts.items():
             if value is not None and value < 1:
                 raise spec.UserError(f'model.{name} must be at least 1, not {value}')
         for name, rate in dict(dropout_rate=dropout_rate, attention_dropout_rate=attention_dropout_rate).items():
@@ -148,9 +206,14 @@ class Encoder(nnx.Module):
         spec.choose(norm, ('post', 'pre'), 'model.norm')
         spec.choose(readout, ('token', 'pooled', 'pair'), 'model.readout')
         if head_dim is None and dim % heads:
-            fits = ', '.join(str(h) for h in range(1, dim + 1) if dim % h == 0)
             raise spec.UserError(
-                f'{heads} heads do not divide the width {dim} - choose from {fits}, or set model.head_dim'
+                f'{heads} heads do not divide the width {dim} - choose from {_divisors(dim)}, or set model.head_dim'
+            )
+        if kv_heads is not None and heads % kv_heads:
+            raise spec.UserError(f'model.kv_heads={kv_heads} does not divide {heads} heads - choose {_divisors(heads)}')
+        if tied and (readout == 'pair' or num_classes > vocab_size):
+            raise spec.UserError(
+                'model.tied needs a class per symbol, and no pairs of sequences - set model.tied=False'
             )
         head_dim = head_dim or dim // heads
         self.readout, self.remat, self.dim = readout, remat, dim
@@ -164,7 +227,11 @@ class Encoder(nnx.Module):
             Block(
                 *sizes,
                 mask=masks.make(text) & (masks.causal() if causal else masks.full()),
-                norm_first=norm == 'pre',
+                norm=norm,
+                norm_kind=norm_kind,
+                mlp=mlp,
+                kv_heads=kv_heads,
+                qk_norm=qk_norm,
                 dropout_rate=dropout_rate,
                 attention_dropout_rate=attention_dropout_rate,
                 use_bias=use_bias,
@@ -174,9 +241,10 @@ class Encoder(nnx.Module):
             )
             for text in spec.per_layer(pattern, layers, 'pattern')
         )
-        self.final_norm = nnx.LayerNorm(dim, dtype=compute, rngs=rngs) if norm == 'pre' else nnx.data(None)
+        self.final_norm = nnx.data(norms.make(norm_kind, dim, dtype=compute, rngs=rngs) if norm == 'pre' else None)
         features = 4 * dim if readout == 'pair' else dim
-        self.head = nnx.Linear(features, num_classes, dtype=compute, rngs=rngs)
+        self.num_classes = num_classes
+        self.head = nnx.data(None if tied else nnx.Linear(features, num_classes, dtype=compute, rngs=rngs))
 
         specs = spec.per_layer(position, layers, 'position')
         owners = tuple(range(layers)) if position_per_layer else tuple(specs.index(text) for text in specs)
@@ -214,66 +282,86 @@ class Encoder(nnx.Module):
         rngs: nnx.Rngs | None = None,
         dropout_rate: Float[Array, ''] | None = None,
         sow_weights: bool = False,
+        position_key: Key[Array, '*B'] | None = None,
     ) -> Float[Array, 'B T C'] | Float[Array, 'B C']:
         """`valid` marks real tokens; padding changes nothing. `pos` defaults to the slot numbers, which suits padding
         on the right. `rngs` has the streams `dropout` (in training) and `position` (for schemes that draw; where one
         asks for several draws, an evaluation averages the logits over them, but maps are those of a single draw).
-        `dropout_rate` replaces the model's outside attention, so that one program can serve several."""
-        key = rngs.position() if rngs is not None else None
+        `position_key`, one for all or one per example, stands in for that stream. `dropout_rate` replaces the model's
+        outside attention, so that one program can serve several."""
+        key = position_key
+        if key is None and rngs is not None and hasattr(rngs, 'position'):
+            key = rngs.position()
+        inputs = Inputs(tokens, valid, pos, train, key, rngs, dropout_rate, sow_weights)
         draws = max(scheme.draws for scheme in self.positions)
-        if draws == 1 or train or sow_weights or key is None:
-            return self.logits(tokens, valid, pos, train, key, rngs, dropout_rate, sow_weights)
-        keys = jax.random.split(key, draws)
-        return jax.lax.map(lambda key: self.logits(tokens, valid, pos, False, key, None, None, False), keys).mean(0)
+        if draws <= 1 or train or sow_weights or key is None:
+            return self.logits(inputs)
+        keys = prng.split(key, draws)
+        return jax.lax.map(lambda key: self.logits(dataclasses.replace(inputs, key=key, rngs=None)), keys).mean(0)
 
-    def logits(self, tokens, valid, pos, *settings):
-        """One forward pass; `settings` as of `encode`."""
+    def attention_weights(self, tokens: Int[Array, 'B T'], **options: Any) -> Float[Array, 'L B H T T']:
+        """Attention weights of every layer, head and example; `options` are those of a call."""
+        _, captured = nnx.capture(self, nnx.Intermediate)(tokens, **options, sow_weights=True)
+        blocks = nnx.to_pure_dict(captured)['blocks']
+        return jnp.stack([blocks[layer]['attention']['weights'][0] for layer in range(len(self.blocks))])
+
+    def logits(self, inputs: Inputs) -> Float[Array, 'B T C'] | Float[Array, 'B C']:
+        """Class logits of one forward pass, in float32."""
         if self.readout == 'token':
-            x = self.encode(tokens, valid, pos, *settings)
+            x = self.encode(inputs)
         elif self.readout == 'pooled':
-            x = self.pool(tokens, valid, pos, *settings)
+            x = self.pool(inputs)
         else:
-            halves = ([None, None] if array is None else jnp.split(array, 2, axis=1) for array in (tokens, valid, pos))
-            x, y = (self.pool(*half, *settings) for half in zip(*halves, strict=True))
+            x, y = map(self.pool, inputs.halves())
             x = jnp.concatenate([x, y, x * y, x - y], axis=-1)
-        return self.head(x).astype(jnp.float32)
+        logits = self.embedding.attend(x)[..., : self.num_classes] if self.head is None else self.head(x)
+        return logits.astype(jnp.float32)
 
-    def pool(self, tokens, valid, pos, *settings):
-        """The mean over real tokens [B, D]."""
-        x = self.encode(tokens, valid, pos, *settings)
-        real = jnp.ones(tokens.shape) if valid is None else jnp.broadcast_to(valid, tokens.shape)
+    def pool(self, inputs: Inputs) -> Float[Array, 'B D']:
+        """The mean over real tokens."""
+        x, shape = self.encode(inputs), inputs.tokens.shape
+        real = jnp.ones(shape) if inputs.valid is None else jnp.broadcast_to(inputs.valid, shape)
         total = jnp.einsum('btd,bt->bd', x.astype(jnp.float32), real.astype(jnp.float32))
         return (total / jnp.maximum(real.sum(-1, keepdims=True), 1)).astype(x.dtype)
 
-    def encode(self, tokens, valid, pos, train, key, rngs, dropout_rate, sow_weights):
-        """The last layer's output [B, T, D], under the placement of tokens that `key` draws."""
-        length, slots = tokens.shape[1], pos is None
-        pos = jnp.arange(length)[None] if pos is None else pos
+    def encode(self, inputs: Inputs) -> Float[Array, 'B T D']:
+        """The last layer's output, under the placement of tokens that the key draws."""
+        placed = self.place(inputs)
+        x = self.embedding(inputs.tokens) * math.sqrt(self.dim)
+        scheme, coordinates = placed[0]
+        x = scheme.embed(x, coordinates)
+        if inputs.train and inputs.rngs is None and max(self.dropout_rates) > 0:
+            raise ValueError('dropout draws: pass rngs with a stream for it, or train=False')
+        rngs = inputs.rngs if inputs.train else None
+        x = dropout(x, self.dropout_rates[0] if inputs.dropout_rate is None else inputs.dropout_rate, rngs)
+        for block, (scheme, coordinates) in zip(self.blocks, placed, strict=True):
+            if inputs.pos is None and not scheme.overrides('remap'):
+                coordinates = None  # slot numbers: a core may rely on it
+            given = Given(scheme, coordinates, inputs.valid, inputs.dropout_rate, rngs, inputs.sow_weights)
+            if inputs.train and not inputs.sow_weights:
+                x = TRAINED[self.remat](block, x, given)
+            else:  # each layer traced for itself: it may sow, and cores may tell what they compute (`blockwise`)
+                x = block(x, given)
+        return x if self.final_norm is None else self.final_norm(x)
 
-        placed = []  # per layer: its scheme and coordinates, all from one key
+    def place(self, inputs: Inputs) -> list[tuple[positions.Position, Num[Array, '#B T']]]:
+        """The scheme and the coordinates of every layer, all drawn from one key."""
+        tokens, key = inputs.tokens, inputs.key
+        pos = jnp.arange(tokens.shape[1])[None] if inputs.pos is None else inputs.pos
+        placed = []
         for layer, index in enumerate(self.scheme_of_layer):
             scheme, first = self.positions[index], self.scheme_of_layer.index(index)
             if first < layer and not scheme.per_layer:
                 placed.append(placed[first])
                 continue
-            scheme.extent(length)
+            scheme.extent(tokens.shape[1])
             rows = jnp.broadcast_to(pos, tokens.shape) if scheme.per_example else pos
-            layer_key = jax.random.fold_in(key, layer) if scheme.per_layer and key is not None else key
-            placed.append(scheme.place(rows, valid=valid, key=layer_key, train=train))
+            own = prng.fold_in(key, layer) if scheme.per_layer and key is not None else key
+            if key is not None and key.ndim and not (scheme.draws or inputs.train):
+                own = None  # rows placed without chance stay one for all examples where they are
+            placed.append(scheme.place(rows, valid=inputs.valid, key=own, train=inputs.train))
+        return placed
 
-        x = self.embedding(tokens) * math.sqrt(self.dim)
-        scheme, at = placed[0]
-        x = scheme.embed(x, at)
-        if train and rngs is None and max(self.dropout_rates) > 0:
-            raise ValueError('dropout draws: pass rngs with a stream for it, or train=False')
-        dropping = rngs if train else None
-        rate = self.dropout_rates[0] if dropout_rate is None else dropout_rate
-        x = dropout(x, rate, dropping)
-        for block, (scheme, at) in zip(self.blocks, placed, strict=True):
-            at = None if slots and not scheme.overrides('remap') else at  # slot numbers: a core may rely on it
-            given = (x, scheme, at, valid, dropout_rate, dropping)
-            if train and not sow_weights:
-                x = TRAINED[self.remat](block, *given)
-            else:  # each layer traced for itself: it may sow, and cores may tell what they compute (`blockwise`)
-                x = block(*given, sow_weights)
-        return x if self.final_norm is None else self.final_norm(x)
+
+def _divisors(number: int) -> str:
+    return ', '.join(str(n) for n in range(1, number + 1) if number % n == 0)

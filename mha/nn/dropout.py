@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al., 2014) at a rate that may be traced; its keys are cheap in training (`mha.nn.prng`)."""
+"""Dropout (Srivastava et al., 2014) at a rate that may be traced. Training uses cheap keys (`mha.nn.prng`)."""
 
 import functools
 
@@ -11,8 +11,8 @@ from mha.nn.prng import rows
 
 
 def dropout(x: Float[Array, '*shape'], rate: float | Float[Array, ''], rngs: nnx.Rngs | None) -> Float[Array, '*shape']:
-    """Zeroes each entry with probability `rate` and scales the rest to keep the mean. Off for rate 0, and without
-    `rngs`, whose stream `dropout` it draws from. A traced rate always draws."""
+    """x with each entry set to zero with probability `rate`, and the rest scaled to keep the mean. Draws from the
+    stream `dropout` of `rngs`. Without `rngs` or with rate 0, nothing is dropped; a traced rate always draws."""
     if rngs is None or (isinstance(rate, int | float) and rate == 0):
         return x
     share = jnp.asarray(rate, jnp.float32)
@@ -21,6 +21,6 @@ def dropout(x: Float[Array, '*shape'], rate: float | Float[Array, ''], rngs: nnx
 
 @functools.partial(jax.jit, static_argnums=2)  # traced once for all layers
 def kept(key: PRNGKeyArray, rate: Float[Array, ''], shape: tuple[int, ...]) -> Bool[Array, '*shape']:
-    """True with probability 1 - rate, for each entry on its own; the first axis is that of examples."""
+    """Mask that is true with probability 1 - rate, independently in each entry. The first axis is that of examples."""
     bits = jax.vmap(lambda key: jax.random.bits(key, shape[1:], 'uint32'))(rows(key, shape[0]))
     return (bits >> 8).astype(jnp.int32) >= jnp.round(rate * 2.0**24).astype(jnp.int32)

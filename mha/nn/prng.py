@@ -1,11 +1,12 @@
-"""Cheap random numbers for what a model draws in a forward pass: a generator for the functions of `jax.random`.
+"""Cheap random numbers for the draws of a forward pass: a generator that works with the functions of `jax.random`.
 
-jax's own, Threefry, is a loop of twenty rounds: a dozen kernels to compile wherever a key is split or a number drawn;
-and dropout's bits alone take a seventh of a small model's training step on a CPU. Here bits are a hash of an index and
-the key, computed where they are used, in the forward and in the backward pass, and never stored.
+The default generator of jax, Threefry, is a loop of twenty rounds. It adds a dozen kernels to compile wherever a key is
+split or a number drawn, and the bits of dropout alone take a seventh of a small model's training step on a CPU. Here
+bits are a hash of the key and an index. They are computed where they are used, in the forward and the backward pass,
+and never stored.
 
-What is drawn for each example comes from a key of its own (`rows`), so that a device that has a part of a batch draws
-what it would have drawn in the whole.
+Each example has its own key (`rows`), so that a device with a part of a batch draws the same numbers as a device with
+the whole batch.
 """
 
 import math
@@ -16,26 +17,39 @@ from jax.extend.random import define_prng_impl
 from jaxtyping import Array, Int, Key, PRNGKeyArray
 
 FOLDED, SPLIT = (0x9E3779B9, 0x85EBCA6B), (0xC2B2AE35, 0x27D4EB2F)
-"""What tells the two words of a key from each other, and keys made by `split` from an entry's bits."""
+"""Constants that make the two words of a key differ, and keys made by `split` differ from drawn bits."""
 
 
 def cheap(key: PRNGKeyArray) -> PRNGKeyArray:
-    """A key that draws other numbers than `key`, at less cost. It serves as any other does."""
+    """Key of the cheap generator, derived from `key`. It draws other numbers than `key` and is used like any key."""
     data = jax.random.key_data(key).reshape(-1)[-2:]
     return jax.random.wrap_key_data(_fold_in(data, 0), impl=HASH)
 
 
-def rows(key: PRNGKeyArray, count: int) -> Key[Array, 'B']:
+def rows(key: Key[Array, '*B'], count: int) -> Key[Array, 'B']:
     """A key for each of `count` examples; where `jax.shard_map` hands every device that many of a larger batch, those
-    of the examples that this device has."""
+    of the examples that this device has. Keys [B] are of the examples already."""
+    if key.ndim:
+        return key
     axes = jax.sharding.get_abstract_mesh().manual_axes
     first = count * jax.lax.axis_index(axes) if axes else 0
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
 
 
+def fold_in(key: Key[Array, '*B'], data: int) -> Key[Array, '*B']:
+    """`jax.random.fold_in`, of one key or of one per example."""
+    return jax.vmap(jax.random.fold_in, (0, None))(key, data) if key.ndim else jax.random.fold_in(key, data)
+
+
+def split(key: Key[Array, '*B'], count: int) -> Key[Array, 'N *B']:
+    """`jax.random.split`, of one key or of one per example."""
+    return jax.vmap(jax.random.split, (0, None), 1)(key, count) if key.ndim else jax.random.split(key, count)
+
+
 def shuffle(key: PRNGKeyArray, count: int) -> Int[Array, 'N']:
-    """The numbers below `count` in random order. `jax.random.permutation` sorts twice, lest two of them draw the same
-    bits; under a cheap key no two do, and under others one pair in 2^32, which keeps its order."""
+    """Numbers below `count` in random order, sorted once by random bits. `jax.random.permutation` sorts twice, in case
+    two numbers draw the same bits. Under a cheap key this never happens, and under other keys to one pair in 2^32,
+    which keeps its order."""
     return jnp.argsort(jax.random.bits(key, (count,), 'uint32'))
 
 
@@ -44,7 +58,8 @@ def _seed(seed):
 
 
 def _fold_in(key, data):
-    """An affine map, as the bits are a hash anyway: for a number known at compile time, two operations."""
+    """Affine map of the key: two operations for `data` known at compile time. The hash of `_random_bits` does the
+    mixing."""
     words = jnp.array(FOLDED, jnp.uint32)
     return key * words + _mixed(words ^ jnp.asarray(data).astype(jnp.uint32))
 
@@ -70,7 +85,7 @@ def _hash(key, index):
 
 
 def _mixed(x):
-    """A permutation of the 32-bit numbers that changes half of the bits where one changes: Wellons' `lowbias32`."""
+    """Wellons' `lowbias32`: a permutation of the 32-bit numbers that flips half of the output bits per input bit."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)

@@ -8,29 +8,31 @@ import dataclasses
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from mha import spec
+from mha.nn.prng import fold_in
 from mha.positions.base import HOOKS, Coords, Dims, OffsetBias, Position
 
 __all__ = ['HOOKS', 'Chain', 'Coords', 'Dims', 'OffsetBias', 'Position', 'example', 'make', 'names']
 
 
 def names() -> tuple[str, ...]:
-    """The schemes there are: the files beside this one."""
+    """Names of all schemes: those of the files beside this one."""
     return spec.names(sys.modules[__name__])
 
 
 def example(name: str) -> str:
-    """The shortest spec of a scheme: its name, with arguments where it needs some."""
+    """Shortest spec that builds a scheme: its name, with arguments if any are required."""
     arguments = spec.load(sys.modules[__name__], name, Position, 'position scheme').example
     return f'{name}({arguments})' if arguments else name
 
 
 def make(text: str, dims: Dims, *, rngs: nnx.Rngs) -> Position:
-    """The scheme that a spec describes. Raises a one-line `ValueError` for a wrong name or argument, or for a scheme
-    that cannot represent `dims.max_len` tokens."""
+    """Position scheme that a spec describes. Raises a one-line `ValueError` for a wrong name or argument, or for a
+    scheme that cannot represent `dims.max_len` tokens."""
     calls = spec.parse(text)
     scheme = _chain(calls, dims, rngs)
     scheme.dims = dims
@@ -38,7 +40,7 @@ def make(text: str, dims: Dims, *, rngs: nnx.Rngs) -> Position:
 
 
 def _chain(calls, dims, rngs):
-    """The scheme of `calls`, left to right."""
+    """Scheme composed of parsed `calls`, from left to right."""
     text = '|'.join(str(call) for call in calls)
     parts: list[Position] = []
     for index, call in enumerate(calls):
@@ -55,7 +57,7 @@ def _chain(calls, dims, rngs):
         part = spec.build(kind, call, 'position scheme', dims, rngs=rngs, **extra)
         _refuse_arrays(part, call.name)
         parts.append(part)
-        if part.overrides('remap'):  # later parts meet its coordinates: a learned table grows with their range
+        if part.overrides('remap'):  # later parts see the new coordinates: a learned table must cover their range
             dims = dataclasses.replace(dims, max_len=checked_extent(part, dims.max_len, str(call)))
         if kind.wraps:
             break
@@ -66,7 +68,8 @@ def _chain(calls, dims, rngs):
 
 
 def _refuse_arrays(part: Position, name: str) -> None:
-    """A model is parameters and what is known when a program is traced: a scheme cannot keep arrays beside them."""
+    """Refuses a scheme that keeps arrays as attributes. A model splits into parameters and values known at trace time,
+    and such an array would be neither."""
     for attribute, value in vars(part).items():
         if isinstance(value, nnx.Param | nnx.Module):
             continue
@@ -78,11 +81,60 @@ def _refuse_arrays(part: Position, name: str) -> None:
 
 
 def checked_extent(part: Position, length: int, name: str) -> int:
-    """`part.extent(length)`, its refusal as a `UserError` that names the scheme."""
+    """`part.extent(length)`, with its `ValueError` turned into a `UserError` that names the scheme."""
     try:
         return part.extent(length)
     except ValueError as error:
         raise spec.UserError(f'position scheme {name!r}: {error}') from error
+
+
+def check_shapes(scheme: Position, dims: Dims) -> None:
+    """Traces the hooks of a scheme, part by part, on shapes alone. Raises a `UserError` that names scheme and hook
+    where an output has another shape than the protocol says."""
+    if isinstance(scheme, Chain):
+        for part in scheme.parts:
+            check_shapes(part, dims)
+        return
+    batch, tokens, heads, width = 2, 3, dims.heads, dims.head_dim
+    graphdef, params = nnx.split(scheme)
+    expected = {  # None: any size
+        'embed': [(batch, tokens, dims.dim)],
+        'qk': [(batch, tokens, heads, None)] * 2,
+        'bias': [(None, heads, tokens, tokens)],
+        'content': [(batch, heads, tokens, tokens)],
+        'weights': [(batch, heads, tokens, tokens)],
+        'values': [(batch, tokens, heads, None)],
+    }
+
+    def outputs(params):
+        scheme = nnx.merge(graphdef, params)
+        pos, x, q = (
+            jnp.arange(tokens)[None],
+            jnp.zeros((batch, tokens, dims.dim)),
+            jnp.zeros((batch, tokens, heads, width)),
+        )
+        coords, logits = Coords(q_pos=pos, k_pos=pos, visible=pos + 1, x=x), jnp.zeros((batch, heads, tokens, tokens))
+        inputs = {
+            'embed': (x, pos),
+            'qk': (q, q, coords),
+            'bias': (pos, pos),
+            'content': (q, q, pos, pos),
+            'weights': (logits, jnp.ones((1, 1, tokens, tokens), bool), q, coords),
+            'values': (logits, pos, pos),
+        }
+        # A scheme with a `place` of its own needs what that draws.
+        hooks = [hook for hook in inputs if scheme.overrides(hook) and not scheme.overrides('place')]
+        return {hook: getattr(scheme, hook)(*inputs[hook]) for hook in hooks}
+
+    for hook, output in jax.eval_shape(outputs, params).items():
+        for leaf, right in zip(jax.tree.leaves(output), expected[hook], strict=False):
+            if len(leaf.shape) != len(right) or any(n not in (None, m) for n, m in zip(right, leaf.shape, strict=True)):
+                name = type(scheme).__module__.rpartition('.')[2]
+                shown = ', '.join('any' if n is None else str(n) for n in right)
+                raise spec.UserError(
+                    f'position scheme {name!r}: {hook} gives the shape {leaf.shape} where it must be ({shown}), for '
+                    f'{batch} sequences of {tokens} tokens, {heads} heads of {width} and width {dims.dim}'
+                )
 
 
 class Chain(Position):
@@ -108,7 +160,7 @@ class Chain(Position):
         return any(part.overrides(hook) for part in self.parts)
 
     def extent(self, length):
-        for part in sorted(self.parts, key=lambda part: not part.overrides('remap')):  # remaps act before all else
+        for part in sorted(self.parts, key=lambda part: not part.overrides('remap')):  # remaps run before other hooks
             length = part.extent(length)
         return length
 
@@ -118,7 +170,7 @@ class Chain(Position):
     def place(self, pos, *, valid=None, key=None, train=False):
         placed = []
         for index, part in enumerate(self.parts):
-            part_key = None if key is None else jax.random.fold_in(key, index)
+            part_key = None if key is None else fold_in(key, index)
             part, pos = part.place(pos, valid=valid, key=part_key, train=train)
             placed.append(part)
         if all(one is other for one, other in zip(placed, self.parts, strict=True)):

@@ -3,7 +3,7 @@
     x <- x + W[p],      p = 1, 2, .. for the digits of a number, least significant first;   p = 0 for other tokens
     p <- p + k if p > 0,   k uniform on {0 .. max_shift}, one draw per batch; in training only
 
-The shift trains the rows of places that no number of the training data reaches.
+The shift also trains the rows of places that no number in the training data reaches.
 """
 
 import jax
@@ -15,9 +15,9 @@ from mha.positions.base import Position, lookup, required
 
 
 class Abacus(Position):
-    """For tasks that write numbers least significant digit first. Coordinates come with the tokens: pass
-    `pos=places(is_digit)`; slot numbers, what a model takes otherwise, make it a plain learned table. It has
-    `max_position` rows, row 0 for all that is no digit."""
+    """Learned embedding of digit places, for tasks that write numbers least significant digit first. Coordinates come
+    with the tokens: pass `pos=places(is_digit)`. With slot numbers, the default coordinates of a model, it is a plain
+    learned table. The table has `max_position` rows; row 0 serves all tokens that are not digits."""
 
     directed = True
 
@@ -49,6 +49,6 @@ class Abacus(Position):
 
 
 def places(is_digit: Bool[Array, '*batch T']) -> Int[Array, '*batch T']:
-    """The place of every token within its run of digits, from 1 on the left; 0 for what is no digit."""
+    """Place of every token within its run of digits, from 1 on the left; 0 for tokens that are not digits."""
     index = jnp.broadcast_to(jnp.arange(is_digit.shape[-1]), is_digit.shape)
     return index - jax.lax.cummax(jnp.where(is_digit, -1, index), axis=is_digit.ndim - 1)

@@ -15,15 +15,16 @@ from mha.positions.base import OffsetBias
 
 
 class Alibi(OffsetBias):
-    """A linear penalty on distance, one slope per head. 'causal' (the causal default) is the paper's. Variants for
-    encoders: 'symmetric' cannot tell left from right; 'offset' (the bidirectional default; Ruoss et al., 2023,
-    arXiv:2305.16843) takes 0.5 off the distance to the past; 'asymmetric' sets the two sides apart, as the paper's
-    first author proposed later.
+    """Linear penalty on distance, with one slope per head. 'causal', the default of causal models, is the paper's form.
+    Encoders choose among three variants. 'symmetric' cannot tell left from right. 'offset', the bidirectional default
+    (Ruoss et al., 2023, arXiv:2305.16843), subtracts 0.5 from distances to the past. 'asymmetric' treats the two sides
+    differently, as the paper's first author proposed later.
 
-    Asymmetric with `side='split'` (its default), the first half of the heads sees the past only and the second half the
-    future only, each with the slopes of that many heads; both see their own place, and an odd head looks back. With
-    `side='slopes'` every head learns a slope for each side. `learned` slopes are m = exp(s). `slopes` replaces the
-    values, or where learned ones start, by one number per head."""
+    `side` chooses the form of 'asymmetric'. With 'split', the default, the first half of the heads sees the past only
+    and the second half the future only, each with the slopes published for that many heads. Every head sees the query's
+    own token; of an odd number of heads, the odd one looks back. With 'slopes', every head learns one slope per side.
+    `learned=True` learns the slopes as m = exp(s). `slopes` gives one number per head instead of the published values:
+    the slopes themselves, or the start of learned ones."""
 
     def __init__(
         self,
@@ -71,13 +72,13 @@ class Alibi(OffsetBias):
         bias = -m * distance[None]
         if self.side == 'split':
             looks_back = (jnp.arange(len(m)) < self.back).reshape(m.shape)
-            # Above the -1e30 of a mask: a query that is left with the wrong side alone must not see what is masked.
+            # Above the -1e30 of masked keys: a query with keys of the wrong side only must still ignore masked ones.
             bias = jnp.where(jnp.where(looks_back, offset[None] < 0, past[None]), -1e29, bias)
         return bias
 
 
 def published(heads: int) -> tuple[float, ...]:
-    """One slope per head, 1/2 and below."""
+    """Published slopes, one per head, 1/2 and below."""
     power = 2 ** math.floor(math.log2(heads))
     first = [2 ** (-8 * (h + 1) / power) for h in range(power)]
     between = [2 ** (-4 * (h + 1) / power) for h in range(0, 2 * power, 2)]

@@ -1,6 +1,6 @@
-"""The position protocol: the six places where position can enter a Transformer, and what schemes share.
+"""The position protocol: six hooks through which position enters a Transformer, and code that schemes share.
 
-Every hook defaults to "no effect"; a scheme overrides only what it uses. Hooks take *coordinates*, which may be
+Every hook defaults to "no effect"; a scheme overrides only the hooks it uses. Hooks take *coordinates*, which may be
 random, interpolated or packed; masks are about *slots* of the array and live in `mha.nn.masks`.
 
 Order within one attention layer, with K the head dimension before `qk` widens anything:
@@ -10,7 +10,7 @@ Order within one attention layer, with K the head dimension before `qk` widens a
     A      = softmax(where(mask, logits, -inf))       or  weights(logits, mask, q, coords)
     out    = A v + values(A, q_pos, k_pos)
 
-`values` stands beside the six: it adds no logit, and one scheme in forty has use for it.
+`values` is a seventh hook that changes no logit. Only one scheme uses it.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Key, Num, PRNGKeyArray
 
 from mha.nn.prng import rows
 
@@ -30,7 +30,7 @@ HOOKS = ('remap', 'embed', 'qk', 'bias', 'content', 'weights', 'values')
 
 @dataclasses.dataclass(frozen=True)
 class Dims:
-    """What a scheme may know of its model: widths, the longest sequence in tokens, and the direction."""
+    """Facts of the model that a scheme may use: widths, the longest sequence in tokens, and the direction."""
 
     dim: int
     heads: int
@@ -42,14 +42,14 @@ class Dims:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Coords:
-    """What a per-layer hook may need of one attention call."""
+    """Inputs of one attention call that per-layer hooks may read."""
 
     q_pos: Num[Array, '#B T']
     k_pos: Num[Array, '#B S']
     visible: Num[Array, '#B T'] | Num[Array, '#B T H']
     """Number of keys that each query may see; by head where the mask has some."""
     x: Float[Array, 'B T D']
-    """The layer's input, of which the queries are a projection."""
+    """Input of the layer, from which the queries are projected."""
     contiguous: bool = dataclasses.field(default=False, metadata={'static': True})
     """Whether coordinates are known to be the slot numbers, so that a bias of the offset needs no gather."""
     tokens: Num[Array, '#B'] | None = None
@@ -66,27 +66,28 @@ class Coords:
 
 
 class Position(nnx.Module):
-    """A position scheme. Subclasses override the hooks they use, make the claims that hold, and nothing else."""
+    """Base class of position schemes. Subclasses override the hooks they use and set the claims below that hold."""
 
     directed = False
-    """Whether the scheme tells left from right by itself. An encoder under others sees a sequence and its mirror image
-    alike; a causal mask tells them apart under any scheme."""
+    """Whether the scheme tells left from right by itself. Under other schemes, a bidirectional encoder cannot tell a
+    sequence from its mirror image; a causal mask tells them apart under any scheme."""
     causal_only = False
     """Whether the scheme is defined for causal attention only."""
     first_only = False
-    """Whether `remap` takes slot numbers, so that no other remap may come before it."""
+    """Whether `remap` requires slot numbers, so that no other remap may come before it."""
     per_example = False
-    """Whether `remap` places one example at a time, each from a key of its own, even where all rows are equal."""
+    """Whether `remap` draws for each example from a key of its own, even if all rows of coordinates are equal."""
     per_layer = False
     """Whether every layer places its tokens anew, from a key of its own."""
-    draws = 1
-    """How many placements the logits of an evaluation are averaged over."""
+    draws = 0
+    """Number of random placements that the logits of an evaluation are averaged over; 0 where it places without
+    chance."""
     wraps = False
     """Whether the constructor takes what follows in a spec as `inner`, and speaks for it."""
     dims: Dims | None = None
     """Of the model that the scheme was made for, where `mha.positions.make` made it."""
     example = ''
-    """Arguments to show the scheme with, where it cannot be built without any."""
+    """Example arguments, for a scheme that cannot be built without any."""
 
     def __init__(self, dims: Dims, *, rngs: nnx.Rngs):
         pass
@@ -104,7 +105,7 @@ class Position(nnx.Module):
         return pos
 
     def embed(self, x: Float[Array, 'B T D'], pos: Num[Array, '#B T']) -> Float[Array, 'B T D']:
-        """Adds to the token embeddings, once per forward pass."""
+        """Changes the token embeddings, once per forward pass."""
         return x
 
     def qk(
@@ -114,8 +115,8 @@ class Position(nnx.Module):
         return q, k
 
     def bias(self, q_pos: Num[Array, '#B Q'], k_pos: Num[Array, '#B P']) -> Float[Array, '#B H Q P'] | None:
-        """Logits from positions alone, added after the scale. Pure in the parameters and the positions: the bias of
-        a tile is that tile of the full bias."""
+        """Logits that depend on positions alone, added to the scaled products. A pure function of the parameters and
+        the positions: the bias of a tile is that tile of the full bias."""
         return None
 
     def content(
@@ -125,7 +126,7 @@ class Position(nnx.Module):
         q_pos: Num[Array, '#B Q'],
         k_pos: Num[Array, '#B P'],
     ) -> Float[Array, 'B H Q P'] | None:
-        """Logits from content and offset, added after the scale."""
+        """Logits that depend on content and offset, added to the scaled products."""
         return None
 
     def weights(
@@ -135,14 +136,14 @@ class Position(nnx.Module):
         q: Float[Array, 'B T H K'],
         coords: Coords,
     ) -> Float[Array, 'B H T S']:
-        """Attention weights from whole rows of unmasked logits, in place of the softmax. A scheme that overrides it
-        cannot run on a tiled core."""
+        """Attention weights computed from whole rows of unmasked logits, instead of the softmax. A scheme that
+        overrides this hook cannot run on a tiled core."""
         raise NotImplementedError
 
     def values(
         self, weights: Float[Array, 'B H Q P'], q_pos: Num[Array, '#B Q'], k_pos: Num[Array, '#B P']
     ) -> Float[Array, 'B Q H V'] | None:
-        """What the output gains beside A v. Linear in the attention weights, so that it can be summed over tiles."""
+        """Term added to the output A v. Linear in the attention weights, so that it can be summed over tiles."""
         return None
 
     def place(
@@ -150,14 +151,17 @@ class Position(nnx.Module):
         pos: Num[Array, '#B T'],
         *,
         valid: Bool[Array, '#B T'] | None = None,
-        key: PRNGKeyArray | None = None,
+        key: Key[Array, '*B'] | None = None,
         train: bool = False,
     ) -> 'tuple[Position, Num[Array, "#B T"]]':
         """The scheme and its coordinates for one forward pass: itself and what `remap` says, unless it draws something
-        that coordinates cannot carry and returns a stand-in that holds the draw, as `nnx.data`."""
-        if not self.per_example or key is None:
+        that coordinates cannot carry and returns a stand-in that holds the draw, as `nnx.data`. `key` is one for the
+        batch, or one per example [B]."""
+        if key is None or not (self.per_example or key.ndim):
             return self, self.remap(pos, valid=valid, key=key, train=train)
         pos, valid = jnp.broadcast_arrays(pos, True if valid is None else valid)
+        if key.ndim:
+            pos, valid = (jnp.broadcast_to(x, (len(key), x.shape[1])) for x in (pos, valid))
 
         def one(pos, valid, key):
             return self.remap(pos[None], valid=valid[None], key=key, train=train)[0]
@@ -165,8 +169,8 @@ class Position(nnx.Module):
         return self, jax.vmap(one)(pos, valid, rows(key, len(pos)))
 
     def extent(self, length: int) -> int:
-        """How many coordinates 0, 1, .. `length` tokens can meet after `remap`. Raises `ValueError` where the scheme
-        cannot represent so many: the check that runs before any training does."""
+        """Number of coordinates 0, 1, .. that sequences of `length` tokens can have after `remap`. Raises `ValueError`
+        if the scheme cannot represent that many. This check runs before training starts."""
         return length
 
     @property
@@ -175,16 +179,16 @@ class Position(nnx.Module):
         return type(self).__module__.rpartition('.')[2]
 
     def overrides(self, hook: str) -> bool:
-        """Whether the scheme does anything in `hook`."""
+        """Whether the scheme has an effect in `hook`."""
         return getattr(type(self), hook) is not getattr(Position, hook)
 
 
 def angles(pos: Num[Array, '#B T'], frequencies: Sequence[float]) -> Float[Array, '#B T F']:
-    """p f for every position and frequency, up to whole turns, in float32 whatever the compute type.
+    """Angles p f of every position and frequency, up to whole turns, in float32 whatever the compute type.
 
-    Turns per position are fixed-point numbers of 40 bits, and integer arithmetic drops whole turns by itself. The error
-    is below 4e-6 for |p| up to a million, and p must stay below 2^23; a product of float32 numbers is off by 0.06
-    there, one of bfloat16 numbers by a radian at p = 1000. Fractions of a position, if any, are added as f times them.
+    The turns per position are fixed-point numbers of 40 bits, so that integer arithmetic drops whole turns exactly. The
+    error is below 4e-6 for |p| up to a million; p must stay below 2^23. A product of float32 numbers would be off by
+    0.06 there, one of bfloat16 numbers by a radian at p = 1000. Fractions of a position add f times the fraction.
     """
     f = np.asarray(frequencies, np.float64)[None, None]
     turns = np.round(f / (2 * np.pi) * 2.0**40).astype(np.int64) % 2**40
@@ -199,7 +203,7 @@ def angles(pos: Num[Array, '#B T'], frequencies: Sequence[float]) -> Float[Array
 
 
 def frequencies(width: int, theta: float) -> tuple[float, ...]:
-    """The width/2 frequencies theta^(-2m/width) of the sinusoidal family, in float64."""
+    """Frequencies theta^(-2m/width), m = 0 .. width/2 - 1, of the sinusoidal family, in float64."""
     if theta <= 0:
         raise ValueError(f'theta must be above 0, not {theta}')
     return tuple(float(theta) ** (-2 * m / width) for m in range(width // 2))
@@ -214,7 +218,7 @@ def lookup(table: Float[Array, 'N D'], pos: Num[Array, '#B T']) -> Float[Array, 
     return table.at[rows].get(mode='fill', fill_value=jnp.nan)
 
 
-def required(key: PRNGKeyArray | None) -> PRNGKeyArray:
+def required(key: Key[Array, '*B'] | None) -> Key[Array, '*B']:
     """The key, for a scheme that is about to draw."""
     if key is None:
         raise ValueError('the position scheme draws at random: pass rngs with a key for it')
@@ -224,8 +228,9 @@ def required(key: PRNGKeyArray | None) -> PRNGKeyArray:
 def add_difference(
     q: Float[Array, 'B T H K'], k: Float[Array, 'B T H K'], c: Float[Array, 'B T H'], head_dim: int
 ) -> tuple[Float[Array, 'B T H W'], Float[Array, 'B T H W']]:
-    """Channels that add c_i - c_j to the logits: [c_i, 1] of the query, [1, -c_j] of the key. Sums are float32 and may
-    be long: each becomes three terms of eight bits, which bfloat16 and a GPU's float32 products (ten bits) hold."""
+    """Queries and keys with extra channels that add c_i - c_j to the logits: [c_i, 1] for the query, [1, -c_j] for the
+    key. The float32 sums c may be large. Each is split into three terms of eight bits, which bfloat16 and the float32
+    products of a GPU (ten bits) represent exactly."""
     c, terms = head_dim**0.5 * c, []  # the logits' scale is 1/sqrt(K)
     for _ in range(3):
         terms.append(c.astype(jnp.bfloat16).astype(jnp.float32))
@@ -236,7 +241,7 @@ def add_difference(
 
 
 class OffsetBias(Position):
-    """A scheme whose bias is a function of the offset D = p_i - p_j alone (query minus key: the past is D > 0)."""
+    """Base class of biases that depend on the offset D = p_i - p_j alone (query minus key: the past is D > 0)."""
 
     def offset_bias(self, offset: Num[Array, '*shape']) -> Float[Array, 'H *shape']:
         raise NotImplementedError
@@ -246,7 +251,7 @@ class OffsetBias(Position):
 
 
 class Rotary(Position):
-    """A scheme that turns pairs of channels (u, w) of q and k by the angles p f_m:
+    """Base class of schemes that turn pairs of channels (u, w) of q and k by the angles p f_m:
 
         (u, w) <- (u cos - w sin, u sin + w cos),   so that q . k depends on positions through p_i - p_j alone
 
@@ -256,7 +261,7 @@ class Rotary(Position):
 
     directed = True
     amplitude = 1.0
-    """Factor of the turned channels of q and k alike."""
+    """Factor on the turned channels of both q and k."""
 
     def __init__(
         self, dims: Dims, fraction: float = 1.0, layout: Literal['half', 'interleaved'] = 'half', *, rngs: nnx.Rngs
@@ -274,18 +279,18 @@ class Rotary(Position):
         return self.turn(q, coords.q_pos), self.turn(k, coords.k_pos)
 
     def turn(self, x: Float[Array, 'B T H K'], pos: Num[Array, '#B T']) -> Float[Array, 'B T H K']:
-        """Each head turned by its position."""
+        """x with the channels of each head turned by the angles of its position."""
         return self.rotate(x, angles(pos, self.frequencies)[:, :, None])
 
     def turned_on(self, q, k, q_shift, k_shift, where: Bool[Array, '#B Q P']) -> Float[Array, 'B H Q P']:
-        """What the logits gain `where` q and k, which arrive turned, are turned on by `q_shift` and `k_shift`."""
+        """Change of the logits `where` q and k, already turned, are turned further by `q_shift` and `k_shift`."""
         q, k = (x[..., : self.width].astype(jnp.float32) for x in (q, k))
         before = jnp.einsum('bqhk,bphk->bhqp', q, k)
         after = jnp.einsum('bqhk,bphk->bhqp', self.turn(q, q_shift), self.turn(k, k_shift))
         return jnp.where(where[:, None], self.logit_scale * (after - before), 0.0)
 
     def rotate(self, x: Float[Array, 'B T H K'], angle: Float[Array, '#B T #H F']) -> Float[Array, 'B T H K']:
-        """The first channels turned by `angle`, in float32 whatever the compute type."""
+        """x with its first channels turned by `angle`, computed in float32 whatever the compute type."""
         cos, sin = self.amplitude * jnp.cos(angle), self.amplitude * jnp.sin(angle)
         turning, rest = x[..., : self.width].astype(jnp.float32), x[..., self.width :]
         pairs = (2, -1) if self.layout == 'half' else (-1, 2)

@@ -3,8 +3,8 @@
     a_t = softplus(x_t W + b) per head,   c_i = a_1 + .. + a_i
     logits_ij <- logits_ij - (c_i - c_j),   which is -(a_(j+1) + .. + a_i)
 
-A linear penalty on distance where each token says how far it is from its predecessor, given the layer's input x. The
-bias is two channels, [-c_i, 1] of the query and [1, c_j] of the key.
+A linear penalty on distance, where each token computes the distance a_t to its predecessor from the layer's input x.
+Two extra channels carry the bias: [-c_i, 1] for the query and [1, c_j] for the key.
 """
 
 import jax
@@ -16,9 +16,9 @@ from mha.positions.base import Position, add_difference
 
 class Cable(Position):
     """Distances learned from content; causal only. This is the bias of the authors' first released code. Later versions
-    of the paper add learned weights on the biases and a bidirectional form: both are left out, their formulas were not
-    verified. Distances run over the slots of the array, coordinates are not read. Published with parameters of its own
-    in every layer (`position_per_layer=True`)."""
+    of the paper add learned weights on the biases and a bidirectional form. Both are left out, because their formulas
+    could not be verified. Distances count slots of the array; coordinates are not read. Published with separate
+    parameters in every layer (`position_per_layer=True`)."""
 
     directed = True
     causal_only = True

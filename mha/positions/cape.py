@@ -5,7 +5,7 @@
     e_i uniform on [-max_local, max_local],   one draw per token; at most 1/2 keeps the order of tokens
     s   uniform on [-ln max_scale, ln max_scale], one draw per sequence
 
-Shifts teach an absolute scheme to go by distances, jitter and scale not to rely on exact ones.
+Shifts teach an absolute scheme to rely on distances; jitter and scale teach it not to rely on exact distances.
 """
 
 import math
@@ -42,7 +42,7 @@ class Cape(Position):
         self.max_global, self.max_local, self.max_scale, self.centre = max_global, max_local, max_scale, centre
 
     def extent(self, length):
-        """Up to the largest position; positions below 0 are not counted."""
+        """Number of coordinates up to the largest position; positions below 0 are not counted."""
         return math.ceil((length - 1 + self.max_global + self.max_local) * self.max_scale) + 1
 
     def remap(self, pos, *, valid=None, key=None, train=False):
@@ -61,8 +61,8 @@ class Cape(Position):
 
 
 def jitter(key, rank):
-    """Uniform on [-1, 1) for every token, from a key of its own: a function of its rank among the real tokens, so that
-    padding does not change it."""
+    """Uniform numbers on [-1, 1), one per token. Each is drawn from a key of its own, made from the token's rank among
+    the real tokens, so that padding does not change it."""
 
     def draw(key, index):
         return jax.random.uniform(jax.random.fold_in(key, index), minval=-1, maxval=1)

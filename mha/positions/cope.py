@@ -2,8 +2,8 @@
 
     g_ij = sigmoid(logits_ij),   p_ij = min(g_ij + .. + g_ii, p_max - 1),   logits_ij <- logits_ij + q_i . e[p_ij]
 
-The distance to a key counts the tokens that the query finds relevant. Between whole distances the logit is
-interpolated: (1 - w) q_i . e[floor p] + w q_i . e[ceil p], w = p - floor p.
+The distance to a key is the number of tokens up to it that the query finds relevant. Between whole distances the logit
+is interpolated: (1 - w) q_i . e[floor p] + w q_i . e[ceil p], w = p - floor p.
 """
 
 from typing import Literal
@@ -16,10 +16,10 @@ from mha.positions.base import Position
 
 
 class Cope(Position):
-    """Positions counted by content; causal only, all keys beyond `p_max - 1` relevant ones alike. `gate='scaled'` opens
-    on the scaled logits with their biases, as the published code does; 'raw' takes the scale 1/sqrt(K) off again, as
-    the paper's text has it. Coordinates are not read. Published with a table of its own in every layer, shared by the
-    heads (`position_per_layer=True`); it starts at zero."""
+    """Positions that count relevant tokens; causal only. All keys beyond `p_max - 1` relevant tokens share a position.
+    `gate='scaled'` computes gates from the scaled logits and their biases, as the published code does; 'raw' removes
+    the scale 1/sqrt(K) first, as the paper's text says. Coordinates are not read. The table starts at zero. Published
+    with a separate table in every layer, shared by the heads (`position_per_layer=True`)."""
 
     directed = True
     causal_only = True

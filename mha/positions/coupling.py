@@ -3,7 +3,7 @@
     x <- x + W[p],         p = 1, 2, .. the id that the task gives a token;   p = 0 for none
     p <- p + c if p > 0,   c uniform on {0 .. max_position - max p}, one draw per sequence; in training only
 
-In an addition, the digits of one place in both terms and in the sum share an id; the random start trains all ids.
+In an addition, the digits of one place in both terms and in the sum share an id. The random start trains all ids.
 """
 
 import jax
@@ -14,10 +14,10 @@ from mha.positions.base import Position, lookup, required
 
 
 class Coupling(Position):
-    """For tasks with a known structure. Ids come with the tokens: pass them as `pos`, from 1 as in an evaluation; slot
-    numbers, what a model takes otherwise, make it a learned table with a random start. `max_position` is the largest id
-    of training and evaluation alike: the longest sequence of the run unless given, 132 for sums of up to 100 digits in
-    the released code. Larger ids read NaN."""
+    """Learned embedding of position ids, for tasks with a known structure. Ids come with the tokens: pass them as
+    `pos`, starting at 1. With slot numbers, the default coordinates of a model, it is a learned table with a random
+    start. `max_position` is the largest id in training and evaluation: by default the longest sequence of the run; 132
+    for sums of up to 100 digits in the released code. Larger ids read NaN."""
 
     directed = True
     per_example = True
@@ -29,7 +29,7 @@ class Coupling(Position):
         self.table = nnx.Param(init_std * jax.random.normal(rngs.params(), (self.max_position + 1, dims.dim)))
 
     def extent(self, length):
-        """Ids are fewer than tokens, and how many a task knows alone."""
+        """Always `max_position` + 1: only the task knows how many ids `length` tokens have."""
         return self.max_position + 1
 
     def remap(self, pos, *, valid=None, key=None, train=False):

@@ -14,9 +14,10 @@ from mha.positions.base import OffsetBias
 
 
 class Cpb(OffsetBias):
-    """A bias learned as a smooth function of the signed offset, by `depth` hidden layers of `width` SiLUs (a quarter of
-    the model's width by default). `log=False` reads plain offsets, whose values grow large far beyond the trained
-    lengths. It runs once per pair of positions, as random or fractional ones may all have offsets of their own.
+    """Bias learned as a smooth function of the signed offset. The network has `depth` hidden layers of `width` SiLUs
+    (by default a quarter of the model's width). `log=False` reads plain offsets, which grow large far beyond the
+    trained lengths. The network runs once per pair of positions, since random or fractional positions may give every
+    pair a different offset.
 
     Swin V2 bounds the bias by 16 sigmoid(.) and CrossFormer normalises the hidden layers; we do neither."""
 

@@ -14,16 +14,16 @@ from mha.positions.base import Position
 
 
 class Dape(Position):
-    """A learned penalty on distance that depends on what the tokens are, too. Published with parameters of its own in
-    every layer (`position_per_layer=True`). It cannot tell left from right. The MLP sees the products q . k of all
-    heads as other schemes left them, but not the biases that they add."""
+    """Learned penalty on distance that also depends on the content of the tokens. It cannot tell left from right. The
+    MLP sees the products q . k of all heads, after the transforms of other schemes but without their biases. Published
+    with separate parameters in every layer (`position_per_layer=True`)."""
 
     def __init__(self, dims, width: int = 32, *, rngs):
         if width < 1:
             raise ValueError(f'width must be at least 1, not {width}')
         self.scale = dims.head_dim**-0.5
 
-        def start(high):  # the softplus of it is uniform
+        def start(high):  # parameters whose softplus is uniform on (0, high)
             r = jax.random.uniform(rngs.params(), (dims.heads,), minval=0.01, maxval=high)
             return nnx.Param(jnp.log(jnp.expm1(r)))
 

@@ -2,9 +2,9 @@
 
     logits = q_i . k_j turned by min(D + r_j, c - 1) - r_j,   D = p_i - p_j,   r_j = p_j mod s,   c = s + w
 
-This is what the paper's three cases amount to. Keys count from the start of their chunk of s positions. Distances are
-exact within a chunk and for the w positions after it; from there on the query stands still at c - 1, so that no
-distance is c or more.
+This single formula covers the paper's three cases. r_j counts keys from the start of their chunk of s positions.
+Distances are exact within a chunk and for the w positions after it. Farther queries are all placed at c - 1, so that no
+distance reaches c.
 """
 
 from typing import Literal
@@ -13,9 +13,9 @@ from mha.positions.base import Rotary, frequencies
 
 
 class DualChunk(Rotary):
-    """Plain rotary embedding for sequences of at most c = `chunk` + `window` tokens: the trained length. The paper
-    recommends chunks of 3/4 of it, hence a `window` of chunk / 3 by default. Costs a second product of queries and
-    keys; the paper's saving of memory is not part of it."""
+    """Rotary embedding for longer sequences than trained; plain rotary embedding up to c = `chunk` + `window` tokens,
+    which should be the trained length. The paper recommends chunks of 3/4 of it, hence the default `window` of
+    chunk / 3. Costs a second product of queries and keys; the paper's saving of memory is not implemented."""
 
     causal_only = True
     example = 'chunk=6'
@@ -39,7 +39,8 @@ class DualChunk(Rotary):
         self.frequencies = frequencies(self.width, theta)
 
     def content(self, q, k, q_pos, k_pos):
-        """What far pairs gain: q and k arrive turned by their positions, and are turned on to c - 1 and r_j."""
+        """Change of the logits of far pairs: q and k, already turned by their positions, are turned to c - 1 and
+        r_j."""
         start = self.chunk * (k_pos // self.chunk)
         far = q_pos[:, :, None] - start[:, None, :] > self.last
         return self.turned_on(q, k, self.last - q_pos, -start, where=far)

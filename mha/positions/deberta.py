@@ -3,7 +3,8 @@
     logits_ij = [q_i . k_j + q_i . Kr[delta(i, j)] + k_j . Qr[delta(j, i)]] / sqrt(3K)
     delta(i, j) = clip(p_i - p_j + k, 0, 2k - 1),   Kr = P W_kr,   Qr = P W_qr,   P [2k, D]
 
-Content meets position in both directions. Each query and key is multiplied with the 2k rows once, then gathered.
+Content attends to position and position to content. Each query and key is multiplied once with all 2k rows; the
+products are then gathered by offset.
 """
 
 from typing import Literal
@@ -16,12 +17,12 @@ from mha.positions.base import Position
 
 
 class Deberta(Position):
-    """Offsets are exact up to `k`, then all alike. With `log_buckets` = N, as in DeBERTa-v2, offsets to N/2 are exact,
-    those to `k` share rows logarithmically, and P has 2N rows; v2 has N=256, k=512. `p2c_index='released'` reads
-    Qr[delta(i, j)], as the published code does. Fractional offsets are rounded. The projections are the scheme's own:
-    sharing them with the layer's queries and keys (v2, v3), and the norm and dropout of P there, are left out.
-    Published with one table P for all layers, but projections per layer: `position_per_layer=True` gives each layer
-    both."""
+    """Disentangled attention with exact offsets up to `k`; all larger offsets share a row. With `log_buckets` = N, as
+    in DeBERTa-v2, offsets up to N/2 are exact, those up to `k` share rows logarithmically, and P has 2N rows; v2 uses
+    N=256, k=512. `p2c_index='released'` reads Qr[delta(i, j)], as the published code does. Fractional offsets are
+    rounded. The scheme has projections of its own. Projections shared with the layer's queries and keys, and the norm
+    and dropout of P, as in v2 and v3, are left out. Published with one table P for all layers but separate projections
+    in every layer; `position_per_layer=True` gives each layer both."""
 
     directed = True
 
@@ -55,15 +56,15 @@ class Deberta(Position):
         back = offset if self.p2c_index == 'released' else -offset
         c2p = jnp.take_along_axis(self.columns(q, self.w_kr), self.row(offset), axis=3)
         p2c = jnp.take_along_axis(self.columns(k, self.w_qr), self.row(back).swapaxes(2, 3), axis=3)
-        return (c2p + 3**-0.5 * p2c.swapaxes(2, 3)) * self.head_dim**-0.5  # q has its 3^-1/2 already
+        return (c2p + 3**-0.5 * p2c.swapaxes(2, 3)) * self.head_dim**-0.5  # the factor 3^-1/2 of q is applied in `qk`
 
     def columns(self, x, w):
-        """x [B, T, H, K] times all rows of P w: [B, H, T, rows]."""
+        """Products [B, H, T, rows] of x [B, T, H, K] with all rows of P w."""
         rows = jnp.einsum('cd,dhk->chk', self.table[...], w[...])
         return jnp.einsum('bthk,chk->bhtc', x[..., : self.head_dim].astype(jnp.float32), rows)
 
     def row(self, offset):
-        """delta, from the offsets."""
+        """Row delta of the table for each offset."""
         offset = jnp.round(offset).astype(jnp.int32)
         distance = jnp.abs(offset)
         if self.ends:
@@ -73,8 +74,8 @@ class Deberta(Position):
 
 
 def bucket_ends(half: int, last: int) -> tuple[int, ...]:
-    """The largest distance of each shared bucket s = 1, 2, .., half - 1: floor(half (last / half)^(s / (half - 1))), in
-    integer arithmetic, because a float logarithm rounds some boundaries to the wrong side."""
+    """Largest distance of each shared bucket s = 1, 2, .., half - 1: floor(half (last / half)^(s / (half - 1))).
+    Computed in integers, because a float logarithm rounds some boundaries to the wrong side."""
     ends, distance = [], half
     for s in range(1, half):
         # n <= half (last / half)^(s / (half - 1))   <=>   n^(half - 1) <= half^(half - 1 - s) last^s

@@ -2,8 +2,9 @@
 
     p_t <- n t / (T - 1),   t = 0 .. T - 1,   n random with mean T, one draw per sequence; in training only
 
-On average the positions are nearly those of an evaluation, 0 .. T - 1, and n far above T shows the positions of longer
-sequences. The law of n is the exponential one, or max_position Beta(alpha, beta) with beta such that the mean is T.
+On average the positions are nearly those of an evaluation, 0 .. T - 1. Draws of n far above T show the model the
+positions of longer sequences. n has an exponential distribution, or max_position Beta(alpha, beta) with beta such that
+its mean is T.
 """
 
 import jax
@@ -11,13 +12,14 @@ import jax.numpy as jnp
 
 from mha.positions.base import Position, required
 
-LONGEST = 16  # an exponential number of mean 1 is larger once in nine million draws: cut, positions have an end
+LONGEST = 16  # an exponential number of mean 1 exceeds it once in nine million draws; the cut bounds the positions
 
 
 class EqualMean(Position):
-    """Real-valued positions for a function of position, not for a table of rows: `'equal_mean|rope'`. The exponential
-    law is the one of the published results. `max_position`, usually the longest length of the evaluation, chooses the
-    beta law on [0, max_position]; `alpha` shapes it: below 1, more of its mass lies at both ends."""
+    """Random real-valued positions for a scheme that is a function of position, not a learned table:
+    `'equal_mean|rope'`. The published results use the exponential distribution. `max_position`, usually the longest
+    length of the evaluation, selects the beta distribution on [0, max_position]. With `alpha` below 1, more of its mass
+    lies at both ends."""
 
     per_example = True
 

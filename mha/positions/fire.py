@@ -2,11 +2,11 @@
 
     b[h, i, j] = MLP(z)[h],   z = psi(D) / psi(max(p_i, L)),   psi(x) = ln(1 + |c| x),   D = p_i - p_j >= 0
 
-The distance is a share of the query's own position, so z lies in [0, 1] at any length. c and L = |l| `init_length` are
-learned. The MLP has one hidden layer of ReLUs.
+The distance is normalised by the query's own position, so that z lies in [0, 1] at any length. c and
+L = |l| `init_length` are learned. The MLP has one hidden layer of ReLUs.
 
-For bidirectional models we extend it to z = sign(D) psi(|D|) / psi(max(p_i, p_j, |D|, L)). It lies in [-1, 1], also for
-negative coordinates, and is the published z wherever p_i >= p_j >= 0.
+Our extension to bidirectional models is z = sign(D) psi(|D|) / psi(max(p_i, p_j, |D|, L)). It lies in [-1, 1], also for
+negative coordinates, and equals the published z wherever p_i >= p_j >= 0.
 """
 
 import jax
@@ -17,11 +17,11 @@ from mha.positions.base import Position
 
 
 class Fire(Position):
-    """A bias learned as a function of relative distance. Published with parameters of its own in every layer
-    (`position_per_layer=True`); shared by all layers it is the paper's FIRE-S. Where training sequences are much
-    shorter than `init_length` the normaliser is a constant: set it near their length.
+    """Bias learned as a function of relative distance. Published with separate parameters in every layer
+    (`position_per_layer=True`); with parameters shared by all layers it is the paper's FIRE-S. If training sequences
+    are much shorter than `init_length`, the normaliser is nearly constant: set `init_length` near their length.
 
-    `signed` gives z the sign of D. It changes nothing in a causal model, and a bidirectional one must have it."""
+    `signed` gives z the sign of D. It changes nothing in a causal model; a bidirectional model requires it."""
 
     directed = True
 
@@ -45,7 +45,7 @@ class Fire(Position):
         self.init_length = init_length
         self.c = nnx.Param(jnp.asarray(init_c, jnp.float32))
         self.l = nnx.Param(jnp.asarray(1.0, jnp.float32))
-        # Without a random bias every ReLU bends at D = 0, and the bias starts as a straight line.
+        # Without random biases, every ReLU would bend at D = 0 and the scheme would start as a straight line.
         self.hidden = nnx.Linear(1, width, bias_init=jax.nn.initializers.normal(1.0), rngs=rngs)
         self.out = nnx.Linear(width, dims.heads, rngs=rngs)
 

@@ -2,8 +2,8 @@
 
     x <- x + PE(p),   PE(p) = GELU(r W_1 + b_1) W_p + b_p,   r = F^(-1/2) [cos(p W_r), sin(p W_r)]
 
-W_r starts as N(0, gamma^-2), so that r(p) . r(p') is about exp(-(p - p')^2 / (2 gamma^2)) / 2: gamma is the distance,
-in tokens, within which positions start alike. Unlike a table it is defined everywhere.
+W_r starts as N(0, gamma^-2), so that r(p) . r(p') is about exp(-(p - p')^2 / (2 gamma^2)) / 2: positions closer than
+about gamma tokens start with similar embeddings. Unlike a table, the function is defined at every position.
 """
 
 import jax
@@ -14,9 +14,9 @@ from mha.positions.base import Position
 
 
 class Fourier(Position):
-    """A learned function of the position, added once to the embeddings. r has F = `fourier_dim` features (half the
-    model's width by default), the MLP `hidden` units (the model's width). Positions are read as they are, not as shares
-    of a length. Angles of learned frequencies are float32 products, off by about |p| / 10^7."""
+    """Learned function of the position, added once to the embeddings. r has F = `fourier_dim` features (by default half
+    the model's width), the MLP `hidden` units (by default the model's width). Positions are not divided by the length
+    of the sequence. The angles are float32 products with learned frequencies, with errors of about |p| / 10^7."""
 
     directed = True
 

@@ -3,8 +3,8 @@
     f_t = sigmoid(x_t W + b) per head,   c_i = ln f_1 + .. + ln f_i
     logits_ij <- logits_ij + c_i - c_j,   which is ln f_(j+1) + .. + ln f_i for j <= i
 
-Each token decides from the layer's input x how much of the past is forgotten when it is read. For causal attention the
-bias is two channels, [c_i, 1] of the query and [1, -c_j] of the key.
+Each token computes from the layer's input x how much of the past is forgotten when it is read. For causal attention two
+extra channels carry the bias: [c_i, 1] for the query and [1, -c_j] for the key.
 """
 
 import jax
@@ -15,11 +15,11 @@ from mha.positions.base import Position, add_difference
 
 
 class Fox(Position):
-    """A decay learned from content. `bias_init` is b at the start: 0 as in the official code, f = 0.5, forgets within a
-    few tokens; on short tasks prefer 5, f = 0.993. Bidirectional (our default for encoders, not in the paper) a second
-    set of gates f' forgets the future: ln f'_(i+1) + .. + ln f'_j for j > i; that form replaces the softmax and needs
-    whole rows. Gates run over the slots of the array, coordinates are not read. Published with parameters of its own in
-    every layer (`position_per_layer=True`)."""
+    """Decay learned from content. `bias_init` is the initial b. The default 0, as in the official code, gives f = 0.5
+    and forgets within a few tokens; on short tasks prefer 5, which gives f = 0.993. For encoders we add a bidirectional
+    form that is not in the paper: a second set of gates f' forgets the future, ln f'_(i+1) + .. + ln f'_j for j > i.
+    That form replaces the softmax and needs whole rows of logits. Gates follow the slots of the array; coordinates are
+    not read. Published with separate parameters in every layer (`position_per_layer=True`)."""
 
     directed = True
 
@@ -50,7 +50,7 @@ class Fox(Position):
         return jax.nn.softmax(jnp.where(mask, logits + bias, -1e30), axis=-1)
 
     def sums(self, x, keys):
-        """c [B, T, gates] in float32."""
+        """Sums c of the log gates, [B, T, gates] in float32."""
         if keys != x.shape[1]:
             raise ValueError(f'fox is for self-attention without a cache, but {x.shape[1]} queries meet {keys} keys')
         z = jnp.einsum('btd,dg->btg', x.astype(jnp.float32), self.w[...]) + self.b[...][None, None]

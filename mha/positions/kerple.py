@@ -4,8 +4,8 @@
     'power':   b[h, i, j] = -r1 |D|^r2,               r2 < 2
     weighted:  logits = exp(-r3 |D|^r4) q . k / sqrt(K) + b,   r4 < 2
 
-Every head has its own r > 0. They start as published: r1 from U(0, 2) and r2 from U(0, 1) in 'log', factors from
-U(0, 1) and exponents from U(0, 2) in 'power'.
+Every head has its own r > 0. Initial values are drawn as published: in 'log', r1 from U(0, 2) and r2 from U(0, 1); in
+'power', factors from U(0, 1) and exponents from U(0, 2).
 """
 
 from typing import Literal
@@ -18,11 +18,11 @@ from mha.positions.base import OffsetBias
 
 
 class Kerple(OffsetBias):
-    """A learned penalty that grows slowly with distance, shared by all layers as published. It cannot tell left from
-    right. `weighted`, for `kind='power'`, also lets the products q . k fade with distance.
+    """Learned penalty that grows slowly with distance, shared by all layers as published. It cannot tell left from
+    right. `weighted=True`, for `kind='power'` only, also makes the products q . k decay with distance.
 
-    The released code clamps r to at least 0.01 and exponents to at most 2. We learn s in r = softplus(s), or
-    r = 2 sigmoid(s) for exponents, whose gradients do not end at a bound."""
+    The released code clamps r to at least 0.01 and exponents to at most 2. We learn s with r = softplus(s), or
+    r = 2 sigmoid(s) for exponents, so that gradients do not vanish at a bound."""
 
     def __init__(self, dims, kind: Literal['log', 'power'] = 'log', weighted: bool = False, *, rngs):
         if weighted and kind != 'power':
@@ -48,7 +48,7 @@ class Kerple(OffsetBias):
         return -r1 * jnp.log1p(r2 * jnp.abs(offset).astype(jnp.float32)[None])
 
     def content(self, q, k, q_pos, k_pos):
-        """What fading takes from the products q . k, for they are in the logits already."""
+        """Change of the logits by the decay of the products q . k, which the logits already contain in full."""
         if not self.weighted:
             return None
         offset = q_pos[:, :, None] - k_pos[:, None, :]
@@ -58,12 +58,12 @@ class Kerple(OffsetBias):
 
 
 def per_head(r, offset):
-    """r [H] beside an axis of 1 for each axis of the offsets."""
+    """r [H] reshaped to [H, 1, ..], with an axis of size 1 for each axis of the offsets."""
     return r.reshape(-1, *[1] * offset.ndim)
 
 
 def power(offset, s):
-    """|D|^r with r = 2 sigmoid(s), [H, ..]."""
+    """Powers |D|^r with r = 2 sigmoid(s), [H, ..]."""
     distance = jnp.abs(offset).astype(jnp.float32)[None]
     there = distance > 0
     # ln 0 has no gradient, not even behind a `where`.

@@ -1,6 +1,7 @@
 """Learned absolute embeddings (Gehring et al., 2017, arXiv:1705.03122): x <- x + W[p], W in R^(max_position x D).
 
-Rows beyond the trained length keep their initial values: read such results as "untrained".
+Rows beyond the trained length keep their random initial values, so results at such lengths are those of an untrained
+table.
 """
 
 import jax
@@ -10,7 +11,7 @@ from mha.positions.base import Position, lookup
 
 
 class Learned(Position):
-    """A table with one row per position; as long as the longest sequence of the run unless `max_position` says."""
+    """Learned table with one row per position: `max_position` rows, by default the longest sequence of the run."""
 
     directed = True
 

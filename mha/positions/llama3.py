@@ -1,4 +1,4 @@
-"""Llama 3.1's rotary embedding (Grattafiori et al., 2024, arXiv:2407.21783; the rule is from the released code).
+"""Llama 3.1's rotary embedding (Grattafiori et al., 2024, arXiv:2407.21783; formula from the released code).
 
     f'_m = (1 - u) f_m / s + u f_m,   u = clip((L f_m / (2 pi) - low) / (high - low), 0, 1),   f_m = theta^(-2m/R)
 
@@ -13,7 +13,7 @@ from mha.positions.base import Rotary, frequencies
 
 
 class Llama3(Rotary):
-    """Rotary embedding for longer sequences than trained. The defaults are those of Llama 3.1, but for theta, which is
+    """Rotary embedding for longer sequences than trained. The defaults are those of Llama 3.1, except theta, which is
     500000 there."""
 
     def __init__(

@@ -2,8 +2,8 @@
 
     logits_ij <- logits_ij ln(n_i) / ln(length),   n_i = number of keys that query i may see
 
-A softmax over n keys needs logits that grow like ln n to keep its peaks. Done by multiplying the queries, so logits
-that are biases, not products with a query, keep their scale.
+A softmax over n keys needs logits that grow like ln n to stay equally peaked. The queries are scaled, not the logits,
+so biases keep their scale.
 """
 
 import math
@@ -14,9 +14,10 @@ from mha.positions.base import Position
 
 
 class Logn(Position):
-    """A temperature without parameters, 1 at `length` visible keys: give it the longest trained length in tokens. Knows
-    nothing of order, so combine it: `'logn(length=40)|rope'`. Scales whatever stands before it in the queries, so write
-    it first. `floor` leaves shorter sequences alone, max(1, ln(n) / ln(length))."""
+    """Temperature without parameters, equal to 1 at `length` visible keys: set `length` to the longest trained length
+    in tokens. It carries no information about order, so combine it with another scheme: `'logn(length=40)|rope'`. Write
+    it first, because it scales all channels that earlier schemes have added to the queries. `floor=True` leaves shorter
+    sequences unchanged: max(1, ln(n) / ln(length))."""
 
     example = 'length=40'
 

@@ -1,4 +1,4 @@
-"""LongRoPE (Ding et al., 2024, arXiv:2402.13753): a factor of its own for every frequency.
+"""LongRoPE (Ding et al., 2024, arXiv:2402.13753): rotary embedding with a separate factor for every frequency.
 
     f'_m = f_m / factor_m,   f_m = theta^(-2m/R)
 

@@ -15,8 +15,9 @@ from mha.positions.base import Rotary, angles, frequencies
 
 
 class Ntk(Rotary):
-    """Rotary embedding for longer sequences than trained, without training or after a short one. `dynamic=True` slows
-    down with the sequence, past `original_length` only; its angles are then off by about 1e-7 p radians."""
+    """Rotary embedding for longer sequences than trained, with or without a short training at the new length. With
+    `dynamic=True`, the frequencies decrease as sequences grow beyond `original_length`; there, angles have errors of
+    about 1e-7 p radians."""
 
     example = 'scale=4'
 
@@ -57,7 +58,7 @@ class Ntk(Rotary):
         )
 
     def slowed(self, pos, scale):
-        """p f' as the exact p f and p (f' - f), f' = f s^(-2m/(R-2)), which is zero up to the trained length."""
+        """Angles p f', f' = f s^(-2m/(R-2)): the exact p f plus p (f' - f), which is zero up to the trained length."""
         exponents = -2 * jnp.arange(self.width // 2) / (self.width - 2)
         change = jnp.asarray(self.frequencies)[None] * jnp.expm1(exponents[None] * jnp.log(scale)[:, None])
         return angles(pos, self.frequencies) + pos.astype(jnp.float32)[:, :, None] * change[:, None]

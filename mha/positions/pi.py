@@ -2,7 +2,7 @@
 
     p <- p / s,   s = new length / trained length
 
-Longer sequences are squeezed into the range of positions that training has seen.
+Longer sequences are compressed into the range of positions seen in training.
 """
 
 import math
@@ -13,8 +13,8 @@ from mha.positions.base import Position
 
 
 class Interpolate(Position):
-    """Divides the coordinates for whatever scheme follows: `'pi(scale=4)|rope'`. Meant for a short training at the new
-    length, hence in training and evaluation alike. The quotients are float32, exact to 24 bits."""
+    """Coordinates divided by `scale` for the scheme that follows: `'pi(scale=4)|rope'`. Applied in both training and
+    evaluation, because it is meant for a short training at the new length. Quotients are float32, exact to 24 bits."""
 
     example = 'scale=4'
 

@@ -2,8 +2,8 @@
 
     p_i <- p_i + u[c],   c = chunk of token i,   u[0] = 0,   u[c] uniform on {u[c - 1] .. target_length - T}
 
-The T tokens of a sequence fall into `chunks` runs of random lengths; in training only. Skips grow from run to run, so
-positions keep their order, stay below target_length, and show all distances of sequences that long.
+In training only, the T tokens of a sequence are split into `chunks` chunks of random lengths. Skips u grow from chunk
+to chunk, so that positions keep their order, stay below target_length, and cover all distances of sequences that long.
 """
 
 import jax
@@ -13,11 +13,11 @@ from mha.positions.base import Position, required
 
 
 class Pose(Position):
-    """Trains on short sequences with the positions of long ones, up to `target_length` tokens:
-    `'pose(target_length=500)|rope'`. The first of two runs takes 1 to half of the tokens, as in the released code;
-    more `chunks` extend that rule: each takes 1 to an equal share of the tokens that are left, the last takes the rest.
-    Sequences as long as the target keep their positions. The released code also leaves out text between the runs, which
-    is the business of the data."""
+    """Training on short sequences with the positions of sequences of up to `target_length` tokens:
+    `'pose(target_length=500)|rope'`. Of two chunks, the first takes 1 token to half of all, as in the released code.
+    More `chunks` extend that rule: each takes 1 token to an equal share of the tokens left, and the last takes the
+    rest. Sequences as long as the target keep their positions. The released code also skips text between the chunks;
+    that is left to the data."""
 
     per_example = True
     example = 'target_length=64'

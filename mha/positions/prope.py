@@ -2,8 +2,8 @@
 
     f_m = theta^(-2m/R) for m < p R/2,   0 for the other m < R/2
 
-The slowest pairs of channels stop turning and carry content alone, however far the tokens are apart. The spectrum is
-cut off, not recomputed: turning fewer channels with all the wavelengths (`fraction`) is another thing.
+The slowest pairs of channels do not turn, so that they carry content alone at any distance. The other frequencies stay
+the same. `fraction`, by contrast, spreads the whole range of frequencies over fewer channels.
 """
 
 from typing import Literal
@@ -12,7 +12,7 @@ from mha.positions.base import Rotary, frequencies
 
 
 class PRope(Rotary):
-    """Turns the floor(p R/2) fastest of the R/2 pairs of channels; p = 1 turns all, p = 0 none."""
+    """Rotary embedding of the floor(p R/2) fastest of the R/2 pairs of channels; p = 1 turns all, p = 0 none."""
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
     p = T distinct integers drawn uniformly from {0 .. max_position - 1}, sorted
 
-A model trained on short sequences thereby meets all the positions of long ones. Used in training and in evaluation.
+A model trained on short sequences thus sees all positions of long ones. Used in both training and evaluation.
 """
 
 from typing import Literal
@@ -14,10 +14,10 @@ from mha.positions.base import Position, required
 
 
 class Randomize(Position):
-    """Draws the coordinates for whatever scheme follows: `'randomize(max_position=2048)|rope'`. One draw per forward
-    pass, shared by the batch as published, or one per example. `redraw='layer'` draws anew in every layer, as
-    published for rotary positions. In an evaluation, `test='linspace'` spaces the positions evenly instead,
-    without chance, and `test='average'` takes the mean of the logits over `draws` draws."""
+    """Draws the coordinates for whatever scheme follows: `'randomize(max_position=2048)|rope'`. One draw per training
+    step, shared by the batch as published, or one per example; an evaluation draws for each example. `redraw='layer'`
+    draws anew in every layer, as published for rotary positions. In an evaluation, `test='linspace'` spaces the
+    positions evenly instead, without chance, and `test='average'` takes the mean of the logits over `draws` draws."""
 
     first_only = True
 
@@ -37,7 +37,8 @@ class Randomize(Position):
                 f"draws={draws} does not go with test={test!r} - write test='average' with draws of 2 or more"
             )
         self.max_position, self.per_example, self.test = max_position, per_example, test
-        self.per_layer, self.draws = redraw == 'layer', draws
+        self.per_layer = redraw == 'layer'
+        self.draws = 0 if test == 'linspace' else draws
 
     def extent(self, length):
         if length > self.max_position:
@@ -63,7 +64,7 @@ class Randomize(Position):
         )
 
     def draw(self, key, length, count):
-        """The smallest `count` entries of each row are the draw; the rest, for padding, is the last position."""
-        # The head of one permutation serves every count, so padding changes nothing and one draw serves all rows.
+        """Sorted positions of each row: the first `count` are the draw; the rest, for padding, is the last position."""
+        # Every count takes the first entries of one permutation, so padding changes nothing and rows share one draw.
         shuffled = shuffle(key, self.max_position)[None, :length]
         return jnp.sort(jnp.where(jnp.arange(length)[None] < count, shuffled, self.max_position - 1), axis=-1)

@@ -2,8 +2,8 @@
 
     D_ij = r_{i-j} for j <= i,   -r_{j-i} for j > i,   r_0 = 0,   r_1 < .. < r_{T-1} drawn from {1 .. max_position - 1}
 
-The distance of two tokens depends on how many slots they are apart and on nothing else, the same for all queries, and
-distances do not add up along the sequence: another object than randomised positions, whose differences do both.
+The distance of two tokens depends only on the number of slots between them, and is the same for all queries. Unlike the
+differences of randomised positions, distances do not add up along the sequence.
 """
 
 from typing import Literal
@@ -18,13 +18,14 @@ from mha.positions.base import Position, required
 
 class RandomizeOffsets(Position):
     """Draws the distances that whatever follows in the spec meets, in training and in evaluation; that must be a scheme
-    of distances, with a bias or content hook. One draw per forward pass or, as published, per layer, shared by the
-    batch. `both_sides` draws the future's distances apart from the past's. `released` reproduces the released code,
-    bidirectional only: its table has max_position = L rows, read L too far and clamped, so that the past at distance r
-    meets D = r - L, and the query's own slot and all of the future meet D = 1 - L. A scheme that also reads p_i takes
-    it for 0."""
+    of distances, with a bias or content hook. One draw per training step or, as published, per layer, shared by the
+    batch; an evaluation draws for each example. `both_sides` draws the future's distances apart from the past's.
+    `released` reproduces the released code, bidirectional only: its table has max_position = L rows, read L too far
+    and clamped, so that the past at distance r meets D = r - L, and the query's own slot and all of the future meet
+    D = 1 - L. A scheme that also reads p_i takes it for 0."""
 
     wraps = True
+    draws = 1
 
     def __init__(
         self,
@@ -63,28 +64,35 @@ class RandomizeOffsets(Position):
 
     def place(self, pos, *, valid=None, key=None, train=False):
         self.extent(pos.shape[1])
-        key = required(key)
-        count = jnp.full((1, 1), pos.shape[1]) if valid is None else valid.sum(-1, keepdims=True)
-        past, future = (self.draw(k, pos.shape[1], count) for k in jax.random.split(key))
+        length, key = pos.shape[1], required(key)
+        count = jnp.full((1, 1), length) if valid is None else valid.sum(-1, keepdims=True)
+        if not key.ndim:
+            return _Drawn(self.inner, self.offsets(key, length, count)), pos
+        each = jax.vmap(lambda key, count: self.offsets(key, length, count[None])[0])
+        return _Drawn(self.inner, each(key, jnp.broadcast_to(count, (len(key), 1)))), pos
+
+    def offsets(self, key, length, count):
+        """D for i - j = -(T - 1) .. T - 1, [#B, 2 T - 1]."""
+        past, future = (self.draw(k, length, count) for k in jax.random.split(key))
         if not self.both_sides:
             future = past
         if self.released:
             past, future = past - self.max_position, jnp.full_like(past, self.max_position - 1)
         own = future[:, :1] * 0 if not self.released else -future[:, :1]
-        return _Drawn(self.inner, jnp.concatenate([-future[:, ::-1], own, past], axis=1)), pos
+        return jnp.concatenate([-future[:, ::-1], own, past], axis=1)
 
     def bias(self, q_pos, k_pos):
         if self.overrides('bias') or self.overrides('content'):
             raise ValueError('randomize_offsets has drawn nothing yet: use the scheme that its place() returns')
 
     def draw(self, key, length, count):
-        """r_1 .. r_{T-1} [#B, T - 1]. The head of one permutation serves every count, so padding changes nothing."""
+        """Distances r_1 .. r_{T-1}, [#B, T - 1]: the first entries of one permutation, so padding changes nothing."""
         shuffled = 1 + shuffle(key, self.max_position - 1)[None, : length - 1]
         return jnp.sort(jnp.where(jnp.arange(1, length)[None] < count, shuffled, self.max_position - 1), axis=-1)
 
 
 class _Drawn(Position):
-    """The inner scheme at drawn distances: D for i - j = -(T - 1) .. T - 1, [#B, 2 T - 1]."""
+    """Inner scheme at drawn distances `offsets` [#B, 2 T - 1]: D for i - j = -(T - 1) .. T - 1."""
 
     def __init__(self, inner, offsets):
         self.inner, self.offsets = inner, nnx.data(offsets)
@@ -113,11 +121,11 @@ class _Drawn(Position):
         return jax.vmap(row, (1, 2), 1)(q_pos, weights)
 
     def rows(self, row, *over):
-        """`row` for each query: a query at 0 whose keys stand at minus their distances meets just these."""
+        """`row` mapped over queries. A query at 0 and keys at minus their distances have exactly the drawn offsets."""
         return jax.vmap(lambda *at: row(*at)[:, :, 0], 1, 2)(*over)
 
     def keys(self, slot, k_pos):
-        """-D of one query's slot [#B] against the slots of the keys [#B, P]."""
+        """Coordinates -D of the keys at slots [#B, P], for one query slot [#B]."""
         length = (self.offsets.shape[1] + 1) // 2
         apart = jnp.clip(jnp.round(slot[:, None] - k_pos).astype(jnp.int32), 1 - length, length - 1)
         rows = max(apart.shape[0], self.offsets.shape[0])

@@ -2,7 +2,8 @@
 
     logits = q_i . k_j turned by min(D, w),   D = p_i - p_j
 
-Tokens of the last w positions stand where they are, all before them at distance w: no angle is new beyond the window.
+Distances up to w are exact, and all larger ones count as w. Longer sequences therefore need no angle that was not seen
+in training.
 """
 
 from typing import Literal
@@ -11,9 +12,9 @@ from mha.positions.base import Rotary, frequencies
 
 
 class ReRope(Rotary):
-    """Plain rotary embedding up to distance `window`, and so in training on sequences of at most `window` tokens. Costs
-    a second product of queries and keys. The release also scales queries with the logarithm of their position, which
-    is left to other schemes."""
+    """Rotary embedding for longer sequences than trained. Up to distance `window`, and so in training on sequences of
+    at most `window` tokens, it is plain rotary embedding. Costs a second product of queries and keys. The released code
+    also scales queries with the logarithm of their position; `logn` does that here."""
 
     causal_only = True
     example = 'window=8'
@@ -35,6 +36,6 @@ class ReRope(Rotary):
         self.frequencies = frequencies(self.width, theta)
 
     def content(self, q, k, q_pos, k_pos):
-        """What far pairs gain: q and k arrive turned by their positions, and are turned on to w and 0."""
+        """Change of the logits of far pairs: q and k, already turned by their positions, are turned to w and 0."""
         far = q_pos[:, :, None] - k_pos[:, None, :] > self.window
         return self.turned_on(q, k, self.window - q_pos, -k_pos, where=far)

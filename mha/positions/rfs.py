@@ -2,8 +2,8 @@
 
     p = T reals drawn uniformly from [0, max_position), sorted
 
-A model thereby meets every position of the range whatever the length of its sequences. The abstract alone was at hand;
-the range, one draw per forward pass for the whole batch, and drawing in evaluation too are choices made here.
+A model thus sees positions from the whole range at any sequence length. Only the abstract of the paper was available to
+us. Our own choices are the range, one draw per forward pass for the whole batch, and drawing in evaluation, too.
 """
 
 from typing import Literal
@@ -13,13 +13,13 @@ import jax.numpy as jnp
 
 from mha.positions.base import Position, required
 
-CELLS = 2**22  # so many that float32 tells any two apart, and can count tokens on top
+CELLS = 2**22  # few enough for float32 to tell any two cells apart, with a token count added
 
 
 class Rfs(Position):
-    """Draws the coordinates for whatever function of position follows: `'rfs(max_position=2048)|rope'`. No two tokens
-    of a sequence share one. `test='linspace'` evaluates at (i + 1/2) max_position / T without chance, which secondary
-    sources describe as the published evaluation of longer sequences; this is unverified."""
+    """Random real coordinates for the scheme that follows: `'rfs(max_position=2048)|rope'`. Coordinates of a sequence
+    are distinct. `test='linspace'` evaluates at the fixed positions (i + 1/2) max_position / T. Secondary sources
+    describe this as the published evaluation of longer sequences, which we could not verify."""
 
     first_only = True
 
@@ -27,6 +27,7 @@ class Rfs(Position):
         if max_position < 1:
             raise ValueError(f'max_position must be at least 1, not {max_position}')
         self.max_position, self.test = max_position, test
+        self.draws = 0 if test == 'linspace' else 1
 
     def extent(self, length):
         return self.max_position + 1
@@ -39,15 +40,16 @@ class Rfs(Position):
             drawn = (index + 0.5) * (self.max_position / jnp.maximum(count, 1))
         else:
             key = required(key)
-            # Sorted cells with repetition, plus the rank, never repeat: the law of sorted reals, down to a cell.
+            # Sorted cells may repeat, cell plus rank does not: sorted uniform reals, up to the width of a cell.
             cells = jnp.sort(jnp.where(index < count, self.cells(key, length)[None], CELLS), axis=-1)
             drawn = (cells + index) * (self.max_position / (CELLS + count).astype(jnp.float32))
-        drawn = jnp.minimum(drawn, self.max_position)  # padding: what comes after a sequence stays in range
+        drawn = jnp.minimum(drawn, self.max_position)  # keeps the coordinates of padding in range
         shape = (max(drawn.shape[0], pos.shape[0]), length)
         order = jnp.clip(jnp.round(pos).astype(jnp.int32), 0, length - 1)
         return jnp.take_along_axis(jnp.broadcast_to(drawn, shape), jnp.broadcast_to(order, shape), axis=1)
 
     def cells(self, key, length):
-        """One of `CELLS` for every slot, from a key of its own, so that padding changes no other."""
+        """Random cell below `CELLS` for every slot, each from a key of its own, so that padding changes no other
+        slot."""
         draw = jax.vmap(lambda slot: jax.random.randint(jax.random.fold_in(key, slot), (), 0, CELLS))
         return draw(jnp.arange(length))

@@ -11,8 +11,8 @@ from mha.positions.base import Rotary, frequencies
 
 
 class Rope(Rotary):
-    """Rotates the first `fraction` of the channels. `layout` pairs channel m with m + R/2 ('half', as in GPT-NeoX and
-    Llama) or 2m with 2m + 1 ('interleaved', as in the paper and GPT-J)."""
+    """Rotary embedding of the first `fraction` of the channels. `layout` pairs channel m with m + R/2 ('half', as in
+    GPT-NeoX and Llama) or 2m with 2m + 1 ('interleaved', as in the paper and GPT-J)."""
 
     def __init__(
         self,

@@ -20,9 +20,9 @@ from mha.positions.base import Rotary, angles, frequencies
 
 
 class Rope2D(Rotary):
-    """For tokens that are the cells of a grid with `columns` columns, row by row. By default theta is 100 for the axial
-    form and 10 for the mixed one, as released. Mixed frequencies are published with parameters of their own in every
-    layer (`position_per_layer=True`)."""
+    """Rotary embedding for tokens that are the cells of a grid with `columns` columns, row by row. By default theta is
+    100 for the axial form and 10 for the mixed form, as in the released code. Mixed frequencies are published with
+    separate parameters in every layer (`position_per_layer=True`)."""
 
     example = 'columns=8'
 

@@ -1,9 +1,9 @@
-"""Sandwich (Chi et al., 2023, arXiv:2212.10356): what sinusoidal embeddings say of position alone.
+"""Sandwich (Chi et al., 2023, arXiv:2212.10356): the position-only term of attention with sinusoidal embeddings.
 
     b[h, i, j] = r_h sum_m cos(D f_m),   D = p_i - p_j,   f_m = 10000^(-2m/dbar),   m = 0 .. dbar/2 - 1,
     r_h = H / (8 h),   h = 1 .. H
 
-The sum is the inner product of the sinusoidal embeddings of p_i and p_j, so dbar extra channels carry it,
+The sum is the inner product of the sinusoidal embeddings of p_i and p_j, so dbar extra channels can carry it:
 
     query: sqrt(K) r_h cos(p_i f),  sqrt(K) r_h sin(p_i f)     key: cos(p_j f),  sin(p_j f)
 """
@@ -14,9 +14,10 @@ from mha.positions.base import OffsetBias, angles, frequencies
 
 
 class Sandwich(OffsetBias):
-    """A fixed bias that falls with distance, roughly as its logarithm. It cannot tell left from right, and is
-    dbar/2 r_h at D = 0: large beside the logits of an untrained model. `as_channels` makes it dbar channels of q and k
-    and no bias: the same logits in float32, but off by about 0.1 r_h in bfloat16, which rounds the channels."""
+    """Fixed bias that falls roughly with the logarithm of distance. It cannot tell left from right. At D = 0 it is
+    dbar/2 r_h, which is large compared with the logits of an untrained model. `as_channels=True` appends dbar channels
+    to q and k instead of adding a bias. The logits are the same in float32, but have errors of about 0.1 r_h in
+    bfloat16, which rounds the channels."""
 
     def __init__(self, dims, dbar: int = 128, as_channels: bool = False, *, rngs):
         if dbar < 2 or dbar % 2:
@@ -42,7 +43,7 @@ class Sandwich(OffsetBias):
         return widen(q, r * self.waves(coords.q_pos)), widen(k, self.waves(coords.k_pos))
 
     def waves(self, pos):
-        """cos and sin of p f, [#B, T, 1, dbar], in float32."""
+        """Channels cos and sin of p f, [#B, T, 1, dbar], in float32."""
         turn = angles(pos, self.frequencies)[:, :, None]
         return jnp.concatenate([jnp.cos(turn), jnp.sin(turn)], axis=-1)
 

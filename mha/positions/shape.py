@@ -2,7 +2,7 @@
 
     p <- p + c,   c uniform on {0 .. max_shift}, one draw per sequence; in training only
 
-An absolute scheme behind it learns that only differences of positions matter; a relative one sees no change.
+An absolute scheme that follows learns that only differences of positions matter; a relative scheme sees no change.
 """
 
 import jax
@@ -11,8 +11,8 @@ from mha.positions.base import Position, required
 
 
 class Shape(Position):
-    """A random shift in training for whatever absolute scheme follows: `'shape(max_shift=500)|sincos'`. Evaluation
-    starts at 0; the released code draws below `max_shift` in training and evaluates at that shift."""
+    """Random shift in training for the absolute scheme that follows: `'shape(max_shift=500)|sincos'`. In evaluation,
+    positions start at 0; the released code draws shifts below `max_shift` in training and evaluates at `max_shift`."""
 
     per_example = True
 

@@ -2,8 +2,8 @@
 
     logits_ij = q_i . (k_j + a_c) / sqrt(K),   out_i = sum_j A_ij (v_j + a'_c),   c = clip(p_j - p_i, -k, k)
 
-The key term multiplies each query with the 2k + 1 rows of the table once and gathers; the value term sums the weights
-of the keys that share a row first.
+The key term multiplies each query once with the 2k + 1 rows of the table, then gathers. The value term first sums the
+weights of all keys that share a row.
 """
 
 import jax
@@ -14,9 +14,9 @@ from mha.positions.base import Position
 
 
 class Shaw(Position):
-    """A learned key vector and, with `values`, a value vector per distance up to `k`; all distances beyond share the
-    last. `share_heads=False` gives every head tables of its own. Fractional distances are rounded. Published with
-    tables of their own in every layer (`position_per_layer=True`)."""
+    """Learned key vector per distance up to `k` and, with `values=True`, a value vector, too; all larger distances
+    share the last one. `share_heads=False` gives every head its own tables. Fractional distances are rounded. Published
+    with separate tables in every layer (`position_per_layer=True`)."""
 
     directed = True
 
@@ -42,11 +42,11 @@ class Shaw(Position):
             return None
         table = jnp.broadcast_to(self.value_table[...], (self.heads, *self.value_table.shape[1:]))
         columns = jax.ShapeDtypeStruct((*weights.shape[:3], 2 * self.k + 1), weights.dtype)
-        # Summing the weights of each row of the table is the transpose of gathering a column for each weight.
+        # The sum of the weights of each table row is the transpose of gathering a column for each weight.
         (sums,) = jax.linear_transpose(lambda columns: self.gather(columns, q_pos, k_pos), columns)(weights)
         return jnp.einsum('bhqc,hcv->bqhv', sums, table)
 
     def gather(self, columns, q_pos, k_pos):
-        """columns [B, H, Q, 2k + 1] -> [B, H, Q, P]: the column of each pair's clipped offset."""
+        """Entries [B, H, Q, P] of `columns` [B, H, Q, 2k + 1] at the clipped offset of each pair."""
         offset = jnp.round(k_pos[:, None, None, :] - q_pos[:, None, :, None])
         return jnp.take_along_axis(columns, jnp.clip(offset, -self.k, self.k).astype(jnp.int32) + self.k, axis=3)

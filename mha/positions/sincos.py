@@ -2,7 +2,7 @@
 
     x <- x + PE(p),   PE(p) = [sin(p f_m), cos(p f_m)],   f_m = theta^(-2m/D),   m = 0 .. D/2 - 1
 
-The encoder has scaled its token embeddings by sqrt(D) already, for every scheme alike.
+The encoder scales its token embeddings by sqrt(D) before, under every scheme.
 """
 
 from typing import Literal
@@ -15,8 +15,8 @@ from mha.positions.base import Position, angles, frequencies
 
 class Sincos(Position):
     """Absolute sinusoids, added once to the embeddings. `layout` orders the channels: 'interleaved' as in the paper,
-    'concat' = all sines, then all cosines, 'tensor2tensor' = concat with exponents m / (D/2 - 1).
-    `learned_scale` multiplies PE by a learned number that starts at D^(-1/2)."""
+    'concat' with all sines before all cosines, 'tensor2tensor' like concat but with exponents m / (D/2 - 1).
+    `learned_scale=True` multiplies PE by a learned number that starts at D^(-1/2)."""
 
     directed = True
 

@@ -2,8 +2,8 @@
 
     logits_ij <- (s[h] ln n_i + b[h]) logits_ij,   n_i = number of keys that query i may see
 
-A softmax flattens as keys are added; with logits that grow like ln n its peaks keep their height. Done by multiplying
-the queries, so logits that are biases, not products with a query, keep their scale.
+A softmax flattens as keys are added; with logits that grow like ln n, its peaks keep their height. The queries are
+scaled, not the logits, so biases keep their scale.
 """
 
 import jax.numpy as jnp
@@ -13,10 +13,11 @@ from mha.positions.base import Position
 
 
 class Ssmax(Position):
-    """A learned temperature that grows with the number of visible keys; knows nothing of order, so combine it:
-    `'ssmax|rope'`. Scales whatever stands before it in the queries, so write it first. `bias` adds b, 0 at the start.
-    With the default `init`, s ln n is 1 on average for n up to 1024; on short sequences 1 / ln(length) starts nearer to
-    a plain softmax. Published with parameters of its own in every layer (`position_per_layer=True`)."""
+    """Learned temperature that grows with the number of visible keys. It carries no information about order, so combine
+    it with another scheme: `'ssmax|rope'`. Write it first, because it scales all channels that earlier schemes have
+    added to the queries. `bias=True` adds b, initially 0. With the default `init`, s ln n averages 1 for n up to 1024;
+    on short sequences, `init` = 1 / ln(length) starts nearer to a plain softmax. Published with separate parameters in
+    every layer (`position_per_layer=True`)."""
 
     def __init__(self, dims, init: float = 0.168, bias: bool = False, *, rngs):
         self.s = nnx.Param(jnp.full((dims.heads,), init))

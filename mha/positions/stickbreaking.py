@@ -2,8 +2,8 @@
 
     beta_ij = sigmoid(logits_ij),   A_ij = beta_ij prod_(j < t < i) (1 - beta_it),   j < i
 
-Going back from the query, each key takes the share beta of what is left of a stick of length one, so recent keys come
-first. Computed as ln A_ij = ln beta_ij + sum_(j < t < i) ln(1 - beta_it).
+A stick of length one is divided among the keys, from the most recent one backwards: each key takes the share beta of
+the part that is left. Computed as ln A_ij = ln beta_ij + sum_(j < t < i) ln(1 - beta_it).
 """
 
 from typing import Literal
@@ -15,9 +15,9 @@ from mha.positions.base import Position
 
 
 class StickBreaking(Position):
-    """Replaces the softmax; causal only. A query does not attend to itself, the last key that it sees. The rest of the
-    stick is dropped (`remainder='zero'`: rows sum to at most one, the first to zero) or given to the query's own slot
-    ('self'). Order is that of the slots: coordinates are not read."""
+    """Attention weights by stick-breaking instead of the softmax; causal only. A query does not attend to its own slot.
+    `remainder` says what happens to the rest of the stick: 'zero' drops it, so that rows sum to at most one and the
+    first row to zero; 'self' gives it to the query's own slot. Keys are ordered by slot; coordinates are not read."""
 
     directed = True
     causal_only = True
@@ -30,7 +30,7 @@ class StickBreaking(Position):
         earlier, own = mask & (rank > 1), mask & (rank == 1)
         left = jnp.where(earlier, jax.nn.log_sigmoid(-logits), 0)
         left = jax.lax.cumsum(left, axis=3, reverse=True)
-        # Shifted, not subtracted: a key's own ln(1 - beta) may be large beside the sum of those after it.
+        # Shifted, not subtracted: ln(1 - beta) of a key may be large compared with the sum over the keys after it.
         after = jnp.pad(left[..., 1:], [(0, 0)] * 3 + [(0, 1)])
         a = jnp.where(earlier, jnp.exp(jax.nn.log_sigmoid(logits) + after), 0)
         return a if self.remainder == 'zero' else a + jnp.where(own, jnp.exp(left[..., :1]), 0)

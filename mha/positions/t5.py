@@ -2,9 +2,9 @@
 
     b[h, i, j] = E[bucket(D), h],   D = p_i - p_j
 
-Half of the buckets hold one distance each, the other half share the distances up to `max_distance` logarithmically:
+Half of the N buckets hold one distance n each; the other half share the distances up to `max_distance` logarithmically:
 n < e: n,   else e + floor(ln(n / e) / ln(max_distance / e) (N - e)), at most N - 1, with e = N / 2.
-Bidirectional, each side has half of the buckets. We scale logits by 1/sqrt(K), T5 does not.
+In bidirectional models, each side has half of the buckets. We scale logits by 1/sqrt(K); T5 does not.
 """
 
 import bisect
@@ -17,7 +17,7 @@ from mha.positions.base import OffsetBias
 
 
 class T5(OffsetBias):
-    """A learned bias per bucket of distance and head, shared by all layers as published; constant far away."""
+    """Learned bias per head and bucket of distances, shared by all layers as published; constant at large distances."""
 
     directed = True
 
@@ -37,14 +37,14 @@ class T5(OffsetBias):
         return jnp.moveaxis(self.table[...][self.bucket(offset)], -1, 0)
 
     def bucket(self, offset):
-        """The row of the table for each offset; fractional offsets count as the whole distance below."""
+        """Table row of each offset; fractional distances are rounded down."""
         distance = jnp.maximum(offset, 0) if self.causal else jnp.abs(offset)
         row = sum((distance >= start).astype(jnp.int32) for start in self.starts)
         return row if self.causal else row + (offset < 0) * (len(self.starts) + 1)
 
 
 def bucket_starts(buckets: int, max_distance: int) -> tuple[int, ...]:
-    """The smallest distance of each bucket but the first, in exact integer arithmetic: a float logarithm rounds some
+    """Smallest distance of each bucket but the first. Computed in integers, because a float logarithm rounds some
     boundaries to the wrong side."""
     exact, rest = buckets // 2, buckets - buckets // 2
     starts = list(range(1, exact + 1))

@@ -3,12 +3,13 @@
     logits = [(q_i + u) . k_j + (q_i + v) . W r(D)] / sqrt(K),   D = p_i - p_j,   r(D) = [sin(D f), cos(D f)],
     f_m = theta^(-2m/pos_dim)
 
-With a = (q_i + v) W, halves a_s and a_c, the angle-difference identities turn the second term into extra channels,
+With a = (q_i + v) W and its halves a_s and a_c, the angle-difference identities turn the second term into extra
+channels
 
     query: a_s sin(p_i f) + a_c cos(p_i f),  a_c sin(p_i f) - a_s cos(p_i f)     key: cos(p_j f),  sin(p_j f)
 
-so no relative shift is needed and positions may be any real numbers. Where many examples share their positions, W r(D)
-of every pair, [H, Q, P, K], is cheaper: it serves all of them.
+so that no relative shift is needed and positions may be any real numbers. If many examples share their positions,
+computing W r(D) of every pair, [H, Q, P, K], once for all of them is cheaper.
 """
 
 from typing import Literal
@@ -22,10 +23,10 @@ from mha.positions.base import Position, angles, frequencies
 
 
 class TransformerXL(Position):
-    """Learned content-position and global biases. `form='content'` adds them to the logits of q . k, in the cheaper of
-    the two ways; 'channels' widens the heads of queries and keys by `pos_dim` channels (the model width by default),
-    which all cores can do, the fastest ones too, but which takes short sequences twice the time. Beyond a `clamp` all
-    distances are alike. Published with parameters of its own in every layer (`position_per_layer=True`)."""
+    """Learned content-position and global biases. `form='content'` adds them to the logits of q . k, by the cheaper of
+    the two computations. 'channels' widens the heads of queries and keys by `pos_dim` channels (by default the model
+    width): every core supports it, including the fastest, but short sequences take twice the time. Distances beyond
+    `clamp` count as `clamp`. Published with separate parameters in every layer (`position_per_layer=True`)."""
 
     directed = True
 
@@ -69,7 +70,7 @@ class TransformerXL(Position):
         if self.form == 'channels':
             return None
         batch, rows, width = len(q), max(len(q_pos), len(k_pos)), self.head_dim
-        scale = width**-0.5  # of small operands, not of all pairs
+        scale = width**-0.5  # applied to small operands instead of all pairs
         shared_is_cheaper = rows == 1 and (batch + self.pos_dim) * width < batch * self.pos_dim
         if self.clamp is None and not shared_is_cheaper:
             wide_q, wide_k = self.channels(q, q_pos, k_pos)
@@ -88,21 +89,21 @@ class TransformerXL(Position):
         return relative + inner(u, k[..., :width].astype(jnp.float32).swapaxes(1, 2))
 
     def channels(self, q, q_pos, k_pos):
-        """What the channels of queries [B, T, H, pos_dim] and keys [#B, S, 1, pos_dim] are, in float32."""
+        """Extra channels of the queries, [B, T, H, pos_dim], and of the keys, [#B, S, 1, pos_dim], in float32."""
         (q_sin, q_cos), (k_sin, k_cos) = self.waves(q_pos), self.waves(k_pos)
         a_sin, a_cos = jnp.split(self.project(q), 2, axis=-1)
         turned = [a_sin * q_sin + a_cos * q_cos, a_cos * q_sin - a_sin * q_cos]
         return jnp.concatenate(turned, axis=-1), jnp.concatenate([k_cos, k_sin], axis=-1)
 
     def biased(self, q):
-        """q + v, [B, T, H, K] in float32."""
+        """Sums q + v, [B, T, H, K] in float32."""
         return (q[..., : self.head_dim] + self.v[...][None, None].astype(q.dtype)).astype(jnp.float32)
 
     def project(self, q):
-        """a = (q + v) W, [B, T, H, pos_dim] in float32."""
+        """Products a = (q + v) W, [B, T, H, pos_dim] in float32."""
         return jnp.einsum('bthk,hkp->bthp', self.biased(q), self.w[...])
 
     def waves(self, pos):
-        """sin and cos of p f, each [#B, T, 1, pos_dim / 2], in float32."""
+        """Sines and cosines of p f, each [#B, T, 1, pos_dim / 2], in float32."""
         turn = angles(pos, self.frequencies)[:, :, None]
         return jnp.sin(turn), jnp.cos(turn)

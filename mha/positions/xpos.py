@@ -2,8 +2,8 @@
 
     q <- turned(q) zeta^((p - c)/B),   k <- turned(k) zeta^(-(p - c)/B),   zeta_m = (2m/R + gamma) / (1 + gamma)
 
-Logits gain zeta_m^(D/B) in pair m of the channels, D = p_i - p_j; the centre c cancels. Only attention to the past
-decays, the future would grow.
+The products of channel pair m gain a factor zeta_m^(D/B), D = p_i - p_j; the centre c cancels. Attention to the past
+decays, while attention to the future would grow: the scheme is for causal models only.
 """
 
 import math
@@ -15,8 +15,9 @@ from mha.positions.base import Rotary, frequencies
 
 
 class XPos(Rotary):
-    """Rotary embedding with a soft window of about `scale_base` tokens. The centre is half the longest length; the
-    release takes half the length of the batch, but rounding must not depend on padding."""
+    """Rotary embedding with a soft window of about `scale_base` tokens; B = `scale_base`. The centre c is half the
+    longest length of the run. The released code uses half the length of the batch, but then rounding would depend on
+    padding."""
 
     causal_only = True
 
@@ -40,7 +41,7 @@ class XPos(Rotary):
         self.log_zeta = tuple(logs + logs) if layout == 'half' else tuple(x for x in logs for _ in range(2))
 
     def extent(self, length):
-        longest = int(80 * self.scale_base / -self.log_zeta[0])  # e^88 is where float32 ends
+        longest = int(80 * self.scale_base / -self.log_zeta[0])  # float32 overflows at e^88
         if length > longest:
             enough = math.ceil(-length * self.log_zeta[0] / 80)
             raise ValueError(

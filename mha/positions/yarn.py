@@ -3,13 +3,14 @@
     f'_m = g_m f_m + (1 - g_m) f_m / s,   f_m = theta^(-2m/R),   s = new length / trained length
 
 Fast pairs of channels keep their frequency (g = 1), slow ones are interpolated (g = 0). The turned channels of q and k
-grow by t = 0.1 ln s + 1, hence logits by t^2. Two ramps lie between, with L the trained length:
+are scaled by t = 0.1 ln s + 1, hence their logits by t^2. Between fast and slow lies one of two ramps, with L the
+trained length:
 
     'released'   g_m = 1 - clip((m - low) / (high - low), 0, 1),   low = floor(i(32)),  high = ceil(i(1)),
                  i(r) = R ln(L / (2 pi r)) / (2 ln theta), the pair that turns r times within L
     'paper'      g_m = clip((L f_m / (2 pi) - 1) / (32 - 1), 0, 1)
 
-They differ: by up to 0.4 in g for 64 channels, L = 2048 and s = 8.
+The two ramps differ by up to 0.4 in g for 64 channels, L = 2048 and s = 8.
 """
 
 import math
@@ -19,8 +20,8 @@ from mha.positions.base import Rotary, frequencies
 
 
 class Yarn(Rotary):
-    """Rotary embedding for longer sequences than trained, after a short training. `beta_fast` and `beta_slow` are the
-    32 and 1 turns of the ramp, `attention_factor` replaces t."""
+    """Rotary embedding for longer sequences than trained, after a short training at the new length. `beta_fast` and
+    `beta_slow` are the 32 and 1 turns of the ramp; `attention_factor` replaces t."""
 
     example = 'scale=4, original_length=64'
 
@@ -56,7 +57,7 @@ class Yarn(Rotary):
                 for r in (beta_fast, beta_slow)
             )
             low, high = max(math.floor(low), 0), min(math.ceil(high), self.width - 1)
-            high = max(high, low + 0.001)  # a step, where few channels or a short length leave no ramp
+            high = max(high, low + 0.001)  # a step, if few channels or a short length leave no room for a ramp
             kept = [1 - clip((m - low) / (high - low)) for m in range(len(plain))]
         self.frequencies = tuple(g * f + (1 - g) * f / scale for g, f in zip(kept, plain, strict=True))
         self.amplitude = 0.1 * math.log(scale) + 1 if attention_factor is None else float(attention_factor)

@@ -1,5 +1,5 @@
-"""Checkpoints of the whole training state, written by orbax while training goes on: by all processes of a run, each its
-own devices' part, into one directory that all of them see."""
+"""Checkpoints of the whole training state, written by orbax in the background while training continues. Each process of
+a run writes the part on its own devices, into one directory that all processes share."""
 
 from pathlib import Path
 from typing import Any
@@ -11,28 +11,30 @@ from mha.spec import UserError
 
 
 class Checkpoints:
-    """The last two states of a run, under `<workdir>/checkpoints`. A save cut short by a crash is ignored. Every
-    process makes the same calls; those that read a run may be fewer or more than wrote it, with other devices."""
+    """Last two states of a run, under `<workdir>/checkpoints`. A save that a crash interrupted is ignored. Every
+    process must make the same calls. The processes and devices that read a checkpoint may differ from those that wrote
+    it."""
 
     def __init__(self, workdir: Path):
         options = ocp.CheckpointManagerOptions(max_to_keep=2)
         self.manager = ocp.CheckpointManager((workdir / 'checkpoints').absolute(), options=options)
 
     def latest(self) -> int | None:
-        """The step of the newest complete checkpoint."""
+        """Step of the newest complete checkpoint; None if there is none."""
         return self.manager.latest_step()
 
     def save(self, step: int, state: Any) -> None:
-        """Starts writing; `state` may be donated as soon as this returns: orbax waits until it is in host memory."""
+        """Starts writing `state`, which may be donated as soon as this returns: orbax has copied it to host memory by
+        then."""
         self.manager.save(step, args=ocp.args.StandardSave(state))
 
     def restore(self, like: Any) -> Any:
-        """The newest state, with the shapes and on the devices of `like`, arrays or `jax.ShapeDtypeStruct`s. Raises
-        `UserError` where it cannot be read."""
+        """Newest state, with the shapes and on the devices of `like`, a tree of arrays or `jax.ShapeDtypeStruct`s.
+        Raises `UserError` if the checkpoint cannot be read."""
         abstract, step = jax.tree.map(ocp.utils.to_shape_dtype_struct, like), self.latest()
         try:
             return self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        except Exception as error:  # orbax has no exception of its own, and raises bare ones
+        except Exception as error:  # orbax has no exception class of its own, and raises bare exceptions
             reason = ' '.join(str(error).split())[:200]
             raise UserError(
                 f'cannot read {self.manager.directory / str(step)} ({reason}) - if it is damaged, remove it: the run '
@@ -40,5 +42,5 @@ class Checkpoints:
             ) from error
 
     def close(self) -> None:
-        """Waits for what is being written."""
+        """Waits until all checkpoints are written."""
         self.manager.close()

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -13,23 +11,14 @@ import numpy as np
 import optax
 from flax import nnx
 
-from mha import positions, spec, tasks
+from mha import spec, tasks
 from mha.machine import parallel
 from mha.model.encoder import Encoder
-from mha.run import population
+from mha.run import checks, population
 from mha.tasks import Task
 from mha.training import buckets, curricula, evaluation, optim
 from mha.training import step as training
-
-WEIGHTS, TRAINING = 0, 1
-"""What a run's seed is folded with, so that no two purposes share keys."""
-
-
-COUNTS = {
-    'train': ('steps', 'batch_size', 'microbatches', 'buckets', 'log_every_steps', 'checkpoint_every_steps'),
-    'eval': ('examples', 'batch_size', 'buckets'),
-}
-"""Settings that are at least one."""
+from mha.training.step import Purpose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +37,12 @@ class Experiment:
         """Reads and checks a config. `eval_lengths` replaces those of the config, for a run that is trained already: a
         device may be too small to train it. Raises `UserError`."""
         train, members = config['train'], population.members(config)
-        check_numbers(config, members)
+        checks.numbers(config, members)
         on_cpu = jax.default_backend() == 'cpu'
         together = train['members'] == 'together' or (train['members'] == 'auto' and not on_cpu)
         experiment = cls(
             config=config,
-            task=tasks.make(config['task'], causal=config['model']['causal'], **config['data']),
+            task=tasks.make(config['task'], causal=config['model']['causal']),
             members=members,
             layout=parallel.Layout(parallel.make_mesh(**config['mesh']), len(members), together),
             curriculum=curricula.make(
@@ -68,10 +57,9 @@ class Experiment:
                 experiment.optimizer(**numbers)
             except spec.UserError as error:
                 raise spec.UserError(f'population, {population.named(numbers)}: {error}') from error
-        experiment.layout.check(at_once(train))
-        experiment.check()
-        if eval_lengths is None:
-            experiment.check_training()
+        experiment.layout.check(checks.at_once(train))
+        for check in (*checks.EVALUATION, *(checks.TRAINING if eval_lengths is None else ())):
+            check(experiment)
         return experiment
 
     def optimizer(self, **numbers: Any) -> optax.GradientTransformation:
@@ -79,68 +67,15 @@ class Experiment:
         call = spec.Call('optimizer', (), {**self.config['optimizer'], **numbers})
         return spec.build(optim.make, call, 'config', self.config['train']['steps'])
 
-    def check(self) -> None:
-        """Traces model and task, without computing, at the longest length they will be asked for."""
-        longest, split = max(self.train_lengths[-1], self.eval_lengths[-1]), self.layout.mesh.shape[parallel.MODEL]
-        if self.config['model']['heads'] % split:
-            raise spec.UserError(f'mesh.model={split} does not divide model.heads={self.config["model"]["heads"]}')
-        first, final = self.first_shapes, self.final_shapes
-        trained = longest if final is first else self.train_lengths[-1]
-        if self.task.halves != (self.config['model']['readout'] == 'pair'):
-            what, others = ('pairs', "'pair'") if self.task.halves else ('single sequences', "'token' or 'pooled'")
-            raise spec.UserError(f'task {self.config["task"]!r} gives {what} - use model.readout={others}')
-        for model, text, length in ((first, self.position, trained), (final, self.final_position, longest)):
-            for scheme in model.positions:
-                positions.checked_extent(scheme, model.context(self.task.num_tokens(length)), text)
-        self.check_logits(final, longest, 1, 1, 'shorter lengths')
-        own = [sorted(shapes(nnx.to_pure_dict(nnx.state(model, nnx.Param)))) for model in (first, final)]
-        if own[0] != own[1]:
-            raise spec.UserError(
-                f'position {self.final_position!r} cannot take over from {self.position!r}: their parameters differ'
-            )
-        self.trace(first, self.task, self.train_lengths[-1], train=True)
-        self.trace(final, self.task.held_out(), longest, train=False)
-        if self.config['model']['readout'] == 'pooled' and self.task.output_length(2) != 1:
-            raise spec.UserError(
-                f"model.readout='pooled' gives one answer per sequence, but task {self.config['task']!r} asks for more "
-                "- use model.readout='token'"
-            )
-
-    def check_training(self) -> None:
-        """Refuses what no device of the layout can train."""
-        together = len(self.members) if self.layout.together else 1
-        devices = 1 if jax.default_backend() == 'cpu' else self.layout.mesh.size  # those of a CPU share its memory
-        choices = 'a smaller train.batch_size, more train.microbatches, shorter train.lengths'
-        choices += ", train.members='in turn'" if together > 1 else ''
-        examples = at_once(self.config['train']) * together
-        self.check_logits(self.first_shapes, self.train_lengths[-1], examples, devices, choices)
-
-    def check_logits(self, model: Encoder, length: int, examples: int, devices: int, choices: str) -> None:
-        """Refuses examples of which one layer's logits alone exceed the memory of so many devices; `choices` help."""
-        tokens, heads = model.context(self.task.num_tokens(length)), self.config['model']['heads']
-        needed = 4 * examples * heads * tokens**2 // devices
-        if model.quadratic(self.task.num_tokens(length)) and needed > device_memory():
-            of = f'{examples} x {tokens}' if examples > 1 else tokens
-            raise spec.UserError(
-                f'the attention logits of {of} tokens and {heads} heads take {needed / 1e9:.0f} GB of a device, more '
-                f"than it has - choose {choices}, or model.core='blockwise' if the position scheme allows it"
-            )
-
-    def trace(self, model: Encoder, task: Task, length: int, train: bool) -> None:
-        """Runs the model's forward pass on shapes alone: what a core or a mask refuses is refused here."""
-        graphdef, params = nnx.split(model, nnx.Param)
-
-        def forward(params, key):
-            batch = task.batch(key, 1, 1, length)
-            dropout = key if train else None
-            return training.logits_of(graphdef, params, batch, train=train, position=key, dropout=dropout)
-
-        jax.eval_shape(forward, nnx.to_pure_dict(params), jax.random.key(0))
-
     @property
     def train_lengths(self) -> tuple[int, ...]:
         """The lengths that training meets."""
         return self.curriculum.lengths
+
+    @property
+    def longest(self) -> int:
+        """The longest length of training and evaluation."""
+        return max(self.train_lengths[-1], self.eval_lengths[-1])
 
     @property
     def max_len(self) -> int:
@@ -183,12 +118,14 @@ class Experiment:
     def model(self, position: str | None = None, key: jax.Array | None = None) -> Encoder:
         """The model with fresh weights, drawn from `key` or from the first seed; under another `position` scheme if
         given."""
-        call = spec.Call('model', (), {**self.config['model'], 'position': position or self.position})
+        readout = 'pair' if self.task.halves else self.config['model']['readout']
+        settings = {**self.config['model'], 'readout': readout, 'position': position or self.position}
+        call = spec.Call('model', (), settings)
         sizes = dict(vocab_size=self.task.vocab_size, num_classes=self.task.num_classes, max_len=self.max_len)
-        key = self.keys(WEIGHTS)[0] if key is None else key
+        key = self.keys(Purpose.WEIGHTS)[0] if key is None else key
         return spec.build(Encoder, call, 'config', **sizes, rngs=nnx.Rngs(key))
 
-    def keys(self, purpose: int) -> jax.Array:
+    def keys(self, purpose: Purpose) -> jax.Array:
         """One key per member: of its weights, or of its data, dropout and positions."""
         return jnp.stack([jax.random.fold_in(jax.random.key(member['seed']), purpose) for member in self.members])
 
@@ -224,9 +161,26 @@ class Experiment:
     def init(self) -> training.State:
         """The state before the first step."""
         # Not jitted: the same small programs serve every member and every model of such widths.
-        models = [self.model(key=key) for key in self.keys(WEIGHTS)]
+        models = [self.model(key=key) for key in self.keys(Purpose.WEIGHTS)]
         weights = [nnx.to_pure_dict(nnx.state(model, nnx.Param)) for model in models]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
+        return self.layout.place(self._state(stacked))
+
+    def init_from(self, params: Any) -> training.State:
+        """The state before the first step, with the parameters of another run: those of its members [P, ..], or of its
+        only one for all. Raises `UserError` where they do not fit."""
+        wanted = self.state_shapes.params
+        one = {jax.tree_util.keystr(path): leaf.shape[1:] for path, leaf in jax.tree.leaves_with_path(wanted)}
+        other = {jax.tree_util.keystr(path): leaf.shape[1:] for path, leaf in jax.tree.leaves_with_path(params)}
+        if one != other:
+            path = next(path for path in (*one, *other) if one.get(path) != other.get(path))
+            raise spec.UserError(
+                f'the weights to start with do not fit: {path} is {other.get(path)} there and {one.get(path)} here'
+            )
+        members = len(jax.tree.leaves(params)[0])
+        if members not in (1, len(self.members)):
+            raise spec.UserError(f'the weights to start with are of {members} members, not of {len(self.members)}')
+        stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(self.members), *leaf.shape[1:])), params)
         return self.layout.place(self._state(stacked))
 
     def _state(self, params: Any) -> training.State:
@@ -236,10 +190,10 @@ class Experiment:
         self, final: bool = False, meanwhile: Callable[[], None] = lambda: None
     ) -> Callable[[training.State, int], tuple[training.State, dict[str, jax.Array]]]:
         """The training program, compiled, under the first position scheme or the final one: `chunk(state, stop)`, see
-        `training.make_chunk`. `meanwhile` is called when Python's part is done and the compiler's begins: it may start
+        `training.Chunk`. `meanwhile` is called when Python's part is done and the compiler's begins: it may start
         a thread."""
         train, layout = self.config['train'], self.layout
-        chunk = training.make_chunk(
+        chunk = training.Chunk(
             nnx.split(self.final_shapes if final else self.first_shapes, nnx.Param)[0],
             self.optimizer,
             curriculum=self.curriculum,
@@ -250,9 +204,8 @@ class Experiment:
             average=train['average'],
             together=layout.together,
             summed=layout.summed,
-            shardings=(layout.shardings(self.state_shapes), layout.replicated),
-        )
-        task, (keys, varied) = layout.replicate(self.task), layout.place((self.keys(TRAINING), self.varied))
+        ).compiled(shardings=(layout.shardings(self.state_shapes), layout.replicated))
+        task, (keys, varied) = layout.replicate(self.task), layout.place((self.keys(Purpose.TRAINING), self.varied))
         options = layout.compiler_options
         if self.config['model']['remat'] and jax.default_backend() == 'cpu':
             # The compiler merges what is recomputed with the first computation, unless it keeps the barriers.
@@ -291,7 +244,7 @@ class Experiment:
         for index in range(len(self.members)) if members is None else members:
             member = self.members[index]
             name = f'evaluate {population.named(member)}' if len(self.members) > 1 else 'evaluate'
-            found = self.evaluator(jax.tree.map(lambda x, index=index: x[index], params), name)
+            found = self.evaluator(jax.tree.map(lambda x, index=index: x[index], params), name, member['seed'])
             others = {name: value for name, value in member.items() if name != 'seed'}
             for into, new in zip((rows, positions), found, strict=True):
                 into += [{'seed': member['seed'], **row, **others} for row in new]
@@ -301,52 +254,3 @@ class Experiment:
         """The members whose parameters are all finite."""
         finite = jax.tree.map(lambda x: np.isfinite(x).reshape(len(self.members), -1).all(1), params)
         return np.flatnonzero(np.all(jax.tree.leaves(finite), axis=0)).tolist()
-
-
-def check_numbers(config: Mapping[str, Any], members: Iterable[population.Member]) -> None:
-    """Raises `UserError` for a setting of training or evaluation that is out of its range."""
-    train, evaluate = config['train'], config['eval']
-    for section, names in COUNTS.items():
-        for name in names:
-            if config[section][name] < 1:
-                raise spec.UserError(f'{section}.{name} must be at least 1, not {config[section][name]}')
-    if train['batch_size'] % train['microbatches']:
-        raise spec.UserError(
-            f'train.microbatches={train["microbatches"]} does not divide train.batch_size={train["batch_size"]}'
-        )
-    if not 0 <= train['final_steps'] <= train['steps']:
-        raise spec.UserError(
-            f'train.final_steps must be from 0 to train.steps={train["steps"]}, not {train["final_steps"]}'
-        )
-    if train['final_steps'] and not train['final_position']:
-        raise spec.UserError(f'train.final_steps={train["final_steps"]} needs train.final_position=...')
-    rates = [('population.dropout_rate', member['dropout_rate']) for member in members if 'dropout_rate' in member]
-    for name, share in [('train.average', train['average']), *rates]:
-        if not 0 <= share < 1:
-            raise spec.UserError(f'{name} must be at least 0 and below 1, not {share}')
-    for name, seed in [*(('seed', member['seed']) for member in members), ('eval.seed', evaluate['seed'])]:
-        if not 0 <= seed < 2**32:
-            raise spec.UserError(f'{name} must be at least 0 and below 2^32, not {seed}')
-    spec.choose(train['length_per'], ('batch', 'example'), 'train.length_per')
-    spec.choose(train['members'], ('auto', 'together', 'in turn'), 'train.members')
-
-
-def at_once(train: Mapping[str, Any]) -> int:
-    """How many examples a step computes at once."""
-    return train['batch_size'] // max(train['microbatches'], 1)
-
-
-def device_memory() -> int:
-    """Bytes that the device has: those of the machine, where it is a CPU."""
-    statistics = jax.local_devices()[0].memory_stats() or {}
-    return statistics.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-
-
-def shapes(params: Any) -> list[tuple[str, tuple[int, ...]]]:
-    """Path and shape of every parameter."""
-    return [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree.leaves_with_path(params)]
-
-
-def parameters(params: Any) -> int:
-    """How many numbers one member learns; `params` [P, ..] are those of all."""
-    return sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(params))

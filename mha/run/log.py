@@ -4,10 +4,16 @@ the first alone writes."""
 import json
 import math
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mha.machine import parallel
+from mha.spec import flatten
+
+MEASURED = ('length', 'accuracy', 'exact_match', 'loss', 'baseline', 'examples')
+"""Columns of an evaluation; the others say whose it is."""
 
 
 class Metrics:
@@ -19,23 +25,47 @@ class Metrics:
 
         path, writes = workdir / 'metrics.jsonl', parallel.first()
         if writes:
-            kept = [line for line in _lines(path) if json.loads(line)['step'] <= step]
+            records, broken = read(path)
+            if broken:
+                print(f'note: {path} had {broken} lines that cannot be read; they are dropped', file=sys.stderr)
             temporary = path.with_suffix('.tmp')
-            temporary.write_text(''.join(f'{line}\n' for line in kept))
+            temporary.write_text(''.join(_line(record) for record in records if record['step'] <= step))
             os.replace(temporary, path)
         self.file = open(path if writes else os.devnull, 'a')  # noqa: SIM115 - open for the whole run
         self.board = tensorboardX.SummaryWriter(
             str(workdir / 'tensorboard'), purge_step=step, flush_secs=1, write_to_disk=writes
         )
 
-    def write(self, step: int, values: Mapping[str, float], member: Mapping[str, float] | None = None) -> None:
+    def write(self, step: int, values: Mapping[str, float], member: Mapping[str, Any] | None = None) -> None:
         """`member` says whose they are, in a population."""
-        self.file.write(json.dumps({'step': step, **(member or {}), **values}) + '\n')
+        self.file.write(_line({'step': step, **(member or {}), **values}))
         self.file.flush()
+        self.show(step, values, member)
+
+    def show(self, step: int, values: Mapping[str, float], member: Mapping[str, Any] | None = None) -> None:
+        """Draws values in TensorBoard alone, such as a learning rate that the config tells already."""
         under = ','.join(f'{name}={value}' for name, value in (member or {}).items())
         for name, value in values.items():
             if math.isfinite(value):
                 self.board.add_scalar(f'{name}/{under}' if under else name, value, step)
+
+    def hyperparameters(self, config: Mapping[str, Any]) -> None:
+        """The config, nested, in TensorBoard's table of runs beside their loss and accuracy beyond training."""
+        from tensorboardX.summary import hparams
+
+        flat = {key: value for key, value in flatten(config).items() if value is not None}
+        plain = {
+            key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in flat.items()
+        }
+        for summary in hparams(plain, dict.fromkeys(('loss', 'extrapolation/accuracy'), 0.0)):
+            self.board.file_writer.add_summary(summary)  # pyright: ignore[reportOptionalMemberAccess]
+
+    def evaluated(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """The rows of a range evaluation in TensorBoard: curves over length, one per member."""
+        for row in rows:
+            member = {name: value for name, value in row.items() if name not in MEASURED}
+            for name in ('accuracy', 'exact_match', 'loss', 'baseline'):
+                self.show(int(row['length']), {f'extrapolation/{name}': row[name]}, member)
 
     def close(self) -> None:
         self.file.close()
@@ -44,10 +74,33 @@ class Metrics:
 
 def last_step(workdir: Path) -> int:
     """The newest step that the run there has logged; 0 before the first."""
-    lines = _lines(workdir / 'metrics.jsonl')
-    return json.loads(lines[-1])['step'] if lines else 0
+    records, _ = read(workdir / 'metrics.jsonl')
+    return records[-1]['step'] if records else 0
 
 
-def _lines(path: Path) -> list[str]:
-    """The complete lines: a crash can leave half of the last one."""
-    return [line[:-1] for line in path.open() if line.endswith('\n')] if path.exists() else []
+def per_second(count: int, seconds: float) -> float:
+    """A speed; NaN where the clock stood still."""
+    return count / seconds if seconds > 0 else math.nan
+
+
+def read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records of a `metrics.jsonl`, NaN where it says null, and how many of its lines are none. A last line without
+    its end is not counted: a crash leaves it."""
+    records, broken = [], 0
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+        try:
+            record = json.loads(line)
+            complete = line.endswith(b'\n') and isinstance(record['step'], int)
+        except (ValueError, KeyError, TypeError):
+            complete = False
+        if complete:
+            records.append({name: math.nan if value is None else value for name, value in record.items()})
+        else:
+            broken += line.endswith(b'\n')
+    return records, broken
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    """JSON knows neither NaN nor infinity: they become null."""
+    plain = {name: value if math.isfinite(value) else None for name, value in record.items()}
+    return json.dumps(plain) + '\n'

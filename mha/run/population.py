@@ -1,8 +1,8 @@
-"""Populations: models that differ in nothing but numbers, trained by one program.
+"""Populations: models that differ only in numbers such as the seed, trained by one program.
 
     config.population = {'seed': range(10), 'learning_rate': (1e-4, 3e-4, 5e-4)}     # 30 members
 
-Every combination is a member. What may differ leaves the program as it is: it enters as an argument.
+Every combination of values is a member. The values are arguments of the compiled program, so that all members share it.
 """
 
 import itertools
@@ -17,13 +17,14 @@ SETTINGS = {
     'weight_decay': 'optimizer.weight_decay',
     'dropout_rate': 'model.dropout_rate',
 }
-"""What members may differ in, and the config's key for it."""
+"""Settings in which members may differ, each with its config key."""
 
 Member = Mapping[str, Any]
 
 
 def members(config: Mapping[str, Any]) -> list[Member]:
-    """The members of a config's population, each with its seed; one without a population. Raises `UserError`."""
+    """Members of a config's population, each with its seed; a single member without a population. Raises
+    `UserError`."""
     for name in config['population']:
         choose(name, SETTINGS, 'population')
     varied = {name: config['population'].get(name) for name in SETTINGS}
@@ -40,7 +41,7 @@ def members(config: Mapping[str, Any]) -> list[Member]:
 
 
 def config_of(config: Mapping[str, Any], member: Member) -> dict[str, Any]:
-    """The config, nested, of the run that a member alone would be."""
+    """Nested config that trains a member alone, as an ordinary run."""
     sections = {name: dict(value) if isinstance(value, Mapping) else value for name, value in config.items()}
     for name, value in member.items():
         *path, key = SETTINGS[name].split('.')
@@ -49,5 +50,5 @@ def config_of(config: Mapping[str, Any], member: Member) -> dict[str, Any]:
 
 
 def named(member: Member) -> str:
-    """`'seed=0, learning_rate=0.001'`"""
+    """Name of a member, such as `'seed=0, learning_rate=0.001'`."""
     return ', '.join(f'{name}={value}' for name, value in member.items())

@@ -3,6 +3,7 @@ several processes the first alone writes."""
 
 import csv
 import datetime
+import hashlib
 import io
 import json
 import os
@@ -20,7 +21,21 @@ from typing import Any
 import jax
 
 from mha.machine import parallel
-from mha.spec import UserError, flatten
+from mha.run import versions
+from mha.spec import UserError, compact, flatten, parse
+from mha.training import optim
+
+try:
+    import fcntl
+except ImportError:  # Windows: runs there are not guarded
+    fcntl = None
+
+LONGEST_NAME = 180
+"""Bytes of a file's name: with an ending, below the 255 that file systems take."""
+LARGEST_PATCH = 4 * 2**20
+"""Bytes of the changes that are kept beside a run."""
+_held: list[io.IOBase] = []
+"""Lock files of this process, open as long as it lives."""
 
 
 def claim(workdir: Path, config: Mapping[str, Any]) -> None:
@@ -28,25 +43,39 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
     holds another run or something else."""
     if (workdir / 'config.json').exists():
         check_same(workdir, config)
+        _extend(workdir, config)
         return
     if {'[', ']'} & {*str(workdir.absolute())}:  # orbax takes them for a pattern, and its files end up incomplete
         raise UserError(f'checkpoints cannot be kept below a path with [ or ], {workdir} - choose another --workdir')
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if any(workdir.iterdir()):
+        if any(path.name != 'lock' for path in workdir.iterdir()):
             raise UserError(f'{workdir} is not empty and holds no run - choose another --workdir')
         write_json(workdir / 'config.json', config)
-        write_json(workdir / 'environment.json', environment())
+        here, patch = environment()
+        write_json(workdir / 'environment.json', here)
+        if patch:
+            _replace(workdir / 'changes.patch', patch)
     except OSError as error:
         raise UserError(f'cannot make the directory {workdir}: {error.strerror} - choose another --workdir') from error
 
 
 def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Raises `UserError` unless the run in `workdir`, if there is one, is the one that `config` describes."""
+    """Raises `UserError` unless the run in `workdir`, if there is one, is the one that `config` describes, or its first
+    steps: a run may go on beyond `train.steps` where its schedule does not depend on them."""
     if not (workdir / 'config.json').exists():
         return
-    there, here = flatten(load_config(workdir)), flatten(json.loads(json.dumps(config, default=list)))
+    there, here = (flatten(each) for each in (load_config(workdir), json.loads(json.dumps(config, default=list))))
     differ = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    if differ == ['train.steps'] and there['train.steps'] < here['train.steps']:
+        *_, schedule = parse(here['optimizer.schedule'])
+        if schedule.name in optim.ENDLESS and not here['train.final_steps']:
+            return
+        what = 'optimizer.schedule' if schedule.name not in optim.ENDLESS else 'train.final_steps'
+        raise UserError(
+            f'{workdir} was trained for {there["train.steps"]} steps and cannot go on to {here["train.steps"]}: its '
+            f'{what}={here[what]!r} depends on their number - choose another --workdir, and --init_from={workdir}'
+        )
     if differ:
         key = differ[0]
         more = f' ({len(differ) - 1} more differ)' if len(differ) > 1 else ''
@@ -56,35 +85,42 @@ def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
         )
 
 
+def _extend(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Lets a run go on to more steps; the evaluation that it ended with is kept under another name."""
+    steps = load_config(workdir)['train']['steps']
+    if steps == config['train']['steps'] or not parallel.first():
+        return
+    if (workdir / 'extrapolation.csv').exists():
+        os.replace(workdir / 'extrapolation.csv', workdir / f'extrapolation_after_{steps}_steps.csv')
+    if (workdir / 'summary.json').exists():
+        write_json(workdir / 'summary.json', _read_json(workdir / 'summary.json') | {'status': 'running'})
+    write_json(workdir / 'config.json', config)
+
+
 def check_data(workdir: Path, sha256: str) -> None:
     """Raises `UserError` if the run in `workdir` has read other data than these."""
-    path = workdir / 'summary.json'
-    there = _read_json(path).get('data_sha256', sha256) if path.exists() else sha256
+    there = summary(workdir).get('data_sha256', sha256)
     if there != sha256:
         raise UserError(f'{workdir} was trained on other text (sha256 {there[:8]}.. there, {sha256[:8]}.. here)')
 
 
 def load_config(workdir: Path) -> dict[str, Any]:
-    """The config of the run in `workdir`."""
+    """The config of the run in `workdir`, in today's keys."""
     path = workdir / 'config.json'
     if not path.exists():
         raise UserError(f'no run in {workdir} (it has no config.json) - give the --workdir that train.py was given')
-    return _read_json(path)
+    return versions.current(_read_json(path))
 
 
-def check_keys(workdir: Path, config: Mapping[str, Any], like: Mapping[str, Any]) -> None:
-    """Raises `UserError` unless the `config` of the run in `workdir` has the keys of the config `like`: another version
-    of this code may have saved it."""
-    path, there = workdir / 'config.json', {**config, **flatten(config)}
-    for key in {**like, **flatten(like)}:
-        if key not in there and not key.startswith('population.'):
-            raise UserError(f'{path} lacks the key {key!r}; another version wrote it - add it as in configs/common.py')
+def summary(workdir: Path) -> dict[str, Any]:
+    """The run's summary.json; empty before it has one."""
+    path = workdir / 'summary.json'
+    return _read_json(path) if path.exists() else {}
 
 
 def status(workdir: Path) -> str:
     """How far the run in `workdir` is: 'not started', 'running', 'diverged', or 'finished' once it is evaluated."""
-    path = workdir / 'summary.json'
-    return _read_json(path).get('status', 'running') if path.exists() else 'not started'
+    return summary(workdir).get('status', 'running') if (workdir / 'summary.json').exists() else 'not started'
 
 
 def finished(workdir: Path) -> bool:
@@ -101,31 +137,111 @@ def check_writable(workdir: Path) -> None:
         raise UserError(f'cannot write to {workdir}: {error.strerror}') from error
 
 
-def environment() -> dict[str, Any]:
-    """What a run ran on: versions, device, commit, command."""
+def hold(workdir: Path) -> None:
+    """Keeps `workdir` for this process as long as it lives. Raises `UserError` if it cannot be written to, or if a
+    living process has it. A crash leaves nothing behind that blocks: the operating system holds the lock."""
+    check_writable(workdir)
+    file = open(workdir / 'lock', 'a+')  # noqa: SIM115 - open for the whole run
+    if not _lock(file):
+        raise UserError(f'{_in_use(workdir, file)} - wait for it, or stop it')
+    file.truncate(0)
+    file.write(f'{os.getpid()}\n')
+    file.flush()
+    _held.append(file)
+
+
+def check_unused(workdir: Path) -> None:
+    """Raises `UserError` if a living process has `workdir`."""
+    if (workdir / 'lock').exists():
+        with open(workdir / 'lock') as file:
+            if not _lock(file):
+                raise UserError(f'{_in_use(workdir, file)} - wait for it, or stop it')
+
+
+def _lock(file: io.TextIOBase) -> bool:
+    """Whether no other process has locked the file; also where its file system knows no locks."""
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _in_use(workdir: Path, file: io.TextIOBase) -> str:
+    file.seek(0)
+    return f'{workdir} is in use by process {file.read().strip() or "of another program"}'
+
+
+def environment() -> tuple[dict[str, Any], str]:
+    """What a run ran on: versions, device, commit, command; and the changes to that commit, as a patch."""
     packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'ml-collections', 'tensorflow-datasets', 'numpy')
-    git = subprocess.run(
-        ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-    )
+    commit, patch = _commit(Path(__file__).parents[2])
+    large = len(patch.encode()) > LARGEST_PATCH
     return {
         'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         'command': shlex.join([Path(sys.executable).name, *sys.argv]),
-        'commit': git.stdout.strip() or None,
+        'commit': commit,
+        'changed': None if commit is None else 'too much to keep' if large else bool(patch),
         'python': platform.python_version(),
         'platform': platform.platform(),
         'devices': [device.device_kind for device in jax.devices()],
         'cores': parallel.cores(),
         'matmul_precision': jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
         'versions': {name: metadata.version(name) for name in packages},
-    }
+    }, '' if large else patch
+
+
+def _commit(root: Path) -> tuple[str | None, str]:
+    """The commit that is checked out at `root`, None without one, and what differs: new Python files included."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(['git', *arguments], capture_output=True, text=True, cwd=root, errors='replace')
+        return done.stdout
+
+    try:
+        if Path(git('rev-parse', '--show-toplevel').strip() or '/nowhere').resolve() != root.resolve():
+            return None, ''  # an installed package, maybe inside somebody's repository
+        new = git('ls-files', '--others', '--exclude-standard', '-z', '--', '*.py').split('\0')
+        patch = git('diff', 'HEAD', '--binary')
+        patch += ''.join(git('diff', '--no-index', '--', os.devnull, name) for name in new if name)
+        return git('describe', '--always', '--dirty', '--abbrev=40').strip() or None, patch
+    except OSError:  # no git
+        return None, ''
 
 
 def file_name(text: str) -> str:
-    """`text` with what file names do not bear replaced: `'one(a=4)|two'` -> `'one_a=4_two'`."""
-    return re.sub(r'[^\w.,=-]+', '_', text).strip('_')
+    """`text` with what file names do not bear replaced: `'one(a=4)|two'` -> `'one_a=4_two'`. What is too long ends in
+    a hash."""
+    name = re.sub(r'[^\w.,=-]+', '_', text).strip('_')
+    return name if len(name.encode()) <= LONGEST_NAME else hashed(text)
+
+
+def hashed(text: str, longest: int = LONGEST_NAME) -> str:
+    """A file name, of so many bytes at most, that no other text has: its beginning, and a hash of the whole."""
+    start = re.sub(r'[^\w.,=-]+', '_', text).strip('_').encode()[: longest - 9].decode(errors='ignore')
+    return f'{start.rstrip("_")}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'
+
+
+def evaluation_name(lengths: Sequence[int], examples: int, task: str | None = None, position: str | None = None) -> str:
+    """The file of a later evaluation: `'evaluation_40_80_512-examples.csv'`, and behind it the `task` and `position` if
+    they are not those of the run. Other evaluations have other names."""
+    listed = compact(lengths)
+    named = listed.replace(',', '_')
+    if len(named) > 80:
+        named = f'{len(lengths)}-lengths-to-{lengths[-1]}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}'
+    name, under = f'evaluation_{named}_{examples}-examples', ''
+    for text in (task, position):
+        if text:
+            # brackets, bars and quotes are of a spec and may become '_'; what else does makes two specs alike
+            within = re.findall(r'\'[^\']*\'|"[^"]*"', text)
+            plain = all(re.fullmatch(r'[\w.,=-]*', quoted[1:-1]) for quoted in within)
+            under += f'_{file_name(text) if plain else hashed(text)}'
+    if len((name + under).encode()) > LONGEST_NAME:
+        under = f'_{hashed(f"{task or position} {position}", LONGEST_NAME - len(name) - 1)}'
+    return f'{name}{under}.csv'
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -140,6 +256,21 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     _replace(path, file.getvalue())
+
+
+def read_rows(path: Path) -> list[dict[str, float | int]]:
+    """The rows of a range evaluation; none where it is not written yet."""
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline='') as file:
+            return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f'cannot read {path}: {error}') from error
+
+
+def _number(text: str) -> float | int:
+    return int(text) if text.isdecimal() else float(text or 'nan')
 
 
 def _read_json(path: Path) -> dict[str, Any]:

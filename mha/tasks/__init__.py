@@ -1,7 +1,6 @@
 """Tasks, one file each; a task's name is its file's name. `make('reverse_string')` builds one from its spec."""
 
 import sys
-from typing import Any
 
 from mha import spec
 from mha.tasks.base import Batch, Task
@@ -10,22 +9,21 @@ __all__ = ['Batch', 'Task', 'example', 'make', 'names']
 
 
 def names() -> tuple[str, ...]:
-    """The tasks there are: the files beside this one."""
+    """Names of all tasks: those of the files beside this one."""
     return spec.names(sys.modules[__name__])
 
 
 def example(name: str) -> str:
-    """The shortest spec of a task: its name, with arguments where it needs some."""
+    """Shortest spec that builds a task: its name, with arguments if any are required."""
     arguments = spec.load(sys.modules[__name__], name, Task, 'task').example_arguments
     return f'{name}({arguments})' if arguments else name
 
 
-def make(text: str, /, *, causal: bool = False, **options: Any) -> Task:
+def make(text: str, *, causal: bool = False) -> Task:
     """The task that a spec such as `"odds_first(order='released')"` describes, for a causal or a bidirectional model.
-    `options` are further arguments, as in `config.data`. A wrong name or argument is a one-line `ValueError`."""
+    A wrong name or argument is a one-line `ValueError`."""
     call, *more = spec.parse(text)
     if more:
         raise spec.UserError(f'task {text!r}: tasks do not compose')
     kind = spec.load(sys.modules[__name__], call.name, Task, 'task')
-    call = spec.Call(call.name, call.args, {**options, **call.kwargs})
     return spec.build(kind, call, 'task', causal=causal)

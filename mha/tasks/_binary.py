@@ -1,16 +1,16 @@
-"""Binary numbers of any size, as arrays of bits with the lowest first: they outgrow the machine's integers."""
+"""Binary numbers of any size, larger than machine integers, as arrays of bits with the lowest bit first."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 END = 2
-"""Ends a number; also stands between two."""
+"""Symbol that ends a number and separates two numbers."""
 
 
 def positive(key: PRNGKeyArray, length: Int[Array, ''] | int, max_length: int) -> Int[Array, 'N']:
-    """A number uniform in 1 .. 2^length - 1, [max_length]. Of numbers with more than 30 bits, those whose first 30 are
-    all zero, one in a billion, are never drawn."""
+    """Random number, uniform in 1 .. 2^length - 1, as bits [max_length]. With more than 30 bits, numbers whose lowest
+    30 bits are all zero, one in a billion, are never drawn."""
     low_key, high_key = jax.random.split(key)
     slot = jnp.arange(max_length)
     low = jax.random.randint(low_key, (), 1, 1 << jnp.clip(length, 1, 30))
@@ -21,8 +21,8 @@ def positive(key: PRNGKeyArray, length: Int[Array, ''] | int, max_length: int) -
 def operands(
     key: PRNGKeyArray, length: Int[Array, ''] | int, max_length: int
 ) -> tuple[Int[Array, 'N'], Int[Array, 'N'], Int[Array, 'N']]:
-    """`n 2 m` of `length` symbols, and n and m: positive, the place of the 2 uniform. Lengths 1 and 2 have room for n
-    only, uniform in 0 .. 2^length - 2; m is 0."""
+    """Input `n 2 m` of `length` symbols, then n and m alone. Both are positive, and the place of the separator 2 is
+    uniform. Lengths 1 and 2 have room for n only, which is uniform in 0 .. 2^length - 2; m is 0."""
     place_key, *keys = jax.random.split(key, 3)
     slot = jnp.arange(max_length)
     alone = length <= 2
@@ -35,7 +35,7 @@ def operands(
 
 
 def carried(columns: Int[Array, 'N']) -> Int[Array, 'N']:
-    """The bits of the number sum_i columns[i] 2^i, which has as many."""
+    """Bits of the number sum_i columns[i] 2^i, as many as there are columns."""
 
     def step(carry, column):
         total = carry + column
@@ -45,7 +45,7 @@ def carried(columns: Int[Array, 'N']) -> Int[Array, 'N']:
 
 
 def terminated(bits: Int[Array, 'N'], longest: Int[Array, ''] | int) -> Int[Array, 'N']:
-    """A number of at most `longest` bits without leading zeros, then the terminator, then zeros."""
+    """Symbols of a number of at most `longest` bits: no leading zeros, then the terminator, then zeros."""
     slot = jnp.arange(bits.size)
     count = jnp.minimum(jnp.maximum((bits * (slot + 1)).max(), 1), longest)
     return jnp.where(slot < count, bits, jnp.where(slot == count, END, 0))

@@ -1,4 +1,4 @@
-"""The files of a directory, as bytes, each from one of its sub-folders."""
+"""Base class of tasks on the bytes of the files in the sub-folders of a directory."""
 
 import copy
 import glob
@@ -15,8 +15,9 @@ from mha.tasks.base import Task
 
 
 class Files(Task):
-    """A task on the files of `directory`, by default of the packages of Python's standard library. `data` is the train
-    split, `held_out().data` the test split (`mha.datasets.text`); `sha256` names the files. Symbol 256 is a blank."""
+    """Task on the files of `directory`, by default those of the packages of Python's standard library. `data` is the
+    train split, `held_out().data` the test split (`mha.datasets.text`); `sha256` identifies the files. Symbol 256 is a
+    blank."""
 
     level = 'language'
     inputs = 257
@@ -32,7 +33,7 @@ class Files(Task):
         self.data = self.read('train')
 
     def read(self, split: dataset.Split) -> dict[str, Any]:
-        """The bytes of all files [N], and where each file starts, its size and the number of its sub-folder [F]."""
+        """Arrays of a split: the bytes of all files [N]; the start, size and sub-folder number of each file [F]."""
         files = {path: content for path, content in dataset.read_files(self.sha256, split).items() if '/' in path}
         size = np.array([content.size for content in files.values()])
         folder = [self.folders.index(path.split('/')[0]) for path in files]
@@ -45,7 +46,7 @@ class Files(Task):
         return task
 
     def content(self, file: Int[Array, ''], max_length: int) -> Int[Array, '{max_length}']:
-        """The first bytes of a file, then blanks where it is shorter."""
+        """First `max_length` bytes of a file, filled up with blanks."""
         slot = jnp.arange(max_length)
         read = self.data['text'].at[self.data['start'][file] + slot].get(mode='clip').astype(jnp.int32)
         return jnp.where(slot < self.data['size'][file], read, self.inputs - 1)

@@ -3,9 +3,9 @@
     86+7=    93.
     86+7=    /6,7:6+7+0=13|3~1&8+/8,0:8+0+1=9|9~0&+!93.
 
-The second line is the scratchpad: per place, both digits and the carry; a last carry takes a step of its own, with
-digits 0. Published: trained on lengths up to 8, tested on 9 to 16; length is the number of digits of the longer number.
-All pairs of numbers of digits with that maximum are equally likely. Numbers do not begin with 0 but for 0 itself.
+The second line is the scratchpad: per decimal place, both digits and the carry; a last carry takes a step of its own,
+with digits 0. Published: trained on lengths up to 8, tested on 9 to 16; length is the number of digits of the longer
+number. All pairs of digit counts with that maximum are equally likely. Numbers have no leading zeros.
 """
 
 import jax
@@ -57,7 +57,8 @@ class Addition(Scratchpad):
         return self.concat(self.written(a, real_a), '+', self.written(b, real_b), '='), answer
 
     def number(self, key, size, places):
-        """Digits [places] of a random number, least significant first and 0 beyond its `size`, and which are real."""
+        """Digits [places] of a random number of `size` digits, least significant first, and a mask of those that
+        count."""
         first_key, key = jax.random.split(key)
         place = jnp.arange(places)
         digit = jax.random.randint(key, (places,), 0, 10)
@@ -65,5 +66,5 @@ class Addition(Scratchpad):
         return jnp.where(place < size, digit, 0), place < size
 
     def written(self, number, real):
-        """Most significant digit first: digits [N], real [.., N] -> [.., 2 N]."""
+        """Symbols [.., 2 N] of digits [N] masked by `real` [.., N], most significant digit first."""
         return self.listed(number[::-1, None], real[..., ::-1])

@@ -1,13 +1,13 @@
-"""What a task is: a generator of examples that runs on the device, inside jit, with a traced length.
+"""Base classes of tasks: generators of examples that run on the device, inside jit, with a traced length.
 
-A model sees the input, then one placeholder per answer symbol, then padding. Its logits at the placeholders are the
-answer (Ruoss et al., 2023, arXiv:2305.16843). A `Sequence` is for causal models: they read the prompt, then their
+A model reads the input, then one placeholder per answer symbol, then padding. Its logits at the placeholders are the
+answer (Ruoss et al., 2023, arXiv:2305.16843). A `Sequence` is for causal models, which read the prompt and then the
 answer so far (Kazemnejad et al., 2023, arXiv:2305.19466).
 """
 
 import dataclasses
 from collections.abc import Sequence as Symbols
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,44 +19,45 @@ from mha.spec import UserError
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Examples in the model's input protocol, all fields [B, T]. Untyped, as fields of a pytree may hold anything."""
+    """Examples as a model reads them; all fields are [B, T]. Untyped, since fields of a pytree may hold any object."""
 
     tokens: Any
     valid: Any
-    """Real tokens: the input and the placeholders, not the padding."""
+    """Mask of the real tokens: input and placeholders, but not padding."""
     targets: Any
     loss_mask: Any
-    """Where the loss counts."""
+    """Mask of the tokens that count in the loss."""
     metric_mask: Any
-    """Where accuracy counts."""
+    """Mask of the tokens that count in accuracy."""
 
 
 class Task:
-    """One task. Subclasses set `inputs` (number of input symbols) and `num_classes`, and define `output_length` and
-    `sample`. A task is a pytree whose one child is `data`, so that it can be passed to a jitted function.
+    """Base class of tasks. Subclasses set `inputs` (number of input symbols) and `num_classes`, and define
+    `output_length` and `sample`. A task is a pytree whose one child is `data`, so that it can be passed to a jitted
+    function.
     """
 
     inputs: int
     num_classes: int
     level: str = ''
-    """What it takes: 'regular', 'context-free', 'context-sensitive', 'algorithmic', 'retrieval' or 'language'."""
+    """Class of the task: 'regular', 'context-free', 'context-sensitive', 'algorithmic', 'retrieval' or 'language'."""
     alphabet: Symbols[str] = '0123456789'
-    """How a person reads the input symbols."""
+    """Printed form of each input symbol."""
     answers: Symbols[str] = ''
-    """How a person reads the classes; as `alphabet` unless set."""
-    metric: Literal['accuracy', 'exact_match'] = 'accuracy'
-    """What published tables of the task show."""
+    """Printed form of each class; `alphabet` unless set."""
+    metric: str = 'accuracy'
+    """Metric that published tables of the task report, by its name in `mha.training.metrics`."""
     example_arguments = ''
-    """Arguments for a catalogue, where the task needs some."""
+    """Example arguments for catalogues, if the task cannot be built without any."""
     terminator: int | None = None
-    """The class that ends an answer. Accuracy counts up to it, and so does the loss if `mask_loss`."""
+    """Class that ends an answer. Symbols after it do not count in accuracy nor, if `mask_loss`, in the loss."""
     mask_loss = False
     data: Any = ()
     """Arrays that `sample` reads; generated tasks have none."""
     halves = False
     """Whether the tokens are two sequences of equal size side by side, each with its own padding."""
     sha256: str = ''
-    """Names the data a task reads, for the run's record."""
+    """Checksum that identifies the data of a task in the records of a run."""
     baseline_per_position = True
     """Whether the content-blind baseline may know the output position (see `mha.training.evaluation`)."""
 
@@ -78,17 +79,17 @@ class Task:
 
     @property
     def vocab_size(self) -> int:
-        """Input symbols and the placeholder."""
+        """Number of tokens: the input symbols and the placeholder."""
         return self.inputs + 1
 
     @property
     def vocabulary(self) -> list[str]:
-        """What tokens are read as, with '_' for the placeholder."""
+        """Printed form of each token, with '_' for the placeholder."""
         return [*self.alphabet[: self.inputs], *['_'] * (self.vocab_size - self.inputs)]
 
     @property
     def classes(self) -> list[str]:
-        """What answers are read as."""
+        """Printed form of each class."""
         return [*(self.answers or self.alphabet)[: self.num_classes]]
 
     @property
@@ -97,7 +98,7 @@ class Task:
         return 1 / self.num_classes
 
     def held_out(self) -> 'Task':
-        """The same task on data kept from training; a generated task is its own."""
+        """Same task on data kept from training; a generated task returns itself."""
         return self
 
     def input_length(self, length):
@@ -115,12 +116,12 @@ class Task:
     def sample(
         self, key: PRNGKeyArray, length: Int[Array, ''] | int, max_length: int
     ) -> tuple[Int[Array, 'N'], Int[Array, 'O']]:
-        """One example: the input [max_length] and its answer [output_length(max_length)], of which the first
-        `input_length(length)` and `output_length(length)` symbols count. The draw must not depend on `max_length`."""
+        """One example: its input [max_length] and its answer [output_length(max_length)]. Only the first
+        `input_length(length)` and `output_length(length)` symbols count; they must not depend on `max_length`."""
         raise NotImplementedError
 
     def example(self, key: PRNGKeyArray, length: Int[Array, ''] | int, max_length: int) -> Batch:
-        """One example in the model's input protocol, without a batch axis."""
+        """One example as a model reads it, without a batch axis."""
         symbols, answer = self.sample(key, length, max_length)
         slot = jnp.arange(self.num_tokens(max_length))
         start = self.input_length(length)
@@ -141,11 +142,11 @@ class Task:
         )
 
     def readable(self, example: Batch) -> tuple[str, str]:
-        """The input and the answer of one example as a person reads them."""
+        """Input and answer of one example, printed for a person."""
         tokens, targets = (jax.device_get(x).tolist() for x in (example.tokens, example.targets))
         valid, counts = (jax.device_get(x).tolist() for x in (example.valid, example.metric_mask))
         shown, classes = [*self.alphabet[: self.inputs]], self.classes
-        appended = self.num_tokens(2) > self.input_length(2)  # else the symbol of placeholders stands in the input
+        appended = self.num_tokens(2) > self.input_length(2)  # otherwise a placeholder is part of the input
         ends = [i for i, real in enumerate(valid) if real and not (appended and tokens[i] == self.inputs)]
         end = max(ends, default=-1) + 1
         read = [[*shown, '_'][token] for token in tokens[:end]]
@@ -153,18 +154,18 @@ class Task:
         return written(read, shown), written(answer, classes)
 
     def examples(self, keys: Key[Array, 'B'], length: Int[Array, '*B'] | int, max_length: int) -> Batch:
-        """One example per key, all of the same length or each of its own."""
+        """Batch of one example per key, of one common length or of one length each."""
         each = 0 if jnp.ndim(length) else None
         return jax.vmap(lambda key, length: self.example(key, length, max_length), (0, each))(keys, length)
 
     def batch(self, key: PRNGKeyArray, batch_size: int, length: Int[Array, '*B'] | int, max_length: int) -> Batch:
-        """`batch_size` examples of `length`, or of a length each, padded to the tokens of `max_length`. `batch_size`
-        and `max_length` are static, `length` may be traced: one compiled program serves every length up to
-        `max_length`."""
+        """Batch of `batch_size` examples of one common length or of one length each, padded to the tokens of
+        `max_length`. `batch_size` and `max_length` are static, but `length` may be traced: one compiled program serves
+        every length up to `max_length`."""
         return self.examples(jax.random.split(key, batch_size), length, max_length)
 
     def cut(self, batch: Batch, max_length: int) -> Batch:
-        """The batch with less padding: that of `max_length`, which no example may exceed."""
+        """Same batch with its padding cut to `max_length`, which no example may exceed."""
         parts = 2 if self.halves else 1
         slots = self.num_tokens(max_length) // parts
 
@@ -175,12 +176,12 @@ class Task:
 
 
 def written(symbols: list[str], alphabet: Symbols[str]) -> str:
-    """Side by side, with blanks between them if some of the alphabet are words."""
+    """Text of `symbols` in a row, separated by blanks if the alphabet contains words."""
     return ('' if max(map(len, alphabet)) == 1 else ' ').join(symbols)
 
 
 EMPTY = -1
-"""Where a `Sequence` writes nothing."""
+"""Marker of slots in which a `Sequence` writes nothing."""
 
 
 def digits(number: Int[Array, '*shape'], width: int) -> Int[Array, '*shape {width}']:
@@ -191,12 +192,12 @@ def digits(number: Int[Array, '*shape'], width: int) -> Int[Array, '*shape {widt
 
 
 class Sequence(Task):
-    """Prompt and answer as one sequence for a causal model, which predicts each answer symbol from what stands before
-    it. Exact match under the true prefix is exact match of greedy generation: up to the first mistake both read the
-    same. Accuracy per symbol is not: after a mistake, the true prefix helps.
+    """Task whose prompt and answer form one sequence for a causal model, which predicts each answer symbol from all
+    symbols before it. Exact match under the true prefix equals exact match of greedy generation, because both read the
+    same symbols up to the first mistake. Accuracy per symbol differs: after a mistake, the true prefix helps.
 
-    Subclasses set `alphabet`, which prompt and answer share, and define `prompt_length` and `output_length` (the most
-    symbols that an example of `length` has) and `sample`."""
+    Subclasses set `alphabet`, which prompt and answer share. They define `sample`, and `prompt_length` and
+    `output_length`: the largest numbers of symbols of an example of `length`."""
 
     metric = 'exact_match'
     baseline_per_position = False
@@ -209,27 +210,28 @@ class Sequence(Task):
 
     @property
     def vocab_size(self) -> int:
-        """The symbols; no placeholder."""
+        """Number of symbols; there is no placeholder."""
         return self.inputs
 
     def prompt_length(self, length):
-        """The most symbols of the prompt of an example of `length`."""
+        """Largest number of symbols in the prompt of an example of `length`."""
         raise NotImplementedError
 
     def num_tokens(self, length: Int[Array, ''] | int):
         return self.prompt_length(length) + self.output_length(length) - 1
 
     def sample(self, key, length, max_length):
-        """One example: the symbols of the prompt and those of the answer, in arrays of any size. Slots that are EMPTY
-        vanish: an example may be shorter than others, and have gaps."""
+        """One example: the symbols of its prompt and those of its answer, in arrays of any size. EMPTY slots are
+        removed, so examples may differ in size and arrays may have gaps."""
         raise NotImplementedError
 
     def symbol(self, name: str) -> int:
-        """The number of a symbol; '' writes nothing."""
+        """Index of a symbol; EMPTY for the empty string."""
         return self.alphabet.index(name) if name else EMPTY
 
     def concat(self, *parts: Int[Array, '... _'] | str) -> Int[Array, '... _']:
-        """Side by side: symbols by name, and arrays [.., W], with the same rows or none."""
+        """Concatenation along the last axis of symbols, given by name, and arrays [.., W]; leading axes are
+        broadcast."""
         arrays = [jnp.full((1,), self.symbol(part)) if isinstance(part, str) else part for part in parts]
         rows = jnp.broadcast_shapes(*(array.shape[:-1] for array in arrays))
         return jnp.concatenate([jnp.broadcast_to(array, (*rows, array.shape[-1])) for array in arrays], axis=-1)
@@ -237,7 +239,7 @@ class Sequence(Task):
     def listed(
         self, items: Int[Array, '... N W'], real: Bool[Array, '*rows N'], separator: str = ''
     ) -> Int[Array, '*rows _']:
-        """The items that are `real`, one after the other, with a separator between two."""
+        """Symbols of the `real` items in a row, with a separator between two items."""
         first = jnp.cumsum(real, axis=-1) == 1
         between = jnp.where(first, EMPTY, self.symbol(separator))[..., None]
         written = jnp.where(real[..., None], self.concat(between, items), EMPTY)
@@ -253,7 +255,7 @@ class Sequence(Task):
         sequence = jnp.zeros(slots + 1, jnp.int32).at[place].set(symbols, mode='drop')
         slot = jnp.arange(slots)
         is_answer = (slot >= start - 1) & (slot < end - 1)
-        # Slots behind a short example hold nothing; later ones are invisible to those that count.
+        # The slots after a short example hold no symbols. They may stay valid: no slot that counts sees later ones.
         return Batch(
             tokens=jnp.where(slot < end - 1, sequence[:-1], 0),
             valid=slot < self.num_tokens(length),

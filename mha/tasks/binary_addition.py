@@ -12,8 +12,8 @@ from mha.tasks.base import Task
 
 
 class BinaryAddition(Task):
-    """Two positive numbers with a 2 between them in, the sum out; `mask_loss` leaves what follows the terminator out of
-    the loss too. Lengths 1 and 2 are a single number, which is the answer."""
+    """Two positive numbers with a 2 between them in, the sum out. `mask_loss=True` excludes symbols after the
+    terminator from the loss, too. Inputs of length 1 and 2 are a single number, which is the answer."""
 
     inputs = num_classes = 3
     level = 'context-sensitive'

@@ -13,8 +13,8 @@ from mha.tasks.base import Task
 
 
 class BinaryMultiplication(Task):
-    """Two positive numbers with a 2 between them in, the product out; `mask_loss` leaves what follows the terminator
-    out of the loss too. Lengths 1 and 2 are a single number: they answer 2 and 02."""
+    """Two positive numbers with a 2 between them in, the product out. `mask_loss=True` excludes symbols after the
+    terminator from the loss, too. Inputs of length 1 and 2 are a single number; the answers are 2 and 02."""
 
     inputs = num_classes = 3
     level = 'context-sensitive'
@@ -32,7 +32,7 @@ class BinaryMultiplication(Task):
         x, n, m = _binary.operands(key, length, max_length)
         shifted = jnp.pad(m, (max_length, 0))
 
-        def add(i, columns):  # n_i * m, i places up
+        def add(i, columns):  # adds n_i * m, shifted by i places
             return columns + n[i] * jax.lax.dynamic_slice(shifted, (max_length - i,), (max_length,))
 
         columns = jax.lax.fori_loop(0, max_length, add, jnp.zeros_like(n))

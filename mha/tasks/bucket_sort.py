@@ -10,7 +10,8 @@ from mha.tasks.base import Task
 
 
 class BucketSort(Task):
-    """Symbols 0 .. symbols - 1 in, sorted out. The most frequent class per output position is a strong baseline."""
+    """Symbols 0 .. symbols - 1 in, sorted out. Guessing the most frequent class of each output position is a strong
+    baseline."""
 
     level = 'context-sensitive'
 

@@ -2,8 +2,8 @@
 
     Never again. -> neg        See it twice! -> pos
 
-A directory has one sub-folder of files per class. An example of length l is one file, drawn uniformly: its first l
-bytes, then blanks where it is shorter.
+A directory has one sub-folder of files per class. An example of length l is the first l bytes of one file, drawn
+uniformly; shorter files are filled up with blanks.
 """
 
 import jax
@@ -12,7 +12,7 @@ from mha.tasks._files import Files
 
 
 class BytesClassification(Files):
-    """The sub-folder of `directory` that a file is from; by default, the package of Python's standard library."""
+    """Bytes of a file in, its sub-folder of `directory` out; by default, its package in Python's standard library."""
 
     def __init__(self, directory: str = '', *, causal: bool = False):
         super().__init__(directory, causal=causal)

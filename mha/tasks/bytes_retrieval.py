@@ -2,12 +2,13 @@
 
     import email | import smtplib -> related        import email | x = 2 * y -> unrelated
 
-A directory has one sub-folder of files per group of related documents; the paper's documents are articles of which one
-cites the other. Half of all pairs are two files of one sub-folder, the others of two: sub-folders are drawn uniformly,
-and files within them, so that neither document alone says anything. An example of length l has the first l bytes of
-each document, then blanks where it is shorter. Sub-folders with a single file in a split take no part in it.
+A directory has one sub-folder of files per group of related documents; in the paper, related documents are articles of
+which one cites the other. Half of all pairs are two files of one sub-folder, the other half are files of two
+sub-folders. Sub-folders are drawn uniformly, then files within them, so that a single document does not reveal the
+answer. An example of length l has the first l bytes of each document; shorter documents are filled up with blanks.
+Sub-folders with only one file in a split are not used in that split.
 
-The documents stand side by side, padded to halves of the same size, for a model that encodes them apart.
+The two documents are padded to the same size and stand side by side, for a model that encodes them separately.
 """
 
 import jax
@@ -21,8 +22,8 @@ from mha.tasks.base import Batch
 
 
 class BytesRetrieval(Files):
-    """Whether two files are from one sub-folder of `directory`, or of Python's standard library: one of its packages.
-    For `model.readout='pair'`."""
+    """Bytes of two files in, one answer out: whether both are from one sub-folder of `directory`, by default one
+    package of Python's standard library. For `model.readout='pair'`."""
 
     num_classes = 2
     answers = ('unrelated', 'related')
@@ -30,18 +31,19 @@ class BytesRetrieval(Files):
 
     @property
     def vocab_size(self):
-        """The input symbols; no placeholder."""
+        """Number of input symbols; there is no placeholder."""
         return self.inputs
 
     def read(self, split: dataset.Split):
-        """Also the first file and the number of files of each sub-folder that has two or more [G]."""
+        """Arrays of `Files.read`, and the first file and the number of files of each sub-folder with two or more
+        [G]."""
         data = super().read(split)
         _, first, count = np.unique(data['folder'], return_index=True, return_counts=True)
         first, count = first[count > 1], count[count > 1]
         if len(count) < 2:
             raise UserError(
-                f'directory must have at least two sub-folders with two {split} files or more - of ten files, in the '
-                'order of their paths, the last is for the test'
+                f'directory must have at least two sub-folders with two {split} files or more - in the order of their '
+                'paths, every tenth file is a test file'
             )
         return data | {'first': jnp.asarray(first), 'count': jnp.asarray(count)}
 

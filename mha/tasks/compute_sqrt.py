@@ -2,7 +2,7 @@
 
     100101 -> 110        11011 -> 101
 
-The roots of 37 and 27 are 6 and 5. Computed as by hand: two more bits of x make one more bit of the root.
+The roots of 37 and 27 are 6 and 5. Computed as by hand: every two bits of the number yield one bit of the root.
 """
 
 import jax
@@ -13,7 +13,7 @@ from mha.tasks.base import Task
 
 
 class ComputeSqrt(Task):
-    """A positive number in, its root out, both with leading zeros; the root has half as many bits, rounded up."""
+    """Positive number in, its root out, both with leading zeros; the root has half as many bits, rounded up."""
 
     inputs = num_classes = 2
     level = 'context-sensitive'
@@ -29,12 +29,13 @@ class ComputeSqrt(Task):
         slot = jnp.arange(bits + 2)
 
         def step(state, pair):
-            """With the root r of the bits so far, its next bit is 1 if (2r + 1)^2 = 4r^2 + (4r + 1) is not too much:
-            if the remainder, four times that of r plus the pair, holds 4r + 1. Arrays have the lowest bit first."""
+            """Next bit of the root. With r the root of the bits so far, it is 1 if (2r + 1)^2 = 4r^2 + (4r + 1) does
+            not exceed the bits read: if the remainder (four times that of r, plus the new pair) is at least 4r + 1.
+            Arrays have the lowest bit first."""
             root, rest = state
             rest = jnp.concatenate([pair[::-1], rest[:-2]])
             less = jnp.concatenate([jnp.array([1, 0]), root[:-2]])
-            # A borrow leaves place i if `rest` has the 0 at the highest place up to i where the two differ.
+            # A borrow leaves place i if `rest` has a 0 at the highest place up to i where it differs from `less`.
             borrow = jax.lax.cummax(jnp.where(rest == less, 0, 2 * slot + 2 + (rest < less))) % 2
             holds = borrow[-1] == 0
             rest = jnp.where(holds, rest ^ less ^ jnp.roll(borrow, 1), rest)

@@ -16,7 +16,7 @@ from mha.tasks.base import EMPTY, Sequence
 
 
 class Copying(Sequence):
-    """Tokens 0 .. symbols - 1, to be copied; `doubled` asks for them twice."""
+    """Prompt of tokens 0 .. symbols - 1 in, its copy out; with `doubled=True`, the copy twice."""
 
     level = 'context-sensitive'
 

@@ -3,9 +3,9 @@
     recognition:  ([]) -> 1        ([]] -> 0        is it balanced?
     next:         ([]  -> )                         which closing bracket may follow?
 
-A string is a walk: each move opens or closes with equal probability where both are allowed, and every kind is as
-likely. Recognition: half of the strings have one symbol replaced by another, which always unbalances them; lengths are
-even, an odd l is read as l - 1, and 1 as 2. Next: the walk ends inside at least one bracket.
+A string is a random walk. Each step opens or closes a bracket, with equal probability if both are allowed; all kinds
+are equally likely. Recognition: half of the strings have one symbol replaced by another, which always unbalances them.
+Lengths are even: an odd length l becomes l - 1, and 1 becomes 2. Next: the walk ends inside at least one bracket.
 """
 
 from typing import Literal
@@ -17,7 +17,8 @@ from mha.tasks.base import Task
 
 
 class Dyck(Task):
-    """`k` kinds of brackets nested at most `depth` deep; symbol i opens what symbol k + i closes."""
+    """String of `k` kinds of brackets, nested at most `depth` deep, in; whether it is balanced, or the closing bracket
+    that may follow, out. Symbol i opens a bracket that symbol k + i closes."""
 
     level = 'context-free'
 
@@ -43,14 +44,14 @@ class Dyck(Task):
         return 1
 
     def sample(self, key, length, max_length):
-        move_key, kind_key, label_key, place_key, symbol_key = jax.random.split(key, 5)
-        length, at = self.input_length(length), jnp.arange(self.input_length(max_length))
+        move_key, kind_key, label_key, index_key, symbol_key = jax.random.split(key, 5)
+        length, slot = self.input_length(length), jnp.arange(self.input_length(max_length))
         levels = jnp.arange(self.depth)
 
         def move(state, draw):
             stack, depth = state
-            at, prefers_open, kind = draw
-            left = length - at - 1
+            slot, prefers_open, kind = draw
+            left = length - slot - 1
             if self.form == 'recognition':
                 may_open, may_close = (depth < self.depth) & (depth < left), depth > 0
             else:
@@ -61,11 +62,11 @@ class Dyck(Task):
             depth += jnp.where(opens, 1, -1)
             return (stack, depth), (symbol, stack[depth - 1])
 
-        moves = jax.random.bernoulli(move_key, shape=at.shape), jax.random.randint(kind_key, at.shape, 0, self.k)
-        _, (x, innermost) = jax.lax.scan(move, (jnp.zeros_like(levels), jnp.int32(0)), (at, *moves))
+        moves = jax.random.bernoulli(move_key, shape=slot.shape), jax.random.randint(kind_key, slot.shape, 0, self.k)
+        _, (x, innermost) = jax.lax.scan(move, (jnp.zeros_like(levels), jnp.int32(0)), (slot, *moves))
         if self.form == 'next':
             return x, innermost[length - 1][None]
         balanced = jax.random.bernoulli(label_key)
-        place = jax.random.randint(place_key, (), 0, length)
+        changed = jax.random.randint(index_key, (), 0, length)
         other = (x + jax.random.randint(symbol_key, (), 1, self.inputs)) % self.inputs
-        return jnp.where(balanced | (at != place), x, other), balanced[None].astype(jnp.int32)
+        return jnp.where(balanced | (slot != changed), x, other), balanced[None].astype(jnp.int32)

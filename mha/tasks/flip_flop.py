@@ -2,10 +2,11 @@
 
 w1 i0 i1 r1        w0 w1 r1 i0 r1
 
-The bit after r is that of the latest w; other bits are random. The first instruction is w, the last is r, the others
-are i with probability p, else w or r. The paper trains on 256 pairs with p = 0.8 and tests p = 0.98 and 0.1 too.
-    causal:         reads the string without its last bit; the answer at an r, every one or the last, is its bit.
-    bidirectional:  reads the same; the last bit is the answer.
+The bit after a read r is that of the latest write w; other bits are random. The first instruction is w, the last is r;
+the others are i (ignore) with probability p, otherwise w or r. The paper trains on 256 pairs with p = 0.8 and also
+tests p = 0.98 and 0.1. Models read the string without its last bit.
+    causal:         answers with the bit that follows, at every r or at the last one.
+    bidirectional:  answers with the last bit.
 An example of length n has n pairs, hence 2 n - 1 input symbols; the shortest is 2.
 """
 
@@ -20,7 +21,8 @@ WRITE, READ, IGNORE = 2, 3, 4
 
 
 class FlipFlop(Task):
-    """The bit that was written last, asked at `reads` by causal models; `ignore` is the probability p of an i."""
+    """Instructions and bits in, the bit written last out. `ignore` is the probability p of an i. Causal models answer
+    at `reads`: all of them or the last."""
 
     level = 'regular'
     inputs, num_classes = 5, 2
@@ -44,7 +46,7 @@ class FlipFlop(Task):
         return self.input_length(length) + (not self.causal)
 
     def string(self, key, length, max_length):
-        """The symbols [2 max(max_length, 2)], the last bit included."""
+        """Symbols [2 max(max_length, 2)] of a string, including its last bit."""
         instruction_key, bit_key = jax.random.split(key)
         length, pair = jnp.maximum(length, 2), jnp.arange(max(max_length, 2))
         draw = jax.random.uniform(instruction_key, pair.shape)

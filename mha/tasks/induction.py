@@ -14,7 +14,8 @@ from mha.tasks.base import Task
 
 
 class Induction(Task):
-    """Pairs of one of `keys` and one of `values` symbols; keys have the lower numbers. `keys` is the longest length."""
+    """Pairs of a key and a value, and one of the keys, in; its value out. There are `keys` key symbols, then `values`
+    value symbols. The longest length is `keys`."""
 
     level = 'retrieval'
     metric = 'exact_match'

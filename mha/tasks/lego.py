@@ -4,9 +4,10 @@
     k=+c;f=+1;c=-f;k?    -1.
     f=+1;c=-f;k=+c;k?    /f:|+1&c=-f;k=+c/c:-f=-+1|-1&k=+c/k:+c=+-1|-1&!-1.
 
-The second line is `permuted`, the third the scratchpad: variable by variable along the chain up to the queried one, and
-the clauses not used so far. The query is one of the chain's second half: of n variables, the last n - ceil(n/2).
-Published: trained on lengths up to 8, tested on 9 to 16; length is the number of variables.
+The second line is the form `permuted`, the third shows the scratchpad: variable by variable along the chain up to the
+queried one, with the clauses not used so far. The query is a variable in the second half of the chain: of n variables,
+one of the last n - ceil(n/2). Published: trained on lengths up to 8, tested on 9 to 16; length is the number of
+variables.
 """
 
 import string
@@ -20,7 +21,8 @@ from mha.tasks.base import EMPTY
 
 
 class Lego(Scratchpad):
-    """Clauses and a query in, +1 or -1 out; `permuted` shuffles the clauses. Chains have at most `variables`."""
+    """Clauses and a query in, +1 or -1 out. `permuted=True` shuffles the clauses. Chains have at most `variables`
+    variables."""
 
     level = 'regular'
     fields = 'input', 'computation', 'output', 'remaining'
@@ -80,5 +82,5 @@ class Lego(Scratchpad):
         return self.concat(self.listed(clause[order], real, ';'), ';', name[query], '?'), answer
 
     def signs(self, negative):
-        """[N] -> [N, 1]"""
+        """Sign symbols [N, 1] of flags [N]."""
         return jnp.where(negative == 1, self.symbol('-'), self.symbol('+'))[:, None]

@@ -6,13 +6,13 @@ value of a nested expression over lists of digits.
 MIN, MAX, MED (the median, rounded down) and SM (the sum mod 10) have 2 arguments or more; the root has depth 1, and a
 node at `max_depth` is a digit. An example of length l has l symbols: a tree, then blanks.
 
-Long Range Arena draws every node alone, an operator with probability 1/4, and rejects trees of the wrong length. Here
-a tree fills its length, so that nothing is rejected. The root is an operator and may take l symbols. An operator that
-may take b draws the number of its arguments n uniformly from 2 .. min(max_arguments, b - 2), then the number of
-operators among them, 1 + Binomial(n - 1, 1/4) or as many as fit. Their order is uniform, and they split what the
-digits leave of b at uniform points. Symbols that a subtree leaves, as at `max_depth`, go to operators behind it; what
-is left in the end is blank: 1 to 10 % of the input, but half of it for `max_depth=4` at length 100. Below 4 symbols,
-the tree is one digit.
+Long Range Arena draws every node independently, an operator with probability 1/4, and rejects trees of the wrong
+length. Here trees are drawn to fill a budget of symbols, so that none is rejected. The root is an operator with a
+budget of l symbols. An operator with a budget of b symbols draws the number n of its arguments uniformly from
+2 .. min(max_arguments, b - 2), then the number of operators among them: 1 + Binomial(n - 1, 1/4), or as many as fit.
+The order of the arguments is uniform. The operators share the symbols that the digits leave, split at uniform points.
+Symbols that a subtree does not use, as at `max_depth`, go to the operators after it. The rest of the input is blank: 1
+to 10 % of it, but half of it for `max_depth=4` at length 100. With fewer than 4 symbols, the tree is one digit.
 """
 
 import jax
@@ -21,12 +21,12 @@ import jax.numpy as jnp
 from mha.tasks.base import Task
 
 OPERATOR, CLOSE, BLANK = 10, 14, 15
-"""Symbols: the digits, four operators, the bracket that closes them, the blank."""
+"""First operator, closing bracket and blank; the digits come first, and four operators before the bracket."""
 RATE = 0.25
 
 
 class ListOps(Task):
-    """The value of an expression, a digit."""
+    """Expression in, its value out: a digit."""
 
     level = 'context-free'
     inputs, num_classes = 16, 10
@@ -48,16 +48,16 @@ class ListOps(Task):
         root = rows == 0
         state = {
             'operator': jnp.zeros_like(rows),
-            'arguments': jnp.where(root, 1, 0),  # still to come
-            'operators': jnp.where(root, length >= 4, 0),  # of them
-            'end': jnp.where(root, length, 0),  # where its bracket closes at the latest
-            'counts': jnp.zeros((self.max_depth, 10), jnp.int32),  # of its arguments' values so far
+            'arguments': jnp.where(root, 1, 0),  # arguments still to come
+            'operators': jnp.where(root, length >= 4, 0),  # operators among them
+            'end': jnp.where(root, length, 0),  # last slot at which its bracket may close
+            'counts': jnp.zeros((self.max_depth, 10), jnp.int32),  # number of arguments so far with each value
         }
 
         def step(carry, draw):
-            """One symbol."""
+            """Writes one symbol."""
             state, depth = carry
-            at, uniform, more = draw
+            slot, uniform, more = draw
             operator, arguments, operators, end = (
                 state[name][depth] for name in ('operator', 'arguments', 'operators', 'end')
             )
@@ -66,15 +66,15 @@ class ListOps(Task):
             opens = uniform[0] * arguments < operators
             digit, kind = jnp.floor(uniform[1:3] * jnp.array([10, 4])).astype(jnp.int32)
 
-            # An operator takes 4 symbols at least, and its share of what is to spare.
-            spare = end - at - arguments - 3 * operators
+            # An operator gets the 4 symbols that it needs at least, and a share of the spare ones.
+            spare = end - slot - arguments - 3 * operators
             share = jnp.where(operators > 1, 1 - uniform[3] ** (1 / jnp.maximum(operators - 1, 1)), 1)
             room = 4 + jnp.floor(spare * share).astype(jnp.int32)
             choices = jnp.minimum(self.max_arguments, room - 2) - 1
-            own = 2 + jnp.floor(uniform[4] * choices).astype(jnp.int32)
-            inner = 1 + jnp.sum((more < RATE) & (jnp.arange(more.size) < own - 1))
-            inner = jnp.where(depth + 2 < self.max_depth, jnp.minimum(inner, (room - 2 - own) // 3), 0)
-            opened = {'operator': kind, 'arguments': own, 'operators': inner, 'end': at + room - 1, 'counts': 0}
+            count = 2 + jnp.floor(uniform[4] * choices).astype(jnp.int32)
+            inner = 1 + jnp.sum((more < RATE) & (jnp.arange(more.size) < count - 1))
+            inner = jnp.where(depth + 2 < self.max_depth, jnp.minimum(inner, (room - 2 - count) // 3), 0)
+            opened = {'operator': kind, 'arguments': count, 'operators': inner, 'end': slot + room - 1, 'counts': 0}
 
             value = jnp.where(closes, evaluate(operator, state['counts'][depth]), digit)
             here, above = rows == depth, rows == depth - closes
@@ -98,8 +98,8 @@ class ListOps(Task):
 
 
 def evaluate(operator, counts):
-    """The value of an operator whose arguments are given as the count of every digit [10]."""
+    """Value of an operator, given the number of its arguments with each value [10]."""
     number, up_to = counts.sum(), jnp.cumsum(counts)
     ranks = jnp.stack([jnp.ones_like(number), number, (number + 1) // 2, number // 2 + 1])
-    low, high, left, right = jnp.argmax(up_to[None, :] >= ranks[:, None], axis=1)  # the arguments of these ranks
+    low, high, left, right = jnp.argmax(up_to[None, :] >= ranks[:, None], axis=1)  # arguments of these ranks
     return jnp.stack([low, high, (left + right) // 2, jnp.sum(counts * jnp.arange(10)) % 10])[operator]

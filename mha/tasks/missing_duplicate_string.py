@@ -2,7 +2,8 @@
 
     01100?10 -> 1        1011?1. -> 0
 
-A string twice, with one symbol hidden as 2, here `?`; an odd length ends in 3, here `.`.
+The input is a string twice, with one symbol hidden by symbol 2, shown as `?`. Inputs of odd length end in symbol 3,
+shown as `.`.
 """
 
 import jax
@@ -12,7 +13,7 @@ from mha.tasks.base import Task
 
 
 class MissingDuplicateString(Task):
-    """A doubled binary string with one symbol hidden; the answer is that symbol. Length 1 is a lone 1."""
+    """Doubled binary string with one symbol hidden in, that symbol out. The input of length 1 is a single 1."""
 
     inputs, num_classes = 4, 2
     level = 'context-sensitive'

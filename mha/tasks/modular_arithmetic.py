@@ -2,8 +2,8 @@
 
     3-4*2+1 -> 1        1+2*3-4 -> 3        1-1-1 -> 4
 
-Expressions have odd lengths; at an even length the released code drops a symbol, so that length l repeats l - 1.
-Lengths such as `1-39:2` leave the even ones out.
+Expressions have odd lengths. At an even length l, the released code drops a symbol, so that inputs are those of length
+l - 1. To leave even lengths out, train on lengths such as `1-39:2`.
 """
 
 from typing import Literal
@@ -17,8 +17,8 @@ PLUS, MINUS, TIMES = 5, 6, 7
 
 
 class ModularArithmetic(Task):
-    """Digits and operators in turn in, the value out. Even lengths have one symbol less, or more with `even='add'`.
-    Input symbol 8, a blank, is never drawn."""
+    """Alternating digits and operators in, their value out. Inputs of even length have one symbol less, or one more
+    with `even='add'`. Input symbol 8, a blank, is never drawn."""
 
     inputs, num_classes = 9, 5
     level = 'regular'
@@ -41,7 +41,8 @@ class ModularArithmetic(Task):
         used = jnp.arange(1, digits.size) <= self.input_length(length) // 2
 
         def step(state, inputs):
-            """`total + term` is the value so far; a `*` still reaches `term`."""
+            """Reads an operator and a digit. `total + term` is the value so far; a following `*` multiplies `term`
+            only."""
             total, term = state
             operator, digit, used = inputs
             times = operator == TIMES

@@ -2,8 +2,8 @@
 
     (3*(-2)) -> 4        ((4)-(1+3)) -> 0
 
-Expressions are those of `_expressions.py`; the answer is the value modulo 5. Products with a factor 0 make 0 the answer
-of three in ten.
+Expressions are those of `_expressions.py`; the answer is the value modulo 5. Because of products with a factor 0, three
+answers in ten are 0.
 """
 
 from mha.tasks import _expressions
@@ -11,7 +11,7 @@ from mha.tasks.base import Task
 
 
 class ModularArithmeticBrackets(Task):
-    """An expression with brackets, `+`, `-` and `*` in, its value out. Input symbol 10 is never drawn."""
+    """Expression with brackets, `+`, `-` and `*` in, its value out. Input symbol 10 is never drawn."""
 
     inputs, num_classes = 11, 5
     level = 'context-free'

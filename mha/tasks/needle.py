@@ -2,8 +2,8 @@
 
 tqa#53810xmkwb? -> 53810
 
-The input is filler, random letters, in which a marker and the m digits of the key stand at some depth; it ends in the
-query. An example of length l has l input symbols; the shortest, of m + 2, has no filler.
+The input consists of random letters, the filler, with a marker and the m digits of the key somewhere among them. It
+ends in the query symbol. An example of length l has l input symbols; the shortest, with m + 2 symbols, has no filler.
 """
 
 import string
@@ -15,8 +15,9 @@ from mha.tasks.base import Task
 
 
 class Needle(Task):
-    """A key of `digits` digits among `filler` kinds of letters. `depth` is the share of the filler that stands before
-    the marker, rounded to a whole number of letters; None draws every place with equal probability."""
+    """Filler with a hidden key in, the key out. The key has `digits` digits, the filler `filler` kinds of letters.
+    `depth` is the share of the filler before the marker, rounded to a whole number of letters; None draws the place of
+    the marker uniformly."""
 
     level = 'retrieval'
     metric = 'exact_match'
@@ -43,14 +44,14 @@ class Needle(Task):
 
     def sample(self, key, length, max_length):
         filler_key, digits_key, depth_key = jax.random.split(key, 3)
-        length, at = self.input_length(length), jnp.arange(self.input_length(max_length))
-        filler = jax.random.randint(filler_key, at.shape, 10, 10 + self.filler)
+        length, slot = self.input_length(length), jnp.arange(self.input_length(max_length))
+        filler = jax.random.randint(filler_key, slot.shape, 10, 10 + self.filler)
         needle = jax.random.randint(digits_key, (self.digits,), 0, 10)
-        places = length - (self.digits + 2)
+        letters = length - (self.digits + 2)
         if self.depth is None:
-            marker = jax.random.randint(depth_key, (), 0, places + 1)
+            marker = jax.random.randint(depth_key, (), 0, letters + 1)
         else:
-            marker = jnp.round(self.depth * places).astype(jnp.int32)
-        digit = at - marker - 1
+            marker = jnp.round(self.depth * letters).astype(jnp.int32)
+        digit = slot - marker - 1
         x = jnp.where((digit >= 0) & (digit < self.digits), needle[jnp.clip(digit, 0, self.digits - 1)], filler)
-        return jnp.where(at == marker, self.inputs - 2, jnp.where(at == length - 1, self.inputs - 1, x)), needle
+        return jnp.where(slot == marker, self.inputs - 2, jnp.where(slot == length - 1, self.inputs - 1, x)), needle

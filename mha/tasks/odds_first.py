@@ -2,8 +2,8 @@
 
     00110101 -> 0100 0111        110 -> 10 1
 
-Places count from 1, as the paper documents. The released code puts the even places first, another function for odd
-lengths: `order='released'`.
+Places are counted from 1, as in the paper. The released code puts the even places first (`order='released'`), which is
+a different function at odd lengths.
 """
 
 from typing import Literal

@@ -3,8 +3,8 @@
     0110?    Y.
     110?     /1:1^0|1~1&10/1:1^1|0~0&0/0:0^0|0~0&!Y.
 
-The second line is the scratchpad: per bit, its exclusive or with the parity so far. Published: trained on lengths up
-to 8, tested on 9 to 16; length is the number of bits. `parity_check` asks the same in the protocol of placeholders.
+The second line is the scratchpad: per bit, its exclusive or with the parity so far. Published: trained on lengths up to
+8, tested on 9 to 16; length is the number of bits. `parity_check` is the same task with placeholders, for any model.
 """
 
 import jax

@@ -9,10 +9,10 @@
     echo x1 .. xn                 x1 .. xn xn        remove_second x , y        x
 
 Published by Kazemnejad et al. (2023, arXiv:2305.19466): trained on lengths up to 8, tested on longer ones; length is
-the number of functions. The strings have 1 to 5 of 520 letters. The published grammar has probabilities that make its
-trees as deep and as wide as those of English sentences. Here expressions are drawn from their end to their beginning:
-each step writes a function, or a string that waits for a function of two arguments. All functions that apply, and whose
-result has at most `longest` letters, are equally likely, and a string is as likely as four of them.
+the number of functions. Strings have 1 to 5 of 520 letters. The probabilities of the published grammar are chosen such
+that its trees are as deep and as wide as those of English sentences. Here expressions are drawn from their end to their
+beginning. Each step writes a function, or a string that waits for a function of two arguments. All applicable functions
+whose result has at most `longest` letters are equally likely; a string is as likely as four of them.
 """
 
 import jax
@@ -23,15 +23,15 @@ from mha.tasks.base import EMPTY, Sequence
 UNARY = 'copy', 'reverse', 'shift', 'swap_first_last', 'repeat', 'echo'
 BINARY = 'append', 'prepend', 'remove_first', 'remove_second'
 STRING = len(UNARY + BINARY)
-"""The choice to write a string; smaller ones are functions."""
+"""Index of the choice to write a string; smaller indices are functions."""
 WEIGHTS = [1] * STRING + [4]
 WIDTH, DEPTH = 5, 5
-"""The longest string that is written, and the most arguments that wait."""
+"""Length of the longest string that is written, and largest number of arguments that wait."""
 
 
 def edit(x, y):
-    """What each function makes of the strings x and y, which are [L] letters and then EMPTY: [10, L], and how many
-    letters it is: [10], even if these are more than L."""
+    """Results [10, L] of all functions, applied to the strings x and y, and their numbers of letters [10]. Strings are
+    arrays of letters, filled up with EMPTY. A number of letters may exceed L; the result is then cut."""
     slot, n, m = jnp.arange(x.size), jnp.sum(x != EMPTY), jnp.sum(y != EMPTY)
     last, behind = n - 1, x.size + slot
     source, size = zip(
@@ -53,7 +53,7 @@ def edit(x, y):
 
 
 class Pcfg(Sequence):
-    """Expressions in, their value of at most `longest` letters out. Letters are A1 .. Z1 A2 .. Z2 and so on."""
+    """Expressions in, their values of at most `longest` letters out. Letters are A1 .. Z1 A2 .. Z2 and so on."""
 
     level = 'algorithmic'
 
@@ -80,7 +80,7 @@ class Pcfg(Sequence):
             string = jax.random.randint(letter_key, (WIDTH,), 0, self.letters)
             string = jnp.where(jnp.arange(WIDTH) < jax.random.randint(size_key, (), 1, WIDTH + 1), string, EMPTY)
             values, sizes = edit(stack[waiting - 1], stack[waiting - 2])
-            # Every string that waits, but for one, needs a function of two arguments.
+            # All waiting strings but one need a function of two arguments each.
             spare = functions >= waiting
             unary = jnp.full(len(UNARY), spare & (waiting >= 1))
             binary = jnp.full(len(BINARY), (waiting >= 2) & (functions >= 1))

@@ -60,5 +60,5 @@ class Polynomial(Scratchpad):
         return self.concat('x', '=', written_x, ';', self.listed(term, real, '+'), '='), answer
 
     def signed(self, number, width):
-        """[N] -> [N, 1 + width]"""
+        """Symbols [N, 1 + width] of numbers [N]: a minus sign if negative, then the digits."""
         return self.concat(jnp.where(number < 0, self.symbol('-'), EMPTY)[:, None], digits(abs(number), width))

@@ -16,7 +16,8 @@ from mha.tasks.base import EMPTY, Sequence
 
 
 class Reverse(Sequence):
-    """Tokens 0 .. symbols - 1, backwards; then nothing (mc), once more backwards (mc2x), or forwards (mcrv)."""
+    """Prompt of tokens 0 .. symbols - 1 in, the same backwards out; `variant` repeats them backwards (mc2x) or forwards
+    (mcrv)."""
 
     level = 'context-free'
 

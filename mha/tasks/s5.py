@@ -1,11 +1,12 @@
 """The word problem of S5 (Merrill et al., 2024, arXiv:2404.08819; Liu et al., 2022, arXiv:2210.10749): the product of
-permutations of five elements. It is complete for NC1: no circuits of constant depth solve it, if TC0 differs from NC1.
+permutations of five elements. It is complete for NC1: if TC0 differs from NC1, no threshold circuits of constant depth
+solve it.
 
     10234 12340 -> 21340
 
 A permutation p is written p(0) .. p(4); the first one is applied first: element 0 goes to 1, and 1 goes on to 2.
-Symbols and classes are the 120 permutations in lexicographic order, so that symbol 0 is the identity. Asked at all
-steps, as Liu et al. ask, a causal model answers at each permutation with the product so far.
+Symbols and classes are the 120 permutations in lexicographic order, so that symbol 0 is the identity. With
+`steps='all'`, as in Liu et al., a causal model answers at each permutation with the product so far.
 """
 
 import itertools
@@ -19,11 +20,11 @@ from mha.tasks.base import Batch, Task
 
 PERMUTATIONS = {p: number for number, p in enumerate(itertools.permutations(range(5)))}
 PRODUCT = np.array([[PERMUTATIONS[tuple(q[i] for i in p)] for q in PERMUTATIONS] for p in PERMUTATIONS], np.int32)
-"""[p, q]: p first, then q."""
+"""Table of products: entry [p, q] applies p first, then q."""
 
 
 class S5(Task):
-    """Permutations in, their product out, or at all `steps` that of the first ones."""
+    """Permutations in, their product out; with `steps='all'`, the product so far at every step."""
 
     level = 'regular'
     inputs = num_classes = len(PERMUTATIONS)
@@ -42,7 +43,7 @@ class S5(Task):
         return length + (self.steps == 'last')
 
     def products(self, key, length, max_length):
-        """Permutations [max_length] and the product of each with those before; behind `length` the last one stays."""
+        """Permutations [max_length] and the products so far, which stay constant after `length`."""
         x = jax.random.randint(key, (max_length,), 0, self.inputs)
         factors = jnp.where(jnp.arange(max_length) < length, x, 0)
         return x, jax.lax.associative_scan(lambda p, q: jnp.asarray(PRODUCT)[p, q], factors)

@@ -8,10 +8,11 @@
     verb      walk | look | run | jump
     side      left | right
 
-A verb with a side turns there first, `opposite` turns twice, `around` does all of it four times. Length is the number
-of actions, 1 to 48; of a length that no command has, the longest shorter one is asked. A length is a fixed set of the
-20,910 commands, drawn uniformly: a model meets the commands of its training lengths again and again, and those of other
-lengths never. Published by Kazemnejad et al. (2023, arXiv:2305.19466): trained on lengths up to 25, tested on 26 to 48.
+A verb with a side turns there first; `opposite` turns twice; `around` does all of it four times. Length is the number
+of actions, 1 to 48. If no command has a given length, commands of the nearest smaller length are drawn. All commands of
+one length are equally likely; there are 20,910 in all. A model sees the same commands of its trained lengths again and
+again, and never those of other lengths. Published by Kazemnejad et al. (2023, arXiv:2305.19466): trained on lengths up
+to 25, tested on 26 to 48.
 """
 
 import itertools
@@ -30,7 +31,7 @@ MOST_WORDS, MOST_ACTIONS = 9, 48
 
 
 def commands() -> list[tuple[list[str], list[str]]]:
-    """All commands and their actions."""
+    """All commands of the grammar, each with its actions."""
     phrases = [([verb], ACTIONS[verb]) for verb in VERBS]
     for verb, side in itertools.product(ACTIONS, SIDES):
         do, turn = ACTIONS[verb], TURNS[side]
@@ -48,7 +49,8 @@ def commands() -> list[tuple[list[str], list[str]]]:
 
 
 class Scan(Sequence):
-    """Commands in, actions out. `data` holds all commands, their actions, and which are of each length."""
+    """Commands in, actions out. `data` is a table of all commands and actions, sorted by length, and the first and last
+    row of each length."""
 
     level = 'algorithmic'
     alphabet = (*ACTIONS, *SIDES, 'opposite', 'around', 'twice', 'thrice', 'and', 'after')
@@ -56,13 +58,13 @@ class Scan(Sequence):
 
     def __init__(self, *, causal: bool = False):
         super().__init__(causal=causal)
-        found = sorted(commands(), key=lambda command: len(command[1]))
+        by_length = sorted(commands(), key=lambda command: len(command[1]))
         number = {name: i for i, name in enumerate(self.alphabet)}
-        table = np.full((len(found), MOST_WORDS + MOST_ACTIONS), EMPTY, np.int8)
-        for row, (words, do) in zip(table, found, strict=True):
+        table = np.full((len(by_length), MOST_WORDS + MOST_ACTIONS), EMPTY, np.int8)
+        for row, (words, do) in zip(table, by_length, strict=True):
             row[: len(words)] = [number[word] for word in words]
             row[MOST_WORDS : MOST_WORDS + len(do)] = [number[action] for action in do]
-        sizes = np.array([len(do) for _, do in found])
+        sizes = np.array([len(do) for _, do in by_length])
         longest = np.array([sizes[sizes <= max(length, 1)].max() for length in range(MOST_ACTIONS + 1)])
         starts, ends = np.searchsorted(sizes, longest), np.searchsorted(sizes, longest, side='right')
         self.data = jnp.asarray(table), jnp.asarray(starts, jnp.int32), jnp.asarray(ends, jnp.int32)

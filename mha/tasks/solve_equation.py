@@ -2,8 +2,8 @@
 
     (x-1)=3 -> 4
 
-An expression of `_expressions.py` without `*`, one of its digits replaced by x, and its value. Every digit counts
-once, with a plus or a minus: there is exactly one solution.
+The input is an expression of `_expressions.py` without `*`, with one digit replaced by x, and its value. Every digit
+counts once, with a plus or a minus sign, so that there is exactly one solution.
 """
 
 import jax
@@ -14,8 +14,8 @@ from mha.tasks.base import Task
 
 
 class SolveEquation(Task):
-    """Expression, `=` and value in, the digit for x out. Equations have at least three symbols: below, the input is all
-    zero and so is the answer."""
+    """Expression, `=` and value in, the digit for x out. Equations have at least three symbols; at shorter lengths,
+    input and answer are all zero."""
 
     inputs, num_classes = 11, 5
     level = 'context-free'
@@ -25,14 +25,14 @@ class SolveEquation(Task):
         return 1
 
     def sample(self, key, length, max_length):
-        text_key, place_key = jax.random.split(key)
+        text_key, slot_key = jax.random.split(key)
         size = jnp.maximum(length - 2, 1)
         text, value = _expressions.sample(text_key, size, max_length, times=False)
         slot = jnp.arange(max_length)
-        # The next digit from a uniform place on, around the end: digits behind brackets are likelier.
-        place = jax.random.randint(place_key, (), 0, size)
+        # x hides the first digit at or after a uniform slot, cyclically: digits after brackets are more likely.
+        start = jax.random.randint(slot_key, (), 0, size)
         is_digit = (text < _expressions.PLUS) & (slot < size)
-        hidden = jnp.where(is_digit, (slot - place) % size, max_length).argmin()
+        hidden = jnp.where(is_digit, (slot - start) % size, max_length).argmin()
         x = jnp.where(text > _expressions.TIMES, text - 1, text)
         x = jnp.where(slot == hidden, self.alphabet.index('x'), x)
         x = jnp.where(slot == size, self.alphabet.index('='), x)

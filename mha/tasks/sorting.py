@@ -4,9 +4,9 @@
     845,12,3012>      12,845,3012.
     c1ac>             /c:<|1&cac/c:<|a&cc/c:<|c&c/c:<|c&!1acc.
 
-The last line is the scratchpad, selection sort: the first of what is unsorted, `<` for "the least of it is", the least,
-and what is unsorted once these two have changed places. Published: trained on lengths up to 8, tested on 9 to 16;
-length is the number of tokens, or of integers from 10 to 9999.
+The last line is the scratchpad, a selection sort. A step shows the first unsorted item, `<` for "the smallest is", the
+smallest unsorted item, and the items left to sort after these two are swapped. Published: trained on lengths up to 8,
+tested on 9 to 16; length is the number of tokens, or of integers from 10 to 9999.
 """
 
 import string
@@ -20,11 +20,12 @@ from mha.tasks.base import digits
 
 RANKED = string.digits + string.ascii_letters
 LARGE = 10_000
-"""Above all that is sorted."""
+"""Number above all sorted values."""
 
 
 class Sorting(Scratchpad):
-    """The first `symbols` of 0..9a..zA..Z in, or integers digit by digit; in ascending order out."""
+    """Items in, the same in ascending order out: some of the first `symbols` of 0..9a..zA..Z, or integers digit by
+    digit."""
 
     level = 'algorithmic'
     fields = 'input', 'computation', 'output', 'remaining'
@@ -77,5 +78,5 @@ class Sorting(Scratchpad):
         return self.concat(self.listed(self.written(values), real, self.separator), '>'), answer
 
     def written(self, values):
-        """[..] -> [.., width]"""
+        """Symbols [.., width] of values [..]."""
         return values[..., None] if self.kind == 'tokens' else digits(values, self.width)

@@ -1,4 +1,4 @@
-"""Stack manipulation (deterministic context-free; Delétang et al., 2023, arXiv:2207.02098): what do actions leave?
+"""Stack manipulation (deterministic context-free; Delétang et al., 2023, arXiv:2207.02098): what is left of a stack?
 
     0 1 1 0 push1 pop pop -> 1 1 0 .        1 1 0 pop pop pop -> .        1 0 pop push1 push0 -> 0 1 1 .
 
@@ -15,8 +15,8 @@ POP = 2
 
 
 class StackManipulation(Task):
-    """A stack of 1 .. length - 1 bits and actions on it in, the final stack out; `mask_loss` leaves what follows the
-    terminator out of the loss too. Length 1 is a lone bit."""
+    """Stack of 1 .. length - 1 bits and actions on it in, the final stack out. `mask_loss=True` excludes symbols after
+    the terminator from the loss, too. The input of length 1 is a single bit."""
 
     inputs, num_classes = 5, 3
     level = 'context-free'
@@ -37,13 +37,13 @@ class StackManipulation(Task):
         bits = jax.random.randint(bit_key, (max_length,), 0, 2)
         actions = jax.random.randint(action_key, (max_length,), POP, 5)
         x = jnp.where(slot < size, bits, actions)
-        # The bits of the initial stack are pushes too. Where the sum of the steps is at its lowest, the stack is empty.
+        # Bits of the initial stack count as pushes. Where the sum of the steps is at its lowest, the stack is empty.
         steps = jnp.where(slot < length, jnp.where(x == POP, -1, 1), 0)
         level = jnp.cumsum(steps)
         height = level - jnp.minimum(jax.lax.cummin(level), 0)
-        # A pushed bit stays if the stack never gets lower again than it was with the bit on top.
+        # A pushed bit stays if the stack is never again lower than with this bit on top.
         stays = (steps == 1) & (height == jax.lax.cummin(height, reverse=True))
         count = height[-1]
-        place = jnp.where(stays, count - height, max_length + 1)
-        answer = jnp.zeros(max_length + 1, jnp.int32).at[place].set(x % 3, mode='drop')  # 3, 4 push 0, 1
+        answer_index = jnp.where(stays, count - height, max_length + 1)
+        answer = jnp.zeros(max_length + 1, jnp.int32).at[answer_index].set(x % 3, mode='drop')  # 3, 4 push 0, 1
         return x, answer.at[count].set(self.terminator)

@@ -3,8 +3,8 @@
     7+5+4=    6.
     7+5+4=    /7:7+0|7~7&5+4/5:5+7|12~2&4/4:4+2|6~6&!6.
 
-The second line is the scratchpad: per digit, the sum so far before and after `% 10`. Published: trained on lengths up
-to 8, tested on 9 to 16; length is the number of digits.
+The second line is the scratchpad: per digit, the sum so far, before and after taking it modulo 10. Published: trained
+on lengths up to 8, tested on 9 to 16; length is the number of digits.
 """
 
 import jax

@@ -24,6 +24,7 @@ class Text(Task):
 
     inputs = num_classes = 256
     level = 'language'
+    metric = 'bits_per_byte'
     alphabet = ''.join(chr(byte) if 32 <= byte < 127 else '·' for byte in range(256))
     baseline_per_position = False
 

@@ -1,13 +1,13 @@
-"""Curricula: which length the batch of a training step has, `'reverse_exponential(tau=0.8)'`.
+"""Curricula: length of the batch at each training step, by spec such as `'reverse_exponential(tau=0.8)'`.
 
     fixed                 l = the longest length, or the one given
     uniform               P(l) = 1 / number of lengths
-    reverse_exponential   P(l) ~ tau^l: short ones are frequent
+    reverse_exponential   P(l) ~ tau^l: short lengths are frequent
     regular_increase      l = start + amount k, at most the longest;  k uniform in 0 .. floor(step / every), or the last
 
-All draw from `train.lengths`, and growing ends at the longest of them. These are the four of the code released with
-Delétang et al. (2023, arXiv:2207.02098), where it never ends. A draw depends on its key and the step alone, not on how
-long the run is.
+All curricula draw from `train.lengths`. They are the four of the code released with Delétang et al. (2023,
+arXiv:2207.02098), except that `regular_increase` stops at the longest length, while theirs never stops. A draw depends
+only on its key and the step, not on the number of steps of the run.
 """
 
 import dataclasses
@@ -23,14 +23,15 @@ from mha import spec
 
 @dataclasses.dataclass(frozen=True)
 class Curriculum:
-    """`draw(key, step)` is the length of a step; `lengths` are those that a run can meet, sorted."""
+    """Curriculum of a run: `draw(key, step)` is the length of a step, `lengths` all that a run can draw, sorted."""
 
     lengths: tuple[int, ...]
     draw: Callable[[PRNGKeyArray, Int[Array, '']], Int[Array, '']]
 
 
 def make(text: str, lengths: tuple[int, ...], steps: int) -> Curriculum:
-    """The curriculum of a spec over sorted `lengths`, for a run of `steps`. Mistakes are `UserError`s."""
+    """Curriculum that a spec describes, over sorted `lengths` and a run of `steps`. Raises `UserError` for a wrong
+    spec."""
     call, *more = spec.parse(text)
     if more:
         raise spec.UserError(f'curriculum {text!r}: curricula do not compose')
@@ -38,7 +39,7 @@ def make(text: str, lengths: tuple[int, ...], steps: int) -> Curriculum:
 
 
 def fixed(lengths: tuple[int, ...], steps: int, length: int | None = None) -> Curriculum:
-    """One length: the longest unless given."""
+    """One fixed length, by default the longest."""
     length = lengths[-1] if length is None else length
     if length not in lengths:
         raise ValueError(f'length must be one of train.lengths, not {length}')
@@ -46,12 +47,12 @@ def fixed(lengths: tuple[int, ...], steps: int, length: int | None = None) -> Cu
 
 
 def uniform(lengths: tuple[int, ...], steps: int) -> Curriculum:
-    """Every length alike."""
+    """All lengths with equal probability."""
     return Curriculum(lengths, lambda key, step: jax.random.choice(key, jnp.array(lengths)))
 
 
 def reverse_exponential(lengths: tuple[int, ...], steps: int, tau: float = 0.9) -> Curriculum:
-    """Short lengths are drawn more often than long ones."""
+    """Lengths with probabilities that fall exponentially, so that short ones are frequent."""
     if not 0 < tau <= 1:
         raise ValueError(f'tau must be above 0 and at most 1, not {tau}')
     weights = tau ** (np.array(lengths, float) - lengths[0])
@@ -62,8 +63,8 @@ def reverse_exponential(lengths: tuple[int, ...], steps: int, tau: float = 0.9) 
 def regular_increase(
     lengths: tuple[int, ...], steps: int, start: int = 1, amount: int = 1, every: int = 1000, sample_all: bool = True
 ) -> Curriculum:
-    """Begins with length `start` and adds one `amount` longer `every` so many steps, until the longest is reached;
-    draws all of them so far alike, or takes the last alone."""
+    """Lengths that grow from `start` by `amount` after `every` steps each, up to the longest. With `sample_all`, all
+    lengths reached so far are equally likely; otherwise only the last one is used."""
     for name, value in {'amount': amount, 'every': every}.items():
         if value < 1:
             raise ValueError(f'{name} must be at least 1, not {value}')
@@ -73,7 +74,7 @@ def regular_increase(
     if missing := sorted(set(reached) - set(lengths)):
         raise ValueError(f'start={start} and amount={amount} lead to length {missing[0]}, not one of train.lengths')
 
-    every = min(every, steps)  # a step counter could not be divided by more than 2^31
+    every = min(every, steps)  # a step counter cannot be divided by more than 2^31
 
     def draw(key, step):
         last = jnp.minimum(step // every, len(reached) - 1)

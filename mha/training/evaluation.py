@@ -17,14 +17,10 @@ from tqdm import tqdm
 from mha.cores import blockwise
 from mha.machine import parallel
 from mha.tasks import Task
-from mha.training import buckets
-from mha.training.intervals import wilson
-from mha.training.step import logits_of, losses
+from mha.training import buckets, metrics
+from mha.training.step import Purpose, logits_of
 
 Row = dict[str, float | int]
-
-EVALUATION = 2
-"""What the evaluation's seed is folded with: a run may have the same seed."""
 
 PAIRS_IN_MEMORY = 2**23
 """Attention logits per head of a batch whose model holds them all: long sequences are evaluated a few at a time."""
@@ -54,10 +50,11 @@ class Evaluator:
 
     The `examples` of a length depend on `seed` and the length alone: all schemes and runs meet the same ones.
     `baseline` is the accuracy of the most frequent class, per output position where the task allows, computed from
-    these examples. Dropout is off; schemes that draw positions draw once per batch. Compiles at most `programs`
-    programs. `quadratic` says whether the model holds the attention logits of all pairs of so many tokens: batches are
-    as large as memory allows, at most `batch_size`, and go over the devices of `layout` where these divide them; else
-    one device works. The progress bar moves within long examples, too: they pass `layers` layers of attention."""
+    these examples. Dropout is off; schemes that draw positions draw for every example, from its number and the run's
+    seed alone. Compiles at most `programs` programs. `quadratic` says whether the model holds the attention logits of
+    all pairs of so many tokens: batches are as large as memory allows, at most `batch_size`, and go over the devices of
+    `layout` where these divide them; else one device works. The progress bar moves within long examples, too: they pass
+    `layers` layers of attention."""
 
     def __init__(
         self,
@@ -99,49 +96,40 @@ class Evaluator:
         for bucket in self.buckets:
             self.measuring[bucket] = thread.submit(self._measure, bucket)
 
-    def __call__(self, params: Any, name: str = 'evaluate') -> tuple[list[Row], list[Row]]:
-        """One row per length: length, accuracy, exact_match, loss (nats), baseline, examples. And one per position of
-        its answers, the first counted symbol being position 1: length, position, accuracy, count (the examples whose
-        answer is as long), low, high (the 95 % interval over them). `name` stands before the progress bar."""
+    def __call__(self, params: Any, name: str = 'evaluate', run_seed: int = 0) -> tuple[list[Row], list[Row]]:
+        """One row per length: `metrics.COLUMNS`. And one per position of its answers, the first counted symbol being
+        position 1: length, position, accuracy, count (the examples whose answer is as long), low, high (the 95 %
+        interval over them). `name` stands before the progress bar; `run_seed`
+        is that of random positions."""
         self.compile()
         place = functools.cache(functools.partial(_place, (params, self.task)))
         rows, positions = [], []
         tokens = self.examples * sum(map(self.task.num_tokens, self.lengths))
         with parallel.progress(total=tokens, unit=' tokens', unit_scale=True, desc=name) as bar:
             for length in self.lengths:
-                sums = self._sums(length, place, bar)
-                symbols = sums['symbols'].sum()
-                rows.append(
-                    {
-                        'length': length,
-                        'accuracy': float(sums['correct'].sum() / symbols),
-                        'exact_match': float(sums['exact'] / self.examples),
-                        'loss': float(sums['loss'] / sums['scored']),
-                        'baseline': float(sums['classes'].max(-1).sum() / symbols),
-                        'examples': self.examples,
-                    }
-                )
+                sums = self._sums(length, run_seed, place, bar)
+                rows.append(metrics.row(length, sums))
                 for at, (correct, count) in enumerate(zip(sums['correct'], sums['symbols'], strict=True), 1):
                     if count:
                         row = {'length': length, 'position': at, 'accuracy': float(correct / count)}
-                        low, high = wilson(int(correct), int(count))
+                        low, high = metrics.wilson(int(correct), int(count))
                         positions.append(row | {'count': int(count), 'low': low, 'high': high})
                 bar.set_postfix_str(f'length {length}, accuracy {rows[-1]["accuracy"]:.3f}')
         return rows, positions
 
-    def _sums(self, length: int, place: Callable[..., Any], bar: tqdm) -> dict[str, np.ndarray]:
+    def _sums(self, length: int, run_seed: int, place: Callable[..., Any], bar: tqdm) -> dict[str, np.ndarray]:
         """What is counted over the examples of a length; `place(layout)` are the parameters and the task there."""
         bucket = next(bucket for bucket in self.buckets if bucket.max_length >= length)
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), EVALUATION), length)
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), Purpose.EVALUATION), length)
         data_key, position_key = jax.random.split(key)
         _, task = place(self._dividing(self.examples))
         assert self.drawing is not None
         drawn = self.drawing.result()(task, _data(data_key), np.int32(length))
         dispatches = self.examples // bucket.size // bucket.batches
-        groups = _grouped(jax.device_get(drawn), dispatches, bucket.batches, bucket.size)
-        keys = _data(jax.random.split(position_key, (dispatches, bucket.batches)))
+        keys = _data(jax.random.split(jax.random.fold_in(position_key, run_seed), self.examples))
+        groups = _grouped((jax.device_get(drawn), keys), dispatches, bucket.batches, bucket.size)
         found = []
-        for batches, position_keys in zip(groups, keys, strict=True):
+        for batches in groups:
             end = bar.n + bucket.batches * bucket.size * self.task.num_tokens(length)
             share = self.task.num_tokens(length) / self.task.num_tokens(bucket.max_length) / self.layers
 
@@ -149,7 +137,7 @@ class Evaluator:
                 bar.update(min(queries * share, end - bar.n))
 
             self.watcher = move
-            sums = self.measuring[bucket].result()(*place(bucket.layout), batches, position_keys)
+            sums = self.measuring[bucket].result()(*place(bucket.layout), batches)
             found.append(jax.device_get(sums))
             bar.update(end - bar.n)
         return jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found)
@@ -165,17 +153,17 @@ class Evaluator:
     def _measure(self, bucket: Bucket):
         """The program that measures the examples of a bucket's lengths."""
         draw = functools.partial(_draw, examples=self.examples, max_length=self.buckets[-1].max_length, layout=None)
-        examples = jax.eval_shape(draw, self.task, _data(jax.random.key(0)), np.int32(0))
+        key = _data(jax.random.key(0))
+        examples = jax.eval_shape(draw, self.task, key, np.int32(0)), key[None]
         batches = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((bucket.size, bucket.batches, x.shape[1]), x.dtype), examples
         )
-        keys = _data(jax.random.split(jax.random.key(0), bucket.batches))
         measure = functools.partial(_measure, self.graphdef, max_length=bucket.max_length)
         watching = (
             blockwise.watched(lambda queries: self.watcher(queries)) if bucket.watched else contextlib.nullcontext()
         )
         with watching:
-            return _compiled(measure, bucket.layout, self.shapes, self.task, batches, keys)
+            return _compiled(measure, bucket.layout, self.shapes, self.task, batches)
 
 
 def _divisor(number: int, limit: int) -> int:
@@ -213,32 +201,19 @@ def _draw(task, key, length, *, examples, max_length, layout):
     return batch if layout is None else layout.split(batch)
 
 
-def _measure(graphdef, params, task, batches, keys, *, max_length, layout):
-    """Sums over batches [B, N, T] of examples, one of the N after the other: memory stays that of one."""
+def _measure(graphdef, params, task, batches, *, max_length, layout):
+    """Sums over batches [B, N, T] of examples and the keys of their positions, one of the N after the other: memory
+    stays that of one."""
 
-    def measure(batches, params, task, keys):
+    def measure(batches, params, task):
         def measure_batch(inputs):
-            batch, position = inputs
+            batch, keys = inputs
             batch = task.cut(batch, max_length)
-            logits = logits_of(graphdef, params, batch, train=False, position=position)
-            right = (logits.argmax(-1) == batch.targets) & batch.metric_mask
-            at = jnp.cumsum(batch.metric_mask, -1) - 1
-
-            def per_position(counted):
-                return jnp.zeros(at.shape[-1], int).at[at].add(counted)
-
-            classes = jax.nn.one_hot(batch.targets, task.num_classes, dtype=int) * batch.metric_mask[..., None]
-            return {
-                'correct': per_position(right),
-                'symbols': per_position(batch.metric_mask),
-                'exact': (right == batch.metric_mask).all(-1).sum(),
-                'loss': jnp.sum(losses(logits, batch), where=batch.loss_mask),
-                'scored': batch.loss_mask.sum(),
-                'classes': classes.sum((0, 1) if not task.baseline_per_position else 0),
-            }
+            logits = logits_of(graphdef, params, batch, train=False, position=jax.random.wrap_key_data(keys))
+            return metrics.count(logits, batch, task)
 
         one_by_one = jax.tree.map(lambda x: x.swapaxes(0, 1), batches)
-        return jax.tree.map(lambda x: x.sum(0), jax.lax.map(measure_batch, (one_by_one, keys)))
+        return jax.tree.map(lambda x: x.sum(0), jax.lax.map(measure_batch, one_by_one))
 
     summed = measure if layout is None else layout.summed(measure)
-    return summed(batches, params, task, jax.random.wrap_key_data(keys))
+    return summed(batches, params, task)

@@ -8,8 +8,9 @@ gradients clipped to a global norm, and the decay is decoupled (Loshchilov & Hut
     muon          UV' of the momentum USV'      Jordan et al. (2024), scaled as Liu et al. (2025, arXiv:2502.16982)
     sgd           momentum m + g
 
-A schedule is what `learning_rate` is multiplied by, with T = steps after the warm-up, t counted from its end (but by
-`rsqrt` from the start of the run), and a rise t / steps from 0 before it where `warmup(steps=..)|` stands in front:
+A schedule is a factor on `learning_rate`. `warmup(steps=..)|` in front of it makes the rate first rise from 0, as t /
+steps. Below, T is the number of steps after the warm-up, and t counts steps from its end; for `rsqrt`, from the start
+of the run:
 
     constant      1
     linear        1 - (1 - final) t / T
@@ -29,7 +30,7 @@ from jaxtyping import Array, Float
 from mha import spec
 
 Number = float | Float[Array, '']
-"""A number, or one that is known when the program runs: members of a population differ in it."""
+"""Number, or traced scalar: an input of the compiled program, in which members of a population differ."""
 Rate = optax.Schedule
 
 
@@ -41,9 +42,9 @@ def make(
     weight_decay: Number = 0.0,
     clip_norm: float = 1.0,
 ) -> optax.GradientTransformation:
-    """The optimiser of a run of `steps`: by default Adam with gradients clipped to global norm 1, as in Ruoss et al.
-    (2023, arXiv:2305.16843). `clip_norm=0` clips nothing. `learning_rate` and `weight_decay` may be traced, and the
-    tree of the state depends on neither. Mistakes are `ValueError`s."""
+    """Optimiser of a run of `steps`: by default Adam with gradients clipped to global norm 1, as in Ruoss et al. (2023,
+    arXiv:2305.16843). `clip_norm=0` clips nothing. `learning_rate` and `weight_decay` may be traced; the structure of
+    the state depends on neither. Raises `ValueError` for wrong arguments."""
     if not isinstance(learning_rate, Tracer) and not 0 < learning_rate < math.inf:
         raise ValueError(f'learning_rate must be above 0 and finite, not {learning_rate}')
     if not isinstance(weight_decay, Tracer) and not 0 <= weight_decay < math.inf:
@@ -60,7 +61,7 @@ def make(
 
 
 def make_rate(text: str, steps: int, learning_rate: Number) -> Rate:
-    """The learning rate at each of `steps` steps, by the spec of a schedule."""
+    """Learning rate at each step of a run of `steps`, from the spec of a schedule."""
     *before, call = calls = spec.parse(text)
     for each in calls:
         spec.choose(each.name, ('warmup', *SCHEDULES), 'schedule')
@@ -76,11 +77,11 @@ def make_rate(text: str, steps: int, learning_rate: Number) -> Rate:
     return optax.join_schedules([rise, after], [warm])
 
 
-# --- schedules: the learning rate and how many steps they have; those behind a warm-up also how many it had -----------
+# --- schedules: of the learning rate and their number of steps; those after a warm-up also take its steps -------------
 
 
 def warmup(learning_rate: Number, total: int, steps: int) -> tuple[int, Rate]:
-    """The learning rate rises from 0 for so many steps."""
+    """Rise of the learning rate from 0 over `steps` steps."""
     if not 1 <= steps < total:
         raise ValueError(f'steps must be at least 1 and below train.steps={total}, not {steps}')
     return steps, optax.linear_schedule(0.0, learning_rate, steps)  # pyright: ignore[reportArgumentType]
@@ -91,19 +92,19 @@ def constant(learning_rate: Number, total: int, warm: int) -> Rate:
 
 
 def linear(learning_rate: Number, total: int, warm: int, final: float = 0.0) -> Rate:
-    """Falls along a line to the share `final` of the learning rate."""
+    """Linear decay to `final` times the learning rate."""
     _share(final=final)
     return optax.linear_schedule(learning_rate, final * learning_rate, total)  # pyright: ignore[reportArgumentType]
 
 
 def cosine(learning_rate: Number, total: int, warm: int, final: float = 0.0) -> Rate:
-    """Falls along a cosine to the share `final` of the learning rate."""
+    """Cosine decay to `final` times the learning rate."""
     _share(final=final)
     return optax.cosine_decay_schedule(learning_rate, total, alpha=final)  # pyright: ignore[reportArgumentType]
 
 
 def rsqrt(learning_rate: Number, total: int, warm: int, timescale: int | None = None) -> Rate:
-    """Falls as 1 / sqrt(t) from step `timescale` on: the end of the warm-up unless given, step 1 without one."""
+    """Decay as 1 / sqrt(t) from step `timescale` on: by default the end of the warm-up, or step 1 without a warm-up."""
     least = max(warm, 1)
     k = least if timescale is None else timescale
     if k < least:
@@ -111,7 +112,7 @@ def rsqrt(learning_rate: Number, total: int, warm: int, timescale: int | None = 
     return lambda count: learning_rate * jnp.sqrt(k / jnp.maximum(count + warm, k))
 
 
-# --- optimisers: rate and weight decay, then what a spec may set ------------------------------------------------------
+# --- optimisers: of the rate and the weight decay, then arguments that a spec may set ---------------------------------
 
 
 def adam(
@@ -122,7 +123,8 @@ def adam(
 
 
 def lion(rate: Rate, weight_decay: Number, b1: float = 0.9, b2: float = 0.99) -> optax.GradientTransformation:
-    """Its steps are large: a learning rate 3 to 10 times smaller than Adam's suits it, and as much more decay."""
+    """Lion. Its steps are large: use a learning rate 3 to 10 times smaller than Adam's, and a decay as many times
+    larger."""
     _averages(b1=b1, b2=b2)
     return optax.lion(rate, b1, b2, weight_decay=weight_decay)  # pyright: ignore[reportArgumentType]
 
@@ -141,12 +143,13 @@ def sgd(
 def muon(
     rate: Rate, weight_decay: Number, beta: float = 0.95, ns_steps: int = 5, b1: float = 0.9, b2: float = 0.999
 ) -> optax.GradientTransformation:
-    """Orthogonalises the momentum (average `beta`) of matrices by `ns_steps` Newton-Schulz iterations.
+    """Muon: momentum of matrices (decay `beta`), orthogonalised by `ns_steps` Newton-Schulz iterations.
 
-    Matrices are the kernels of linear layers in the blocks, with all heads of a projection as one: [D, H, K] is D x HK,
-    [H, K, D] of `out` is HK x D. All else - embeddings, read-out, biases, norms, parameters of position schemes - goes
-    to Adam (`b1`, `b2`, with Nesterov momentum, as in optax). A matrix m x n moves by 0.2 sqrt(max(m, n)) times the
-    orthogonal one, as much as under Adam (Liu et al., 2025), so one learning rate and one decay suit both."""
+    Matrices are the kernels of linear layers in the blocks, with all heads of a projection in one matrix: [D, H, K] is
+    D x HK, [H, K, D] of `out` is HK x D. All other parameters (embeddings, read-out, biases, norms, position schemes)
+    are trained by Adam (`b1`, `b2`, with Nesterov momentum, as in optax). The update of an m x n matrix is
+    0.2 sqrt(max(m, n)) times the orthogonal matrix, as large as under Adam (Liu et al., 2025), so that one learning
+    rate and one decay suit both."""
     _averages(beta=beta, b1=b1, b2=b2)
     if ns_steps < 1:
         raise ValueError(f'ns_steps must be at least 1, not {ns_steps}')
@@ -164,7 +167,7 @@ def muon(
 
 
 def _matrix(path: tuple, leaf: Array) -> optax.contrib.MuonDimensionNumbers | None:
-    """Which axes of a parameter are rows and columns of a matrix for Muon; None for what goes to Adam."""
+    """Axes of a parameter that are rows and columns of its matrix in Muon; None for parameters that Adam trains."""
     names = jax.tree_util.keystr(path, simple=True, separator='.').split('.')
     if names[-1] != 'kernel' or {'head', 'positions'} & set(names) or leaf.ndim not in (2, 3):
         return None
@@ -184,5 +187,7 @@ def _averages(**values: float) -> None:
             raise ValueError(f'{name} must be at least 0 and below 1, not {value}')
 
 
+ENDLESS = ('constant', 'rsqrt')
+"""Schedules whose rate at a step does not depend on the number of steps."""
 OPTIMIZERS = {'adam': adam, 'adamw': adam, 'lion': lion, 'muon': muon, 'sgd': sgd}
 SCHEDULES = {each.__name__: each for each in (constant, cosine, linear, rsqrt)}

@@ -1,4 +1,4 @@
-"""A process of the tests on several devices: trains small models on every mesh asked for, and writes what came out.
+"""A process of the tests on several devices: trains small models on each given mesh, and writes the results.
 
 python train.py result.npz <case>..., a case being name:members:data:model:core[:save=dir|:restore=dir|:parts=n]
 """
@@ -73,7 +73,7 @@ def train(members, data, model, core, save=None, restore=None, parts=1):
         state = checkpoints.restore(like=state)
     keys, rates = layout.place(population(members, (jax.random.split(jax.random.key(1), MEMBERS), RATES)))
     arguments, varied = (layout.replicate(TASK), keys), {'learning_rate': rates}
-    chunk = training.make_chunk(
+    chunk = training.Chunk(
         graphdef,
         make_optimizer,
         curriculum=curricula.make('uniform', (2, LENGTH), STEPS),
@@ -82,8 +82,7 @@ def train(members, data, model, core, save=None, restore=None, parts=1):
         microbatches=int(parts),
         together=True,
         summed=layout.summed,
-        shardings=(layout.shardings(state), layout.replicated),
-    )
+    ).compiled(shardings=(layout.shardings(state), layout.replicated))
     chunk = chunk.lower(state, *arguments, np.int32(0), varied).compile()
     losses = []
     for stop in range(int(state.step) + 1, STEPS + 1):

@@ -1,4 +1,4 @@
-"""Several devices compute what one computes; several processes what one process does."""
+"""Several devices compute the same as one device, and several processes the same as one process."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What the oracle tests of the schemes share: random queries and keys, coordinates, masks and a float64 softmax."""
+"""Shared parts of the schemes' oracle tests: random queries and keys, coordinates, masks and a float64 softmax."""
 
 import dataclasses
 

@@ -184,3 +184,26 @@ def test_at_most_one_scheme_replaces_the_softmax():
     assert positions.Chain([one, make('rope')], 'a|rope').weights(*arguments) is arguments[0]
     with pytest.raises(UserError, match='at most one scheme may replace the softmax, here 2 do'):
         positions.Chain([one, make('rope'), two], 'a|rope|b')
+
+
+@pytest.mark.parametrize('name', [*positions.names(), "randomize(test='linspace')", "rfs(test='linspace')"])
+def test_draws_in_evaluation_are_claimed(name):
+    """`draws` is above 0 exactly where an evaluation places tokens by chance."""
+    text = positions.example(name) if name in positions.names() else name
+    text = f'{text}|alibi' if name == 'randomize_offsets' else text
+    dims = Dims(16, 2, 8, max_len=32)
+    try:
+        scheme = positions.make(text, dims, rngs=nnx.Rngs(0))
+    except UserError:
+        scheme = positions.make(text, dataclasses.replace(dims, causal=True), rngs=nnx.Rngs(0))
+    slots = jnp.arange(9)[None]
+
+    def placed(key):
+        stand_in, coordinates = scheme.place(slots, key=key)
+        return jax.tree.leaves((nnx.to_pure_dict(nnx.state(stand_in)), getattr(stand_in, 'offsets', 0), coordinates))
+
+    drawn = [placed(key) for key in jax.random.split(jax.random.key(0))]
+    differ = any(np.any(one != other) for one, other in zip(*drawn, strict=True))
+    assert differ == (scheme.draws > 0)
+    if not scheme.draws:
+        scheme.place(slots)

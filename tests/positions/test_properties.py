@@ -1,8 +1,8 @@
-"""What every position scheme must pass: one table over the files of `mha/positions`, alone, in forms of their own, and
-under random positions.
+"""Properties of every position scheme: one table over the files of `mha/positions`, alone, with options of their own,
+and under random positions.
 
-A new scheme file is tested without an edit here. What it claims (`directed`, `causal_only`) is checked; the sets below
-hold what schemes do not claim themselves.
+A new scheme file is tested without an edit here. Its claims (`directed`, `causal_only`) are checked; the sets below
+list properties that schemes do not declare themselves.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""What every scheme that replaces coordinates must pass: padding, order, training against evaluation."""
+"""Properties of all schemes that replace coordinates: padding, order, training against evaluation."""
 
 import functools
 
@@ -12,11 +12,11 @@ from mha import positions
 from mha.positions import Dims
 
 TRAIN_ONLY = {'shape', 'cape', 'pose', 'equal_mean', 'abacus', 'coupling'}
-"""These move coordinates in training and not in evaluation."""
+"""Schemes that change coordinates in training but not in evaluation."""
 ALWAYS = {'randomize', 'rfs'}
-"""These draw in both."""
+"""Schemes that draw in both."""
 GIVEN = {'abacus', 'coupling'}
-"""Their coordinates come from the caller and need not rise."""
+"""Schemes whose coordinates come from the caller and need not increase."""
 LENGTH, REAL = 12, 8
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: what is read is what was there when it was saved."""
+"""Checkpoints: restored states equal the states at the time of saving."""
 
 import shutil
 import signal

@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh
 
 from configs import common
 from mha.machine import parallel
-from mha.run import experiment
+from mha.run import checks
 from mha.run.experiment import Experiment
 from mha.spec import UserError
 
@@ -42,7 +42,7 @@ def test_a_model_blind_to_direction_is_told(model, told):
 
 
 def test_logits_that_do_not_fit_are_refused(monkeypatch):
-    monkeypatch.setattr(experiment, 'device_memory', lambda: 10**9)
+    monkeypatch.setattr(checks, 'device_memory', lambda: 10**9)
     with pytest.raises(UserError, match='attention logits of 40000 tokens and 2 heads take 13 GB of a device'):
         build('20000', position='ssmax', core='dense')
     build('20000', position='ssmax')
@@ -56,11 +56,11 @@ def test_a_batch_whose_logits_do_not_fit_is_refused(monkeypatch):
 
     def check(memory, data=1, model=1, microbatches=1, members=1, together=True, backend='gpu'):
         monkeypatch.setattr(jax, 'default_backend', lambda: backend)
-        monkeypatch.setattr(experiment, 'device_memory', lambda: memory)
+        monkeypatch.setattr(checks, 'device_memory', lambda: memory)
         layout = parallel.Layout(AbstractMesh((data, model), (parallel.DATA, parallel.MODEL)), members, together)
         train = {**run.config['train'], 'microbatches': microbatches}
         run_ = dataclasses.replace(run, layout=layout, members=run.members * members)
-        dataclasses.replace(run_, config={**run.config, 'train': train}).check_training()
+        checks.training_fits(dataclasses.replace(run_, config={**run.config, 'train': train}))
 
     of_batch = 4 * 128 * 2 * run.task.num_tokens(4) ** 2
     check(of_batch)
@@ -80,7 +80,7 @@ def test_a_batch_whose_logits_do_not_fit_is_refused(monkeypatch):
 
 def test_a_trained_model_is_evaluated_where_it_could_not_be_trained(monkeypatch):
     run = build('1-8', position='ssmax', core='dense')
-    monkeypatch.setattr(experiment, 'device_memory', lambda: 10**4)
+    monkeypatch.setattr(checks, 'device_memory', lambda: 10**4)
     with pytest.raises(UserError):
         Experiment.build(run.config)
     Experiment.build(run.config, eval_lengths='8')
@@ -90,11 +90,11 @@ def test_heads_that_devices_cannot_share_are_refused():
     run = build(heads=4)
     for devices in (1, 2, 4):
         mesh = AbstractMesh((1, devices), (parallel.DATA, parallel.MODEL))
-        dataclasses.replace(run, layout=parallel.Layout(mesh, 1)).check()
+        checks.mesh(dataclasses.replace(run, layout=parallel.Layout(mesh, 1)))
     for devices in (3, 8):
         mesh = AbstractMesh((1, devices), (parallel.DATA, parallel.MODEL))
         with pytest.raises(UserError, match=f'mesh.model={devices} does not divide model.heads=4'):
-            dataclasses.replace(run, layout=parallel.Layout(mesh, 1)).check()
+            checks.mesh(dataclasses.replace(run, layout=parallel.Layout(mesh, 1)))
 
 
 def test_a_curriculum_that_ends_early_is_told():
@@ -108,11 +108,32 @@ def test_a_curriculum_that_ends_early_is_told():
 
 def test_pairs_are_read_as_pairs():
     """Schemes serve one of the two sequences."""
-    message = "task 'bytes_retrieval' gives pairs - use model.readout='pair'"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=r"task 'bytes_retrieval' gives pairs, .* use model.readout='token'"):
         build(task='bytes_retrieval', readout='pooled')
     with pytest.raises(UserError, match="task 'parity_check' gives single sequences"):
         build(task='parity_check', readout='pair')
-    build(task='bytes_retrieval', readout='pair', position='learned(max_position=6)')
+    build(task='bytes_retrieval', position='learned(max_position=6)')
     with pytest.raises(UserError, match='6 rows'):
-        build('1-7', task='bytes_retrieval', readout='pair', position='learned(max_position=6)')
+        build('1-7', task='bytes_retrieval', position='learned(max_position=6)')
+
+
+COUNTS = {'model': {'dim': 64, 'head_dim': None}, 'train': {'steps': 1}, 'eval': {}}
+
+
+@pytest.mark.parametrize(
+    ('key', 'count', 'words'),
+    [
+        ('train.steps', 0, 'train.steps must be at least 1, not 0'),
+        ('train.steps', 10**20, 'train.steps must be at most 2,147,483,647, not 100,000,000,000,000,000,000'),
+        ('model.dim', 10**8, 'model.dim must be at most 65,536, not 100,000,000'),
+        ('model.layers', 10**6, 'model.layers must be at most'),
+        ('model.head_dim', -1, 'model.head_dim must be at least 1'),
+        ('eval.examples', 10**9, 'eval.examples must be at most'),
+    ],
+)
+def test_counts_of_a_config_have_bounds(key, count, words):
+    section, name = key.split('.')
+    checks.counts(COUNTS)
+    with pytest.raises(UserError) as error:
+        checks.counts({**COUNTS, section: {**COUNTS[section], name: count}})
+    assert words in str(error.value)

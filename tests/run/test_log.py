@@ -1,12 +1,14 @@
 """The record of a run's training, and who writes it."""
 
 import json
+import math
 import time
 
 import pytest
 
 from mha.machine import parallel
-from mha.run.log import Metrics, last_step
+from mha.run import log as metrics
+from mha.run.log import Metrics, last_step, per_second
 
 
 def log(workdir, steps, after=0):
@@ -45,6 +47,7 @@ def test_events_are_soon_on_disk(tmp_path):
     metrics.close()
     assert events.read_bytes().count(b'loss') == 2
     assert len(record(tmp_path)) == 3
+    assert record(tmp_path)[-1] == {'step': 2, 'loss': None}  # NaN is no JSON
 
 
 @pytest.mark.parametrize('begun', [False, True])
@@ -54,5 +57,43 @@ def test_of_several_processes_the_first_alone_writes(tmp_path, monkeypatch, begu
     before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
     monkeypatch.setattr(parallel, 'first', lambda: False)
     log(tmp_path, (8, 12), after=4)
+    Metrics(tmp_path, 4).hyperparameters({'seed': 0})
     assert {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()} == before
     assert len(list(tmp_path.iterdir())) == 2 * begun
+
+
+def test_lines_that_cannot_be_read(tmp_path, capsys):
+    """Half of the last line is the trace of a crash, and dropped without a word; of others one line tells."""
+    log(tmp_path, (4, 8))
+    path = tmp_path / 'metrics.jsonl'
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"step": 12, "lo')
+    assert last_step(tmp_path) == 8
+    log(tmp_path, (), after=8)
+    assert capsys.readouterr().err == ''
+    assert path.read_bytes() == whole
+    path.write_bytes(b'\n' + whole + b'\xff\xfe\x00\n[3]\n{"loss": 1}\n{"step": 12, "loss": NaN}\n')
+    assert last_step(tmp_path) == 12
+    assert math.isnan(metrics.read(path)[0][-1]['loss'])
+    log(tmp_path, (), after=12)
+    assert capsys.readouterr().err == f'note: {path} had 4 lines that cannot be read; they are dropped\n'
+    assert [line['step'] for line in record(tmp_path)] == [4, 8, 12]
+
+
+def test_a_clock_that_stands_still():
+    assert per_second(6, 2.0) == 3
+    assert math.isnan(per_second(6, 0.0))
+
+
+def test_tensorboard_tells_settings_and_results(tmp_path):
+    metrics = Metrics(tmp_path, 0)
+    metrics.hyperparameters({'seed': 3, 'model': {'position': 'rope', 'head_dim': None, 'causal': False}})
+    metrics.show(1, {'learning_rate': 0.5})
+    row = {'seed': 0, 'length': 40, 'accuracy': 0.5, 'exact_match': 0.25, 'loss': 1.0, 'baseline': 0.2, 'examples': 8}
+    metrics.evaluated([row])
+    metrics.close()
+    (events,) = (tmp_path / 'tensorboard').iterdir()
+    written = events.read_bytes()
+    for words in (b'model.position', b'rope', b'learning_rate', b'extrapolation/exact_match/seed_0'):
+        assert words in written
+    assert (tmp_path / 'metrics.jsonl').read_text() == ''

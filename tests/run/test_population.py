@@ -1,4 +1,4 @@
-"""Populations: who is in one, what a person can get wrong, and how their results are read."""
+"""Populations: their members, mistakes in configs, and the reading of their results."""
 
 import csv
 import json
@@ -8,6 +8,7 @@ import pytest
 from configs import common
 from mha.run import population
 from mha.spec import UserError
+from mha.views.report import comparison as comparing
 from mha.views.report import runs, table
 
 
@@ -85,11 +86,11 @@ def test_members_become_rows_of_a_table(workdir):
         ('0.2', 'finished'),
         ('0.2', 'diverged: seed=2, learning_rate=0.2'),
     ]
-    comparison = table.compare([workdir])
+    comparison = comparing.compare([workdir])
     assert comparison.keys == ('optimizer.learning_rate',)
     assert {row.labels: row.seeds for row in comparison.rows} == {('0.1',): (1, 2), ('0.2',): (1,)}
     assert {row.labels: row.values.mean() for row in comparison.rows} == pytest.approx({('0.1',): 0.6, ('0.2',): 0.9})
-    assert 'diverged: seed=2' in table.unfinished(comparison.left_out)
+    assert 'diverged: seed=2' in comparing.unfinished(comparison.left_out)
 
 
 def test_the_score_of_a_population_is_the_mean_over_members(workdir):

@@ -1,4 +1,4 @@
-"""The fifteen tasks of Delétang et al. (2023) against plain-Python oracles, and what is drawn how often."""
+"""The fifteen tasks of Delétang et al. (2023) against plain-Python oracles, and the frequencies of their draws."""
 
 import itertools
 
@@ -85,7 +85,7 @@ def test_a_person_reads_the_notation_of_the_worked_examples(text, length):
 
 def test_many_symbols_are_read_apart():
     """More than ten symbols have names of two digits."""
-    task = tasks.make('bucket_sort', symbols=12)
+    task = tasks.make('bucket_sort(symbols=12)')
     read, answer = task.readable(task.example(jax.random.key(0), 9, 9))
     assert sorted(map(int, read.split())) == list(map(int, answer.split()))
 

@@ -1,4 +1,4 @@
-"""What the tasks of Kazemnejad et al. draw, and how often."""
+"""Draws of the tasks of Kazemnejad et al. and their frequencies."""
 
 import collections
 import re

@@ -36,7 +36,7 @@ def start(
     models = [nnx.split(Encoder(**sizes, **settings, rngs=nnx.Rngs(seed)), nnx.Param) for seed in seeds]
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(nnx.to_pure_dict(params) for _, params in models))
     state = training.init(params, make_optimizer(), average)
-    chunk = training.make_chunk(
+    chunk = training.Chunk(
         models[0][0],
         make_optimizer,
         curriculum=curricula.make(curriculum, lengths, steps=100),
@@ -44,7 +44,7 @@ def start(
         batch_size=16,
         average=average,
         **(options or {}),
-    )
+    ).compiled()
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     return task, state, chunk, keys, {name: jnp.array(values) for name, values in (varied or {}).items()}
 
@@ -232,3 +232,16 @@ def test_lowers_for_cuda_without_a_gpu(seeds, position, length, kernels, branche
     text = lower_for_cuda(chunk, state, task, keys, 3, varied)
     assert text.count('stablehlo.case') == branches
     assert text.count('custom_call @__gpu$xla.gpu.triton') == kernels
+
+
+def test_purposes_share_no_keys():
+    """The numbers are in every run's random keys: they never change."""
+    expected = {'WEIGHTS': 0, 'TRAINING': 1, 'EVALUATION': 2, 'LENGTHS': 3}
+    assert {purpose.name: purpose.value for purpose in training.Purpose} == expected
+
+
+def test_metrics_from_sums():
+    sums = training.Sums(*map(jnp.float32, (6.0, 3, 8, 2)))
+    gradients = {'a': jnp.array([3.0]), 'b': jnp.array([4.0])}
+    found = {name: float(metric(sums, gradients, jnp.array([2, 4]))) for name, metric in training.METRICS.items()}
+    assert found == {'loss': 2, 'accuracy': 0.25, 'gradient_norm': 5, 'length': 3}

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from mha.spec import Call, UserError
 
-WIDTH = 120
+WIDTH, ROOM = 120, 30
+"""Characters of a line where no terminal says how many, and the fewest of a summary in a table."""
 T = TypeVar('T')
 
 
@@ -106,13 +107,16 @@ def table(
     header: Sequence[str], rows: Sequence[tuple[str, Sequence[str], str]], right: Sequence[int], width: int = WIDTH
 ) -> str:
     """A line per row, under the titles of their groups: a row is its group, its cells, and a summary that is cut to
-    `width`."""
-    first, *lines = aligned([header, *(cells for _, cells, _ in rows)], right)
-    room = max(width - len(first) - 2, 20)
+    `width`. On a narrow terminal the last columns are left out, so that the summary keeps `ROOM`."""
+    columns = [header, *(cells for _, cells, _ in rows)]
+    while len(columns[0]) > 1 and width - len(aligned(columns)[0]) - 2 < ROOM:
+        columns = [row[:-1] for row in columns]
+    first, *lines = aligned(columns, right)
+    room = max(width - len(first) - 2, ROOM)
     text, group = [f'{first}  summary'], None
-    for (own, _, summary), line in zip(rows, lines, strict=True):
-        if own != group:
-            group = own
+    for (title, _, summary), line in zip(rows, lines, strict=True):
+        if title != group:
+            group = title
             text += ['', group]
         text.append(f'{line}  {clipped(summary, room)}')
     return '\n'.join(text)

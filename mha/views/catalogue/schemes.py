@@ -142,13 +142,15 @@ def table(dims: Dims = DIMS, width: int = WIDTH) -> str:
     for name, entry in _entries(dims):
         title = re.sub(r',? arXiv:[\d.]+(?=[;)])', '', paragraphs(kind_of(entry.calls[0]))[0])
         rows.append((entry.group, _cells(name, entry), title))
-    return prose.table(HEADER, rows, RIGHT, width)
+    _, broken = spec.loadable(positions.names(), positions.example)
+    return '\n'.join([prose.table(HEADER, rows, RIGHT, width), *broken])
 
 
 def _entries(dims: Dims = DIMS) -> list[tuple[str, Entry]]:
-    """All schemes by name, group after group."""
+    """All schemes that load, by name, group after group."""
     order = [NOTHING, *dict.fromkeys(GROUPS.values())]
-    entries = [(name, look(positions.example(name), dims)) for name in positions.names()]
+    examples, _ = spec.loadable(positions.names(), positions.example)
+    entries = [(name, look(text, dims)) for name, text in examples.items()]
     return sorted(entries, key=lambda item: order.index(item[1].group))
 
 

@@ -85,8 +85,9 @@ def look(text: str, causal: bool = False) -> Entry:
 
 
 def entries() -> list[tuple[str, Entry]]:
-    """All tasks by name, level after level."""
-    found = [(name, look(tasks.example(name))) for name in tasks.names()]
+    """All tasks that load, by name, level after level."""
+    examples, _ = spec.loadable(tasks.names(), tasks.example)
+    found = [(name, look(text)) for name, text in examples.items()]
     return sorted(found, key=lambda item: [*LEVELS, item[1].task.level].index(item[1].task.level))
 
 
@@ -115,7 +116,8 @@ def table(entries: Sequence[tuple[str, Entry]], width: int = WIDTH) -> str:
     for (name, entry), example in zip(entries, drawn, strict=True):
         shown = clipped(' -> '.join(entry.readable(example)), EXAMPLE_WIDTH)
         rows.append((entry.level, [*_cells(name, entry, entry.chance), shown], first_sentence(entry.kind)))
-    return prose.table(HEADER, rows, RIGHT, width)
+    _, broken = spec.loadable(tasks.names(), tasks.example)
+    return '\n'.join([prose.table(HEADER, rows, RIGHT, width), *broken])
 
 
 def _cells(name: str, entry: Entry, chance: str) -> list[str]:

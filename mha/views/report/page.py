@@ -1,4 +1,5 @@
-"""The report of a comparison as files: table.csv, table.md, curves.svg and report.html, which needs nothing else."""
+"""The report of a comparison as files: table.csv, seeds.csv, table.md, curves.svg and report.html, which needs nothing
+else."""
 
 import csv
 import html
@@ -8,7 +9,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,21 @@ import markupsafe
 
 from mha.spec import UserError
 from mha.views.report import plots
-from mha.views.report.runs import compact, span
-from mha.views.report.table import METRICS, Comparison, align, grid, longest, notes, number, unfinished
+from mha.views.report.columns import columns, shown
+from mha.views.report.comparison import Comparison, Row, unfinished
+from mha.views.report.table import align, grid, notes
 
 MARK = r'<meta name="compared" content="([^"]*)">'
 PAGE_COLOURS = {plots.INK: 'var(--ink)', plots.GREY: 'var(--grey)', plots.SHADE: 'var(--shade)', plots.PAPER: 'none'}
 
 
 def write(comparison: Comparison, output: Path) -> list[Path]:
-    """Writes the four files into the directory `output` and returns their paths. Raises `UserError` where that would
+    """Writes the files into the directory `output` and returns their paths. Raises `UserError` where that would
     overwrite something else than a report of the same runs, or of some of them."""
     svg = plots.curves(comparison)
     files = {
         'table.csv': as_csv(comparison),
+        'seeds.csv': seeds_as_csv(comparison),
         'table.md': as_markdown(comparison),
         'curves.svg': svg,
         'report.html': as_html(comparison, svg, output),
@@ -38,7 +41,9 @@ def write(comparison: Comparison, output: Path) -> list[Path]:
         _check_ours(comparison, output, files)
         output.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            (output / name).write_text(content, encoding='utf-8')
+            (output / f'{name}.tmp').write_text(content, encoding='utf-8')
+        for name in reversed(files):  # the page first: it says whose report this is, should the rest not follow
+            os.replace(output / f'{name}.tmp', output / name)
     except OSError as error:
         raise UserError(f'cannot write to {str(output)!r}: {error.strerror}') from error
     return [output / name for name in files]
@@ -46,32 +51,32 @@ def write(comparison: Comparison, output: Path) -> list[Path]:
 
 def as_csv(comparison: Comparison) -> str:
     """One line per row of the table, numbers in full, and what they mean in columns of their own."""
-    best, metric = comparison.metric.best, comparison.metric.name
-    trained, evaluated = span(comparison.trained), compact(comparison.lengths)
-    lines: list[dict[str, Any]] = []
-    for row in comparison.rows:
-        line: dict[str, Any] = dict(zip(comparison.keys, row.labels, strict=True))
-        for over in comparison.ranges:
-            cell = comparison.cell(row, over)
-            spread = round(cell.half_width, 6) if len(row.seeds) > 1 else ''
-            line |= {
-                over.key: round(cell.mean, 6),
-                f'{over.key}_ci95': spread,
-                f'{over.key}_{best}': round(cell.best, 6),
-            }
-        beats = comparison.beats_baseline(row)
-        line |= {'seeds': len(row.seeds), 'parameters': row.parameters, 'beats_baseline': beats}
-        if comparison.metric.best == 'max':
-            line['longest_solved'] = longest(comparison.lengths, row.values.mean(0))
-        lines.append({'task': row.problem[0], **line})
-    for problem in comparison.baselines:
-        means = {over.key: round(comparison.baseline(problem, over), 6) for over in comparison.ranges}
-        lines.append({'task': problem[0], comparison.keys[0]: comparison.baseline_label(problem), **means})
-    meaning = {'metric': metric, 'trained_lengths': trained, 'evaluated_lengths': evaluated}
+    return _csv([_fields(comparison, row, spread=True) for row in comparison.rows])
+
+
+def seeds_as_csv(comparison: Comparison) -> str:
+    """One line per row and seed."""
+    return _csv(
+        [
+            {'seed': seed, **_fields(comparison, row.only(index), spread=False)}
+            for row in comparison.rows
+            for index, seed in enumerate(row.seeds)
+        ]
+    )
+
+
+def _fields(comparison: Comparison, row: Row, spread: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for column in columns(comparison):
+        found |= column.fields(row) | (column.spread(row) if spread else {})
+    return found
+
+
+def _csv(lines: list[dict[str, Any]]) -> str:
     file = io.StringIO()
-    writer = csv.DictWriter(file, [*lines[0], *meaning], lineterminator='\n')
+    writer = csv.DictWriter(file, list(lines[0]), lineterminator='\n')
     writer.writeheader()
-    writer.writerows(line | meaning for line in lines)
+    writer.writerows(lines)
     return file.getvalue()
 
 
@@ -92,23 +97,23 @@ def as_html(comparison: Comparison, svg: str, output: Path) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters['number'] = number
     styles = plots.styles(comparison)
     ranked = itertools.groupby(zip(styles, comparison.rows, strict=True), key=lambda pair: pair[1].problem)
+    settings = [key for key in comparison.runs[0].config if key not in comparison.varying and key != 'seed']
     first, *others = _notes(comparison)
     return environment.get_template('report.html').render(
         comparison=comparison,
-        problems=[(problem, [(style['color'], row) for style, row in rows]) for problem, rows in ranked],
+        columns=shown(comparison),
+        problems=[
+            (problem, [(style['color'], plots.GLYPHS[style['marker']], row) for style, row in rows])
+            for problem, rows in ranked
+        ],
         tasks=', '.join(dict.fromkeys(row.problem[0] for row in comparison.rows)),
         facts=first[0].upper() + first[1:],
         notes=others,
         curves=_inline(svg),
         varying={key: sorted({run.setting(key) for run in comparison.runs}) for key in comparison.varying},
-        common={
-            key: comparison.runs[0].setting(key)
-            for key in comparison.runs[0].config
-            if key not in comparison.varying and key != 'seed'
-        },
+        common={key: comparison.runs[0].setting(key) for key in settings},
         command=_command(comparison, output),
         compared=_compared(comparison, output),
     )
@@ -130,12 +135,12 @@ def _inline(svg: str) -> markupsafe.Markup:
 
 def _compared(comparison: Comparison, output: Path) -> str:
     """What was compared as seen from the report, so that both may move."""
-    paths = comparison.paths or tuple(run.path for run in comparison.runs)
-    return json.dumps(sorted({os.path.relpath(path.resolve(), output.resolve()) for path in paths}))
+    return json.dumps(sorted({os.path.relpath(path.resolve(), output.resolve()) for path in _paths(comparison)}))
 
 
 def _check_ours(comparison: Comparison, output: Path, names: Iterable[str]) -> None:
-    """Raises `UserError` if the directory `output` holds a report of other runs than these, or somebody's files."""
+    """Raises `UserError` if the directory `output` holds a report of other runs than these and those below them, or
+    somebody's files."""
     there = [output / name for name in names if (output / name).exists()]
     page = output / 'report.html'
     if not there:
@@ -145,13 +150,20 @@ def _check_ours(comparison: Comparison, output: Path, names: Iterable[str]) -> N
         raise UserError(
             f'{there[0]} is there already and does not say what it compares - remove it, or choose another --output'
         )
-    known = json.loads(html.unescape(marked[1]))
-    if not {*known} <= {*json.loads(_compared(comparison, output))}:
-        others = ', '.join(os.path.normpath(output / path) for path in known)
+    known = [Path(os.path.normpath(output.resolve() / path)) for path in json.loads(html.unescape(marked[1]))]
+    compared = [path.resolve() for path in _paths(comparison)]
+    if not all(any(path.is_relative_to(place) for place in compared) for path in known):
+        others = ', '.join(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path) for path in known)
         raise UserError(f'{output} holds the comparison of {others} - choose another --output')
 
 
+def _paths(comparison: Comparison) -> Sequence[Path]:
+    return comparison.paths or tuple(run.path for run in comparison.runs)
+
+
 def _command(comparison: Comparison, output: Path) -> str:
-    metric = [f'--metric={comparison.metric.column}'] if comparison.metric in METRICS.values() else []
-    paths = comparison.paths or tuple(run.path for run in comparison.runs)
-    return shlex.join(['python', 'compare.py', *map(str, paths), f'--output={output}', *metric])
+    metric = [f'--metric={comparison.metric.name}']
+    evaluation = [f'--evaluation={comparison.evaluation}'] if comparison.evaluation else []
+    return shlex.join(
+        ['python', 'compare.py', *map(str, _paths(comparison)), f'--output={output}', *metric, *evaluation]
+    )

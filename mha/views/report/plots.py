@@ -1,8 +1,10 @@
-"""Extrapolation curves: a metric against length, as SVG that is the same, byte for byte, for the same runs."""
+"""Curves of a metric against length, and of accuracy against the position of an answer, as SVG that is the same, byte
+for byte, for the same runs."""
 
+import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +12,26 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from mha.spec import UserError
+from mha.views.report.comparison import Comparison, Problem, Row, half_width, of_runs
 from mha.views.report.runs import Run
-from mha.views.report.table import Comparison, Problem, Row, half_width, of_runs
 
-# Okabe and Ito's colours that read on light and on dark paper, and two more; then again, dashed.
+# Okabe and Ito's colours that read on light and on dark paper, and two more; then again with other dashes and markers.
 PALETTE = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#9467bd', '#8c8c1a')
+DASHES: tuple[Any, ...] = ('-', (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)), (0, (3, 1.5, 1, 1.5, 1, 1.5)))
+GLYPHS = {'o': '●', 's': '■', '^': '▲', 'D': '◆', 'v': '▼', 'P': '✚'}
+"""Markers, and how text shows them; not as many as dashes, so that pairs of both repeat late."""
 INK, GREY, SHADE, PAPER = '#24292f', '#77808a', '#eef1f4', '#ffffff'
 MOST_LABELS = 8
 """More lines than this get a legend instead of labels at their ends."""
 WIDEST, HIGHEST = 36, 2
 """Of a label, in characters and lines: long ones would widen the page. The table has them in full."""
+WIDTH, HEIGHT, GAP = 6.2, 3.4, 1.0
+"""Inches of a panel, its height at least, and between two."""
+LINE = 11 / 72
+"""Inches of a line of a label."""
 
 STYLE: dict[Any, Any] = {
     'svg.hashsalt': 'mha',
@@ -44,10 +54,18 @@ STYLE: dict[Any, Any] = {
 
 
 def styles(comparison: Comparison) -> list[dict[str, Any]]:
-    """Of each row's line; rows that differ in nothing but the problem look alike."""
+    """Colour, dashes and marker of each row's line; rows that differ in nothing but the problem look alike."""
     order = list(dict.fromkeys(_name(comparison, row) for row in comparison.rows))
     places = [order.index(_name(comparison, row)) for row in comparison.rows]
-    return [{'color': PALETTE[i % len(PALETTE)], 'linestyle': '--' if i // len(PALETTE) % 2 else '-'} for i in places]
+    markers = list(GLYPHS)
+    return [
+        {
+            'color': PALETTE[place % len(PALETTE)],
+            'linestyle': DASHES[place // len(PALETTE) % len(DASHES)],
+            'marker': markers[place // len(PALETTE) % len(markers)],
+        }
+        for place in places
+    ]
 
 
 def curves(comparison: Comparison) -> str:
@@ -62,13 +80,28 @@ def run_curve(runs: Sequence[Run], path: Path) -> None:
 
 def figure(comparison: Comparison) -> Figure:
     problems = list(dict.fromkeys(row.problem for row in comparison.rows))
+    labels = _labels([_name(comparison, row) for row in comparison.rows])
     with matplotlib.rc_context(STYLE):
-        drawing = Figure(figsize=(8, 4.4 * len(problems)))
-        panels = drawing.subplots(len(problems), squeeze=False)[:, 0]
-        drawing.subplots_adjust(hspace=0.42)
+        heights = []
+        for problem in problems:
+            lines = [
+                labels[_name(comparison, row)].count('\n') + 1 for row in comparison.rows if row.problem == problem
+            ]
+            heights.append(max(HEIGHT, LINE * (sum(lines) + 0.5 * len(lines) + 2)))
+        drawing, panels = _panels(heights)
         for axes, problem in zip(panels, problems, strict=True):
-            _panel(axes, comparison, problem)
+            _panel(axes, comparison, problem, labels)
     return drawing
+
+
+def _panels(heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
+    """A figure with panels of these heights in inches, one below the other."""
+    total = sum(heights) + GAP * len(heights)
+    drawing, panels, top = Figure(figsize=(8, total)), [], total
+    for height in heights:
+        top -= height + GAP
+        panels.append(drawing.add_axes((0.125, (top + 0.45) / total, WIDTH / 8, height / total)))
+    return drawing, panels
 
 
 def _svg(drawing: Figure) -> str:
@@ -79,31 +112,35 @@ def _svg(drawing: Figure) -> str:
     return file.getvalue()
 
 
-def _panel(axes: Axes, comparison: Comparison, problem: Problem) -> None:
-    bounded = comparison.metric.best == 'max'
+def _panel(axes: Axes, comparison: Comparison, problem: Problem, labels: Mapping[str, str]) -> None:
+    limits = comparison.metric.limits
     lengths = np.array(comparison.lengths)
-    _length_axis(axes, lengths, comparison.trained)
+    trained = sorted({row.trained for row in comparison.rows if row.problem == problem}, key=lambda each: each[1])
+    _length_axis(axes, lengths, trained)
     ends: list[tuple[str, float, str]] = []
-    line: dict[str, Any] = dict(linewidth=2, marker='o', markersize=3.5, clip_on=False)
+    line: dict[str, Any] = dict(linewidth=2, markersize=4, clip_on=False)
     for index, (row, style) in enumerate(zip(comparison.rows, styles(comparison), strict=True)):
         if row.problem != problem:
             continue
-        name, mean, spread = _name(comparison, row), row.values.mean(0), half_width(row.values)
-        axes.plot(lengths, mean, **style, **line, label=_wrap(name), zorder=4 - index / 1000)  # the best on top
+        label = labels[_name(comparison, row)]
+        mean, spread = row.values.mean(0), half_width(row.values)
+        axes.plot(lengths, mean, **style, **line, label=label, zorder=4 - index / 1000)  # the best on top
+        if len(trained) > 1:
+            _mark_trained(axes, lengths, mean, row.trained[1], style['color'])
         if len(row.seeds) > 1:
-            low, high = (np.clip(mean + sign * spread, 0, 1 if bounded else None) for sign in (-1, 1))
+            low, high = (np.clip(mean + sign * spread, *limits) for sign in (-1, 1))
             axes.fill_between(lengths, low, high, color=style['color'], alpha=0.12, linewidth=0)
         if 1 < len(row.seeds) <= 5:
             for seed in row.values:
                 axes.plot(lengths, seed, '.', color=style['color'], alpha=0.55, markersize=4, clip_on=False, zorder=2)
         if np.isfinite(mean[-1]):
-            ends.append((name, mean[-1], style['color']))
+            ends.append((label, mean[-1], style['color']))
     if problem in comparison.baselines:
         baseline = comparison.baselines[problem]
         axes.plot(lengths, baseline, color=GREY, linestyle=(0, (4, 3)), linewidth=1.3, label='baseline', clip_on=False)
         ends.append(('baseline', baseline[-1], GREY))
-    axes.set_ylim(*(0, 1) if bounded else _range(comparison, problem))
-    axes.set_ylabel(comparison.metric.name)
+    axes.set_ylim(*limits if np.isfinite(limits).all() else _range(comparison, problem))
+    axes.set_ylabel(comparison.metric.title)
     axes.grid(axis='y', color=GREY, alpha=0.2, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=3)
@@ -111,19 +148,42 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem) -> None:
     if 0 < len(ends) <= MOST_LABELS + 1:
         _label_ends(axes, comparison.lengths[-1], ends)
     else:
-        axes.legend(loc='upper left', bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9)
+        _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    """Beside the panel, with handles long enough to show dashes and marker."""
+    axes.legend(loc='upper left', bbox_to_anchor=(1.02, 1.02), frameon=False, fontsize=9, handlelength=4.2)
+
+
+def _mark_trained(axes: Axes, lengths: np.ndarray, values: np.ndarray, longest: int, colour: str) -> None:
+    """A tick across a curve at the longest length that it was trained on, as far as it was evaluated."""
+    scale = np.log if axes.get_xscale() == 'log' else np.asarray
+    at = np.clip(longest, lengths[0], lengths[-1])
+    value = np.interp(scale(at), scale(lengths), values)
+    axes.plot(at, value, '|', color=colour, markersize=15, markeredgewidth=2.2, clip_on=False, zorder=5)
+
+
+def _labels(names: Sequence[str]) -> dict[str, str]:
+    """Wrapped names, in as many lines as tell them apart."""
+    names = list(dict.fromkeys(names))
+    for width, highest in ((WIDEST, HIGHEST), (WIDEST, 3), (WIDEST, 4), (WIDEST, 6), (2 * WIDEST, 8)):
+        labels = {name: _wrap(name, width, highest) for name in names}
+        if len(set(labels.values())) == len(names):
+            return labels
+    return {name: name for name in names}
 
 
 def _name(comparison: Comparison, row: Row) -> str:
     """Without what the problem says: that is the panel's title."""
     labels = zip(comparison.keys, comparison.headers, row.labels, strict=True)
-    pairs = [(header, label) for key, header, label in labels if key != 'task' and not key.startswith('data.')]
-    if len(pairs) == 1 and comparison.keys == ('model.position',):
+    pairs = [(header, label) for key, header, label in labels if key != 'task']
+    if len(pairs) == 1 and pairs[0][0] == 'position':
         return pairs[0][1]
     return ', '.join(f'{header}={label}' for header, label in pairs) or comparison.runs[0].setting('model.position')
 
 
-def _wrap(text: str, width: int = WIDEST) -> str:
+def _wrap(text: str, width: int = WIDEST, highest: int = HIGHEST) -> str:
     """Broken behind commas and bars where it can be; cut where it is too long even so, but for its end: compositions
     often differ there."""
     lines = ['']
@@ -131,8 +191,8 @@ def _wrap(text: str, width: int = WIDEST) -> str:
         if lines[-1] and len((lines[-1] + part).rstrip()) > width:
             lines.append('')
         lines[-1] += part
-    if len(lines) > HIGHEST:
-        lines = [*lines[: HIGHEST - 1], ''.join(lines[HIGHEST - 1 :])]
+    if len(lines) > highest:
+        lines = [*lines[: highest - 1], ''.join(lines[highest - 1 :])]
     return '\n'.join(line if len(line) <= width else f'…{line[1 - width :]}' for line in map(str.rstrip, lines))
 
 
@@ -146,9 +206,11 @@ def _range(comparison: Comparison, problem: Problem) -> tuple[float | None, floa
     return values.min() - margin, values.max() + margin
 
 
-def _length_axis(axes: Axes, lengths: np.ndarray, trained: tuple[int, int]) -> None:
-    """Ticks at evaluated lengths, as many as fit, and the trained lengths shaded."""
-    low, high = min(lengths[0], trained[1]), lengths[-1]
+def _length_axis(axes: Axes, lengths: np.ndarray, trained: Sequence[tuple[int, int]]) -> None:
+    """Ticks at evaluated lengths, as many as fit. Trained lengths are shaded, a single one is a line; where rows differ
+    in them, each curve has a mark of its own."""
+    longest = [high for _, high in trained]
+    low, high = min(lengths[0], *longest), lengths[-1]
     logarithmic = high > 20 * low
     scale = np.log if logarithmic else np.asarray
     margin = 0.02 * (scale(high) - scale(low)) or 0.1
@@ -159,16 +221,23 @@ def _length_axis(axes: Axes, lengths: np.ndarray, trained: tuple[int, int]) -> N
     else:
         axes.set_xlim(left, right)
     ticks: list[int] = []
-    for length in (high, *(n for n in lengths if n == trained[1]), *lengths):
+    for length in (high, *(n for n in lengths if n in longest), *lengths):
         if all(abs(scale(length) - scale(tick)) > 0.045 * (right - left) for tick in ticks):
             ticks.append(int(length))
     axes.xaxis.set_major_locator(FixedLocator(sorted(ticks)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter('{x:.0f}')
     axes.set_xlabel('length')
-    first = max(axes.get_xlim()[0], trained[0])
-    axes.axvspan(first, max(first, trained[1]), color=SHADE, linewidth=0, zorder=-1)
-    axes.text(first, 1.015, 'trained lengths', transform=axes.get_xaxis_transform(), fontsize=8.5, color=GREY)
+    above: dict[str, Any] = dict(transform=axes.get_xaxis_transform(), fontsize=8.5, color=GREY)
+    if len(trained) > 1:
+        axes.text(axes.get_xlim()[0], 1.015, 'trained up to the tick of each curve', **above)
+        return
+    first, last = max(axes.get_xlim()[0], trained[0][0]), trained[0][1]
+    if last > first:
+        axes.axvspan(first, last, color=SHADE, linewidth=0, zorder=-1)
+    else:
+        axes.axvline(last, color=GREY, linewidth=1, linestyle=(0, (1, 2)), zorder=-1)
+    axes.text(first, 1.015, 'trained lengths' if last > first else 'trained length', **above)
 
 
 def _label_ends(axes: Axes, x: int, ends: list[tuple[str, float, str]]) -> None:
@@ -179,9 +248,9 @@ def _label_ends(axes: Axes, x: int, ends: list[tuple[str, float, str]]) -> None:
     assert drawing is not None
     from scipy.optimize import isotonic_regression  # half a second, which a mistake need not wait for
 
-    names = [_wrap(name) for name, *_ in ends]
-    points = np.array([1.5 + 11 * len(name.splitlines()) for name in names])
-    gaps = (points[1:] + points[:-1]) / 2 / 72 / (axes.get_position().height * drawing.get_figheight())
+    names = [name for name, *_ in ends]
+    heights = np.array([LINE * (0.15 + len(name.splitlines())) for name in names])
+    gaps = (heights[1:] + heights[:-1]) / 2 / (axes.get_position().height * drawing.get_figheight())
     wanted = np.array([(value - bottom) / (top - bottom) for _, value, _ in ends])
     steps = np.cumsum([0, *gaps])
     at = np.clip(isotonic_regression(wanted - steps).x, 0, 1 - steps[-1]) + steps
@@ -204,3 +273,59 @@ def _label_ends(axes: Axes, x: int, ends: list[tuple[str, float, str]]) -> None:
                 'shrinkB': 3,
             },
         )
+
+
+def position_curves(table: Path, path: Path) -> None:
+    """Draws accuracy against the position of the answer's symbols, one line per length, from what
+    `eval.py --per_position` writes. Bands are 95 % intervals: over the examples of one seed, or over several seeds.
+    Members of a population that differ in more than their seed have panels of their own."""
+    groups = _positions(table)
+    with matplotlib.rc_context(STYLE):
+        heights = [max(HEIGHT, LINE * 1.4 * (len(lines) + 2)) for lines in groups.values()]
+        drawing, panels = _panels(heights)
+        for axes, (name, lines) in zip(panels, groups.items(), strict=True):
+            _position_panel(axes, name, lines)
+    path.write_text(_svg(drawing), encoding='utf-8')
+
+
+def _positions(table: Path) -> dict[str, dict[int, dict[int, list[Mapping[str, str]]]]]:
+    """The rows of a table by what members vary, length and position."""
+    groups: dict[str, dict[int, dict[int, list[Mapping[str, str]]]]] = {}
+    known = ('seed', 'length', 'position', 'accuracy', 'count', 'low', 'high')
+    with table.open(newline='') as file:
+        for row in csv.DictReader(file):
+            if not {*known} <= {*row} or None in row.values():
+                raise UserError(f'cannot read {str(table)!r} - its columns are {",".join(known)}')
+            name = ', '.join(f'{key}={value}' for key, value in row.items() if key not in known)
+            lines = groups.setdefault(name, {}).setdefault(int(row['length']), {})
+            lines.setdefault(int(row['position']), []).append(row)
+    if not groups:
+        raise UserError(f'{str(table)!r} holds no positions')
+    return groups
+
+
+def _position_panel(axes: Axes, name: str, lines: Mapping[int, Mapping[int, Sequence[Mapping[str, str]]]]) -> None:
+    last = max(max(line) for line in lines.values())
+    colours = matplotlib.colormaps['viridis'](np.linspace(0, 0.85, len(lines)))  # lengths are ordered: so are these
+    for colour, (length, line) in zip(colours, sorted(lines.items()), strict=True):
+        at = sorted(line)
+        values = [np.array([float(row['accuracy']) for row in line[place]]) for place in at]
+        mean = np.array([each.mean() for each in values])
+        low, high = (
+            [
+                float(line[place][0][edge]) if len(each) == 1 else each.mean() + sign * half_width(each)
+                for place, each in zip(at, values, strict=True)
+            ]
+            for edge, sign in (('low', -1), ('high', 1))
+        )
+        marker = '' if len(at) > 1 else 'o'
+        axes.plot(at, mean, color=colour, linewidth=1.6, marker=marker, label=f'length {length}', clip_on=False)
+        axes.fill_between(at, np.clip(low, 0, 1), np.clip(high, 0, 1), color=colour, alpha=0.15, linewidth=0)
+    axes.set_ylim(0, 1)
+    axes.set_xlim(1 - 0.01 * last, last + 0.01 * last)
+    axes.set_xlabel('position in the answer')
+    axes.set_ylabel('accuracy')
+    axes.grid(axis='y', color=GREY, alpha=0.2, linewidth=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(_wrap(name, 2 * WIDEST), loc='left', fontweight='bold')
+    _legend(axes)

@@ -4,22 +4,28 @@ import csv
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mha.run import population
-from mha.spec import UserError, flatten, lengths, parse
+from mha.run import population, versions
+from mha.spec import UserError, choose, compact, flatten, lengths
+from mha.training import metrics
 
-COLUMNS = ('seed', 'length', 'accuracy', 'exact_match', 'loss', 'baseline', 'examples')
+COLUMNS = ('seed', *metrics.COLUMNS)
+REQUIRED = ('seed', 'length', 'examples')
+"""Columns of every result file; what an older one did not measure is nan."""
 NOT_SETTINGS = (
     'seed',  # averaged over
     'eval.lengths',  # compared as evaluated
     *('mesh.data', 'mesh.model', 'train.members', 'train.microbatches', 'model.remat'),  # how, not what, is computed
     *('train.log_every_steps', 'train.checkpoint_every_steps', 'eval.batch_size', 'eval.buckets'),
 )
+TRAINED = 'extrapolation.csv'
+"""The evaluation that training ends with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +53,10 @@ class Run:
         return self.setting('task')
 
     @property
-    def is_text(self) -> bool:
-        return parse(self.task)[0].name == 'text'
-
-    @property
-    def metric(self) -> str:
-        """The column that published tables of the task show."""
-        return str(self.summary.get('metric', 'accuracy'))
+    def metric(self) -> metrics.Metric:
+        """What published tables of the task show."""
+        name = versions.metric(self.summary, self.config)
+        return metrics.METRICS[choose(name, metrics.METRICS, f'metric in {self.path / "summary.json"}')]
 
     @property
     def trained(self) -> tuple[int, int]:
@@ -75,28 +78,82 @@ class Run:
 
 
 def find(paths: Iterable[str | Path]) -> list[Path]:
-    """The runs at or below each path, each once: directories that hold a config.json."""
+    """The runs at or below each path, each once: directories that hold a config.json. Links are followed."""
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
         if not path.is_dir():
             raise UserError(f'no directory {str(path)!r} - name a run, or a directory with runs below it')
-        here: list[Path] = []
-        for folder, below, files in os.walk(path):
-            if 'config.json' in files:
-                here.append(Path(folder))
-                below.clear()  # what lies inside a run belongs to it
+        here = sorted(_below(path, set()))
         if not here:
             raise UserError(f'no run in {str(path)!r} - a run is a directory with a config.json')
-        for folder in sorted(here):
+        for folder in here:
             found.setdefault(folder.resolve(), folder)
     return list(found.values())
 
 
-def read(workdir: Path, evaluation: str = 'extrapolation.csv') -> list[Run]:
+def _below(path: Path, seen: set[Path]) -> Iterator[Path]:
+    """Runs at or below a directory. `seen` holds the directories that were searched: links may lead in circles."""
+    for folder, below, files in os.walk(path, followlinks=True):
+        below[:] = [name for name in below if _new(Path(folder, name), seen)]
+        if 'config.json' in files:
+            yield Path(folder)
+            below.clear()  # what lies inside a run belongs to it
+
+
+def _new(folder: Path, seen: set[Path]) -> bool:
+    known = folder.resolve() in seen
+    seen.add(folder.resolve())
+    return not known
+
+
+def dangling(paths: Iterable[str | Path]) -> list[Path]:
+    """Links at or below each path that lead nowhere: runs may have been there. Those inside of runs do not count."""
+    found = []
+    for path in paths:
+        for folder, below, files in os.walk(path):
+            if 'config.json' in files:
+                below.clear()
+            else:
+                found += [Path(folder, name) for name in sorted(files) if not Path(folder, name).exists()]
+    return found
+
+
+def evaluations(workdir: Path) -> list[str]:
+    """File names of the later evaluations of a run."""
+    return sorted(path.name for path in workdir.glob('evaluation_*.csv') if not path.stem.endswith('_positions'))
+
+
+def evaluation_of(workdir: Path, asked: str | None) -> str:
+    """File name of an evaluation asked for by its name or its lengths; what was asked for where there is none."""
+    there = evaluations(workdir)
+    if asked is None:
+        return TRAINED
+    for name in there:
+        if asked in (name, name.removesuffix('.csv'), name.removeprefix('evaluation_').removesuffix('.csv')):
+            return name
+    if not re.fullmatch(r'[\d,:-]+', asked):
+        return asked
+    wanted = lengths(asked, '--evaluation')
+    found = [name for name in there if _lengths(workdir / name) == wanted]
+    if len(found) > 1:
+        raise UserError(f'{workdir} has several evaluations at {asked}: {", ".join(found)} - name one of them')
+    return found[0] if found else asked
+
+
+def _lengths(path: Path) -> tuple[int, ...]:
+    """The lengths of a result file; none where it cannot be read."""
+    try:
+        with path.open(newline='') as file:
+            return tuple(sorted({int(record['length']) for record in csv.DictReader(file)}))
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
+def read(workdir: Path, evaluation: str = TRAINED) -> list[Run]:
     """The runs of a workdir in any state, with one of its range evaluations; what is not written yet is empty. A
     workdir has several where members of its population differ in more than their seed, and one for each that
     diverged."""
-    config, path = {'population': {}, **_json(workdir / 'config.json')}, workdir / 'summary.json'
+    config, path = _config(workdir / 'config.json'), workdir / 'summary.json'
     summary = _json(path) if path.exists() else {}
     alike: dict[tuple[float, ...], population.Member] = {}
     for member in population.members(config):
@@ -112,7 +169,29 @@ def read(workdir: Path, evaluation: str = 'extrapolation.csv') -> list[Run]:
             found.append(run(member, summary, rows))
     for member in summary.get('diverged', []):
         found.append(run(member, summary | {'status': f'diverged: {population.named(member)}'}, {}))
+    for each in found:
+        _check(each)
     return found
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """The config of a run, in today's keys. Raises `UserError` for that of something else."""
+    config = {'population': {}, **_json(path)}
+    for key, kind, what in (('seed', int, 'a whole number'), ('task', str, 'text'), ('population', dict, 'a section')):
+        if not isinstance(config.get(key, '' if key == 'task' else None), kind):
+            there = f'must be {what}, not {config[key]!r}' if key in config else 'is missing'
+            raise UserError(f'{str(path)!r} is not the config of a run: {key!r} {there}')
+    return versions.current(config)
+
+
+def _check(run: Run) -> None:
+    """Raises `UserError` if a run with results does not say what they are about."""
+    if not run.rows:
+        return
+    try:
+        _ = run.metric, run.trained
+    except (TypeError, ValueError) as error:
+        raise UserError(f'cannot read the run in {str(run.path)!r}: {error}') from error
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -127,16 +206,24 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _csv(path: Path, member: population.Member) -> dict[str, np.ndarray]:
     """The rows of all members that differ from this one in nothing but their seed."""
-    with path.open(newline='') as file:
-        records = list(csv.DictReader(file))
+    try:
+        with path.open(newline='') as file:
+            records = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f'cannot read {str(path)!r}: {error}') from error
     others = {name: value for name, value in member.items() if name != 'seed'}
     try:
         records = [record for record in records if all(float(record[name]) == others[name] for name in others)]
-        rows = {column: np.array([float(record[column] or 'nan') for record in records]) for column in COLUMNS}
+        rows = {
+            column: np.array([float(record[column] or 'nan') for record in records])
+            for column in COLUMNS
+            if column in REQUIRED or not records or column in records[0]
+        }
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f'cannot read {str(path)!r} ({error}) - its columns are {",".join(COLUMNS)}') from error
     if not records:
         return {}
+    rows |= {column: np.full(len(records), np.nan) for column in COLUMNS if column not in rows}
     order = np.lexsort((rows['length'], rows['seed']))
     rows = {column: values[order] for column, values in rows.items()}
     pairs = [(seed, length) for seed in np.unique(rows['seed']) for length in np.unique(rows['length'])]
@@ -156,20 +243,6 @@ def span(lengths: Sequence[int] | np.ndarray) -> str:
     return str(low) if low == high else f'{low}-{high}'
 
 
-def compact(numbers: Sequence[int]) -> str:
-    """The inverse of `spec.lengths`: (5, 10, 15, 20, 25) -> '5-25:5', and '5,10,20' where no five are evenly spaced."""
-    parts, rest = [], list(numbers)
-    while rest:
-        step = rest[1] - rest[0] if len(rest) > 1 else 1
-        count = 1
-        while count < len(rest) and rest[count] - rest[count - 1] == step:
-            count += 1
-        count = count if count >= 5 else 1
-        parts.append(str(rest[0]) if count == 1 else f'{rest[0]}-{rest[count - 1]}' + (f':{step}' if step > 1 else ''))
-        rest = rest[count:]
-    return ','.join(parts)
-
-
 def varying(runs: Sequence[Run]) -> list[str]:
     """The settings that are not the same in all runs."""
     keys = dict.fromkeys(key for run in runs for key in run.config if key not in NOT_SETTINGS)
@@ -180,7 +253,6 @@ def check_comparable(runs: Sequence[Run]) -> None:
     """Refuses runs whose numbers mean different things, however alike the columns look."""
     for run in runs[1:]:
         for what, of in {
-            'trained lengths': lambda run: span(run.trained),
             'evaluated lengths': lambda run: compact(run.lengths),
             'examples per length': lambda run: compact(sorted({int(count) for count in run.rows['examples']})),
             'eval.seed': lambda run: run.setting('eval.seed'),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mha.model.encoder import Inputs
 from mha.positions import Chain, Position
 from mha.spec import UserError
 from tests.model.encoder.models import CLASSES, HEADS, TOKENS, B, T, call, make, shared, weights
@@ -108,7 +109,7 @@ def test_logits_are_averaged_over_draws_in_evaluation():
     model = make(position="randomize(max_position=99, test='average', draws=4)|rope")
     single = make(position='randomize(max_position=99)|rope')
     keys = jax.random.split(nnx.Rngs(position=5).position(), 4)
-    each = [single.logits(TOKENS, None, None, False, key, None, None, False) for key in keys]
+    each = [single(TOKENS, position_key=key) for key in keys]
     np.testing.assert_allclose(model(TOKENS, rngs=nnx.Rngs(position=5)), np.mean(each, 0), atol=1e-5)
     rngs = dict(position=5, dropout=1)
     np.testing.assert_array_equal(
@@ -147,3 +148,78 @@ def test_linspace_is_for_evaluation():
     model = make(position="randomize(max_position=1000, test='linspace')|sincos", dropout_rate=0.0)
     np.testing.assert_array_equal(call(model, seed=0), call(model, seed=1))
     assert np.abs(call(model, train=True, seed=0) - call(model, train=True, seed=1)).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ('options', 'parameters'),
+    [
+        (dict(norm_kind='rms'), ('scale',)),
+        (dict(mlp='gelu'), ('up', 'down')),
+        (dict(mlp='swiglu(width=10)'), ('up', 'down', 'gate')),
+        (dict(mlp='geglu'), ('up', 'down', 'gate')),
+        (dict(mlp='none'), ()),
+        (dict(kv_heads=1), None),
+        (dict(qk_norm='rms'), ('query_ln', 'key_ln')),
+        (dict(qk_norm='layer', norm='pre', norm_kind='rms'), ('query_ln', 'key_ln')),
+    ],
+    ids=str,
+)
+def test_blocks_by_choice(options, parameters):
+    """Each choice computes something else than the default, trains, and has the parameters that it names."""
+    model = make(position='rope', **options)
+    out = call(model)
+    assert np.isfinite(out).all()
+    assert np.abs(out - call(make(position='rope'))).max() > 1e-3
+    named = {str(part) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param)) for part in path}
+    if parameters is not None:
+        assert {*parameters} <= named
+        assert parameters or not {'up', 'down', 'mlp_norm'} & named
+
+
+def test_gated_layers_are_as_large_as_plain_ones():
+    count = lambda model: sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model.blocks, nnx.Param)))  # noqa: E731
+    plain, gated = (make(mlp=mlp, dim=48, heads=2) for mlp in ('relu', 'swiglu'))
+    assert count(gated) == pytest.approx(count(plain), rel=0.02)
+
+
+def test_grouped_queries_equal_repeated_keys():
+    """Two heads that share a key and a value equal two heads with the same ones."""
+    shared_, full = make(position='rope', kv_heads=1), make(position='rope')
+    for name in ('key', 'value'):
+        for block, other in zip(shared_.blocks, full.blocks, strict=True):
+            kernel = getattr(block.attention, name).kernel[...]
+            getattr(other.attention, name).kernel[...] = jnp.repeat(kernel, HEADS, axis=1)
+    for part in ('embedding', 'head'):
+        nnx.update(getattr(full, part), nnx.state(getattr(shared_, part)))
+    for block, other in zip(shared_.blocks, full.blocks, strict=True):
+        for part in ('up', 'down'):
+            nnx.update(getattr(other, part), nnx.state(getattr(block, part)))
+        for part in ('query', 'out'):
+            nnx.update(getattr(other.attention, part), nnx.state(getattr(block.attention, part)))
+    np.testing.assert_allclose(call(shared_), call(full), atol=1e-5)
+
+
+def test_tied_readout_reads_the_embedding():
+    model = make(tied=True)
+    x = model.encode(Inputs(TOKENS, None, None, False, None, None, None, False))
+    table = model.embedding.embedding[...][:CLASSES]
+    np.testing.assert_allclose(model(TOKENS), x @ table.T, atol=1e-5)
+    with pytest.raises(UserError, match=r'model\.tied needs a class per symbol'):
+        make(tied=True, readout='pair')
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (dict(mlp='swigl'), "did you mean 'swiglu'"),
+        (dict(mlp='relu(width=0)'), 'width must be at least 1, not 0'),
+        (dict(mlp='none(width=3)'), 'width'),
+        (dict(norm_kind='batch'), "unknown norm 'batch'"),
+        (dict(qk_norm='l2'), "unknown norm 'l2'"),
+        (dict(kv_heads=3), 'does not divide'),
+    ],
+    ids=str,
+)
+def test_mistakes_in_the_choice_of_blocks(options, words):
+    with pytest.raises(UserError, match=words):
+        make(**options)

@@ -131,7 +131,9 @@ def test_table(twist):
     (line,) = (line for line in lines if line.startswith('twist'))
     assert re.fullmatch(r'twist +qk +25 +both +yes +any +Twist \(A. Uthor, 2001\): a \| b \* c <- d.', line)
     assert '…' in table
-    assert max(map(len, catalogue.table(width=100).splitlines())) <= 100
+    for width in (60, 80, 100, 200):
+        assert max(map(len, catalogue.table(width=width).splitlines())) <= width
+    assert catalogue.table(width=60).splitlines()[0].split() == ['scheme', 'summary']
 
 
 def test_description(twist):
@@ -200,25 +202,20 @@ def command(module):
     return functools.partial(module, 'mha.positions')
 
 
-def test_command_describes_and_draws(command, tmp_path):
-    done = command('ssmax|rope(theta=1e6)', '--dim=32', '--heads=2', '--length=20', '--causal')
+def test_command_describes_and_draws_only_where_asked(command, tmp_path):
+    spec = 'ssmax|rope(theta=1e6)'
+    done = command(spec, '--dim=32', '--heads=2', '--length=20', '--causal')
     assert 'width 32, 2 heads of 16, 20 tokens, causal' in done.stdout
-    path = tmp_path / 'ssmax_rope_theta=1e6.png'
-    assert done.stdout.splitlines()[-1] == f'picture: {path.name}'
+    assert not list(tmp_path.glob('**/*.png'))
+    path = tmp_path / 'new' / 'a.png'
+    drawn = command(spec, '--dim=32', '--heads=2', '--length=20', '--causal', f'--picture={path}')
+    assert drawn.stdout == f'{done.stdout}\npicture: {path}\n'
     assert Image.open(path).size[0] == heatmap.LEFT + heatmap.SIDE + heatmap.RIGHT
 
 
-def test_a_picture_that_is_there_is_replaced_only_by_name(command, tmp_path):
-    mine = tmp_path / 'none.png'
-    mine.write_bytes(b'precious')
-    done = command('none', code=2)
-    assert done.stderr.splitlines() == [
-        'mha.positions: none.png is there already and is another picture - say where to write with --output=...'
-    ]
-    assert mine.read_bytes() == b'precious'
-    assert command('none', '--output=none.png').stdout.splitlines()[-1] == 'picture replaced: none.png'
-    assert Image.open(mine).size[0] == heatmap.LEFT + heatmap.SIDE + heatmap.RIGHT
-    assert command('none').stdout.splitlines()[-1] == 'picture: none.png'  # the same again
+def test_list_is_as_wide_as_the_terminal(command, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '150')
+    assert 120 < max(map(len, command().stdout.splitlines())) <= 150
 
 
 @pytest.mark.slow
@@ -226,7 +223,11 @@ def test_a_picture_that_is_there_is_replaced_only_by_name(command, tmp_path):
     ('arguments', 'words'),
     [
         (['ropee'], "did you mean 'rope'"),
-        (['rope', '--output=a.svg'], 'a.png'),
+        (['rope', '--picture=a.svg'], 'a.png'),
+        (['--picture=a.png'], 'is for one scheme'),
+        (['rope', '--picture=/dev/null/a.png'], 'cannot write /dev/null/a.png'),
+        (['rope', 'alibi'], 'one spec at a time'),
+        (['--heads=3'], '3 heads do not divide the width 64'),
         (['--docs', 'rope'], 'takes nothing else'),
     ],
 )
@@ -234,4 +235,4 @@ def test_mistakes_at_the_command_line(command, arguments, words, tmp_path):
     done = command(*arguments, code=2)
     assert done.stderr.count('\n') == 1, done.stderr
     assert words in done.stderr
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob('*.*'))

@@ -1,11 +1,19 @@
 """The script itself: what it prints, and how mistakes end."""
 
+import contextlib
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from mha.spec import UserError
+from mha.views.report import page
+from mha.views.report.comparison import compare
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,24 +40,147 @@ def grid(tmp_path):
 def test_report(grid):
     done = run(grid)
     assert done.returncode == 0
-    assert done.stderr.splitlines() == [f'left out 1 unfinished run: {grid / "cells" / "b"} (running)']
+    assert done.stderr.splitlines() == [f'left out 1 run: {grid / "cells" / "b"} (running)']
     assert '0.750' in done.stdout
-    for name in ('table.csv', 'table.md', 'curves.svg', 'report.html'):
+    for name in ('table.csv', 'seeds.csv', 'table.md', 'curves.svg', 'report.html'):
         assert str(grid / 'report' / name) in done.stdout
         assert (grid / 'report' / name).stat().st_size > 0
 
 
 def test_a_report_of_other_runs_is_left_alone(grid):
-    """The first argument says where the report goes by default."""
-    run_a = grid / 'cells' / 'a'
-    assert run(run_a, grid).returncode == 0
-    before = (run_a / 'report' / 'report.html').read_bytes()
-    refused = run(run_a)
+    """A cell and its sweep belong together: the report goes to the sweep, not into the cell."""
+    cell = grid / 'cells' / 'a'
+    assert run(cell, grid).returncode == 0
+    before = (grid / 'report' / 'report.html').read_bytes()
+    refused = run(cell)
     assert refused.returncode == 2
     (line,) = refused.stderr.splitlines()
-    assert line == (f'compare.py: {run_a / "report"} holds the comparison of {run_a}, {grid} - choose another --output')
-    assert (run_a / 'report' / 'report.html').read_bytes() == before
-    assert run(run_a, grid).returncode == 0
+    assert line == f'compare.py: {grid / "report"} holds the comparison of {grid}, {cell} - choose another --output'
+    assert (grid / 'report' / 'report.html').read_bytes() == before
+    assert run(cell, grid).returncode == 0
+    assert not (cell / 'report').exists()
+
+
+def test_one_run_of_several_asks_where_the_report_goes(grid):
+    moved = grid.parent / 'moved'
+    (grid / 'cells' / 'a').rename(moved)
+    assert run(moved).returncode == 0
+    assert (moved / 'report' / 'report.html').exists()
+    refused = run(moved, grid)
+    assert refused.returncode == 2
+    assert f'{moved} is one run of several - say where the report goes with --output=' in refused.stderr
+
+
+def test_a_later_evaluation(grid):
+    """By its lengths or its name; runs that have none are left out by name. Its report has a place of its own."""
+    rows = 'seed,length,accuracy,exact_match,loss,baseline,examples\n0,30,0.5,0,1,0.2,64\n0,70,0.125,0,1,0.2,64\n'
+    (grid / 'cells' / 'a' / 'evaluation_30_70_64-examples.csv').write_text(rows)
+    other = grid / 'cells' / 'c'
+    shutil.copytree(grid / 'cells' / 'a', other)
+    (other / 'evaluation_30_70_64-examples.csv').unlink()
+    names = {'30,70': '30_70', 'evaluation_30_70_64-examples.csv': 'evaluation_30_70_64-examples_csv'}
+    for asked, name in {**names, '30_70_64-examples': '30_70_64-examples'}.items():
+        done = run(grid, f'--evaluation={asked}')
+        assert done.returncode == 0, done.stderr
+        assert f'{other} (no evaluation {asked})' in done.stderr
+        assert 'evaluated at 30,70' in done.stdout
+        assert '0.312' in done.stdout
+        assert f'--evaluation={asked}' in (grid / f'report_{name}' / 'report.html').read_text()
+    for asked in ('31', 'nothing'):
+        refused = run(grid, f'--evaluation={asked}')
+        assert refused.returncode == 2
+        assert f"no run has an evaluation '{asked}' - there are: evaluation_30_70_64-examples.csv" in refused.stderr
+
+
+def test_cells_of_a_sweep_are_reported_in_the_sweep(grid):
+    """Which does not stand in the way of the sweep's own report."""
+    for name in ('c', 'd'):
+        cell = grid / 'cells' / name
+        shutil.copytree(grid / 'cells' / 'a', cell)
+        config = json.loads((cell / 'config.json').read_text()) | {'seed': ord(name)}
+        (cell / 'config.json').write_text(json.dumps(config))
+        table = (cell / 'extrapolation.csv').read_text()
+        (cell / 'extrapolation.csv').write_text(table.replace('\n0,', f'\n{ord(name)},'))
+    cells = [grid / 'cells' / name for name in ('a', 'c')]
+    for paths in (cells[:1], cells, [grid / 'cells'], [grid]):
+        done = run(*paths)
+        assert done.returncode == 0, done.stderr
+        assert str(grid / 'report' / 'table.csv') in done.stdout
+    assert sorted(path.name for path in grid.iterdir()) == ['cells', 'report']
+    assert not list(grid.glob('cells/*/report'))
+
+
+@pytest.mark.parametrize(
+    ('content', 'reason'),
+    [
+        ('{}', "'seed' is missing"),
+        ('{"task": 5}', "'seed' is missing"),
+        ('{"seed": 0, "task": 5}', "'task' must be text, not 5"),
+        ('{"seed": "0"}', "'seed' must be a whole number, not '0'"),
+        ('{"seed": 0, "population": [1]}', "'population' must be a section"),
+        ('[]', 'must hold one JSON object'),
+        ('\x00\xff', 'cannot read'),
+    ],
+)
+def test_a_foreign_config_is_left_out_by_name(grid, content, reason):
+    foreign = grid / 'notebook'
+    foreign.mkdir()
+    (foreign / 'config.json').write_bytes(content.encode('latin-1'))
+    comparison = compare([grid])
+    (told,) = (each for each in comparison.left_out if each.path == foreign)
+    assert reason in told.status
+    with pytest.raises(UserError, match=re.escape(reason)) as raised:
+        compare([foreign])
+    assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    'summary',
+    [{'trained_lengths': 'ab'}, {'trained_lengths': [None, 1]}, {'metric': 'f1'}, {'metric': 3}],
+)
+def test_a_damaged_summary_is_left_out_by_name(grid, summary):
+    other = grid / 'cells' / 'c'
+    shutil.copytree(grid / 'cells' / 'a', other)
+    (other / 'summary.json').write_text(json.dumps({'status': 'finished', **summary}))
+    assert str(other) in [str(each.path) for each in compare([grid]).left_out]
+
+
+def test_links_are_followed_or_named(grid, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp('elsewhere')
+    (grid / 'cells' / 'a').rename(elsewhere / 'a')
+    (grid / 'cells' / 'a').symlink_to(elsewhere / 'a')
+    (grid / 'again').symlink_to(grid)  # in circles
+    (grid / 'cells' / 'gone').symlink_to(elsewhere / 'gone')
+    comparison = compare([grid])
+    assert [each.path for each in comparison.runs] == [grid / 'cells' / 'a']
+    assert {each.path.name: each.status for each in comparison.left_out} == {
+        'b': 'running',
+        'gone': 'a link that leads nowhere',
+    }
+
+
+@pytest.mark.parametrize('steps', range(12))
+def test_an_interrupted_report_does_not_block_the_next(grid, monkeypatch, steps):
+    """Before whichever file."""
+    left = list(range(steps))
+
+    def interruptible(function):
+        def call(*arguments, **options):
+            if not left:
+                raise KeyboardInterrupt
+            left.pop()
+            return function(*arguments, **options)
+
+        return call
+
+    comparison = compare([grid])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'replace', interruptible(os.replace))
+        patch.setattr(Path, 'write_text', interruptible(Path.write_text))
+        with contextlib.suppress(KeyboardInterrupt):
+            page.write(comparison, grid / 'report')
+    written = page.write(comparison, grid / 'report')
+    assert sorted((grid / 'report').iterdir()) == sorted(written)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The report against numbers worked out by hand, on runs made of a few files."""
 
 import csv
+import itertools
 import json
 import math
 import re
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 from mha.spec import UserError, lengths
-from mha.views.report import page, plots, runs, table
+from mha.views.report import columns, page, plots, runs, table
+from mha.views.report import comparison as comparing
 
 LENGTHS = (10, 20, 30, 40, 60, 120)
 
@@ -58,7 +60,7 @@ def make(tmp_path):
 
 
 def compare(*folders, metric='auto'):
-    return table.compare(folders, metric)
+    return comparing.compare(folders, metric)
 
 
 def test_interval_and_maximum_over_three_seeds(make):
@@ -70,7 +72,7 @@ def test_interval_and_maximum_over_three_seeds(make):
     assert cell.mean == pytest.approx(1.9 / 3)
     assert cell.half_width == pytest.approx(4.3027 * np.std([0.5, 0.6, 0.8], ddof=1) / math.sqrt(3), rel=1e-4)
     assert cell.best == 0.8
-    assert '0.633 ± 0.379 (max 0.800)' in table.text(comparison)
+    assert '0.633 ± 0.379 ‡ (max 0.800)' in table.text(comparison)
     assert '3 seeds' in table.text(comparison)
 
 
@@ -78,7 +80,7 @@ def test_interval_and_maximum_over_three_seeds(make):
 def test_quantiles(seeds, quantile):
     values = np.arange(seeds, dtype=float)
     expected = quantile * values.std(ddof=1) / math.sqrt(seeds)
-    assert table.half_width(values) == pytest.approx(expected, rel=2e-4)
+    assert comparing.half_width(values) == pytest.approx(expected, rel=2e-4)
 
 
 def test_one_seed_has_no_interval(make):
@@ -108,7 +110,7 @@ def test_several_seeds_in_one_file(make):
     ],
 )
 def test_ranges(evaluated, trained, names):
-    assert '|'.join(item.name for item in table.ranges(evaluated, trained)) == names
+    assert '|'.join(item.name for item in comparing.ranges(evaluated, trained)) == names
 
 
 def test_score_is_the_mean_over_lengths_beyond(make):
@@ -139,7 +141,8 @@ def test_baseline_row_and_mark(make):
     marks = {row.labels[0]: comparison.beats_baseline(row) for row in comparison.rows}
     assert marks == {'rope': True, 'abs': False, 'none': False}
     text = table.text(comparison).splitlines()
-    assert [line.split()[:2] for line in text[3:5]] == [['abs', '†'], ['none', '†']]
+    assert [line.count('†') for line in text[2:6]] == [0, 1, 1, 0]
+    assert [line.split()[0] + ''.join(line.split()[5:7]) for line in text[3:5]] == ['abs0.400†', 'none0.300†']
     assert text[5].split() == ['baseline'] + ['0.400'] * 5
     assert '†' not in table.text(compare(make('d', 0.5, seed=5)))
 
@@ -149,8 +152,8 @@ def test_each_task_has_its_baseline(make):
     assert comparison.headers == ['task']
     assert [comparison.beats_baseline(row) for row in comparison.rows] == [False, True]
     assert 'baseline (bucket_sort)' in table.text(comparison)
-    labels = [line.split(',')[0] for line in page.as_csv(comparison).splitlines()[1:]]
-    assert labels == ['bucket_sort', 'reverse_string', 'baseline (reverse_string)', 'baseline (bucket_sort)']
+    rows = list(csv.DictReader(page.as_csv(comparison).splitlines()))
+    assert [(row['task'], row['score_baseline']) for row in rows] == [('bucket_sort', '0.4'), ('reverse_string', '0.2')]
     assert len(plots.figure(comparison).axes) == 2
 
 
@@ -234,7 +237,7 @@ def test_longest_of_a_row_is_that_of_the_mean_over_seeds(make):
     one, two = make('a', seed=0), make('b', seed=1)
     with_column(one, 'accuracy', (1, 1, 1, 0.85, 0.95, 0))
     with_column(two, 'accuracy', (1, 1, 0.9, 1, 0.85, 1))
-    header, row, _ = csv.reader(page.as_csv(compare(one, two)).splitlines())
+    header, row = csv.reader(page.as_csv(compare(one, two)).splitlines())
     assert row[header.index('longest_solved')] == '40'
     assert 'longest_solved' not in page.as_csv(compare(one, two, metric='loss'))
 
@@ -249,7 +252,6 @@ def test_lower_losses_come_first(make):
 @pytest.mark.parametrize(
     ('difference', 'message'),
     [
-        ({'train__lengths': '1-30'}, r'differ in trained lengths \(1-20 against 1-30\)'),
         ({'evaluated': (10, 20, 30)}, r'differ in evaluated lengths \(10,20,30,40,60,120 against 10,20,30\)'),
         ({'examples': 32}, r'differ in examples per length \(64 against 32\)'),
         ({'eval__seed': 2}, r'differ in eval.seed'),
@@ -266,6 +268,134 @@ def test_runs_that_do_not_belong_together(make, difference, message):
     assert '\n' not in str(raised.value)
 
 
+def test_trained_lengths_may_differ(make, tmp_path):
+    """They are a column; the score of each row begins beyond its own; every curve has a tick."""
+    short = [make(f'short{seed}', 0.25, seed=seed, train__lengths='1-10') for seed in (0, 1)]
+    comparison = compare(*short, make('long', 0.75))
+    assert comparison.headers == ['trained lengths']
+    assert [row.labels for row in comparison.rows] == [('1-20',), ('1-10',)]
+    names = ['10 (trained)', '20', '30-40', '60', '120', 'score (beyond trained)']
+    assert [over.name for over in comparison.ranges] == names
+    score = comparison.ranges[-1]
+    assert comparison.cell(comparison.rows[0], score).mean == 0.75  # over 30, 40, 60, 120
+    assert comparison.cell(comparison.rows[1], score).mean == pytest.approx((1 + 4 * 0.25) / 5)
+    text = table.text(comparison)
+    assert 'trained on lengths 1-10 or 1-20' in text
+    assert 'beyond its own trained ones' in text
+    (axes,) = plots.figure(comparison).axes
+    ticks = {float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == '|'}
+    assert ticks == {10, 20}
+    rows = list(csv.DictReader(page.as_csv(comparison).splitlines()))
+    assert [row['trained_lengths'] for row in rows] == ['1-20', '1-10']
+    page.write(comparison, tmp_path / 'report')
+
+
+def test_a_curriculum_that_ends_early_is_another_row(make):
+    """Trained lengths are those of the summary, whatever the config asked for; a run may have no length beyond."""
+    one, other = make('a'), make('b', 0.75)
+    summary = json.loads((other / 'summary.json').read_text())
+    (other / 'summary.json').write_text(json.dumps(summary | {'trained_lengths': [1, 200]}))
+    comparison = compare(one, other)
+    assert [row.labels for row in comparison.rows] == [('1-20',), ('1-200',)]
+    assert comparison.beats_baseline(comparison.rows[1]) is False or '-' in table.text(comparison)
+    assert math.isnan(comparison.cell(comparison.rows[1], comparison.ranges[-1]).mean)
+
+
+@pytest.mark.parametrize(('trained', 'drawn'), [('1-20', 'trained lengths'), ('20', 'trained length')])
+def test_trained_lengths_are_drawn(make, trained, drawn):
+    """As a shading, or a line where there is one."""
+    (axes,) = plots.figure(compare(make('a', train__lengths=trained))).axes
+    assert axes.texts[0].get_text() == drawn
+    shadings = [patch for patch in axes.patches if patch.get_width() > 0]
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 2]
+    assert (len(shadings), len(lines)) == ((1, 0) if drawn.endswith('s') else (0, 1))
+
+
+def test_a_metric_that_the_task_has_not_is_refused(make):
+    with pytest.raises(UserError, match='loss in bits per byte is for language models'):
+        compare(make('a'), metric='bits_per_byte')
+
+
+def test_older_files_lack_newer_columns(make):
+    folder = make('a')
+    lines = (folder / 'extrapolation.csv').read_text().splitlines()
+    (folder / 'extrapolation.csv').write_text(
+        '\n'.join(','.join(line.split(',')[:3] + line.split(',')[4:]) for line in lines)
+    )
+    (run,) = runs.read(folder)
+    assert np.isnan(run.grid('exact_match')).all()
+    assert '1.000' in table.summarise([run])
+
+
+def test_size_of_the_data_is_told(make):
+    folder = make('a', task='text', metric='bits_per_byte')
+    summary = json.loads((folder / 'summary.json').read_text())
+    sizes = {'data_train_bytes': 1234567, 'data_test_bytes': 89}
+    (folder / 'summary.json').write_text(json.dumps(summary | sizes))
+    assert 'data of 1,234,656 bytes, 1,234,567 to train and 89 to test' in table.facts(compare(folder))
+    assert 'bytes' not in table.facts(compare(make('b')))
+
+
+@pytest.mark.parametrize('metric', ['accuracy', 'bits_per_byte'])  # runs of earlier versions, and of this one
+def test_a_text_run_has_one_metric(make, metric):
+    run = with_column(
+        make('a', task='text', metric=metric), 'loss', [math.log(2) * bits for bits in (1, 2, 3, 3, 3, 3)]
+    )
+    assert table.scores([run]) == {
+        'in_range': pytest.approx(1.5),
+        'score': pytest.approx(3),
+        'longest': None,
+        'longest_share': None,
+    }
+    shown = table.summarise([run])
+    assert 'bits per byte' in shown.splitlines()[0]
+    assert '3.000' in shown
+    assert compare(run.path).metric.name == 'bits_per_byte'
+    assert compare(run.path, metric='loss').metric.title == 'loss in nats per symbol'
+
+
+def test_every_form_of_the_table_has_every_column(make, tmp_path, monkeypatch):
+    """A column is defined once."""
+    added = columns.Column('extra', show=lambda row: columns.Shown('eleven'), fields=lambda row: {'extra': 11})
+    known = columns.columns
+    for module in (columns, page):
+        monkeypatch.setattr(module, 'columns', lambda comparison: [*known(comparison), added])
+    comparison = compare(make('a'))
+    page.write(comparison, tmp_path / 'report')
+    assert 'eleven' in table.text(comparison)
+    for name in ('table.csv', 'seeds.csv', 'table.md', 'report.html'):
+        expected = ',extra\n' if name.endswith('csv') else 'eleven'
+        assert expected in (tmp_path / 'report' / name).read_text()
+
+
+POSITIONS = 'seed,length,position,accuracy,count,low,high'
+
+
+@pytest.mark.parametrize(
+    ('header', 'members', 'panels'),
+    [
+        (POSITIONS, [(0, '')], 1),
+        (POSITIONS, [(0, ''), (1, '')], 1),
+        (f'{POSITIONS},dropout_rate', [(0, ',.1'), (0, ',.2')], 2),
+    ],
+)
+def test_curves_over_positions(tmp_path, header, members, panels):
+    lines = [
+        f'{seed},{length},{at},{(at % 5) / 5},64,{(at % 5) / 6},{(at % 5 + 1) / 6}{more}'
+        for seed, more in members
+        for length in (1, 3, 10)
+        for at in range(1, length + 1)
+    ]
+    (tmp_path / 'positions.csv').write_text('\n'.join([header, *lines]))
+    plots.position_curves(tmp_path / 'positions.csv', tmp_path / 'positions.svg')
+    ElementTree.parse(tmp_path / 'positions.svg')
+    text = (tmp_path / 'positions.svg').read_text()
+    assert text.count('length 10<') == panels
+    (tmp_path / 'positions.csv').write_text('seed,length\n0,1\n')
+    with pytest.raises(UserError, match='its columns are seed,length,position'):
+        plots.position_curves(tmp_path / 'positions.csv', tmp_path / 'positions.svg')
+
+
 def test_examples_must_be_the_same_for_every_metric(make):
     with pytest.raises(UserError, match='different examples'):
         compare(make('a'), make('b', seed=1, baseline=0.45), metric='exact_match')
@@ -280,8 +410,8 @@ def test_unfinished_runs_are_left_out(make):
     (bare / 'extrapolation.csv').unlink()
     comparison = compare(done.parent)
     assert [run.path for run in comparison.runs] == [done]
-    assert table.unfinished(comparison.left_out) == f'2 unfinished runs: {busy} (running), {bare} (not evaluated)'
-    with pytest.raises(UserError, match=r'no finished run .* 1 unfinished run: .*b \(running\)'):
+    assert comparing.unfinished(comparison.left_out) == f'2 runs: {busy} (running), {bare} (not evaluated)'
+    with pytest.raises(UserError, match=r'no finished run .* 1 run: .*b \(running\)'):
         compare(busy)
 
 
@@ -348,13 +478,23 @@ def test_files(make, tmp_path):
     comparison = compare(*folders)
     output = tmp_path / 'new' / 'report'
     written = page.write(comparison, output)
-    assert [path.name for path in written] == ['table.csv', 'table.md', 'curves.svg', 'report.html']
+    assert [path.name for path in written] == ['table.csv', 'seeds.csv', 'table.md', 'curves.svg', 'report.html']
 
     rows = list(csv.DictReader((output / 'table.csv').open()))
-    assert [row['model.position'] for row in rows] == [spec, 'none', 'baseline']
+    assert [row['model.position'] for row in rows] == [spec, 'none']
+    assert [float(rows[0][key]) for key in ('score_sd', 'score_baseline')] == [0.176777, 0.4]
     assert [float(rows[0][key]) for key in ('score', 'score_max', 'score_ci95')] == [0.625, 0.75, 1.588276]
-    assert [row['beats_baseline'] for row in rows] == ['True', 'False', '']
+    assert [row['beats_baseline'] for row in rows] == ['True', 'False']
     assert {row['metric'] for row in rows} == {'accuracy per symbol'}
+    seeds = list(csv.DictReader((output / 'seeds.csv').open()))
+    assert [(row['seed'], row['model.position'], row['score']) for row in seeds] == [
+        ('0', spec, '0.5'),
+        ('1', spec, '0.75'),
+        ('0', 'none', '0.0'),
+        ('1', 'none', '0.25'),
+    ]
+    assert {'score_baseline', '120', 'parameters'} <= seeds[0].keys()
+    assert not {'score_ci95', 'score_max', 'seeds'} & seeds[0].keys()
 
     markdown = (output / 'table.md').read_text()
     assert r'randomize(64)\|<b>' in markdown
@@ -404,7 +544,7 @@ def test_a_place_is_compared_again(make, tmp_path, monkeypatch):
     assert table.facts(compare(moved)) in (moved / 'report' / 'table.md').read_text()
 
 
-@pytest.mark.parametrize('name', ['table.csv', 'table.md', 'curves.svg', 'report.html'])
+@pytest.mark.parametrize('name', ['table.csv', 'seeds.csv', 'table.md', 'curves.svg', 'report.html'])
 def test_files_of_others_are_left_alone(make, tmp_path, name):
     (tmp_path / name).write_text('precious')
     with pytest.raises(UserError, match=f'{name} is there already'):
@@ -424,7 +564,7 @@ def test_curves_for_any_lengths(make, tmp_path, evaluated):
     (run,) = runs.read(make('a', evaluated=evaluated, status='running'))
     plots.run_curve([run], tmp_path / 'extrapolation.svg')
     ElementTree.parse(tmp_path / 'extrapolation.svg')
-    (axes,) = plots.figure(table.of_runs([run])).axes
+    (axes,) = plots.figure(comparing.of_runs([run])).axes
     ticks = axes.get_xticks()
     assert set(ticks) <= set(evaluated)
     assert max(evaluated) in ticks
@@ -440,6 +580,40 @@ def test_a_diverged_run_and_many_rows(make):
     assert 'nan' in table.text(comparison)
     ElementTree.fromstring(plots.curves(comparison))
     assert plots.figure(comparison).axes[0].get_legend() is not None
+
+
+def test_curves_can_be_told_apart(make):
+    folders = [make(f'{i}', i / 50, model__position=f's{i}') for i in range(40)]
+    comparison = compare(*folders)
+    looks = [(style['color'], str(style['linestyle']), style['marker']) for style in plots.styles(comparison)]
+    assert len(set(looks)) == 40
+    (axes,) = plots.figure(comparison).axes
+    assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.lines}) > 5
+    handles = axes.get_legend().legend_handles
+    assert [handle.get_marker() for handle in handles[:40]] == [marker for *_, marker in looks]
+
+
+def test_legends_stay_beside_their_panels(make):
+    """And say everything that tells twenty schemes apart on five tasks."""
+    tasks = ('reverse_string', 'bucket_sort', 'even_pairs', 'odds_first', 'parity_check')
+    folders = [make(f'{i}-{task}', i / 30, model__position=f's{i}', task=task) for i in range(20) for task in tasks]
+    drawing = plots.figure(compare(*folders))
+    drawing.draw_without_rendering()
+    boxes = [axes.get_legend().get_window_extent() for axes in drawing.axes]
+    for upper, lower in itertools.pairwise(zip(boxes, drawing.axes, strict=True)):
+        assert upper[0].y0 > lower[1].get_window_extent().y1
+
+
+def test_labels_of_many_settings_are_distinct(make):
+    def settings(i):
+        names = ('heads', 'layers', 'dim', 'mlp_dim', 'remat_from', 'dropout_rate', 'norm')
+        return {f'model__{name}': (i >> at) % 2 * 64 + 1 for at, name in enumerate(names)}
+
+    folders = [make(f'{i}', i / 50, model__position=f's{i // 20}', **settings(i)) for i in range(40)]
+    comparison = compare(*folders)
+    labels = plots._labels([plots._name(comparison, row) for row in comparison.rows])
+    assert len(set(labels.values())) == 40
+    assert not any('…' in label for label in labels.values())
 
 
 def test_labels_do_not_overlap(make):
@@ -513,7 +687,7 @@ def test_one_run_not_above_the_baseline_is_marked(make, beyond, marks):
     """On its score, and where the mark is explained."""
     text = table.summarise(runs.read(make('a', beyond)))
     assert text.count('†') == marks
-    assert ('score (30-120) †' in text) == bool(marks)
+    assert (f'{beyond:.3f} †' in text) == bool(marks)
 
 
 def test_members_that_diverged_are_told(make):
@@ -525,7 +699,7 @@ def test_members_that_diverged_are_told(make):
     summary = json.loads((folder / 'summary.json').read_text())
     (folder / 'summary.json').write_text(json.dumps(summary | {'diverged': [{'seed': 0, 'learning_rate': 10.0}]}))
     last = table.summarise(runs.read(folder)).splitlines()[-1]
-    assert last == f'left out 1 unfinished run: {folder} (diverged: seed=0, learning_rate=10.0)'
+    assert last == f'left out 1 run: {folder} (diverged: seed=0, learning_rate=10.0)'
 
 
 def test_an_exact_match_that_was_not_measured_has_no_interval(make):
@@ -537,7 +711,8 @@ def test_an_exact_match_that_was_not_measured_has_no_interval(make):
 def test_run_without_results_can_be_read(tmp_path: Path):
     (tmp_path / 'config.json').write_text('{"seed": 0, "model": {"heads": 8}}')
     (run,) = runs.read(tmp_path)
-    assert (run.status, dict(run.config)) == ('not started', {'seed': 0, 'model.heads': 8})
+    assert run.status == 'not started'
+    assert {'seed': 0, 'model.heads': 8}.items() <= run.config.items()
 
 
 def test_how_a_run_is_computed_sets_no_runs_apart(make):

@@ -1,0 +1,62 @@
+"""Feed-forward layers by spec: `'relu'`, `'swiglu(width=170)'`, `'none'`.
+
+relu, gelu        act(x U) D                Vaswani et al. (2017, arXiv:1706.03762)
+swiglu, geglu     (act(x G) * (x U)) D      Shazeer (2020, arXiv:2002.05202), act = silu or gelu
+none              no feed-forward layer: blocks of attention alone
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mha import spec
+from mha.nn.products import linear
+
+ACTIVATIONS = {'relu': jax.nn.relu, 'gelu': jax.nn.gelu}
+GATED = {'swiglu': jax.nn.silu, 'geglu': jax.nn.gelu}
+
+
+class Layers(NamedTuple):
+    """Parts of a feed-forward layer."""
+
+    activation: Callable[[Array], Array]
+    up: nnx.Linear
+    down: nnx.Linear
+    gate: nnx.Linear | None
+
+
+def apply(layers: Layers, x: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
+    """Output of the feed-forward layer."""
+    activation, up, down, gate = layers
+    return down(activation(up(x)) if gate is None else activation(gate(x)) * up(x))
+
+
+def make(text: str, dim: int, width: int, **options: Any) -> Layers | None:
+    """The feed-forward layer of a spec. Its inner width is that of the spec, else `width`; gated layers take two thirds
+    of `width`, so that they have as many parameters (Shazeer, 2020). None for 'none'. Mistakes are `UserError`s."""
+    call, *more = spec.parse(text)
+    if more:
+        raise spec.UserError(f'mlp {text!r}: feed-forward layers do not compose')
+    spec.choose(call.name, (*ACTIVATIONS, *GATED, 'none'), 'mlp')
+    if call.name == 'none':
+        spec.build(_none, call, 'mlp')
+        return None
+    gated = call.name in GATED
+    inner = spec.build(_width, call, 'mlp') or (2 * width // 3 if gated else width)
+    up = nnx.Linear(dim, inner, dot_general=linear, **options)
+    down = nnx.Linear(inner, dim, dot_general=linear, **options)
+    gate = nnx.Linear(dim, inner, dot_general=linear, **options) if gated else None
+    return Layers({**ACTIVATIONS, **GATED}[call.name], up, down, gate)
+
+
+def _width(width: int | None = None) -> int | None:
+    if width is not None and width < 1:
+        raise ValueError(f'width must be at least 1, not {width}')
+    return width
+
+
+def _none() -> None:
+    pass

@@ -1,0 +1,28 @@
+"""Normalisation layers by name.
+
+layer   (x - mean) / std * scale + bias      Ba et al. (2016, arXiv:1607.06450)
+rms     x / rms * scale                      Zhang & Sennrich (2019, arXiv:1910.07467)
+"""
+
+from typing import Any
+
+from flax import nnx
+
+from mha import spec
+
+
+def layer(features: int, *, use_bias: bool = True, **options: Any) -> nnx.LayerNorm:
+    return nnx.LayerNorm(features, use_bias=use_bias, **options)
+
+
+def rms(features: int, *, use_bias: bool = True, **options: Any) -> nnx.RMSNorm:
+    """It has no bias, whatever `use_bias` says."""
+    return nnx.RMSNorm(features, **options)
+
+
+NORMS = {norm.__name__: norm for norm in (layer, rms)}
+
+
+def make(name: str, features: int, **options: Any) -> nnx.Module:
+    """The norm `name` over the last axis, of so many `features`; raises `UserError` for an unknown name."""
+    return NORMS[spec.choose(name, NORMS, 'norm')](features, **options)

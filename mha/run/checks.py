@@ -1,0 +1,188 @@
+"""Checks of an experiment, each a function: mistakes surface before any work, and before a file is written."""
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+from flax import nnx
+
+from mha import positions, spec
+from mha.machine import parallel
+from mha.model.encoder import Encoder
+from mha.run import population
+from mha.tasks import Task
+from mha.training import step as training
+
+if TYPE_CHECKING:
+    from mha.run.experiment import Experiment
+
+MOST = {
+    'model': {'layers': 1024, 'dim': 2**16, 'heads': 2**12, 'head_dim': 2**14, 'mlp_dim': 2**20},
+    'train': dict.fromkeys(('steps', 'log_every_steps', 'checkpoint_every_steps'), spec.LARGEST - 1)
+    | {'batch_size': 2**24, 'microbatches': 2**24, 'buckets': 1024},
+    'eval': {'examples': 2**24, 'batch_size': 2**24, 'buckets': 1024},
+}
+"""Counts of a config, all at least 1, and the most that each may be: a slip of the finger should not fill the
+memory."""
+
+
+# ----------------------------------------------------------------------------------------------------------- the config
+def counts(config: Mapping[str, Any]) -> None:
+    """Counts that are below 1 or absurdly large."""
+    for section, limits in MOST.items():
+        for name, most in limits.items():
+            count = config[section].get(name)
+            if count is None:
+                continue
+            if count < 1:
+                raise spec.UserError(f'{section}.{name} must be at least 1, not {count}')
+            if count > most:
+                raise spec.UserError(f'{section}.{name} must be at most {most:,}, not {count:,}')
+
+
+def numbers(config: Mapping[str, Any], members: Iterable[population.Member]) -> None:
+    """Settings of model, training and evaluation that are out of their range."""
+    train, evaluate = config['train'], config['eval']
+    counts(config)
+    if not 0 <= evaluate['every_steps'] <= MOST['train']['steps']:
+        raise spec.UserError(f'eval.every_steps must be at least 0 (0: only at the end), not {evaluate["every_steps"]}')
+    if train['batch_size'] % train['microbatches']:
+        raise spec.UserError(
+            f'train.microbatches={train["microbatches"]} does not divide train.batch_size={train["batch_size"]}'
+        )
+    if not 0 <= train['final_steps'] <= train['steps']:
+        raise spec.UserError(
+            f'train.final_steps must be from 0 to train.steps={train["steps"]}, not {train["final_steps"]}'
+        )
+    if train['final_steps'] and not train['final_position']:
+        raise spec.UserError(f'train.final_steps={train["final_steps"]} needs train.final_position=...')
+    rates = [('population.dropout_rate', member['dropout_rate']) for member in members if 'dropout_rate' in member]
+    for name, share in [('train.average', train['average']), *rates]:
+        if not 0 <= share < 1:
+            raise spec.UserError(f'{name} must be at least 0 and below 1, not {share}')
+    for name, seed in [*(('seed', member['seed']) for member in members), ('eval.seed', evaluate['seed'])]:
+        if not 0 <= seed < 2**32:
+            raise spec.UserError(f'{name} must be at least 0 and below 2^32, not {seed}')
+    spec.choose(train['length_per'], ('batch', 'example'), 'train.length_per')
+    spec.choose(train['members'], ('auto', 'together', 'in turn'), 'train.members')
+
+
+# ------------------------------------------------------------------------------------------------------- the experiment
+def mesh(run: 'Experiment') -> None:
+    """Heads that do not divide over the mesh."""
+    split = run.layout.mesh.shape[parallel.MODEL]
+    if run.config['model']['heads'] % split:
+        raise spec.UserError(f'mesh.model={split} does not divide model.heads={run.config["model"]["heads"]}')
+
+
+def readout(run: 'Experiment') -> None:
+    """A read-out that does not suit the task's answers."""
+    model, task = run.config['model'], run.config['task']
+    if run.task.halves and model['readout'] == 'pooled':
+        raise spec.UserError(f"task {task!r} gives pairs, which are read out as such - use model.readout='token'")
+    if model['readout'] == 'pair' and not run.task.halves:
+        raise spec.UserError(f"task {task!r} gives single sequences - use model.readout='token' or 'pooled'")
+    if model['readout'] == 'pooled' and run.task.output_length(2) != 1:
+        raise spec.UserError(
+            f"model.readout='pooled' gives one answer per sequence, but task {task!r} asks for more - use "
+            "model.readout='token'"
+        )
+    if model['tied'] and run.task.classes != run.task.vocabulary[: run.task.num_classes]:
+        raise spec.UserError(f'model.tied needs classes that are symbols, which those of task {task!r} are not')
+
+
+def positions_reach(run: 'Experiment') -> None:
+    """A position scheme whose hooks give wrong shapes, or that cannot represent the longest sequence."""
+    first, final = run.first_shapes, run.final_shapes
+    trained = run.longest if final is first else run.train_lengths[-1]
+    sizes = run.config['model']
+    head_dim = sizes['head_dim'] or sizes['dim'] // sizes['heads']
+    dims = positions.Dims(sizes['dim'], sizes['heads'], head_dim, run.max_len, sizes['causal'])
+    for model, text, length in ((first, run.position, trained), (final, run.final_position, run.longest)):
+        for scheme in model.positions:
+            positions.check_shapes(scheme, dims)
+            positions.checked_extent(scheme, model.context(run.task.num_tokens(length)), text)
+
+
+def evaluation_fits(run: 'Experiment') -> None:
+    """Logits of one example that exceed the memory."""
+    _logits(run, run.final_shapes, run.longest, 1, 1, 'shorter lengths')
+
+
+def parameters_stay(run: 'Experiment') -> None:
+    """A final position scheme with other parameters than the first."""
+    first, final = (sorted(shapes(model)) for model in (run.first_shapes, run.final_shapes))
+    if first != final:
+        raise spec.UserError(
+            f'position {run.final_position!r} cannot take over from {run.position!r}: their parameters differ'
+        )
+
+
+def forward_pass(run: 'Experiment') -> None:
+    """What a core, a mask or a scheme refuses, found on shapes alone."""
+    _trace(run.first_shapes, run.task, run.train_lengths[-1], train=True)
+    _trace(run.final_shapes, run.task.held_out(), run.longest, train=False)
+
+
+def training_fits(run: 'Experiment') -> None:
+    """A batch of which one layer's logits exceed what a device of the layout holds."""
+    together = len(run.members) if run.layout.together else 1
+    devices = 1 if jax.default_backend() == 'cpu' else run.layout.mesh.size  # those of a CPU share its memory
+    choices = 'a smaller train.batch_size, more train.microbatches, shorter train.lengths'
+    choices += ", train.members='in turn'" if together > 1 else ''
+    examples = at_once(run.config['train']) * together
+    _logits(run, run.first_shapes, run.train_lengths[-1], examples, devices, choices)
+
+
+EVALUATION = (mesh, readout, positions_reach, evaluation_fits, parameters_stay, forward_pass)
+"""Checks of every experiment, in the order in which their messages help most."""
+TRAINING = (training_fits,)
+"""Further ones of an experiment that is yet to be trained."""
+
+
+def _logits(run: 'Experiment', model: Encoder, length: int, examples: int, devices: int, choices: str) -> None:
+    """Refuses examples of which one layer's logits alone exceed the memory of so many devices; `choices` help."""
+    tokens, heads = model.context(run.task.num_tokens(length)), run.config['model']['heads']
+    needed = 4 * examples * heads * tokens**2 // devices
+    if model.quadratic(run.task.num_tokens(length)) and needed > device_memory():
+        of = f'{examples} x {tokens}' if examples > 1 else tokens
+        raise spec.UserError(
+            f'the attention logits of {of} tokens and {heads} heads take {needed / 1e9:.0f} GB of a device, more '
+            f"than it has - choose {choices}, or model.core='blockwise' if the position scheme allows it"
+        )
+
+
+def _trace(model: Encoder, task: Task, length: int, train: bool) -> None:
+    """Runs the model's forward pass on shapes alone."""
+    graphdef, params = nnx.split(model, nnx.Param)
+
+    def forward(params, key):
+        batch = task.batch(key, 1, 1, length)
+        dropout = key if train else None
+        return training.logits_of(graphdef, params, batch, train=train, position=key, dropout=dropout)
+
+    jax.eval_shape(forward, nnx.to_pure_dict(params), jax.random.key(0))
+
+
+def at_once(train: Mapping[str, Any]) -> int:
+    """Number of examples that a step computes at once."""
+    return train['batch_size'] // max(train['microbatches'], 1)
+
+
+def device_memory() -> int:
+    """Bytes of memory of the device: those of the machine, where it is a CPU."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    return statistics.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+
+
+def shapes(model: Encoder) -> list[tuple[str, tuple[int, ...]]]:
+    """Path and shape of every parameter."""
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    return [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree.leaves_with_path(params)]
+
+
+def count(params: Any) -> int:
+    """Number of parameters of one member; `params` [P, ..] are those of all."""
+    return sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(params))

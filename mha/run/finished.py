@@ -1,0 +1,133 @@
+"""Finished runs in three lines: `load('runs/a')` gives the trained model, its task, and evaluations of its weights."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mha.model.encoder import Encoder
+from mha.run import workdir
+from mha.run.checkpoint import Checkpoints
+from mha.run.checks import shapes
+from mha.run.experiment import Experiment
+from mha.spec import UserError
+from mha.tasks import Task
+from mha.training.evaluation import Row
+
+
+def load(directory: str | Path, member: int = 0) -> 'Finished':
+    """The finished run in a workdir; of a population, the member of that index. Raises `UserError` where there is none,
+    or where its files do not fit together."""
+    directory = Path(directory).expanduser()
+    config = workdir.load_config(directory)
+    if workdir.status(directory) == 'diverged':
+        raise UserError(f'the run in {directory} diverged: there is nothing to evaluate')
+    if not workdir.finished(directory):
+        raise UserError(f'the run in {directory} is not finished - run its train.py command again first')
+    try:
+        config['mesh'] = {'data': 1, 'model': 1}  # where it was trained does not matter
+        trained = Experiment.build(config, eval_lengths=config['eval']['lengths'])
+        steps = config['train']['steps']
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f'{directory / "config.json"} is no config of a run: {error} is missing or wrong') from error
+    workdir.check_data(directory, trained.task.sha256)
+    if not 0 <= member < len(trained.members):
+        raise UserError(f'{directory} has members 0 to {len(trained.members) - 1}, not {member}')
+    checkpoints = Checkpoints(directory)
+    if (last := checkpoints.latest()) != steps:
+        found = 'no checkpoint' if last is None else f'only the checkpoint of step {last}'
+        raise UserError(
+            f'{directory} holds {found}, not that of its last step {steps} - remove its summary.json, and run its '
+            'train.py command again'
+        )
+    state = checkpoints.restore(like=trained.state_shapes)
+    checkpoints.close()
+    return Finished(directory, trained, trained, trained.layout.fetch(state.evaluated), member)
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A trained model and what it is evaluated on."""
+
+    directory: Path
+    trained: Experiment
+    """The run as it was trained."""
+    experiment: Experiment
+    """The run as it is evaluated."""
+    params: Any
+    """Parameters of all members, [P, ..] each, on the host."""
+    member: int
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config that is evaluated, nested."""
+        return dict(self.experiment.config)
+
+    @property
+    def task(self) -> Task:
+        """The task on held-out data."""
+        return self.experiment.task.held_out()
+
+    @functools.cached_property
+    def model(self) -> Encoder:
+        """The model with the member's weights, under the position scheme that is evaluated."""
+        graphdef, _ = nnx.split(self.experiment.final_shapes, nnx.Param)
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf[self.member]), self.params)
+        return nnx.merge(graphdef, nnx.State(params))
+
+    @property
+    def rows(self) -> list[Row]:
+        """The member's rows of extrapolation.csv: the evaluation that its training ended with."""
+        member = self.trained.members[self.member]
+        rows = workdir.read_rows(self.directory / 'extrapolation.csv')
+        return [row for row in rows if all(row[name] == value for name, value in member.items())]
+
+    def variant(
+        self,
+        *,
+        position: str | None = None,
+        task: str | None = None,
+        lengths: str | Iterable[int] | None = None,
+        examples: int | None = None,
+    ) -> 'Finished':
+        """The same weights under another position scheme, on a variant of the task that has the same symbols and
+        classes, at other lengths ('40,80' or numbers), with other numbers of examples. Raises `UserError` where the
+        weights do not fit."""
+        config = {name: dict(value) if isinstance(value, dict) else value for name, value in self.config.items()}
+        config['train']['final_position'] = position or config['train']['final_position']
+        config['task'] = task or config['task']
+        config['eval']['examples'] = examples or config['eval']['examples']
+        lengths = self.experiment.eval_lengths if lengths is None else lengths
+        text = lengths if isinstance(lengths, str) else ','.join(map(str, lengths))
+        experiment = Experiment.build(config, eval_lengths=text)
+        _check_fits(experiment, self.trained)
+        return dataclasses.replace(self, experiment=experiment)
+
+    def evaluate(self) -> list[Row]:
+        """The member's accuracy, exact match, loss and baseline at every length."""
+        rows, _ = self.experiment.evaluate(self.params, [self.member])
+        return rows
+
+
+def _check_fits(run: Experiment, trained: Experiment) -> None:
+    """Raises `UserError` unless a model of the `trained` task can do that of `run`."""
+    text = run.config['task']
+    for what, one, other in (
+        ('symbols', run.task.vocabulary, trained.task.vocabulary),
+        ('classes', run.task.classes, trained.task.classes),
+    ):
+        if len(one) != len(other):
+            raise UserError(f'task {text!r} has {len(one)} {what}, not the {len(other)} that the model was trained on')
+        for new, old in zip(one, other, strict=True):
+            if new != old:
+                raise UserError(f'task {text!r} has {what} such as {new!r} where the model was trained on {old!r}')
+    if shapes(run.final_shapes) != shapes(trained.final_shapes):
+        raise UserError(
+            f'task {text!r} has up to {run.max_len} tokens, not the {trained.max_len} that the parameters of position '
+            f'{run.position!r} are for'
+        )

@@ -1,0 +1,46 @@
+"""Configs of earlier versions in today's keys: old runs stay readable, resumable and comparable."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mha import spec
+
+ADDED = {
+    'model.norm_kind': 'layer',
+    'model.mlp': 'relu',
+    'model.kv_heads': None,
+    'model.qk_norm': 'none',
+    'model.tied': False,
+    'eval.every_steps': 0,
+}
+"""Keys that came later, and the value that runs without them had."""
+
+
+def current(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run in today's keys, nested: what came later takes its default, what went is translated."""
+    config = {name: dict(value) if isinstance(value, Mapping) else value for name, value in config.items()}
+    data = config.pop('data', None)
+    if data and isinstance(config.get('task'), str):  # arguments of the task that are now part of its spec
+        config['task'] = _with_arguments(config['task'], data)
+    model = config.get('model')
+    if isinstance(model, dict) and model.get('readout') == 'pair':  # now follows from the task
+        model['readout'] = 'token'
+    for key, value in ADDED.items():
+        section, _, name = key.partition('.')
+        if isinstance(config.get(section), dict):
+            config[section].setdefault(name, value)
+    return config
+
+
+def _with_arguments(task: str, data: Mapping[str, Any]) -> str:
+    given = {name: value for name, value in data.items() if value not in ('', None)}
+    call, *_ = spec.parse(task)
+    return str(spec.Call(call.name, call.args, {**given, **call.kwargs}))
+
+
+def metric(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Name of the metric of a run's task. Runs of text used to say accuracy though they were compared by bits per
+    byte."""
+    said = summary.get('metric', 'accuracy')
+    text = said == 'accuracy' and isinstance(task := config.get('task'), str) and spec.parse(task)[0].name == 'text'
+    return 'bits_per_byte' if text else said

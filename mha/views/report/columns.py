@@ -1,0 +1,150 @@
+"""Columns of a report, each defined once: terminal, table.csv, seeds.csv, table.md and report.html read this list."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+from mha.training.metrics import number
+from mha.views.report.comparison import Comparison, Problem, Range, Row, longest
+from mha.views.report.runs import compact, span
+
+NOT_ABOVE, BEYOND = '†', '‡'
+"""Marks of a score that is not above the baseline, and of an interval that reaches beyond the metric's limits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A cell for people: a value, its spread over seeds and the best of them, where there are several."""
+
+    value: str
+    spread: str = ''
+    best: str = ''
+
+    def text(self, with_best: bool) -> str:
+        best = f'({self.best})' if self.best and with_best else ''
+        return ' '.join(part for part in (self.value, self.spread, best) if part)
+
+
+def _nothing(_: Any) -> dict[str, Any]:
+    return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One column, or several of a csv file: `fields` are those that a row of one seed has, too."""
+
+    header: str = ''
+    """For people; columns without one are for csv files alone."""
+    kind: Literal['label', 'number', 'score'] = 'number'
+    show: Callable[[Row], Shown] = lambda row: Shown('')
+    baseline: Callable[[Problem], str] = lambda problem: ''
+    fields: Callable[[Row], dict[str, Any]] = _nothing
+    spread: Callable[[Row], dict[str, Any]] = _nothing
+
+
+def columns(comparison: Comparison) -> list[Column]:
+    labels = [_label(comparison, index) for index in range(len(comparison.keys))]
+    scores = [_over(comparison, over) for over in comparison.ranges]
+    return [_task(), *labels, *scores, _seeds(), _parameters(), *_judged(comparison), _meaning(comparison)]
+
+
+def shown(comparison: Comparison) -> list[Column]:
+    """The columns for people."""
+    return [column for column in columns(comparison) if column.header]
+
+
+def _task() -> Column:
+    return Column(fields=lambda row: {'task': row.problem[0]})
+
+
+def _label(comparison: Comparison, index: int) -> Column:
+    key = comparison.keys[index]
+    return Column(
+        comparison.headers[index],
+        'label',
+        show=lambda row: Shown(row.labels[index]),
+        baseline=lambda problem: '' if index else comparison.baseline_label(problem),
+        fields=lambda row: {key: row.labels[index]},
+    )
+
+
+def _over(comparison: Comparison, over: Range) -> Column:
+    """The mean over a range of lengths; the last range is the score."""
+    metric, score = comparison.metric, over == comparison.ranges[-1]
+    low, high = metric.limits
+
+    def show(row: Row) -> Shown:
+        cell = comparison.cell(row, over)
+        if not over.inside(comparison.lengths, row.trained).any():
+            return Shown('-')
+        value = number(cell.mean)
+        value += f' {NOT_ABOVE}' if score and comparison.beats_baseline(row) is False else ''
+        if len(row.seeds) == 1:
+            return Shown(value)
+        reaches = cell.mean - cell.half_width < low or cell.mean + cell.half_width > high
+        mark = f' {BEYOND}' if reaches else ''
+        return Shown(value, f'± {number(cell.half_width)}{mark}', f'{metric.best} {number(cell.best)}')
+
+    def baseline(problem: Problem) -> str:
+        trained = {row.trained for row in comparison.rows if row.problem == problem}
+        if over.own and len(trained) > 1:
+            return ''
+        return number(comparison.baseline(problem, over, trained.pop()))
+
+    def fields(row: Row) -> dict[str, Any]:
+        found = {over.key: _rounded(comparison.cell(row, over).mean)}
+        if comparison.baselines:
+            known = row.problem in comparison.baselines
+            found[f'{over.key}_baseline'] = (
+                _rounded(comparison.baseline(row.problem, over, row.trained)) if known else ''
+            )
+        return found
+
+    def spread(row: Row) -> dict[str, Any]:
+        cell = comparison.cell(row, over)
+        several = {'sd': cell.deviation, 'ci95': cell.half_width, metric.best: cell.best}
+        return {f'{over.key}_{name}': _rounded(value) for name, value in several.items()}
+
+    return Column(over.name, 'score' if score else 'number', show, baseline, fields, spread)
+
+
+def _seeds() -> Column:
+    def show(row: Row) -> Shown:
+        return Shown('1 seed' if len(row.seeds) == 1 else f'{len(row.seeds)} seeds')
+
+    return Column('seeds', show=show, spread=lambda row: {'seeds': len(row.seeds)})
+
+
+def _parameters() -> Column:
+    def show(row: Row) -> Shown:
+        return Shown('' if row.parameters is None else f'{row.parameters:,}')
+
+    return Column('parameters', show=show, fields=lambda row: {'parameters': row.parameters})
+
+
+def _judged(comparison: Comparison) -> list[Column]:
+    """Whether a row beats the baseline, and the longest length that it solves."""
+    found = [Column(fields=lambda row: {'beats_baseline': comparison.beats_baseline(row)})]
+    if comparison.metric.best == 'max':
+        found.append(
+            Column(fields=lambda row: {'longest_solved': longest(comparison.lengths, row.values.mean(0))}),
+        )
+    return found
+
+
+def _meaning(comparison: Comparison) -> Column:
+    """What the numbers of a row mean."""
+
+    def fields(row: Row) -> dict[str, Any]:
+        return {
+            'metric': comparison.metric.title,
+            'trained_lengths': span(row.trained),
+            'evaluated_lengths': compact(comparison.lengths),
+        }
+
+    return Column(fields=fields)
+
+
+def _rounded(value: float) -> float | str:
+    return '' if math.isnan(value) else round(value, 6)

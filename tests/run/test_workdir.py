@@ -1,0 +1,119 @@
+"""A run's directory: one process at a time, names that file systems take, and what the code was."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mha.machine import parallel
+from mha.run import workdir
+from mha.spec import UserError
+
+HOLD = """
+import sys
+from pathlib import Path
+from mha.run import workdir
+workdir.hold(Path(sys.argv[1]))
+print('holds', flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_workdir_in_use_is_refused_with_its_process(tmp_path):
+    command = [sys.executable, '-c', HOLD, str(tmp_path)]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == 'holds\n'
+    for act in workdir.hold, workdir.check_unused:
+        with pytest.raises(UserError, match=f'{tmp_path} is in use by process {other.pid} - wait for it, or stop it'):
+            act(tmp_path)
+    other.kill()  # a crash blocks nobody
+    other.communicate()
+    workdir.check_unused(tmp_path)
+    workdir.hold(tmp_path)
+    assert (tmp_path / 'lock').read_text() == f'{os.getpid()}\n'
+    workdir.check_unused(tmp_path / 'not there')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'name'),
+    [
+        (((40, 80, 160), 512), 'evaluation_40_80_160_512-examples.csv'),
+        ((tuple(range(50, 501, 50)), 8), 'evaluation_50-500:50_8-examples.csv'),
+        (((4,), 8, None, 'rope(theta=50)'), 'evaluation_4_8-examples_rope_theta=50.csv'),
+        (((4,), 8, "odds_first(order='released')"), 'evaluation_4_8-examples_odds_first_order=_released.csv'),
+        (((3, 4), 8, 'copying', 'pi(scale=4)|rope'), 'evaluation_3_4_8-examples_copying_pi_scale=4_rope.csv'),
+    ],
+)
+def test_names_of_evaluations(arguments, name):
+    assert workdir.evaluation_name(*arguments) == name
+
+
+def test_other_evaluations_have_other_names():
+    uneven = [n * n for n in range(1, 33)]
+    lists = [tuple(uneven), tuple(uneven[1:]), (2, *uneven[2:]), (3, *uneven[2:])]
+    texts = ["text('a/b.txt')", "text('a_b.txt')", "text('a b.txt')", "text('a-b.txt')", 'text("a(b.txt")']
+    long = ['|'.join(f'rope(theta={n}.5)' for n in range(first, 40)) for first in (0, 1)]
+    names = [workdir.evaluation_name(lengths, 512) for lengths in lists]
+    names += [workdir.evaluation_name((4,), 8, text) for text in texts]
+    names += [workdir.evaluation_name((4,), 8, None, text) for text in long]
+    names += [workdir.evaluation_name(lists[0], 8, long[0], text) for text in long]
+    names += [workdir.evaluation_name((4,), 8, '\u00e9' * 300), workdir.evaluation_name((4,), 8, '\u00e9' * 301)]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert '/' not in name
+        assert len(name.encode()) <= 200
+        assert name.startswith('evaluation_')
+
+
+def git(folder, *arguments):
+    who = ('-c', 'user.name=a', '-c', 'user.email=a@b.c')
+    subprocess.run(['git', *who, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def test_changes_to_the_code_are_kept(tmp_path, monkeypatch):
+    code, (clean, changed) = tmp_path / 'code', (tmp_path / name for name in ('clean', 'changed'))
+    (code / 'mha' / 'run').mkdir(parents=True)
+    (code / 'a.py').write_text('x = 1\n')
+    git(code, 'init')
+    git(code, 'add', '.')
+    git(code, 'commit', '-m', 'a')
+    monkeypatch.setattr(workdir, '__file__', str(code / 'mha' / 'run' / 'workdir.py'))
+    workdir.claim(clean, {'seed': 0})
+    (code / 'a.py').write_text('x = 2\n')
+    (code / 'scheme.py').write_text('y = 3\n')
+    (code / 'notes.txt').write_text('not code')
+    workdir.claim(changed, {'seed': 0})
+    told = [json.loads((folder / 'environment.json').read_text())['changed'] for folder in (clean, changed)]
+    assert told == [False, True]
+    assert not (clean / 'changes.patch').exists()
+    patch = (changed / 'changes.patch').read_text()
+    assert '+x = 2' in patch
+    assert '+y = 3' in patch
+    assert 'not code' not in patch
+    git(code, 'stash')
+    (code / 'scheme.py').unlink()
+    git(code, 'apply', str(changed / 'changes.patch'))
+    assert (code / 'scheme.py').read_text() == 'y = 3\n'
+    monkeypatch.setattr(workdir, 'LARGEST_PATCH', 10)
+    workdir.claim(tmp_path / 'large', {'seed': 0})
+    assert json.loads((tmp_path / 'large' / 'environment.json').read_text())['changed'] == 'too much to keep'
+    assert not (tmp_path / 'large' / 'changes.patch').exists()
+    (code / '.git').rename(tmp_path / 'elsewhere')
+    assert workdir.environment()[0]['commit'] is None
+
+
+def test_a_bar_outside_of_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
+    with parallel.progress(total=500, unit=' steps', desc='train') as bar:
+        for _ in range(500):
+            bar.update()
+            bar.set_postfix_str('loss 1')
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith('train:   0%')
+    assert last.startswith('train: 100%')
+    monkeypatch.setattr(parallel.Progress, 'EVERY', -1)
+    with parallel.progress(total=5, desc='train') as bar:
+        for _ in range(5):
+            bar.set_postfix_str('loss 1')
+    assert len(capsys.readouterr().err.splitlines()) > 5
