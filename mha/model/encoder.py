@@ -303,7 +303,7 @@ class Encoder(nnx.Module):
         """Attention weights of every layer, head and example; `options` are those of a call."""
         _, captured = nnx.capture(self, nnx.Intermediate)(tokens, **options, sow_weights=True)
         blocks = nnx.to_pure_dict(captured)['blocks']
-        return jnp.stack([blocks[layer]['attention']['weights'][0] for layer in range(len(self.blocks))])
+        return jnp.stack([blocks[layer]['attention']['attention_weights'][0] for layer in range(len(self.blocks))])
 
     def logits(self, inputs: Inputs) -> Float[Array, 'B T C'] | Float[Array, 'B C']:
         """Class logits of one forward pass, in float32."""
