@@ -23,6 +23,7 @@ from mha.run import checks, experiment, finished, workdir
 from mha.run.checkpoint import Checkpoints
 from mha.run.log import Metrics, per_second
 from mha.training import optim
+from mha.training.metrics import METRICS
 from mha.views.report import plots, runs, table
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: configs/<name>.py.')
@@ -71,6 +72,7 @@ def main() -> None:
         'chance': run.task.chance,
         'metric': run.task.metric,
         'data_sha256': run.task.sha256,
+        **run.task.data_sizes,
         **({'init_from': init_from} if init_from else {}),
     }
     workdir.write_json(directory / 'summary.json', summary)
@@ -127,7 +129,7 @@ def main() -> None:
                 history.extend({'step': at, **row} for row in rows)
                 workdir.write_rows(directory / HISTORY, history)
                 for row in rows if alone else ():
-                    metrics.show(at, {f'evaluation/length {row["length"]}': row[run.task.metric]})
+                    metrics.show(at, {f'evaluation/length {row["length"]}': METRICS[run.task.metric].of(row)})
 
             evaluate_every = config['eval']['every_steps'] or steps
             waiting, profiling = None, PROFILE.value

@@ -232,7 +232,7 @@ class Tiles:
     mask: Mask
     key: PRNGKeyArray | None
     band: Float[Array, 'H L'] | None
-    """That of a scheme without parameters: its gradient would cost a tenth of the time or more, for nothing."""
+    """That of a scheme without parameters: its gradient would cost a tenth of the time of 2,048 tokens, for nothing."""
 
     def position(self, learned: list[Array]) -> Position:
         learned_, others = iter(learned), iter(self.others)

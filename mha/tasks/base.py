@@ -78,6 +78,11 @@ class Task:
         self.causal = causal
 
     @property
+    def data_sizes(self) -> dict[str, int]:
+        """Sizes of the splits of the data that it reads, for the run's record."""
+        return {}
+
+    @property
     def vocab_size(self) -> int:
         """Number of tokens: the input symbols and the placeholder."""
         return self.inputs + 1

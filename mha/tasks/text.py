@@ -41,6 +41,10 @@ class Text(Task):
         task.data = jnp.asarray(dataset.read(self.sha256, 'test'))
         return task
 
+    @property
+    def data_sizes(self):
+        return {f'data_{split}_bytes': int(dataset.read(self.sha256, split).size) for split in ('train', 'test')}
+
     def output_length(self, length):
         return length
 

@@ -23,6 +23,12 @@ def make(corpus, causal=False, **options):
     return tasks.make(f'text({str(corpus)!r}{options})', causal=causal)
 
 
+def test_what_is_recorded(corpus):
+    assert make(corpus).data_sizes == {'data_train_bytes': 900, 'data_test_bytes': 100}
+    assert make(corpus).metric == 'bits_per_byte'
+    assert tasks.make('parity_check').data_sizes == {}
+
+
 @functools.partial(jax.jit, static_argnums=2)
 def draw(task, length, max_length):
     return task.batch(jax.random.key(0), 500, length, max_length)

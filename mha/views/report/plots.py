@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import offset_copy
 
 from mha.spec import UserError
 from mha.views.report.comparison import Comparison, Problem, Row, half_width, of_runs
@@ -28,8 +29,8 @@ MOST_LABELS = 8
 """More lines than this get a legend instead of labels at their ends."""
 WIDEST, HIGHEST = 36, 2
 """Of a label, in characters and lines: long ones would widen the page. The table has them in full."""
-WIDTH, HEIGHT, GAP = 6.2, 3.4, 1.0
-"""Inches of a panel, its height at least, and between two."""
+WIDTH, HEIGHT, HIGH, GAP = 6.2, 3.4, 5.0, 1.0
+"""Inches of a panel: its width, its height at least and at most, and the gap to the next."""
 LINE = 11 / 72
 """Inches of a line of a label."""
 
@@ -80,27 +81,29 @@ def run_curve(runs: Sequence[Run], path: Path) -> None:
 
 def figure(comparison: Comparison) -> Figure:
     problems = list(dict.fromkeys(row.problem for row in comparison.rows))
-    labels = _labels([_name(comparison, row) for row in comparison.rows])
+    labels = _labels(comparison)
     with matplotlib.rc_context(STYLE):
         heights = []
         for problem in problems:
             lines = [
                 labels[_name(comparison, row)].count('\n') + 1 for row in comparison.rows if row.problem == problem
             ]
-            heights.append(max(HEIGHT, LINE * (sum(lines) + 0.5 * len(lines) + 2)))
+            heights.append(LINE * (sum(lines) + 0.5 * len(lines) + 2))
         drawing, panels = _panels(heights)
         for axes, problem in zip(panels, problems, strict=True):
             _panel(axes, comparison, problem, labels)
     return drawing
 
 
-def _panels(heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
-    """A figure with panels of these heights in inches, one below the other."""
-    total = sum(heights) + GAP * len(heights)
-    drawing, panels, top = Figure(figsize=(8, total)), [], total
-    for height in heights:
-        top -= height + GAP
-        panels.append(drawing.add_axes((0.125, (top + 0.45) / total, WIDTH / 8, height / total)))
+def _panels(legends: Sequence[float]) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each legend, of so many inches, one below the other."""
+    rooms = [max(HEIGHT, height) for height in legends]
+    top = total = sum(rooms) + GAP * len(rooms)
+    drawing, panels = Figure(figsize=(8, total)), []
+    for room in rooms:
+        height = min(room, HIGH)
+        panels.append(drawing.add_axes((0.125, (top - 0.55 - height) / total, WIDTH / 8, height / total)))
+        top -= room + GAP
     return drawing, panels
 
 
@@ -145,10 +148,22 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem, labels: Mapping
     axes.set_axisbelow(True)
     axes.tick_params(length=3)
     axes.set_title(_wrap(', '.join(problem), 2 * WIDEST), loc='left', fontweight='bold', pad=20)
-    if 0 < len(ends) <= MOST_LABELS + 1:
+    if 0 < len(ends) <= MOST_LABELS + 1 and sum(_height(label) for label, *_ in ends) < _inches(axes):
         _label_ends(axes, comparison.lengths[-1], ends)
     else:
         _legend(axes)
+
+
+def _height(label: str) -> float:
+    """Inches of a label."""
+    return LINE * (1.15 + label.count('\n'))
+
+
+def _inches(axes: Axes) -> float:
+    """Height of a panel."""
+    drawing = axes.get_figure(root=True)
+    assert drawing is not None
+    return axes.get_position().height * drawing.get_figheight()
 
 
 def _legend(axes: Axes) -> None:
@@ -164,10 +179,11 @@ def _mark_trained(axes: Axes, lengths: np.ndarray, values: np.ndarray, longest: 
     axes.plot(at, value, '|', color=colour, markersize=15, markeredgewidth=2.2, clip_on=False, zorder=5)
 
 
-def _labels(names: Sequence[str]) -> dict[str, str]:
-    """Wrapped names, in as many lines as tell them apart."""
-    names = list(dict.fromkeys(names))
-    for width, highest in ((WIDEST, HIGHEST), (WIDEST, 3), (WIDEST, 4), (WIDEST, 6), (2 * WIDEST, 8)):
+def _labels(comparison: Comparison) -> dict[str, str]:
+    """Names of the rows, wrapped: in two lines, in more of them for many settings and where they look alike."""
+    names = list(dict.fromkeys(_name(comparison, row) for row in comparison.rows))
+    sizes = ((WIDEST, HIGHEST), (WIDEST, 4 * HIGHEST), (2 * WIDEST, 4 * HIGHEST))
+    for width, highest in sizes[len(comparison.keys) > 2 :]:
         labels = {name: _wrap(name, width, highest) for name in names}
         if len(set(labels.values())) == len(names):
             return labels
@@ -177,10 +193,9 @@ def _labels(names: Sequence[str]) -> dict[str, str]:
 def _name(comparison: Comparison, row: Row) -> str:
     """Without what the problem says: that is the panel's title."""
     labels = zip(comparison.keys, comparison.headers, row.labels, strict=True)
-    pairs = [(header, label) for key, header, label in labels if key != 'task']
-    if len(pairs) == 1 and pairs[0][0] == 'position':
-        return pairs[0][1]
-    return ', '.join(f'{header}={label}' for header, label in pairs) or comparison.runs[0].setting('model.position')
+    pairs = [(key, f'{header}={label}', label) for key, header, label in labels if key != 'task']
+    named = ', '.join(label if key == 'model.position' else pair for key, pair, label in pairs)
+    return named or comparison.runs[0].setting('model.position')
 
 
 def _wrap(text: str, width: int = WIDEST, highest: int = HIGHEST) -> str:
@@ -228,29 +243,32 @@ def _length_axis(axes: Axes, lengths: np.ndarray, trained: Sequence[tuple[int, i
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter('{x:.0f}')
     axes.set_xlabel('length')
-    above: dict[str, Any] = dict(transform=axes.get_xaxis_transform(), fontsize=8.5, color=GREY)
+
+    place = offset_copy(axes.get_xaxis_transform(), axes.get_figure(root=True), y=4, units='points')
+
+    def above(x: int | float, text: str) -> None:
+        axes.text(x, 1, text, transform=place, fontsize=8.5, color=GREY)
+
     if len(trained) > 1:
-        axes.text(axes.get_xlim()[0], 1.015, 'trained up to the tick of each curve', **above)
+        above(axes.get_xlim()[0], 'trained up to the tick of each curve')
         return
     first, last = max(axes.get_xlim()[0], trained[0][0]), trained[0][1]
     if last > first:
         axes.axvspan(first, last, color=SHADE, linewidth=0, zorder=-1)
     else:
         axes.axvline(last, color=GREY, linewidth=1, linestyle=(0, (1, 2)), zorder=-1)
-    axes.text(first, 1.015, 'trained lengths' if last > first else 'trained length', **above)
+    above(first, 'trained lengths' if last > first else 'trained length')
 
 
 def _label_ends(axes: Axes, x: int, ends: list[tuple[str, float, str]]) -> None:
     """Names beside the last points, moved apart as little as makes them readable (least squares)."""
     ends = sorted(ends, key=lambda end: end[1])
     bottom, top = axes.get_ylim()
-    drawing = axes.get_figure(root=True)
-    assert drawing is not None
     from scipy.optimize import isotonic_regression  # half a second, which a mistake need not wait for
 
     names = [name for name, *_ in ends]
-    heights = np.array([LINE * (0.15 + len(name.splitlines())) for name in names])
-    gaps = (heights[1:] + heights[:-1]) / 2 / (axes.get_position().height * drawing.get_figheight())
+    heights = np.array([_height(name) for name in names])
+    gaps = (heights[1:] + heights[:-1]) / 2 / _inches(axes)
     wanted = np.array([(value - bottom) / (top - bottom) for _, value, _ in ends])
     steps = np.cumsum([0, *gaps])
     at = np.clip(isotonic_regression(wanted - steps).x, 0, 1 - steps[-1]) + steps
@@ -281,8 +299,7 @@ def position_curves(table: Path, path: Path) -> None:
     Members of a population that differ in more than their seed have panels of their own."""
     groups = _positions(table)
     with matplotlib.rc_context(STYLE):
-        heights = [max(HEIGHT, LINE * 1.4 * (len(lines) + 2)) for lines in groups.values()]
-        drawing, panels = _panels(heights)
+        drawing, panels = _panels([LINE * 1.5 * (len(lines) + 2) for lines in groups.values()])
         for axes, (name, lines) in zip(panels, groups.items(), strict=True):
             _position_panel(axes, name, lines)
     path.write_text(_svg(drawing), encoding='utf-8')
@@ -322,7 +339,7 @@ def _position_panel(axes: Axes, name: str, lines: Mapping[int, Mapping[int, Sequ
         axes.plot(at, mean, color=colour, linewidth=1.6, marker=marker, label=f'length {length}', clip_on=False)
         axes.fill_between(at, np.clip(low, 0, 1), np.clip(high, 0, 1), color=colour, alpha=0.15, linewidth=0)
     axes.set_ylim(0, 1)
-    axes.set_xlim(1 - 0.01 * last, last + 0.01 * last)
+    axes.set_xlim(0.5, last + 0.5)
     axes.set_xlabel('position in the answer')
     axes.set_ylabel('accuracy')
     axes.grid(axis='y', color=GREY, alpha=0.2, linewidth=0.8)

@@ -81,7 +81,7 @@ def facts(comparison: Comparison) -> str:
         spread = f'1 seed ({listed}), so no interval' if listed else '1 seed per row, so no interval'
     found = [
         f'{"task" if len(tasks) == 1 else "tasks"} {", ".join(tasks)}',
-        f'trained on lengths {" or ".join(map(span, comparison.trained))}',
+        f'trained on {_trained(comparison)}',
         f'evaluated at {compact(comparison.lengths)}',
         *([f'by the later evaluation {comparison.evaluation}'] if comparison.evaluation else []),
         f'{compact(counts)} examples per length',
@@ -98,6 +98,11 @@ def facts(comparison: Comparison) -> str:
     if 'model.causal' in first.config and 'model.causal' not in comparison.varying:
         found.append('causal attention' if first.config['model.causal'] else 'attention in both directions')
     return '; '.join(found)
+
+
+def _trained(comparison: Comparison) -> str:
+    spans = [span(trained) for trained in comparison.trained]
+    return f'length{"" if len(spans) == 1 and spans[0].isdigit() else "s"} {" or ".join(spans)}'
 
 
 def _corpus(runs: Sequence[Run]) -> list[str]:

@@ -611,7 +611,7 @@ def test_labels_of_many_settings_are_distinct(make):
 
     folders = [make(f'{i}', i / 50, model__position=f's{i // 20}', **settings(i)) for i in range(40)]
     comparison = compare(*folders)
-    labels = plots._labels([plots._name(comparison, row) for row in comparison.rows])
+    labels = plots._labels(comparison)
     assert len(set(labels.values())) == 40
     assert not any('…' in label for label in labels.values())
 
