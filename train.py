@@ -48,20 +48,23 @@ def main() -> None:
     parallel.use_cores(checks.at_once(config['train']))
     say = print if parallel.first() else lambda *_: None
     run = experiment.Experiment.build(config)
+    start = finished.load(INIT_FROM.value).params if INIT_FROM.value else None
     parallel.once(lambda: workdir.claim(directory, config))
     workdir.check_data(directory, run.task.sha256)
-    if workdir.finished(directory):
+    steps = config['train']['steps']
+    if workdir.finished(directory) and workdir.load_config(directory)['train']['steps'] == steps:
         say(f'{directory} is finished:\n\n{table.summarise(runs.read(directory))}')
         return
     parallel.once(lambda: workdir.hold(directory))
+    parallel.once(lambda: workdir.extend(directory, config))
 
     # ---------------------------------------------------------------- Start: state, fresh or restored, and programs
     checkpoints = Checkpoints(directory)
-    step, steps = checkpoints.latest() or 0, config['train']['steps']
+    step = checkpoints.latest() or 0
     make = functools.partial(checkpoints.restore, run.state_shapes) if step else run.init
     init_from = INIT_FROM.value or workdir.summary(directory).get('init_from')
     if init_from and not step:
-        make = functools.partial(run.init_from, finished.load(init_from).params)
+        make = functools.partial(run.init_from, finished.load(init_from).params if start is None else start)
     making = ThreadPoolExecutor(1).submit(make)  # while Python traces the training program
     compiler = ThreadPoolExecutor(1)  # a thread, for which Ctrl-C need not wait
     summary = {
@@ -99,7 +102,11 @@ def main() -> None:
 
     # ---------------------------------------------------------------- Train: one dispatch per chunk of steps
     metrics = Metrics(directory, step)
-    rate = optim.make_rate(config['optimizer']['schedule'], steps, config['optimizer']['learning_rate'])
+    optimizer = config['optimizer']
+    rates = [
+        optim.make_rate(optimizer['schedule'], steps, member.get('learning_rate', optimizer['learning_rate']))
+        for member in run.members
+    ]
     history = [row for row in workdir.read_rows(directory / HISTORY) if row['step'] <= step]
     if step < steps:
         log_every, save_every = config['train']['log_every_steps'], config['train']['checkpoint_every_steps']
@@ -114,8 +121,8 @@ def main() -> None:
                     own = {name: float(of_all[index]) for name, of_all in values.items()}
                     own['steps_per_second'] = per_second(count, clock - before)
                     metrics.write(at, own, None if alone else member)
-                if 'learning_rate' not in config['population'] or alone:
-                    metrics.show(at, {'learning_rate': float(np.asarray(rate(at - 1)))})
+                    rate = {'learning_rate': float(np.asarray(rates[index](at - 1)))}
+                    metrics.show(at, rate, None if alone else member)
                 bar.update(count)
                 finite = np.isfinite(values['loss'])
                 if not finite.any():
@@ -127,7 +134,8 @@ def main() -> None:
             def evaluate(at: int, params: Any) -> None:
                 rows, _ = run.evaluate(params, run.survivors(params))
                 history.extend({'step': at, **row} for row in rows)
-                workdir.write_rows(directory / HISTORY, history)
+                if history:  # none where all members have diverged, which is about to be told
+                    workdir.write_rows(directory / HISTORY, history)
                 for row in rows if alone else ():
                     metrics.show(at, {f'evaluation/length {row["length"]}': METRICS[run.task.metric].of(row)})
 

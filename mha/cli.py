@@ -153,7 +153,7 @@ def config_file(text: str) -> tuple[Path, list[str]]:
 
 
 def call(text: str, name: str) -> Any:
-    """What the function `name` of the config file `--config=text` returns, which takes the argument in `text` if it
+    """Result of the function `name` of the config file `--config=text`, which takes the argument in `text` if it
     has a parameter."""
     file, argument = config_file(text)
     function = load(file).get(name)

@@ -1,4 +1,4 @@
-"""What a core is: an object that a spec describes, and that says what it can do."""
+"""Attention cores as objects: a spec describes one, and it says what it can do."""
 
 import dataclasses
 

@@ -42,9 +42,9 @@ class Linear(Core):
 
     features: Literal['elu+1', 'performer'] = 'elu+1'
     count: int = 256
-    """How many random features 'performer' has per head."""
+    """Number of random features of 'performer' per head."""
     seed: int = 0
-    """What they are drawn from."""
+    """Seed of the random features."""
     has_map = False
 
     def __post_init__(self):

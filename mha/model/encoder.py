@@ -262,7 +262,7 @@ class Encoder(nnx.Module):
         self.scheme_of_layer = tuple(distinct.index(i) for i in owners)
 
     def context(self, length: int) -> int:
-        """How many of `length` tokens stand in one sequence."""
+        """Number of `length` tokens that stand in one sequence."""
         return length // 2 if self.readout == 'pair' else length
 
     def quadratic(self, length: int) -> bool:

@@ -1,1 +1,1 @@
-"""What layers are made of: masks, products of matrices, random numbers, dropout. Imports jax alone."""
+"""Parts of layers: masks, products of matrices, random numbers, dropout. Imports jax alone."""

@@ -11,9 +11,7 @@ from typing import Any
 
 from mha.machine import parallel
 from mha.spec import flatten
-
-MEASURED = ('length', 'accuracy', 'exact_match', 'loss', 'baseline', 'examples')
-"""Columns of an evaluation; the others say whose it is."""
+from mha.training.metrics import COLUMNS
 
 
 class Metrics:
@@ -63,8 +61,8 @@ class Metrics:
     def evaluated(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """The rows of a range evaluation in TensorBoard: curves over length, one per member."""
         for row in rows:
-            member = {name: value for name, value in row.items() if name not in MEASURED}
-            for name in ('accuracy', 'exact_match', 'loss', 'baseline'):
+            member = {name: value for name, value in row.items() if name not in COLUMNS}
+            for name in (column for column in COLUMNS if column not in ('length', 'examples')):
                 self.show(int(row['length']), {f'extrapolation/{name}': row[name]}, member)
 
     def close(self) -> None:

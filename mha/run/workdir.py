@@ -43,7 +43,6 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
     holds another run or something else."""
     if (workdir / 'config.json').exists():
         check_same(workdir, config)
-        _extend(workdir, config)
         return
     if {'[', ']'} & {*str(workdir.absolute())}:  # orbax takes them for a pattern, and its files end up incomplete
         raise UserError(f'checkpoints cannot be kept below a path with [ or ], {workdir} - choose another --workdir')
@@ -85,15 +84,16 @@ def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _extend(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Lets a run go on to more steps; the evaluation that it ended with is kept under another name."""
+def extend(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Lets a run that this process holds go on to the steps of `config`, where they are more; the evaluation that it
+    ended with is kept under another name."""
     steps = load_config(workdir)['train']['steps']
-    if steps == config['train']['steps'] or not parallel.first():
+    if steps == config['train']['steps']:
         return
     if (workdir / 'extrapolation.csv').exists():
         os.replace(workdir / 'extrapolation.csv', workdir / f'extrapolation_after_{steps}_steps.csv')
     if (workdir / 'summary.json').exists():
-        write_json(workdir / 'summary.json', _read_json(workdir / 'summary.json') | {'status': 'running'})
+        write_json(workdir / 'summary.json', summary(workdir) | {'status': 'running'})
     write_json(workdir / 'config.json', config)
 
 
