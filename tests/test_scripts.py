@@ -2,6 +2,7 @@
 
 Most are forks of one process that has imported everything, which saves each of them seconds."""
 
+import fcntl
 import json
 import os
 import shlex
@@ -135,6 +136,73 @@ def test_finished_run_is_shown_and_left_alone(finished, script):
     before = files(workdir)
     assert 'is finished' in script('train.py', *QUICK, f'--workdir={workdir}').stdout
     assert files(workdir) == before
+
+
+STORED = ROOT / 'tests' / 'runs' / 'alibi'
+
+
+def curve(run):
+    _, *rows = (run / 'extrapolation.csv').read_text().splitlines()
+    return [[float(value) for value in row.split(',')] for row in rows]
+
+
+def test_a_run_of_an_earlier_version_evaluates_resumes_and_compares(script, tmp_path):
+    """Its config lacks keys that came later; the resumed run repeats its numbers."""
+    run = tmp_path / 'run'
+    shutil.copytree(STORED, run)
+    _, _, *given = shlex.split(json.loads((run / 'environment.json').read_text())['command'])
+    command = ['train.py', *(flag for flag in given if not flag.startswith('--workdir')), f'--workdir={run}']
+    assert 'is finished' in script(*command).stdout
+    script('eval.py', f'--workdir={run}', '--lengths=4,8')
+    evaluated = (run / 'evaluation_4_8_16-examples.csv').read_text().splitlines()
+    again = [[float(value) for value in row.split(',')] for row in evaluated[1:]]
+    assert np.allclose(again, curve(STORED), rtol=1e-5)
+    assert '0.195' in script('compare.py', run).stdout
+    for path in ('summary.json', 'extrapolation.csv'):
+        (run / path).unlink()
+    shutil.rmtree(run / 'checkpoints' / '20')
+    assert 'resumes from step 10' in script(*command).stdout
+    assert np.allclose(curve(run), curve(STORED), rtol=1e-4)
+    assert np.allclose(losses(run), losses(STORED), rtol=1e-4)
+
+
+SMALL = (*QUICK, '--config.optimizer.schedule=constant', '--config.eval.every_steps=6')
+
+
+def test_a_run_goes_on_to_more_steps(script, tmp_path):
+    """As if they had been asked for at once; its first results stay. Not while a process has it, nor where the schedule
+    depends on the number of steps."""
+    grown, whole = tmp_path / 'grown', tmp_path / 'whole'
+    script('train.py', *SMALL, f'--workdir={grown}')
+    before = files(grown)
+    with open(grown / 'lock') as lock:  # as if another process had it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        told = script('train.py', *SMALL, '--config.train.steps=16', f'--workdir={grown}', code=2).stderr
+    assert 'is in use by process' in told
+    assert files(grown) == before
+    for run in (grown, whole):
+        script('train.py', *SMALL, '--config.train.steps=16', f'--workdir={run}')
+    assert (grown / 'extrapolation_after_12_steps.csv').read_bytes() == before[grown / 'extrapolation.csv']
+    for name in ('extrapolation.csv', 'evaluations.csv'):
+        assert (grown / name).read_text() == (whole / name).read_text()
+    steps = [row.partition(',')[0] for row in (grown / 'evaluations.csv').read_text().splitlines()]
+    assert list(dict.fromkeys(steps)) == ['step', '6', '12', '16']
+    told = script('train.py', *SMALL, '--config.train.steps=9', f'--workdir={grown}', code=2).stderr
+    assert 'train.steps is 16 there and 9 here' in told
+    ending = [*QUICK, '--config.optimizer.schedule=cosine']
+    script('train.py', *ending, f'--workdir={tmp_path / "ends"}')
+    told = script('train.py', *ending, '--config.train.steps=16', f'--workdir={tmp_path / "ends"}', code=2).stderr
+    assert "cannot go on to 16: its optimizer.schedule='cosine' depends on their number" in told
+
+
+def test_a_run_starts_with_the_weights_of_another(script, finished, tmp_path):
+    """One step at a tiny learning rate leaves them as they were; other shapes are refused."""
+    still = ('--config.train.steps=1', '--config.optimizer.learning_rate=1e-12')
+    script('train.py', *QUICK, *still, f'--workdir={tmp_path / "a"}', f'--init_from={finished[0]}')
+    one, other = (np.array(curve(run)) for run in (tmp_path / 'a', finished[0]))
+    assert np.allclose(one[:, 2:], other[:, 2:], atol=1e-4)
+    given = [*QUICK, '--config.model.dim=8', f'--workdir={tmp_path / "b"}', f'--init_from={finished[0]}']
+    assert 'the weights to start with do not fit' in script('train.py', *given, code=2).stderr
 
 
 def test_eval_of_tasks_that_read_data(environ, tmp_path):
