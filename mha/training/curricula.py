@@ -74,8 +74,6 @@ def regular_increase(
     if missing := sorted(set(reached) - set(lengths)):
         raise ValueError(f'start={start} and amount={amount} lead to length {missing[0]}, not one of train.lengths')
 
-    every = min(every, steps)  # a step counter cannot be divided by more than 2^31
-
     def draw(key, step):
         last = jnp.minimum(step // every, len(reached) - 1)
         return jnp.array(reached)[jax.random.randint(key, (), 0, last + 1) if sample_all else last]
