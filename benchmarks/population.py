@@ -22,7 +22,8 @@ from ml_collections import config_flags
 
 from mha import cli
 from mha.machine import parallel
-from mha.run.experiment import Experiment, at_once
+from mha.run.checks import at_once
+from mha.run.experiment import Experiment
 
 CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/length_generalization.py'), 'Experiment.')
 MEMBERS = flags.DEFINE_integer('members', 30, 'Members of the population.', lower_bound=2)

@@ -35,7 +35,8 @@ from mha.machine import parallel
 from mha.nn import masks
 from mha.nn.dropout import dropout
 from mha.positions.base import Coords
-from mha.run.experiment import Experiment, at_once
+from mha.run.checks import at_once
+from mha.run.experiment import Experiment
 from mha.training import buckets
 from mha.training import step as training
 
