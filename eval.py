@@ -43,6 +43,8 @@ def main() -> None:
     logging.set_verbosity(logging.ERROR)  # orbax reports every step of a restore
     cache.keep_programs()
     directory = cli.path('workdir', WORKDIR.value)
+    if LENGTHS.value:
+        spec.lengths(LENGTHS.value, '--lengths')  # a mistake is told once, not for every cell
     cells = cells_of(directory)
     asked = workdir.load_config((cells or [directory])[0]).get('eval', {}).get('examples', 1)
     parallel.use_cores(EXAMPLES.value or asked)  # before a task puts its data on a device
