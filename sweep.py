@@ -22,8 +22,9 @@ from ml_collections import config_flags
 from configs import common
 from mha import cli, spec
 from mha.machine import parallel
-from mha.run import checks, experiment, workdir
+from mha.run import checks, workdir
 from mha.run import log as metrics
+from mha.run.build import build
 from mha.spec import UserError
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: configs/<name>.py with a sweep().')
@@ -46,7 +47,7 @@ def main() -> None:
     configs = {name: _with_overrides(overrides).to_dict() for name, overrides in cells.items()}
     for name, cell in configs.items():  # a mistake in the last cell should not wait until the others have run
         try:
-            experiment.Experiment.build(cell)
+            build(cell)
         except UserError as error:
             raise UserError(f'cell {name}: {error}') from error
         workdir.check_same(grid / 'cells' / name, cell)

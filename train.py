@@ -19,7 +19,8 @@ from ml_collections import config_flags
 from configs import common
 from mha import cli
 from mha.machine import cache, parallel
-from mha.run import checks, experiment, finished, workdir
+from mha.run import checks, finished, workdir
+from mha.run.build import build
 from mha.run.checkpoint import Checkpoints
 from mha.run.log import Metrics, per_second
 from mha.training import optim
@@ -47,7 +48,7 @@ def main() -> None:
     directory = cli.path('workdir', WORKDIR.value)
     parallel.use_cores(checks.at_once(config['train']))
     say = print if parallel.first() else lambda *_: None
-    run = experiment.Experiment.build(config)
+    run = build(config)
     start = finished.load(INIT_FROM.value).params if INIT_FROM.value else None
     parallel.once(lambda: workdir.claim(directory, config))
     workdir.check_data(directory, run.task.sha256)

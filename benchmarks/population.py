@@ -22,8 +22,8 @@ from ml_collections import config_flags
 
 from mha import cli
 from mha.machine import parallel
+from mha.run.build import build
 from mha.run.checks import at_once
-from mha.run.experiment import Experiment
 
 CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/length_generalization.py'), 'Experiment.')
 MEMBERS = flags.DEFINE_integer('members', 30, 'Members of the population.', lower_bound=2)
@@ -38,7 +38,7 @@ class Training:
         config = CONFIG.value.to_dict()
         config['population'] = {'seed': range(members)}
         config['train']['members'] = how
-        run = Experiment.build(config)
+        run = build(config)
         self.state, self.chunk = run.init(), run.chunk()
         self.seconds: list[float] = []
         self.round()

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from configs import length_generalization
 from mha import cli, spec, tasks
 from mha.machine import cache
+from mha.run.build import build
 from mha.run.experiment import Experiment
 from mha.tasks import Task
 from mha.views.catalogue import prose
@@ -81,7 +82,7 @@ def training_step() -> tuple[Callable[[], jax.Array], Experiment]:
     """Training step of the config at the measured length, after some steps to warm up, and its experiment."""
     config = length_generalization.get_config().to_dict()
     config['train'] |= {'lengths': str(LENGTH.value), 'batch_size': BATCH_SIZE.value}
-    run = Experiment.build(config, eval_lengths=str(LENGTH.value))
+    run = build(config, eval_lengths=str(LENGTH.value))
     state, chunk = run.init(), run.chunk()
 
     def step():

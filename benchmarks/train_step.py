@@ -35,6 +35,7 @@ from mha.machine import parallel
 from mha.nn import masks
 from mha.nn.dropout import dropout
 from mha.positions.base import Coords
+from mha.run.build import build
 from mha.run.checks import at_once
 from mha.run.experiment import Experiment
 from mha.training import buckets
@@ -49,7 +50,7 @@ PEER = 6.5
 def main() -> None:
     settings = CONFIG.value.to_dict()
     parallel.use_cores(at_once(settings['train']))
-    run = Experiment.build(settings)
+    run = build(settings)
     state = run.init()
     started = time.time()
     chunk = run.chunk()

@@ -9,7 +9,7 @@ import pytest
 
 from configs import common, quickstart
 from mha import positions, spec, tasks
-from mha.run.experiment import Experiment
+from mha.run.build import build
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(path for path in ROOT.glob('configs/*.py') if path.stem != 'common')
@@ -49,7 +49,7 @@ def test_scheme_of_the_documents_is_one_file(tmp_path, monkeypatch):
     for text in ('staircase', 'randomize(max_position=256)|staircase(step=2)|rope'):
         config = quickstart.get_config()
         config.model.position = text
-        Experiment.build(config.to_dict())
+        build(config.to_dict())
 
 
 def test_task_of_the_documents_is_one_file(tmp_path, monkeypatch):
@@ -57,7 +57,7 @@ def test_task_of_the_documents_is_one_file(tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, '__path__', [*tasks.__path__, str(tmp_path)])
     config = quickstart.get_config()
     config.task = 'majority'
-    run = Experiment.build(config.to_dict())
+    run = build(config.to_dict())
     batch = run.task.batch(jax.random.key(0), 16, 5, 8)
     assert (batch.targets[:, 5] == (batch.tokens[:, :5].sum(-1) > 2)).all()
 
@@ -71,7 +71,7 @@ def test_experiment_of_the_documents(tmp_path):
     assert len(cells) == 9
     config = module['get_config']()
     config.update_from_flattened_dict(cells[-1])
-    Experiment.build(config.to_dict())
+    build(config.to_dict())
 
 
 SLOW = [pytest.param(path, marks=[pytest.mark.slow] * (path.stem != 'quickstart'), id=path.stem) for path in CONFIGS]
@@ -82,13 +82,13 @@ def test_every_cell_of_every_config_builds(path, tmp_path, monkeypatch):
     monkeypatch.setenv('MHA_CACHE', str(tmp_path))
     module = runpy.run_path(str(path))
     assert f'--config=configs/{path.name}' in module['__doc__']
-    Experiment.build(module['get_config']().to_dict())
+    build(module['get_config']().to_dict())
     cells = list(module['sweep']())
     assert len({str(cell) for cell in cells}) == len(cells) > 1
     for cell in (cell for cell in cells if cell.get('seed', 0) == 0):
         config = module['get_config']()
         config.update_from_flattened_dict(cell)
-        Experiment.build(config.to_dict())
+        build(config.to_dict())
 
 
 def test_quickstart_shows_at_least_five_schemes():

@@ -47,7 +47,7 @@ def environ(tmp_path_factory):
 
 SERVER = """
 import gc, json, os, runpy, sys
-import mha.run.checkpoint, mha.cli, mha.run.experiment, mha.run.log, mha.views.report.page, mha.views.report.plots
+import mha.run.checkpoint, mha.cli, mha.run.build, mha.run.log, mha.views.report.page, mha.views.report.plots
 import scipy.optimize, tensorboardX
 from ml_collections import config_flags
 gc.freeze()

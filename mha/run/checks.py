@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 from flax import nnx
@@ -12,11 +12,9 @@ from mha import positions, spec
 from mha.machine import parallel
 from mha.model.encoder import Encoder
 from mha.run import population
+from mha.run.experiment import Experiment
 from mha.tasks import Task
 from mha.training import step as training
-
-if TYPE_CHECKING:
-    from mha.run.experiment import Experiment
 
 MOST = {
     'model': {'layers': 1024, 'dim': 2**16, 'heads': 2**12, 'head_dim': 2**14, 'mlp_dim': 2**20},
@@ -70,14 +68,30 @@ def numbers(config: Mapping[str, Any], members: Iterable[population.Member]) -> 
 
 
 # ------------------------------------------------------------------------------------------------------- the experiment
-def mesh(run: 'Experiment') -> None:
+def optimizer(run: Experiment) -> None:
+    """Settings that the optimizer refuses: those of the config, and those of each member."""
+    run.optimizer()
+    for member in run.members:
+        numbers = {name: member[name] for name in member if name not in ('seed', 'dropout_rate')}
+        try:
+            run.optimizer(**numbers)
+        except spec.UserError as error:
+            raise spec.UserError(f'population, {population.named(numbers)}: {error}') from error
+
+
+def layout(run: Experiment) -> None:
+    """A batch that does not divide over the mesh."""
+    run.layout.check(at_once(run.config['train']))
+
+
+def mesh(run: Experiment) -> None:
     """Heads that do not divide over the mesh."""
     split = run.layout.mesh.shape[parallel.MODEL]
     if run.config['model']['heads'] % split:
         raise spec.UserError(f'mesh.model={split} does not divide model.heads={run.config["model"]["heads"]}')
 
 
-def readout(run: 'Experiment') -> None:
+def readout(run: Experiment) -> None:
     """A read-out that does not suit the task's answers."""
     model, task = run.config['model'], run.config['task']
     if run.task.halves and model['readout'] == 'pooled':
@@ -93,7 +107,7 @@ def readout(run: 'Experiment') -> None:
         raise spec.UserError(f'model.tied needs classes that are symbols, which those of task {task!r} are not')
 
 
-def positions_reach(run: 'Experiment') -> None:
+def positions_reach(run: Experiment) -> None:
     """A position scheme whose hooks give wrong shapes, or that cannot represent the longest sequence."""
     first, final = run.first_shapes, run.final_shapes
     trained = run.longest if final is first else run.train_lengths[-1]
@@ -106,12 +120,12 @@ def positions_reach(run: 'Experiment') -> None:
             positions.checked_extent(scheme, model.context(run.task.num_tokens(length)), text)
 
 
-def evaluation_fits(run: 'Experiment') -> None:
+def evaluation_fits(run: Experiment) -> None:
     """Logits of one example that exceed the memory."""
     _logits(run, run.final_shapes, run.longest, 1, 1, 'shorter lengths')
 
 
-def parameters_stay(run: 'Experiment') -> None:
+def parameters_stay(run: Experiment) -> None:
     """A final position scheme with other parameters than the first."""
     first, final = (sorted(shapes(model)) for model in (run.first_shapes, run.final_shapes))
     if first != final:
@@ -120,13 +134,13 @@ def parameters_stay(run: 'Experiment') -> None:
         )
 
 
-def forward_pass(run: 'Experiment') -> None:
+def forward_pass(run: Experiment) -> None:
     """What a core, a mask or a scheme refuses, found on shapes alone."""
     _trace(run.first_shapes, run.task, run.train_lengths[-1], train=True)
     _trace(run.final_shapes, run.task.held_out(), run.longest, train=False)
 
 
-def training_fits(run: 'Experiment') -> None:
+def training_fits(run: Experiment) -> None:
     """A batch of which one layer's logits exceed what a device of the layout holds."""
     together = len(run.members) if run.layout.together else 1
     devices = 1 if jax.default_backend() == 'cpu' else run.layout.mesh.size  # those of a CPU share its memory
@@ -136,13 +150,13 @@ def training_fits(run: 'Experiment') -> None:
     _logits(run, run.first_shapes, run.train_lengths[-1], examples, devices, choices)
 
 
-EVALUATION = (mesh, readout, positions_reach, evaluation_fits, parameters_stay, forward_pass)
+EVALUATION = (optimizer, layout, mesh, readout, positions_reach, evaluation_fits, parameters_stay, forward_pass)
 """Checks of every experiment, in the order in which their messages help most."""
 TRAINING = (training_fits,)
 """Further ones of an experiment that is yet to be trained."""
 
 
-def _logits(run: 'Experiment', model: Encoder, length: int, examples: int, devices: int, choices: str) -> None:
+def _logits(run: Experiment, model: Encoder, length: int, examples: int, devices: int, choices: str) -> None:
     """Refuses examples of which one layer's logits alone exceed the memory of so many devices; `choices` help."""
     tokens, heads = model.context(run.task.num_tokens(length)), run.config['model']['heads']
     needed = 4 * examples * heads * tokens**2 // devices

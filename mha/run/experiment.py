@@ -1,4 +1,4 @@
-"""An experiment put together from its config: everything a person can get wrong in one fails here, before any work."""
+"""Parts of an experiment, made from its config: model, optimizer, training program, evaluator."""
 
 import dataclasses
 import functools
@@ -11,10 +11,10 @@ import numpy as np
 import optax
 from flax import nnx
 
-from mha import spec, tasks
+from mha import spec
 from mha.machine import parallel
 from mha.model.encoder import Encoder
-from mha.run import checks, population
+from mha.run import population
 from mha.tasks import Task
 from mha.training import buckets, curricula, evaluation, optim
 from mha.training import step as training
@@ -23,7 +23,8 @@ from mha.training.step import Purpose
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The parts that `train.py` and `eval.py` run. `config` is a plain nested dict, as in a run's `config.json`."""
+    """Parts that `train.py` and `eval.py` run; `build.build` makes one. `config` is a plain nested dict, as in a run's
+    `config.json`."""
 
     config: Mapping[str, Any]
     task: Task
@@ -31,36 +32,6 @@ class Experiment:
     layout: parallel.Layout
     curriculum: curricula.Curriculum
     eval_lengths: tuple[int, ...]
-
-    @classmethod
-    def build(cls, config: Mapping[str, Any], eval_lengths: str | None = None) -> 'Experiment':
-        """Reads and checks a config. `eval_lengths` replaces those of the config, for a run that is trained already: a
-        device may be too small to train it. Raises `UserError`."""
-        train, members = config['train'], population.members(config)
-        checks.numbers(config, members)
-        on_cpu = jax.default_backend() == 'cpu'
-        together = train['members'] == 'together' or (train['members'] == 'auto' and not on_cpu)
-        experiment = cls(
-            config=config,
-            task=tasks.make(config['task'], causal=config['model']['causal']),
-            members=members,
-            layout=parallel.Layout(parallel.make_mesh(**config['mesh']), len(members), together),
-            curriculum=curricula.make(
-                train['curriculum'], spec.lengths(train['lengths'], 'train.lengths'), train['steps']
-            ),
-            eval_lengths=spec.lengths(eval_lengths or config['eval']['lengths'], 'eval.lengths'),
-        )
-        experiment.optimizer()
-        for member in members:
-            numbers = {name: member[name] for name in member if name not in ('seed', 'dropout_rate')}
-            try:
-                experiment.optimizer(**numbers)
-            except spec.UserError as error:
-                raise spec.UserError(f'population, {population.named(numbers)}: {error}') from error
-        experiment.layout.check(checks.at_once(train))
-        for check in (*checks.EVALUATION, *(checks.TRAINING if eval_lengths is None else ())):
-            check(experiment)
-        return experiment
 
     def optimizer(self, **numbers: Any) -> optax.GradientTransformation:
         """The optimizer; `numbers` replace those of the config."""

@@ -12,6 +12,7 @@ from flax import nnx
 
 from mha.model.encoder import Encoder
 from mha.run import workdir
+from mha.run.build import build
 from mha.run.checkpoint import Checkpoints
 from mha.run.checks import shapes
 from mha.run.experiment import Experiment
@@ -31,7 +32,7 @@ def load(directory: str | Path, member: int = 0) -> 'Finished':
         raise UserError(f'the run in {directory} is not finished - run its train.py command again first')
     try:
         config['mesh'] = {'data': 1, 'model': 1}  # where it was trained does not matter
-        trained = Experiment.build(config, eval_lengths=config['eval']['lengths'])
+        trained = build(config, eval_lengths=config['eval']['lengths'])
         steps = config['train']['steps']
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f'{directory / "config.json"} is no config of a run: {error} is missing or wrong') from error
@@ -104,7 +105,7 @@ class Finished:
         config['eval']['examples'] = examples or config['eval']['examples']
         lengths = self.experiment.eval_lengths if lengths is None else lengths
         text = lengths if isinstance(lengths, str) else ','.join(map(str, lengths))
-        experiment = Experiment.build(config, eval_lengths=text)
+        experiment = build(config, eval_lengths=text)
         _check_fits(experiment, self.trained)
         return dataclasses.replace(self, experiment=experiment)
 

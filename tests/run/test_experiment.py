@@ -9,19 +9,19 @@ from jax.sharding import AbstractMesh
 from configs import common
 from mha.machine import parallel
 from mha.run import checks
-from mha.run.experiment import Experiment
+from mha.run.build import build
 from mha.spec import UserError
 
 SYMMETRIC = "alibi(variant='symmetric')"
 
 
-def build(lengths='1-6', curriculum='uniform', task='bucket_sort', **model):
+def make(lengths='1-6', curriculum='uniform', task='bucket_sort', **model):
     config = common.get_config()
     config.task = task
     config.model.update({'layers': 1, 'dim': 16, 'heads': 2} | model)
     config.train.lengths, config.eval.lengths = '1-4', lengths
     config.train.curriculum = curriculum
-    return Experiment.build(config.to_dict())
+    return build(config.to_dict())
 
 
 @pytest.mark.parametrize(
@@ -38,21 +38,21 @@ def build(lengths='1-6', curriculum='uniform', task='bucket_sort', **model):
     ids=str,
 )
 def test_a_model_blind_to_direction_is_told(model, told):
-    assert any('mirror image' in note for note in build(**model).notes()) == told
+    assert any('mirror image' in note for note in make(**model).notes()) == told
 
 
 def test_logits_that_do_not_fit_are_refused(monkeypatch):
     monkeypatch.setattr(checks, 'device_memory', lambda: 10**9)
     with pytest.raises(UserError, match='attention logits of 40000 tokens and 2 heads take 13 GB of a device'):
-        build('20000', position='ssmax', core='dense')
-    build('20000', position='ssmax')
-    build('2000', position='ssmax', core='dense')
+        make('20000', position='ssmax', core='dense')
+    make('20000', position='ssmax')
+    make('2000', position='ssmax', core='dense')
 
 
 def test_a_batch_whose_logits_do_not_fit_is_refused(monkeypatch):
     """The limit is that of one device: batches, heads and members trained together are spread over several. Those of a
     CPU are one."""
-    run = build('1-8', position='ssmax', core='dense')
+    run = make('1-8', position='ssmax', core='dense')
 
     def check(memory, data=1, model=1, microbatches=1, members=1, together=True, backend='gpu'):
         monkeypatch.setattr(jax, 'default_backend', lambda: backend)
@@ -79,15 +79,15 @@ def test_a_batch_whose_logits_do_not_fit_is_refused(monkeypatch):
 
 
 def test_a_trained_model_is_evaluated_where_it_could_not_be_trained(monkeypatch):
-    run = build('1-8', position='ssmax', core='dense')
+    run = make('1-8', position='ssmax', core='dense')
     monkeypatch.setattr(checks, 'device_memory', lambda: 10**4)
     with pytest.raises(UserError):
-        Experiment.build(run.config)
-    Experiment.build(run.config, eval_lengths='8')
+        build(run.config)
+    build(run.config, eval_lengths='8')
 
 
 def test_heads_that_devices_cannot_share_are_refused():
-    run = build(heads=4)
+    run = make(heads=4)
     for devices in (1, 2, 4):
         mesh = AbstractMesh((1, devices), (parallel.DATA, parallel.MODEL))
         checks.mesh(dataclasses.replace(run, layout=parallel.Layout(mesh, 1)))
@@ -98,10 +98,10 @@ def test_heads_that_devices_cannot_share_are_refused():
 
 
 def test_a_curriculum_that_ends_early_is_told():
-    run = build(curriculum='regular_increase(every=5000)')
+    run = make(curriculum='regular_increase(every=5000)')
     assert run.train_lengths == (1, 2)
     assert any('no length above 2 in 10000 steps' in note for note in run.notes())
-    run = build(curriculum='regular_increase(every=2500)')
+    run = make(curriculum='regular_increase(every=2500)')
     assert run.train_lengths == (1, 2, 3, 4)
     assert not any('no length above' in note for note in run.notes())
 
@@ -109,12 +109,12 @@ def test_a_curriculum_that_ends_early_is_told():
 def test_pairs_are_read_as_pairs():
     """Schemes serve one of the two sequences."""
     with pytest.raises(UserError, match=r"task 'bytes_retrieval' gives pairs, .* use model.readout='token'"):
-        build(task='bytes_retrieval', readout='pooled')
+        make(task='bytes_retrieval', readout='pooled')
     with pytest.raises(UserError, match="task 'parity_check' gives single sequences"):
-        build(task='parity_check', readout='pair')
-    build(task='bytes_retrieval', position='learned(max_position=6)')
+        make(task='parity_check', readout='pair')
+    make(task='bytes_retrieval', position='learned(max_position=6)')
     with pytest.raises(UserError, match='6 rows'):
-        build('1-7', task='bytes_retrieval', position='learned(max_position=6)')
+        make('1-7', task='bytes_retrieval', position='learned(max_position=6)')
 
 
 COUNTS = {'model': {'dim': 64, 'head_dim': None}, 'train': {'steps': 1}, 'eval': {}}

@@ -11,7 +11,7 @@ import pytest
 
 from configs import common
 from mha import tasks
-from mha.run.experiment import Experiment
+from mha.run.build import build
 from mha.spec import lengths
 
 pytestmark = pytest.mark.slow
@@ -100,7 +100,7 @@ def train(**changes):
     """The metric of the task and the baseline, means over the evaluated lengths, once the model is trained."""
     config = common.get_config()
     config.update_from_flattened_dict(SETTINGS | changes)
-    run = Experiment.build(config.to_dict())
+    run = build(config.to_dict())
     state, _ = run.chunk()(run.init(), config.train.steps)
     rows, _ = run.evaluate(run.layout.fetch(state.params))
     return [np.mean([row[name] for row in rows]) for name in (run.task.metric, 'baseline')]
