@@ -1,18 +1,19 @@
 """Runs every cell of a config's `sweep()`.
 
     python sweep.py --config=configs/quickstart.py --workdir=runs/grid [--jobs=2] [--dry_run]
+    python sweep.py ... --sweep=positions,heads             # sweep_positions() of the file, then sweep_heads()
+    python sweep.py ... --only=model.position=rope          # some cells of it
+    python sweep.py ... --population=auto                   # cells that differ in numbers alone as one run
+    python sweep.py ... --cluster="slurm(partition='gpu')"  # or commands, which prints them
 
 The same command again skips finished cells and resumes interrupted ones. Further `--config.x=y` apply to every cell.
 """
 
-import json
 import os
 import re
 import shlex
-import subprocess
 import sys
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,129 +22,75 @@ from ml_collections import config_flags
 
 from configs import common
 from mha import cli, spec
-from mha.machine import parallel
-from mha.run import checks, workdir
-from mha.run import log as metrics
+from mha.machine import cache, parallel
+from mha.run import cells, checks, launchers, rehearsal, workdir
 from mha.run.build import build
 from mha.spec import UserError
 
+CLUSTER = flags.DEFINE_string('cluster', 'local', f'Where cells run, a spec: {", ".join(launchers.names())}.')
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: configs/<name>.py with a sweep().')
-WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the sweep; its runs go to cells/.')
+DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only print the commands, their number and the time they may take.')
 JOBS = flags.DEFINE_integer('jobs', 1, 'Cells to run at a time; the cores are shared out among them.', lower_bound=1)
-DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only print the commands.')
-
-Overrides = Mapping[str, Any]
-TRAIN = Path(__file__).with_name('train.py')
+ONLY = flags.DEFINE_multi_string('only', [], 'Cells to run, such as model.position=rope; several times: all must hold.')
+POPULATION = flags.DEFINE_enum('population', 'none', ['none', 'auto'], 'Train cells that differ in numbers as one run.')
+SWEEP = flags.DEFINE_list('sweep', [], 'Names of sweeps: sweep_<name>() of the config file; default: its sweep().')
+WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the sweep; its runs go to cells/.')
 
 
 def main() -> None:
     config = cli.required('config', CONFIG.value)
-    grid = cli.path('workdir', WORKDIR.value)
+    directory = cli.path('workdir', WORKDIR.value)
+    launcher = launchers.make(CLUSTER.value, JOBS.value)
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # of a GPU, that this process and all cells use
     if config.mesh.data or config.mesh.model > 1:  # else one device will do to check the cells
         parallel.use_cores(checks.at_once(config.train.to_dict()))
-    manifest = _read_manifest(grid / 'manifest.jsonl')
-    cells = named(_sweep(config), manifest)
-    configs = {name: _with_overrides(overrides).to_dict() for name, overrides in cells.items()}
+
+    # ----------------------------------------------------------------------------------------------- Cells, all checked
+    manifest = cells.read_manifest(directory / 'manifest.jsonl')
+    every = _sweep(config)
+    together = cells.populations(every)
+    chosen = cells.named(together if POPULATION.value == 'auto' else every, manifest)
+    cells.check_begun_alike(chosen, manifest)
+    configs = {name: _with_overrides(overrides).to_dict() for name, overrides in chosen.items()}
+    if ONLY.value:
+        configs = {name: configs[name] for name in spec.only(ONLY.value, _flattened(configs))}
     for name, cell in configs.items():  # a mistake in the last cell should not wait until the others have run
         try:
             build(cell)
         except UserError as error:
             raise UserError(f'cell {name}: {error}') from error
-        workdir.check_same(grid / 'cells' / name, cell)
+        workdir.check_same(directory / 'cells' / name, cell)
+    grid = launchers.Grid(directory, {name: cell['train']['steps'] for name, cell in configs.items()})
+    if len(together) < len(every) and POPULATION.value == 'none':
+        many = f'{len(every)} cells are {len(together)} but for seeds, rates and weight decay'
+        print(f'{many}: --population=auto trains those as members of one run', file=sys.stderr)
     if DRY_RUN.value:
-        print('\n'.join(shlex.join(_dry_command(grid / 'cells' / name, cells[name])) for name in cells))
+        print('\n'.join(shlex.join(_dry_command(grid.workdir(name), chosen[name])) for name in configs), flush=True)
+        left = [cell for name, cell in configs.items() if not grid.finished(name)]
+        cache.keep_programs()
+        print(f'{len(configs)} cells, {rehearsal.estimate(left, grid, JOBS.value)}', file=sys.stderr)
         return
-    if grid.exists() and any(path.name != 'lock' for path in grid.iterdir()) and not manifest:
-        raise UserError(f'{grid} is not empty and holds no sweep - choose another --workdir')
-    for folder in 'logs', 'configs':
-        (grid / folder).mkdir(parents=True, exist_ok=True)
-    workdir.hold(grid)
-    for name in cells:  # those of a sweep that was killed may run on
-        workdir.check_unused(grid / 'cells' / name)
-    commands = {name: _command(grid, name) for name in cells}
+
+    # -------------------------------------------------------------------------------------------- Files, then the cells
+    if directory.exists() and any(path.name != 'lock' for path in directory.iterdir()) and not manifest:
+        raise UserError(f'{directory} is not empty and holds no sweep - choose another --workdir')
+    for folder in 'logs', 'configs', 'cells':
+        (directory / folder).mkdir(parents=True, exist_ok=True)
+    workdir.hold(directory)
     for name, cell in configs.items():  # the config as it is now: its file may change while cells wait
-        workdir.write_json(grid / 'configs' / f'{name}.json', cell)
-    with open(grid / 'manifest.jsonl', 'a') as file:
-        for name, overrides in cells.items():
-            if name not in manifest:
-                file.write(json.dumps({'cell': name, 'config': _config_text(), 'overrides': overrides}) + '\n')
-    failed = run_all(grid, commands, config.train.steps, JOBS.value)
+        workdir.write_json(directory / 'configs' / f'{name}.json', cell)
+    cells.add_to_manifest(directory / 'manifest.jsonl', {name: chosen[name] for name in configs}, _config_text())
+    failed = launcher.run(grid)
     if failed:
-        raise SystemExit(f'{len(failed)} of {len(cells)} cells failed; the same command tries them again')
-    print(f'all {len(cells)} cells are finished; now: python compare.py {grid}')
+        raise SystemExit(
+            f'{len(failed)} of {len(configs)} cells failed ({", ".join(failed)}); the same command tries them again'
+        )
+    if failed is not None:
+        print(f'all {len(configs)} cells are finished; now: python compare.py {directory}')
 
 
-def run_all(grid: Path, commands: Mapping[str, list[str]], steps: int, jobs: int) -> list[str]:
-    """Runs the cells that are not finished, `jobs` at a time; returns those that failed."""
-    todo = [name for name in commands if not workdir.finished(grid / 'cells' / name)]
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
-    slots = list(range(jobs))
-    running: dict[str, tuple[subprocess.Popen, int, float]] = {}
-    failed, done = [], len(commands) - len(todo)
-    bar = parallel.progress(total=len(commands) * steps, unit=' steps', desc=f'{done}/{len(commands)} cells')
-    try:
-        while todo or running:
-            while todo and slots:
-                name, slot = todo.pop(0), slots.pop(0)
-                alone = {**os.environ, 'JAX_NUM_PROCESSES': '1'}  # cells do not join each other, in a Slurm step either
-                with open(grid / 'logs' / f'{name}.log', 'a') as log:
-                    process = subprocess.Popen(commands[name], stdout=log, stderr=subprocess.STDOUT, env=alone)
-                if jobs > 1 and len(cores) >= jobs:
-                    os.sched_setaffinity(process.pid, cores[slot::jobs])
-                running[name] = (process, slot, time.time())
-            time.sleep(0.3)
-            for name, (process, slot, started) in list(running.items()):
-                if process.poll() is None:
-                    continue
-                del running[name]
-                slots.append(slot)
-                done += 1
-                if process.returncode:
-                    failed.append(name)
-                    bar.write(f'{name}: failed, see {grid / "logs" / name}.log\n  {_last_line(grid, name)}')
-                else:
-                    score = json.loads((grid / 'cells' / name / 'summary.json').read_text())['score']
-                    shown = 'no length beyond the trained ones' if score is None else f'score {score:.3f}'
-                    bar.write(f'{name}: {shown}, {time.time() - started:.0f} s')
-                bar.set_description(f'{done}/{len(commands)} cells')
-            bar.n = done * steps + sum(metrics.last_step(grid / 'cells' / name) for name in running)
-            bar.refresh()
-    finally:
-        for process, *_ in running.values():
-            process.terminate()
-            process.wait()
-        bar.close()
-    return failed
-
-
-def named(cells: Sequence[Overrides], known: Mapping[str, Overrides]) -> dict[str, Overrides]:
-    """The cells under names fit for directories: those that the manifest `known` gives them, else
-    `{'model.position': 'rope', 'seed': 0}` -> `'position=rope,seed=0'`. A key is as long as it takes to tell it from
-    the others; names that are too long or meet end in a hash."""
-    keys = {key for cell in cells for key in cell}
-    plain = [json.loads(json.dumps(cell)) for cell in cells]
-    names = [
-        next((name for name, there in known.items() if there == cell), None)
-        or workdir.file_name(','.join(f'{_shortest(key, keys)}={value}' for key, value in overrides.items()))
-        for overrides, cell in zip(cells, plain, strict=True)
-    ]
-    found: dict[str, Overrides] = {}
-    for name, cell, overrides in zip(names, plain, cells, strict=True):
-        if plain.count(cell) > 1:
-            raise UserError(f'sweep() yields two cells called {name!r}')
-        if known.get(name) != cell and (names.count(name) > 1 or name in known):
-            name = workdir.hashed(','.join(f'{key}={value!r}' for key, value in overrides.items()))
-        found[name] = overrides
-    return found
-
-
-def _shortest(key: str, keys: Iterable[str]) -> str:
-    """The end of a key, in whole parts, that no other of the `keys` has."""
-    parts = key.split('.')
-    ends = ('.'.join(parts[at:]) for at in range(len(parts) - 1, -1, -1))
-    unique = (end for end in ends if not any(f'.{other}'.endswith(f'.{end}') for other in keys if other != key))
-    return next(unique, key)
+def _flattened(configs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: spec.flatten(config) for name, config in configs.items()}
 
 
 def _config_text() -> str:
@@ -159,31 +106,44 @@ def _sweep(config: Any) -> list[dict[str, Any]]:
     """The overrides of every cell, checked."""
     text, keys = _config_text(), spec.flatten(config.to_dict())
     file, _ = cli.config_file(text)
-    if file.suffix == '.json' or 'sweep' not in cli.load(file):
-        raise UserError(f'{file} has no sweep() - add a generator of overrides such as {{"model.heads": 4}}')
-    cells = cli.call(text, 'sweep')
-    if not isinstance(cells, list | tuple) or not cells:
-        raise UserError(f'{file} yields no cells in sweep()')
-    for cell in cells:
-        wrong = f'sweep() of {file} yields {cell!r}'
-        if not isinstance(cell, dict):
-            raise UserError(f'sweep() of {file} must yield dicts such as {{"model.heads": 4}}, not {cell!r}')
-        if not cell:
-            raise UserError(f'{wrong}, which sets nothing - name at least one key, such as {{"seed": 0}}')
-        for key, value in cell.items():
-            if isinstance(value, dict):
-                inner = next(iter(value), 'key')
-                raise UserError(f'{wrong} - write nested keys with dots, such as {{"{key}.{inner}": ..}}')
-            if key not in keys:
-                raise UserError(f'{wrong}: no key {key!r}{cli.near(str(key), keys)}')
-            if value is None:
-                raise UserError(f'sweep() of {file} yields {key!r}: None - leave the key out instead')
-            if key in _given():
-                raise UserError(f'--config.{key} is set by sweep() of {file} in its cells - leave the flag out')
-    return [{key: tuple(v) if isinstance(v, range) else v for key, v in cell.items()} for cell in cells]
+    there = {} if file.suffix == '.json' else cli.load(file)
+    named = sorted(name.removeprefix('sweep_') for name in there if name.startswith('sweep_') and callable(there[name]))
+    found: list[dict[str, Any]] = []
+    for name in SWEEP.value or ['']:
+        function = f'sweep_{spec.choose(name, named, f"sweep of {file}")}' if name else 'sweep'
+        if function not in there:
+            other = f'choose --sweep={",".join(named)}' if named else 'add a generator of overrides'
+            raise UserError(f'{file} has no sweep() - {other} such as {{"model.heads": 4}}')
+        cells = cli.call(text, function)
+        if not isinstance(cells, list | tuple) or not cells:
+            raise UserError(f'{file} yields no cells in {function}()')
+        for cell in cells:
+            _check_cell(cell, f'{function}() of {file}', keys)
+        plain = [{key: tuple(v) if isinstance(v, range) else v for key, v in cell.items()} for cell in cells]
+        found += [cell for cell in plain if cell not in found or not SWEEP.value]
+    return found
 
 
-def _with_overrides(overrides: Overrides) -> Any:
+def _check_cell(cell: Any, sweep: str, keys: Mapping[str, Any]) -> None:
+    """Raises `UserError` unless a cell is a dict of keys that the config has and the command line leaves alone."""
+    wrong = f'{sweep} yields {cell!r}'
+    if not isinstance(cell, dict):
+        raise UserError(f'{sweep} must yield dicts such as {{"model.heads": 4}}, not {cell!r}')
+    if not cell:
+        raise UserError(f'{wrong}, which sets nothing - name at least one key, such as {{"seed": 0}}')
+    for key, value in cell.items():
+        if isinstance(value, dict):
+            inner = next(iter(value), 'key')
+            raise UserError(f'{wrong} - write nested keys with dots, such as {{"{key}.{inner}": ..}}')
+        if key not in keys:
+            raise UserError(f'{wrong}: no key {key!r}{cli.near(str(key), keys)}')
+        if value is None:
+            raise UserError(f'{sweep} yields {key!r}: None - leave the key out instead')
+        if key in _given():
+            raise UserError(f'--config.{key} is set by {sweep} in its cells - leave the flag out')
+
+
+def _with_overrides(overrides: cells.Overrides) -> Any:
     """The config of a cell, made anew: what refers to another key follows it."""
     config = cli.read_config(_config_text(), common.get_config)
     try:
@@ -194,33 +154,11 @@ def _with_overrides(overrides: Overrides) -> Any:
     return config.copy_and_resolve_references()
 
 
-def _dry_command(directory: Path, overrides: Overrides) -> list[str]:
+def _dry_command(directory: Path, overrides: cells.Overrides) -> list[str]:
     """The command that trains a cell as the config file is now."""
     common = [argument for argument in sys.argv[1:] if re.match(r'--?(no)?config[.=]', argument)]
     cell = [f'--config.{key}={value}' for key, value in overrides.items()]
-    return [sys.executable, str(TRAIN), *common, *cell, f'--workdir={directory}']
-
-
-def _command(grid: Path, name: str) -> list[str]:
-    """The command that trains a cell as the config file was when the sweep began."""
-    return [sys.executable, str(TRAIN), f'--config={grid}/configs/{name}.json', f'--workdir={grid}/cells/{name}']
-
-
-def _read_manifest(path: Path) -> dict[str, Overrides]:
-    """The overrides of the cells that a sweep has begun with; half a line, as a crash leaves it, is passed over."""
-    found = {}
-    for line in path.read_text(errors='replace').splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-            found[record['cell']] = record['overrides']
-        except (ValueError, KeyError, TypeError):
-            continue
-    return found
-
-
-def _last_line(grid: Path, name: str) -> str:
-    lines = (grid / 'logs' / f'{name}.log').read_text().strip().splitlines()
-    return lines[-1] if lines else ''
+    return [sys.executable, str(launchers.TRAIN), *common, *cell, f'--workdir={directory}']
 
 
 if __name__ == '__main__':

@@ -18,8 +18,9 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar('T')
 LONGEST = 10_000_000
 """The longest length that a range may name: a slip of the finger should not fill the memory."""
 LARGEST = 2**31
@@ -266,6 +267,32 @@ def short(key: str) -> str:
     """`'model.position'` -> `'position'`, and `'optimizer.name'` -> `'optimizer'`."""
     section, _, last = key.rpartition('.')
     return section if section and last == 'name' else last
+
+
+def setting(value: Any) -> str:
+    """A setting as it is compared and shown: 1 and 1.0 are the same."""
+    return f'{value:.12g}' if isinstance(value, float) else str(value)
+
+
+def only(conditions: Iterable[str], configs: Mapping[T, Mapping[str, Any]]) -> list[T]:
+    """Those whose config, flattened, meets all conditions: `['model.position=rope', 'seed=0', 'seed=1']` asks for this
+    scheme, and one of these seeds. Raises `UserError` for a key or a value that no config has."""
+    wanted: dict[str, list[str]] = {}
+    for condition in conditions:
+        key, equals, value = condition.partition('=')
+        if not equals:
+            raise UserError(f'--only={condition}: write it as key=value, such as --only=model.position=rope')
+        choose(key, {key for config in configs.values() for key in config}, 'key in --only')
+        values = {setting(config.get(key)) for config in configs.values()}
+        wanted.setdefault(key, []).append(choose(value, values, f'value of {key} in --only'))
+    found = [
+        name
+        for name, config in configs.items()
+        if all(setting(config.get(key)) in values for key, values in wanted.items())
+    ]
+    if not found:
+        raise UserError(f'nothing meets all of --only={", ".join(conditions)}')
+    return found
 
 
 def lengths(text: str, what: str = 'lengths') -> tuple[int, ...]:

@@ -151,9 +151,9 @@ class Progress(tqdm):
             super().clear(*args, **kwargs)
 
 
-def progress(**options: Any) -> tqdm:
+def progress(shown: bool = True, **options: Any) -> tqdm:
     """Progress bar, shown in the first process only."""
-    return Progress(disable=not first(), dynamic_ncols=True, **options)
+    return Progress(disable=not (shown and first()), dynamic_ncols=True, **options)
 
 
 # -------------------------------------------------------------------------------------------------------------- devices

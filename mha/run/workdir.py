@@ -150,12 +150,12 @@ def hold(workdir: Path) -> None:
     _held.append(file)
 
 
-def check_unused(workdir: Path) -> None:
-    """Raises `UserError` if a living process has `workdir`."""
-    if (workdir / 'lock').exists():
-        with open(workdir / 'lock') as file:
-            if not _lock(file):
-                raise UserError(f'{_in_use(workdir, file)} - wait for it, or stop it')
+def held(workdir: Path) -> bool:
+    """Whether a living process has `workdir`."""
+    if not (workdir / 'lock').exists():
+        return False
+    with open(workdir / 'lock') as file:
+        return not _lock(file)
 
 
 def _lock(file: io.TextIOBase) -> bool:

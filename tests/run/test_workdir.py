@@ -25,15 +25,15 @@ def test_a_workdir_in_use_is_refused_with_its_process(tmp_path):
     command = [sys.executable, '-c', HOLD, str(tmp_path)]
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == 'holds\n'
-    for act in workdir.hold, workdir.check_unused:
-        with pytest.raises(UserError, match=f'{tmp_path} is in use by process {other.pid} - wait for it, or stop it'):
-            act(tmp_path)
+    assert workdir.held(tmp_path)
+    with pytest.raises(UserError, match=f'{tmp_path} is in use by process {other.pid} - wait for it, or stop it'):
+        workdir.hold(tmp_path)
     other.kill()  # a crash blocks nobody
     other.communicate()
-    workdir.check_unused(tmp_path)
+    assert not workdir.held(tmp_path)
     workdir.hold(tmp_path)
     assert (tmp_path / 'lock').read_text() == f'{os.getpid()}\n'
-    workdir.check_unused(tmp_path / 'not there')
+    assert not workdir.held(tmp_path / 'not there')
 
 
 @pytest.mark.parametrize(

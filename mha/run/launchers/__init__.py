@@ -1,0 +1,23 @@
+"""Launchers: how the cells of a sweep are run, one file each, named like its spec: `--cluster=local`,
+`--cluster="slurm(partition='gpu')"`."""
+
+import sys
+
+from mha import spec
+from mha.run.launchers.base import TRAIN, Grid, Launcher
+
+__all__ = ['TRAIN', 'Grid', 'Launcher', 'make', 'names']
+
+
+def names() -> tuple[str, ...]:
+    """The launchers there are."""
+    return spec.names(sys.modules[__name__])
+
+
+def make(text: str, jobs: int) -> Launcher:
+    """The launcher that a spec describes, of so many cells at a time. Raises a `UserError` that says what there is."""
+    call, *more = spec.parse(text)
+    if more:
+        raise spec.UserError(f'--cluster={text}: one launcher runs a sweep, not {1 + len(more)}')
+    kind = spec.load(sys.modules[__name__], call.name, Launcher, 'cluster')
+    return spec.build(kind, call, 'cluster', jobs)

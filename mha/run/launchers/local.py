@@ -1,0 +1,201 @@
+"""Processes on this machine."""
+
+import collections
+import contextlib
+import dataclasses
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mha.machine import parallel
+from mha.run import log, workdir
+from mha.run.launchers.base import Grid, Launcher
+
+TRIES = 2
+"""How often a cell is started before it counts as failed."""
+MODULES = (
+    *('mha.cli', 'mha.run.build', 'mha.run.checkpoint', 'mha.run.finished', 'mha.run.log', 'mha.views.report.plots'),
+    *('ml_collections.config_flags', 'scipy.optimize', 'tensorboardX'),
+)
+"""What a training run imports. No module starts a computation, after which a process must not fork."""
+EVERY = 0.3
+"""Seconds between two looks at the cells."""
+
+
+@dataclasses.dataclass
+class Running:
+    """A cell that a process works on: one of ours, or one that a launcher which was killed has left behind."""
+
+    slot: int
+    bar: Any
+    ours: bool
+    started: float = dataclasses.field(default_factory=time.time)
+    pid: int | None = None
+    code: int | None = None
+    """Exit code, once the process has ended."""
+
+
+class Local(Launcher):
+    """`jobs` processes at a time, each with its share of the cores and, in turn, one of the GPUs. A cell that fails is
+    tried once more."""
+
+    def run(self, grid: Grid) -> list[str]:
+        waiting = collections.deque(name for name in grid.steps if not grid.finished(name))
+        tries: collections.Counter[str] = collections.Counter()
+        running: dict[str, Running] = {}
+        failed: list[str] = []
+        slots = sorted(range(self.jobs), reverse=True)
+        total, shares = sum(grid.steps.values()), Shares(self.jobs)
+        done = {name: steps for name, steps in grid.steps.items() if name not in waiting}
+        begun = sum(done.values()) + sum(log.last_step(grid.workdir(name)) for name in waiting)
+        with (
+            Warm() as warm,
+            parallel.progress(total=total, initial=begun, unit=' steps', position=0) as bar,
+        ):
+            while waiting or running:
+                while waiting and slots:
+                    name, slot = waiting.popleft(), slots.pop()
+                    ours = not workdir.held(grid.workdir(name))
+                    own_bar = _bar(grid, name, 1 + slot)
+                    running[name] = Running(slot, own_bar, ours)
+                    if ours:
+                        tries[name] += 1
+                        warm.start(name, grid.command(name), grid.log(name), *shares.of(slot))
+                    else:
+                        bar.write(f'{name}: goes on in the process of an earlier launcher')
+                time.sleep(EVERY)
+                warm.look(running)
+                for name, cell in list(running.items()):
+                    cell.bar.n = log.last_step(grid.workdir(name))
+                    cell.bar.refresh()
+                    if cell.code is None and (cell.ours or workdir.held(grid.workdir(name))):
+                        continue
+                    del running[name]
+                    cell.bar.close()
+                    slots.append(cell.slot)
+                    if grid.finished(name):
+                        done[name] = grid.steps[name]
+                        bar.write(f'{name}: {_score(grid, name)}, {time.time() - cell.started:.0f} s')
+                    elif tries[name] < TRIES and not grid.hopeless(name, cell.code):
+                        if cell.ours:
+                            bar.write(f'{name}: failed, is tried again\n  {" ".join(grid.error(name, 1))}')
+                        waiting.append(name)
+                    else:
+                        failed.append(name)
+                        grid.record_failure(name, cell.code, tries[name])
+                        lines = '\n  '.join(grid.error(name))
+                        bar.write(f'{name}: failed, see {grid.log(name)}\n  {lines}')
+                lost = f', {len(failed)} failed' if failed else ''
+                bar.set_description(f'{len(done)}/{len(grid.steps)} cells{lost}', refresh=False)
+                bar.n = sum(done.values()) + sum(cell.bar.n for cell in running.values())
+                bar.refresh()
+        return failed
+
+
+def _bar(grid: Grid, name: str, position: int) -> Any:
+    """Progress of one cell, below that of all; on a terminal only."""
+    label = name if len(name) <= 40 else f'{name[:39]}…'
+    options = dict(unit=' steps', position=position, leave=False)
+    return parallel.progress(sys.stderr.isatty(), total=grid.steps[name], desc=f'  {label}', **options)
+
+
+def _score(grid: Grid, name: str) -> str:
+    score = workdir.summary(grid.workdir(name)).get('score')
+    return 'no length beyond the trained ones' if score is None else f'score {score:.3f}'
+
+
+class Shares:
+    """What each of `jobs` processes may use: every so-manieth core; a GPU, and part of its memory."""
+
+    def __init__(self, jobs: int):
+        self.jobs = jobs
+        self.cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
+        self.gpus = gpus()
+
+    def of(self, slot: int) -> tuple[dict[str, str], list[int]]:
+        """Variables of the environment, and cores; nothing where one process may use everything."""
+        environ = {'JAX_NUM_PROCESSES': '1'}  # cells do not join each other, in a Slurm step either
+        if self.jobs > 1 and self.gpus:
+            environ['CUDA_VISIBLE_DEVICES'] = self.gpus[slot % len(self.gpus)]
+            beside = -(-self.jobs // len(self.gpus))
+            environ['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{0.9 / beside:.3f}'
+        shared = self.jobs > 1 and len(self.cores) >= self.jobs
+        return environ, self.cores[slot :: self.jobs] if shared else []
+
+
+def gpus() -> list[str]:
+    """Names of the NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
+    if (visible := os.environ.get('CUDA_VISIBLE_DEVICES')) is not None:
+        return [name for name in visible.split(',') if name]
+    with contextlib.suppress(OSError):
+        listed = subprocess.run(['nvidia-smi', '-L'], capture_output=True, text=True).stdout
+        return [str(number) for number, _ in enumerate(line for line in listed.splitlines() if line.startswith('GPU'))]
+    return []
+
+
+class Warm:
+    """The process that starts cells, see `_warm.py`. It is started again if it dies, and its cells with it."""
+
+    def __enter__(self) -> 'Warm':
+        root = str(Path(__file__).parents[3])
+        paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
+        self.process = subprocess.Popen(
+            [sys.executable, '-W', 'ignore', '-m', 'mha.run.launchers._warm', *MODULES],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
+        )
+        self.answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.pids: dict[str, int] = {}
+        threading.Thread(target=self._listen, args=(self.process, self.answers), daemon=True).start()
+        return self
+
+    @staticmethod
+    def _listen(process: subprocess.Popen[str], answers: queue.SimpleQueue[dict[str, Any] | None]) -> None:
+        for line in process.stdout or ():
+            answers.put(json.loads(line))
+        answers.put(None)
+
+    def start(self, name: str, command: list[str], output: Path, environ: dict[str, str], cores: list[int]) -> None:
+        self._send(dict(cell=name, argv=command[1:], log=str(output), environ=environ, cores=cores))
+
+    def _send(self, order: dict[str, Any]) -> None:
+        assert self.process.stdin
+        with contextlib.suppress(BrokenPipeError):  # it has died, which `look` finds
+            self.process.stdin.write(json.dumps(order) + '\n')
+            self.process.stdin.flush()
+
+    def look(self, running: dict[str, Running]) -> None:
+        """Notes which cells have ended."""
+        for answer in self._answers():
+            if answer is None:
+                for name, cell in running.items():
+                    if cell.ours and cell.code is None:
+                        self._kill(name)
+                        cell.code = -9
+                self.__enter__()
+            elif 'pid' in answer:
+                self.pids[answer['cell']] = answer['pid']
+            else:
+                self.pids.pop(answer['cell'], None)
+                running[answer['cell']].code = answer['code']
+
+    def _answers(self) -> Iterator[dict[str, Any] | None]:
+        while not self.answers.empty():
+            yield self.answers.get()
+
+    def _kill(self, name: str) -> None:
+        with contextlib.suppress(OSError, KeyError):
+            os.kill(self.pids.pop(name), 9)
+
+    def __exit__(self, *error: object) -> None:
+        self._send({'stop': True})
+        self.process.wait()

@@ -1,0 +1,153 @@
+"""Launchers: what runs where, what is tried again, and what a killed launcher leaves behind."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from mha.run import launchers
+from mha.run.launchers import base, local
+from mha.spec import UserError
+
+PROGRAM = """
+import json, os, pathlib, sys, time
+config, workdir = (pathlib.Path(argument.partition('=')[2]) for argument in sys.argv[1:])
+workdir.mkdir(parents=True, exist_ok=True)
+act = json.loads(config.read_text())
+with open(workdir / 'starts', 'a') as file:
+    file.write('x')
+starts = len((workdir / 'starts').read_text())
+print('start', starts, sorted(os.sched_getaffinity(0)), flush=True)
+if starts <= act.get('crashes', 0):
+    os.kill(os.getpid(), 9) if act.get('killed') else sys.exit('no luck')
+if 'refuse' in act:
+    sys.exit(2)
+(workdir / 'config.json').write_text(json.dumps({'train': {'steps': 1}}))
+(workdir / 'extrapolation.csv').write_text('')
+(workdir / 'summary.json').write_text(json.dumps({'status': 'finished', 'score': 0.5}))
+"""
+
+
+@pytest.fixture
+def grid(tmp_path, monkeypatch):
+    """Cells that do as they are told instead of training."""
+    program = tmp_path / 'program.py'
+    program.write_text(PROGRAM)
+    monkeypatch.setattr(base, 'TRAIN', program)
+    monkeypatch.setattr(base.workdir, 'load_config', lambda path: json.loads((path / 'config.json').read_text()))
+    monkeypatch.setattr(local, 'EVERY', 0.02)
+    monkeypatch.setattr(local, 'MODULES', ())
+
+    def make(**cells):
+        for folder in 'configs', 'logs', 'cells':
+            (tmp_path / 'grid' / folder).mkdir(parents=True, exist_ok=True)
+        for name, act in cells.items():
+            (tmp_path / 'grid' / 'configs' / f'{name}.json').write_text(json.dumps(act))
+        return launchers.Grid(tmp_path / 'grid', dict.fromkeys(cells, 1))
+
+    return make
+
+
+def starts(grid, name):
+    return len((grid.workdir(name) / 'starts').read_text())
+
+
+def test_what_fails_is_tried_once_more_and_the_others_go_on(grid):
+    cells = grid(
+        good={}, unlucky={'crashes': 1}, killed={'crashes': 1, 'killed': True}, bad={'crashes': 9}, no={'refuse': 1}
+    )
+    assert sorted(launchers.make('local', 2).run(cells)) == ['bad', 'no']
+    assert {name: starts(cells, name) for name in cells.steps} == dict(good=1, unlucky=2, killed=2, bad=2, no=1)
+    marked = [json.loads(line) for line in (cells.directory / 'failures.jsonl').read_text().splitlines()]
+    assert {each['cell']: (each['exit_code'], each['tries']) for each in marked} == {'bad': (1, 2), 'no': (2, 1)}
+    assert {each['cell']: each['error'][-1] for each in marked}['bad'] == 'no luck'
+    assert sorted(launchers.make('local', 1).run(cells)) == ['bad', 'no']
+    assert starts(cells, 'good') == 1  # what is finished is left alone
+
+
+def test_cells_that_a_killed_launcher_left_are_waited_for(grid):
+    cells = grid(orphan={}, other={})
+    cells.workdir('orphan').mkdir()
+    code = f"""
+import json, pathlib, sys
+from mha.run import workdir
+here = pathlib.Path({str(cells.workdir('orphan'))!r})
+workdir.hold(here)
+print('holds', flush=True)
+sys.stdin.readline()
+(here / 'config.json').write_text(json.dumps({{'train': {{'steps': 1}}}}))
+(here / 'extrapolation.csv').write_text('')
+(here / 'summary.json').write_text(json.dumps({{'status': 'finished'}}))
+"""
+    pipe = subprocess.PIPE
+    orphan = subprocess.Popen([sys.executable, '-c', code], stdin=pipe, stdout=pipe, text=True)
+    assert orphan.stdout.readline() == 'holds\n'
+    threading.Timer(3, orphan.communicate, ['\n']).start()
+    assert launchers.make('local', 2).run(cells) == []
+    assert starts(cells, 'other') == 1
+    assert not (cells.workdir('orphan') / 'starts').exists()
+
+
+def test_a_launcher_that_ends_ends_its_cells(grid, monkeypatch):
+    """And a warm process that dies costs its cells no more than a try."""
+    cells = grid(slow={'crashes': 0})
+    launcher = launchers.make('local', 1)
+
+    def interrupt(self, running):
+        if 'slow' in self.pids:
+            raise KeyboardInterrupt
+        look(self, running)
+
+    look = local.Warm.look
+    monkeypatch.setattr(local.Warm, 'look', interrupt)
+    base.TRAIN.write_text('import time\ntime.sleep(60)')
+    with pytest.raises(KeyboardInterrupt):
+        launcher.run(cells)
+    monkeypatch.setattr(local.Warm, 'look', look)
+
+    def die(self, running):
+        if 'slow' in self.pids and not died:
+            died.append(self.pids['slow'])
+            base.TRAIN.write_text(PROGRAM)
+            self.process.kill()
+        look(self, running)
+
+    died = []
+    monkeypatch.setattr(local.Warm, 'look', die)
+    assert launcher.run(cells) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(died[0], 0)
+
+
+def test_shares_of_cores_and_gpus(monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {0, 1, 2, 3, 4})
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,7')
+    shares = local.Shares(4)
+    environs, cores = zip(*map(shares.of, range(4)), strict=True)
+    assert [environ['CUDA_VISIBLE_DEVICES'] for environ in environs] == ['4', '7', '4', '7']
+    assert {environ['XLA_PYTHON_CLIENT_MEM_FRACTION'] for environ in environs} == {'0.450'}
+    assert cores == ([0, 4], [1], [2], [3])
+    assert local.Shares(1).of(0) == ({'JAX_NUM_PROCESSES': '1'}, [])
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    assert 'CUDA_VISIBLE_DEVICES' not in local.Shares(6).of(5)[0]
+    assert local.Shares(6).of(5)[1] == []
+
+
+def test_commands_of_what_is_left(grid, capsys):
+    cells = grid(one={}, two={})
+    assert launchers.make('local', 1).run(cells) == []
+    (cells.workdir('two') / 'summary.json').unlink()
+    capsys.readouterr()
+    assert launchers.make('commands', 1).run(cells) is None
+    (line,) = capsys.readouterr().out.splitlines()
+    assert shlex.split(line) == cells.command('two')
+
+
+@pytest.mark.parametrize('text', ['locl', 'local(jobs=3)', 'local|slurm'])
+def test_mistakes_in_a_cluster(text):
+    with pytest.raises(UserError, match=r'local|--cluster'):
+        launchers.make(text, 1)
