@@ -30,7 +30,7 @@ from mha.spec import UserError
 CLUSTER = flags.DEFINE_string('cluster', 'local', f'Where cells run, a spec: {", ".join(launchers.names())}.')
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: configs/<name>.py with a sweep().')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only print the commands, their number and the time they may take.')
-JOBS = flags.DEFINE_integer('jobs', 1, 'Cells to run at a time; the cores are shared out among them.', lower_bound=1)
+JOBS = flags.DEFINE_integer('jobs', None, 'Cells to run at a time, sharing the cores; default: 1.', lower_bound=1)
 ONLY = flags.DEFINE_multi_string('only', [], 'Cells to run, such as model.position=rope; several times: all must hold.')
 POPULATION = flags.DEFINE_enum('population', 'none', ['none', 'auto'], 'Train cells that differ in numbers as one run.')
 SWEEP = flags.DEFINE_list('sweep', [], 'Names of sweeps: sweep_<name>() of the config file; default: its sweep().')
@@ -68,7 +68,7 @@ def main() -> None:
         print('\n'.join(shlex.join(_dry_command(grid.workdir(name), chosen[name])) for name in configs), flush=True)
         left = [cell for name, cell in configs.items() if not grid.finished(name)]
         cache.keep_programs()
-        print(f'{len(configs)} cells, {rehearsal.estimate(left, grid, JOBS.value)}', file=sys.stderr)
+        print(f'{len(configs)} cells, {rehearsal.estimate(left, grid, JOBS.value or 1)}', file=sys.stderr)
         return
 
     # -------------------------------------------------------------------------------------------- Files, then the cells

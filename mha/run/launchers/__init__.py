@@ -14,8 +14,8 @@ def names() -> tuple[str, ...]:
     return spec.names(sys.modules[__name__])
 
 
-def make(text: str, jobs: int) -> Launcher:
-    """The launcher that a spec describes, of so many cells at a time. Raises a `UserError` that says what there is."""
+def make(text: str, jobs: int | None) -> Launcher:
+    """The launcher that a spec describes, of `jobs` cells at a time. Raises a `UserError` that says what there is."""
     call, *more = spec.parse(text)
     if more:
         raise spec.UserError(f'--cluster={text}: one launcher runs a sweep, not {1 + len(more)}')

@@ -56,9 +56,9 @@ class Grid:
 
 
 class Launcher(abc.ABC):
-    """Runs the cells of a sweep, `jobs` at a time."""
+    """Runs the cells of a sweep, `jobs` at a time; None: as many as it sees fit."""
 
-    def __init__(self, jobs: int):
+    def __init__(self, jobs: int | None):
         self.jobs = jobs
 
     @abc.abstractmethod

@@ -43,16 +43,16 @@ class Running:
 
 
 class Local(Launcher):
-    """`jobs` processes at a time, each with its share of the cores and, in turn, one of the GPUs. A cell that fails is
-    tried once more."""
+    """`jobs` processes at a time, one unless told; each has its share of the cores and, in turn, one of the GPUs. A
+    cell that fails is tried once more."""
 
     def run(self, grid: Grid) -> list[str]:
         waiting = collections.deque(name for name in grid.steps if not grid.finished(name))
         tries: collections.Counter[str] = collections.Counter()
         running: dict[str, Running] = {}
         failed: list[str] = []
-        slots = sorted(range(self.jobs), reverse=True)
-        total, shares = sum(grid.steps.values()), Shares(self.jobs)
+        jobs = self.jobs or 1
+        slots, shares, total = sorted(range(jobs), reverse=True), Shares(jobs), sum(grid.steps.values())
         done = {name: steps for name, steps in grid.steps.items() if name not in waiting}
         begun = sum(done.values()) + sum(log.last_step(grid.workdir(name)) for name in waiting)
         with (
