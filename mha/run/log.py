@@ -100,6 +100,6 @@ def read(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    """One record as a line of JSON. NaN and infinity become null, because JSON has neither."""
+    """Record as a line of JSON. NaN and infinity become null, because JSON has neither."""
     plain = {name: value if math.isfinite(value) else None for name, value in record.items()}
     return json.dumps(plain) + '\n'
