@@ -25,8 +25,8 @@ LONGEST = 2**20
 
 NOTHING = 'No positions'
 GROUPS = {
-    'place': 'Where tokens stand',
-    'remap': 'Where tokens stand',
+    'place': 'Coordinates',
+    'remap': 'Coordinates',
     'embed': 'Added to the embeddings',
     'qk': 'Queries and keys, turned or scaled',
     'bias': 'Biases: logits from positions',
@@ -188,24 +188,26 @@ INTRODUCTION = f"""\
 # Position schemes
 
 Made from the code by `make docs`; a test compares the two. Every scheme is a file of `mha/positions`.
-`python -m mha.positions` prints the table below, and `python -m mha.positions 'SPEC'` describes and draws any spec,
-with arguments and compositions.
+`python -m mha.positions` prints the table below. `python -m mha.positions 'SPEC'` describes any spec, with arguments
+and compositions; `--picture=FILE.png` draws it.
 
-* **hooks**: where the scheme enters the Transformer ([the protocol](architecture.md#the-position-protocol)). `place`
-  is for schemes whose draws coordinates cannot carry.
-* **parameters** at the encoder's default sizes ({_sizes(DIMS)}).
-  All layers share them unless `position_per_layer`.
-* **directions**: both, or causal attention alone.
-* **directed**: whether the scheme by itself tells a bidirectional encoder left from right. A causal mask always does.
-* **cores** that can run it: any that computes softmax attention, or `dense` where a scheme needs whole rows of logits.
-* **length**: the longest sequence it serves.
+* **hooks**: where the scheme enters the Transformer ([the protocol](architecture.md#the-position-protocol)).
+  `place` stands for random draws that coordinates cannot express.
+* **parameters**: their number at the encoder's default sizes ({_sizes(DIMS)}). All layers share them unless
+  `position_per_layer`.
+* **directions**: bidirectional and causal attention (both), or causal attention only.
+* **directed**: whether a bidirectional encoder with this scheme can tell left from right. A causal mask always
+  does.
+* **cores** that support the scheme: any that computes softmax attention, or only `dense`, if the scheme needs whole
+  rows of logits.
+* **length**: the longest sequence that the scheme supports.
 
-**Pictures.** One random token, {DIMS.max_len} times, its queries equal to its keys and scaled so that every logit is 1
-without a scheme: all structure is the scheme's. A cell is the *logit* of query i and key j, the mean over heads; where
-the scheme replaces the softmax, the attention weight over the largest of its row (*A / max*). Schemes that only say
-where tokens stand show the offsets *D* = p_i - p_j that the scheme behind them would meet in training. Parameters have
-their initial values; where these show nothing, random numbers of standard deviation {heatmap.MOVE} are added
-(*parameters moved*). White is masked.
+**Pictures.** The input is one random token, repeated {DIMS.max_len} times. Queries equal keys and are scaled so
+that every logit is 1 without a scheme; all structure is therefore due to the scheme. A cell is the *logit* of query
+i and key j, averaged over heads. For schemes that replace the softmax, it is the attention weight divided by the
+largest of its row (*A / max*). For schemes that only change coordinates, it is the offset *D* = p_i - p_j in
+training. Parameters have their initial values. If these show no structure, random numbers of standard deviation
+{heatmap.MOVE} are added (*parameters moved*). Masked cells are white.
 """
 
 

@@ -167,19 +167,21 @@ def _shown(symbols: Sequence[str], count: int = 30) -> str:
 INTRODUCTION = """\
 # Tasks
 
-Made from the code by `make docs`; a test compares the two. Every task is a file of `mha/tasks`. `python -m mha.tasks`
-prints the table below, and `python -m mha.tasks 'SPEC' --length=12` describes any task, with arguments, and shows
-samples of it. `--config.task='SPEC'` trains on one.
+Made from the code by `make docs`; a test compares the two. Every task is a file of `mha/tasks`. `python -m
+mha.tasks` prints the table below, and `python -m mha.tasks 'SPEC' --length=12` describes any task, with arguments,
+and shows samples of it. `--config.task='SPEC'` trains on one.
 
-* **directions**: both; or causal attention alone, where prompt and answer are one sequence (`model.causal=True`).
-* **classes**: how many different symbols an answer is made of.
-* **chance**: the share of symbols that a uniform guess among the classes gets right.
-* **metric**: what published tables of the task show. Runs report accuracy per symbol and exact match of whole answers.
-* **vocabulary**: what the model reads, with `_` for the placeholder where answers are written.
-* **level**: the task's class in the Chomsky hierarchy where it has one
-  (Delétang et al., 2023, [arXiv:2207.02098](https://arxiv.org/abs/2207.02098)).
+* **directions**: bidirectional and causal models (both), or causal models only (`model.causal=True`), for which
+  prompt and answer are one sequence.
+* **classes**: number of different symbols in answers.
+* **chance**: accuracy of a uniform guess among the classes.
+* **metric**: metric of published tables of the task. Runs always report accuracy per symbol and exact match of
+  answers.
+* **vocabulary**: symbols that the model reads, with `_` for the placeholder of an answer symbol.
+* **level**: class of the task in the Chomsky hierarchy, if it has one (Delétang et al., 2023,
+  [arXiv:2207.02098](https://arxiv.org/abs/2207.02098)).
 
-Each task says what it counts as length. What depends on the files that a task reads is not shown.
+Each task defines its length. Values that depend on the files that a task reads are not shown.
 """
 
 
