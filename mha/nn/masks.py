@@ -432,7 +432,7 @@ def as_mask(mask: MaskLike) -> Mask:
         return explicit(mask)
     if not isinstance(mask, Tracer) and not np.isin(np.asarray(mask), (0, 1)).all():
         raise ValueError(
-            'a mask holds True or 1 where a key is seen, False or 0 elsewhere; this array has other numbers - if they '
-            'are to be added to logits, pass `mask == 0` instead'
+            'a mask holds True where a key is seen and False elsewhere, or 1 and 0; this one has other numbers - if '
+            'they are to be added to logits, pass `mask == 0` instead'
         )
     return explicit(mask == 1)

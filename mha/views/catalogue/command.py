@@ -101,7 +101,7 @@ def _run(
 
 def _write_page(page: str, write: Callable[[Path], None]) -> None:
     if len(sys.argv) > 2:
-        raise UserError('--docs writes the page for default sizes and takes no other flag or argument')
+        raise UserError('--docs writes the page for default sizes and takes nothing else')
     if not (ROOT / 'pyproject.toml').exists():
         raise UserError(f'--docs writes docs/{page} of a checkout, and this package is installed')
     write(ROOT / 'docs')

@@ -160,7 +160,7 @@ def summarise(runs: Sequence[Run]) -> str:
         lines.append([over.name, *cells, number(run.grid('baseline')[0, inside].mean())])
     if comparison.beats_baseline(comparison.rows[0]) is False:
         lines[-1][1 + measured.index(run.metric)] += f' {NOT_ABOVE}'
-    note = 'in brackets: 95 % Wilson interval over the examples of this run'
+    note = 'in brackets: 95 % interval over the examples of this run (Wilson)'
     return '\n'.join([*_ruled([headers, *lines], left=1), '', *_solved(run), note, *notes(comparison), *lost])
 
 
