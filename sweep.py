@@ -6,7 +6,7 @@
     python sweep.py ... --population=auto                   # cells that differ in numbers alone as one run
     python sweep.py ... --cluster="slurm(partition='gpu')"  # or commands, which prints them
 
-The same command again skips finished cells and resumes interrupted ones. Further `--config.x=y` apply to every cell.
+The same command, run again, skips finished cells and resumes interrupted ones. Flags `--config.x=y` apply to all cells.
 """
 
 import os
@@ -27,13 +27,15 @@ from mha.run import cells, checks, launchers, rehearsal, workdir
 from mha.run.build import build
 from mha.spec import UserError
 
-CLUSTER = flags.DEFINE_string('cluster', 'local', f'Where cells run, a spec: {", ".join(launchers.names())}.')
-CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: configs/<name>.py with a sweep().')
-DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only print the commands, their number and the time they may take.')
-JOBS = flags.DEFINE_integer('jobs', None, 'Cells to run at a time, sharing the cores; default: 1.', lower_bound=1)
-ONLY = flags.DEFINE_multi_string('only', [], 'Cells to run, such as model.position=rope; several times: all must hold.')
-POPULATION = flags.DEFINE_enum('population', 'none', ['none', 'auto'], 'Train cells that differ in numbers as one run.')
-SWEEP = flags.DEFINE_list('sweep', [], 'Names of sweeps: sweep_<name>() of the config file; default: its sweep().')
+CLUSTER = flags.DEFINE_string('cluster', 'local', f'Launcher of the cells, a spec: {", ".join(launchers.names())}.')
+CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment: configs/<name>.py with a sweep().')
+DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the commands, their number and estimated time; run nothing.')
+JOBS = flags.DEFINE_integer('jobs', None, 'Number of cells to run at a time, which share the cores.', lower_bound=1)
+ONLY = flags.DEFINE_multi_string('only', [], 'Condition that cells must meet: model.position=rope. Repeatable.')
+POPULATION = flags.DEFINE_enum(
+    'population', 'none', ['none', 'auto'], 'auto: one run for cells unlike in numbers only.'
+)
+SWEEP = flags.DEFINE_list('sweep', [], 'Names of sweeps, each a sweep_<name>() of the config file; default: sweep().')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the sweep; its runs go to cells/.')
 
 
@@ -41,8 +43,8 @@ def main() -> None:
     config = cli.required('config', CONFIG.value)
     directory = cli.path('workdir', WORKDIR.value)
     launcher = launchers.make(CLUSTER.value, JOBS.value)
-    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # of a GPU, that this process and all cells use
-    if config.mesh.data or config.mesh.model > 1:  # else one device will do to check the cells
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # all cells share the memory of a GPU
+    if config.mesh.data or config.mesh.model > 1:  # otherwise one device is enough to check the cells
         parallel.use_cores(checks.at_once(config.train.to_dict()))
 
     # ----------------------------------------------------------------------------------------------- Cells, all checked
@@ -54,7 +56,7 @@ def main() -> None:
     configs = {name: _with_overrides(overrides).to_dict() for name, overrides in chosen.items()}
     if ONLY.value:
         configs = {name: configs[name] for name in spec.only(ONLY.value, _flattened(configs))}
-    for name, cell in configs.items():  # a mistake in the last cell should not wait until the others have run
+    for name, cell in configs.items():  # so that a mistake in the last cell shows before the others run
         try:
             build(cell)
         except UserError as error:
@@ -77,7 +79,7 @@ def main() -> None:
     for folder in 'logs', 'configs', 'cells':
         (directory / folder).mkdir(parents=True, exist_ok=True)
     workdir.hold(directory)
-    for name, cell in configs.items():  # the config as it is now: its file may change while cells wait
+    for name, cell in configs.items():  # the config file may change before the last cell starts
         workdir.write_json(directory / 'configs' / f'{name}.json', cell)
     cells.add_to_manifest(directory / 'manifest.jsonl', {name: chosen[name] for name in configs}, _config_text())
     failed = launcher.run(grid)
@@ -98,12 +100,12 @@ def _config_text() -> str:
 
 
 def _given() -> dict[str, Any]:
-    """What the command line sets, for every cell."""
+    """Settings on the command line, which apply to every cell."""
     return getattr(flags.FLAGS['config'], 'override_values')  # noqa: B009
 
 
 def _sweep(config: Any) -> list[dict[str, Any]]:
-    """The overrides of every cell, checked."""
+    """Overrides of every cell, checked."""
     text, keys = _config_text(), spec.flatten(config.to_dict())
     file, _ = cli.config_file(text)
     there = {} if file.suffix == '.json' else cli.load(file)
@@ -125,7 +127,7 @@ def _sweep(config: Any) -> list[dict[str, Any]]:
 
 
 def _check_cell(cell: Any, sweep: str, keys: Mapping[str, Any]) -> None:
-    """Raises `UserError` unless a cell is a dict of keys that the config has and the command line leaves alone."""
+    """Raises `UserError` unless a cell is a dict of config keys that no flag sets."""
     wrong = f'{sweep} yields {cell!r}'
     if not isinstance(cell, dict):
         raise UserError(f'{sweep} must yield dicts such as {{"model.heads": 4}}, not {cell!r}')
@@ -144,7 +146,7 @@ def _check_cell(cell: Any, sweep: str, keys: Mapping[str, Any]) -> None:
 
 
 def _with_overrides(overrides: cells.Overrides) -> Any:
-    """The config of a cell, made anew: what refers to another key follows it."""
+    """Config of a cell, with references between keys resolved again."""
     config = cli.read_config(_config_text(), common.get_config)
     try:
         config.update_from_flattened_dict({**_given(), **overrides})
@@ -155,7 +157,7 @@ def _with_overrides(overrides: cells.Overrides) -> Any:
 
 
 def _dry_command(directory: Path, overrides: cells.Overrides) -> list[str]:
-    """The command that trains a cell as the config file is now."""
+    """Command that trains a cell with the config file in its current state."""
     common = [argument for argument in sys.argv[1:] if re.match(r'--?(no)?config[.=]', argument)]
     cell = [f'--config.{key}={value}' for key, value in overrides.items()]
     return [sys.executable, str(launchers.TRAIN), *common, *cell, f'--workdir={directory}']

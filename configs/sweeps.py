@@ -1,11 +1,11 @@
-"""Combinators of sweeps. A sweep is a list of cells, and a cell a dict of the keys that it sets.
+"""Combinators of sweeps. A sweep is a list of cells; a cell is a dict of config keys and their values.
 
     def sweep():
         schemes = sweeps.over('model.position', ('rope', 'alibi'))
         seeds = sweeps.over('seed', range(3))
         return sweeps.product(schemes, seeds)  # six cells
 
-`sweep()` may be a generator just as well; these are for grids that loops would bury.
+`sweep()` may also be a generator with loops of its own.
 """
 
 import builtins
@@ -27,12 +27,12 @@ def product(*sweeps: Cells) -> list[dict[str, Any]]:
 
 
 def zip(*sweeps: Cells) -> list[dict[str, Any]]:
-    """The first cells of all sweeps as one, then the second ones. Raises `ValueError` where lengths differ."""
+    """First cells of all sweeps combined into one, then the second ones. Raises `ValueError` if lengths differ."""
     return [_union(cells) for cells in builtins.zip(*sweeps, strict=True)]
 
 
 def chain(*sweeps: Cells) -> list[dict[str, Any]]:
-    """One sweep after the other; a cell that several have comes once."""
+    """One sweep after the other, without repeated cells."""
     found: list[dict[str, Any]] = []
     for cell in itertools.chain(*sweeps):
         if cell not in found:
@@ -41,7 +41,7 @@ def chain(*sweeps: Cells) -> list[dict[str, Any]]:
 
 
 def _union(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Cells as one. Raises `ValueError` where two set the same key."""
+    """Union of cells. Raises `ValueError` if two set the same key."""
     found: dict[str, Any] = {}
     for cell in cells:
         if twice := found.keys() & cell.keys():

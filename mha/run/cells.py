@@ -1,4 +1,4 @@
-"""Cells of a sweep, each a run: their names, the manifest of those begun, and populations of those that are alike."""
+"""Cells of a sweep: names, manifest, populations. A cell is a run with its own overrides of the config."""
 
 import itertools
 import json
@@ -11,14 +11,14 @@ from mha.spec import UserError
 
 Overrides = Mapping[str, Any]
 NUMBERS = {key: f'population.{name}' for name, key in population.SETTINGS.items()}
-"""Keys in which the members of one population may differ, and where a config says so."""
+"""Config keys in which members of a population may differ, with the key of the population for each."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- names
 def named(cells: Sequence[Overrides], known: Mapping[str, Overrides]) -> dict[str, Overrides]:
-    """The cells under names fit for directories: those that the manifest `known` gives them, else
-    `{'model.position': 'rope', 'seed': 0}` -> `'position=rope,seed=0'`. A key is as long as it takes to tell it from
-    the others; names that are too long or meet end in a hash."""
+    """Cells by their names, which are also names of directories: the name in the manifest `known`, or else a name such
+    as `'position=rope,seed=0'` for `{'model.position': 'rope', 'seed': 0}`. Keys are shortened as far as they stay
+    different. Names that are too long, or equal, end in a hash."""
     keys = {key for cell in cells for key in cell}
     plain = [json.loads(json.dumps(cell)) for cell in cells]
     names = [
@@ -37,16 +37,16 @@ def named(cells: Sequence[Overrides], known: Mapping[str, Overrides]) -> dict[st
 
 
 def _shortest(key: str, keys: Iterable[str]) -> str:
-    """The end of a key, in whole parts, that no other of the `keys` has."""
+    """Shortest end of a key, in whole parts, that no other of the `keys` has."""
     parts = key.split('.')
-    ends = ('.'.join(parts[at:]) for at in range(len(parts) - 1, -1, -1))
+    ends = ('.'.join(parts[start:]) for start in range(len(parts) - 1, -1, -1))
     unique = (end for end in ends if not any(f'.{other}'.endswith(f'.{end}') for other in keys if other != key))
     return next(unique, key)
 
 
 # ------------------------------------------------------------------------------------------------------------- manifest
 def read_manifest(path: Path) -> dict[str, Overrides]:
-    """The overrides of the cells that a sweep has begun with; half a line, as a crash leaves it, is passed over."""
+    """Overrides of all cells that have begun, by name. A broken line, as a crash leaves it, is skipped."""
     found = {}
     for line in path.read_text(errors='replace').splitlines() if path.exists() else []:
         try:
@@ -58,7 +58,7 @@ def read_manifest(path: Path) -> dict[str, Overrides]:
 
 
 def add_to_manifest(path: Path, cells: Mapping[str, Overrides], config: str) -> None:
-    """Adds the cells that the manifest does not have yet, of the sweep of the file `config`."""
+    """Appends the cells that the manifest lacks. `config` is the text of the --config flag."""
     known = read_manifest(path)
     half = path.exists() and not path.read_bytes().endswith(b'\n')
     with path.open('a') as file:
@@ -69,7 +69,8 @@ def add_to_manifest(path: Path, cells: Mapping[str, Overrides], config: str) -> 
 
 
 def check_begun_alike(cells: Mapping[str, Overrides], manifest: Mapping[str, Overrides]) -> None:
-    """Raises `UserError` if a cell would train again what another one of the manifest trains: alone or as a member."""
+    """Raises `UserError` if a cell would train the model of another cell again, alone instead of as a member of a
+    population or the reverse."""
     begun = {_text(member): name for name, overrides in manifest.items() for member in members(overrides)}
     for name, overrides in cells.items():
         for member in members(overrides):
@@ -81,14 +82,15 @@ def check_begun_alike(cells: Mapping[str, Overrides], manifest: Mapping[str, Ove
 
 # ---------------------------------------------------------------------------------------------------------- populations
 def members(overrides: Overrides) -> list[dict[str, Any]]:
-    """The cells that a population stands for; of a cell without one, itself."""
+    """Cells, one per member, that a cell with a population is equal to; the cell itself without a population."""
     varied = {key: overrides[at] for key, at in NUMBERS.items() if isinstance(overrides.get(at), list | tuple)}
     rest = {key: value for key, value in overrides.items() if key not in {NUMBERS[name] for name in varied}}
     return [{**rest, **dict(zip(varied, values, strict=True))} for values in itertools.product(*varied.values())]
 
 
 def populations(cells: Sequence[Overrides]) -> list[Overrides]:
-    """The cells with those that differ in numbers alone as one population, where they have every combination."""
+    """Cells in which those that differ only in numbers are replaced by one population, if they are all combinations of
+    these numbers."""
     groups: dict[str, list[Overrides]] = {}
     for cell in cells:
         alike = {key: value for key, value in cell.items() if key not in NUMBERS}

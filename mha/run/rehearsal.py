@@ -1,4 +1,4 @@
-"""Time that a run will take, from a few steps and a few evaluated batches of it on this machine."""
+"""Estimates of the time that runs take on this machine, from a few of their steps."""
 
 import contextlib
 import dataclasses
@@ -15,12 +15,12 @@ from mha.run.build import build
 from mha.run.launchers import Grid
 
 STEPS = 8
-"""Steps that are timed: of several lengths, since each step draws its own."""
+"""Number of timed steps: each draws its own length, so one is too few."""
 
 
 def estimate(cells: Sequence[Mapping[str, Any]], grid: Grid, jobs: int) -> str:
-    """What the cells that are left will take, `jobs` at a time: as those that are finished took, else as the first one
-    would."""
+    """Time that the cells will take, `jobs` at a time: the mean of the finished cells of `grid`, or else an estimate
+    for the first one."""
     if not cells:
         return 'all finished'
     took = [workdir.summary(grid.workdir(name)).get('seconds') for name in grid.steps if grid.finished(name)]
@@ -34,7 +34,7 @@ def estimate(cells: Sequence[Mapping[str, Any]], grid: Grid, jobs: int) -> str:
 
 
 def seconds(config: Mapping[str, Any]) -> float:
-    """Seconds that the run of a config will take: to start, to train and to evaluate."""
+    """Estimated seconds of a run: start, training and evaluation."""
     started = time.perf_counter()
     run = build(config)
     chunk, state = run.chunk(), run.init()
@@ -50,7 +50,7 @@ def seconds(config: Mapping[str, Any]) -> float:
         one = dataclasses.replace(
             run, config={**config, 'eval': {**settings, 'examples': few, 'buckets': 1}}, eval_lengths=(length,)
         )
-        with contextlib.redirect_stderr(io.StringIO()):  # without their progress bars
+        with contextlib.redirect_stderr(io.StringIO()):  # hides their progress bars
             one.evaluate(params, [0])
             clock = time.perf_counter()
             one.evaluate(params, [0])
@@ -61,7 +61,7 @@ def seconds(config: Mapping[str, Any]) -> float:
 
 
 def spoken(seconds: float) -> str:
-    """`'2 h 5 min'`, `'40 s'`."""
+    """Time in words: `'2 h 5 min'`, `'40 s'`."""
     minutes, hours = round(seconds / 60), int(seconds / 3600)
     if hours:
         return f'{hours} h {round(seconds / 60) - 60 * hours} min'

@@ -1,4 +1,4 @@
-"""Launchers: how the cells of a sweep are run, one file each, named like its spec: `--cluster=local`,
+"""Launchers run the cells of a sweep. Each is one file, named like its spec: `--cluster=local`,
 `--cluster="slurm(partition='gpu')"`."""
 
 import sys
@@ -10,12 +10,12 @@ __all__ = ['TRAIN', 'Grid', 'Launcher', 'make', 'names']
 
 
 def names() -> tuple[str, ...]:
-    """The launchers there are."""
+    """Names of all launchers."""
     return spec.names(sys.modules[__name__])
 
 
 def make(text: str, jobs: int | None) -> Launcher:
-    """The launcher that a spec describes, of `jobs` cells at a time. Raises a `UserError` that says what there is."""
+    """Launcher that a spec describes. Raises `UserError`, which lists the choices."""
     call, *more = spec.parse(text)
     if more:
         raise spec.UserError(f'--cluster={text}: one launcher runs a sweep, not {1 + len(more)}')

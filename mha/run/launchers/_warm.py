@@ -1,10 +1,10 @@
-"""A process that has imported the modules it is given and forks once per cell, which saves each cell the seconds of the
-imports.
+"""Process that imports the modules named on its command line, then forks once per cell. This saves each cell the
+seconds of the imports.
 
 Orders come as lines of JSON on stdin, `{"cell": .., "argv": [..], "log": .., "environ": {..}, "cores": [..]}`; answers
 go to stdout, `{"cell": .., "pid": ..}` when it has started and `{"cell": .., "code": ..}` when it has ended.
-`{"stop": true}` ends this process and its children; when stdin ends, as the launcher was killed, it ends and they go
-on.
+`{"stop": true}` ends this process and its children. If stdin ends, because the launcher was killed, this process ends
+and its children go on.
 """
 
 import gc
@@ -48,7 +48,7 @@ def serve() -> None:
 
 
 def _train(order: dict[str, Any]) -> None:
-    """Becomes the process of a cell; never returns."""
+    """Trains a cell in this process; never returns."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(order['environ'])
     if order['cores']:

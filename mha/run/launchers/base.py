@@ -1,4 +1,4 @@
-"""What a launcher is given, the cells of a sweep as folders, and what it must do."""
+"""Interface of launchers, and the directories of a sweep that they work on."""
 
 import abc
 import dataclasses
@@ -14,12 +14,12 @@ TRAIN = Path(__file__).parents[3] / 'train.py'
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """The cells of a sweep below its directory: `configs/` says what they train, `cells/` has their runs and `logs/`
-    what these print."""
+    """Cells of a sweep. Its directory has their configs (`configs/`), their runs (`cells/`) and the output of their
+    processes (`logs/`)."""
 
     directory: Path
     steps: Mapping[str, int]
-    """Training steps of each cell, by its name."""
+    """Number of training steps of each cell, by name."""
 
     def workdir(self, name: str) -> Path:
         return self.directory / 'cells' / name
@@ -28,40 +28,40 @@ class Grid:
         return self.directory / 'logs' / f'{name}.log'
 
     def command(self, name: str) -> list[str]:
-        """The command that trains a cell as the config file was when the sweep began; the same one resumes it."""
+        """Command that trains or resumes a cell, with the config that the sweep saved."""
         config = self.directory / 'configs' / f'{name}.json'
         return [sys.executable, str(TRAIN), f'--config={config}', f'--workdir={self.workdir(name)}']
 
     def finished(self, name: str) -> bool:
-        return workdir.finished(self.workdir(name)) and self._steps_done(name)
+        """Whether a cell is evaluated after as many steps as it should train: a sweep may go on to more."""
+        return workdir.finished(self.workdir(name)) and self._trained_steps(name) >= self.steps[name]
 
-    def _steps_done(self, name: str) -> bool:
-        """Whether it was trained for as many steps as it should be: a sweep may go on to more."""
-        return workdir.load_config(self.workdir(name))['train']['steps'] >= self.steps[name]
+    def _trained_steps(self, name: str) -> int:
+        return workdir.load_config(self.workdir(name))['train']['steps']
 
     def hopeless(self, name: str, code: int | None) -> bool:
-        """Whether another try would end like this one: the run diverged, or its config is refused."""
+        """Whether a second try would fail, too: the run has diverged, or its config was refused."""
         return code == 2 or workdir.status(self.workdir(name)) == 'diverged'
 
     def error(self, name: str, lines: int = 3) -> list[str]:
-        """The last lines that a cell printed."""
+        """Last lines that a cell printed."""
         log = self.log(name)
         return log.read_text(errors='replace').strip().splitlines()[-lines:] if log.exists() else []
 
     def record_failure(self, name: str, code: int | None, tries: int) -> None:
-        """Marks a cell as failed in failures.jsonl, with its last lines."""
+        """Appends a failed cell to failures.jsonl, with its last lines."""
         failure = {'cell': name, 'exit_code': code, 'tries': tries, 'error': self.error(name)}
         with open(self.directory / 'failures.jsonl', 'a') as file:
             file.write(json.dumps(failure) + '\n')
 
 
 class Launcher(abc.ABC):
-    """Runs the cells of a sweep, `jobs` at a time; None: as many as it sees fit."""
+    """Runs the cells of a sweep, at most `jobs` at the same time; None leaves the number to the launcher."""
 
     def __init__(self, jobs: int | None):
         self.jobs = jobs
 
     @abc.abstractmethod
     def run(self, grid: Grid) -> list[str] | None:
-        """Runs the cells that are not finished, and waits for them; returns the names of those that failed, or None if
-        it leaves the cells to somebody else."""
+        """Runs the unfinished cells and waits for them. Returns the names of those that failed, or None if the launcher
+        does not run them itself."""

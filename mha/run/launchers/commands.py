@@ -1,4 +1,4 @@
-"""Commands of the cells that are not finished, a line each, for any other scheduler."""
+"""Commands of all unfinished cells, one per line, for other schedulers."""
 
 import shlex
 
@@ -6,7 +6,7 @@ from mha.run.launchers.base import Grid, Launcher
 
 
 class Commands(Launcher):
-    """Prints one command per cell; the same command resumes it."""
+    """Prints one command per cell, which trains or resumes it."""
 
     def run(self, grid: Grid) -> None:
         for name in grid.steps:

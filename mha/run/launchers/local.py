@@ -1,4 +1,4 @@
-"""Processes on this machine."""
+"""Cells as processes on this machine."""
 
 import collections
 import contextlib
@@ -19,19 +19,19 @@ from mha.run import log, workdir
 from mha.run.launchers.base import Grid, Launcher
 
 TRIES = 2
-"""How often a cell is started before it counts as failed."""
+"""Number of starts of a cell before it counts as failed."""
 MODULES = (
     *('mha.cli', 'mha.run.build', 'mha.run.checkpoint', 'mha.run.finished', 'mha.run.log', 'mha.views.report.plots'),
     *('ml_collections.config_flags', 'scipy.optimize', 'tensorboardX'),
 )
-"""What a training run imports. No module starts a computation, after which a process must not fork."""
+"""Modules that a training run imports. None of them computes with jax, after which a process must not fork."""
 EVERY = 0.3
-"""Seconds between two looks at the cells."""
+"""Seconds between two checks of the cells."""
 
 
 @dataclasses.dataclass
 class Running:
-    """A cell that a process works on: one of ours, or one that a launcher which was killed has left behind."""
+    """Running cell: in a process of this launcher, or in one that a killed launcher left behind."""
 
     slot: int
     bar: Any
@@ -39,12 +39,12 @@ class Running:
     started: float = dataclasses.field(default_factory=time.time)
     pid: int | None = None
     code: int | None = None
-    """Exit code, once the process has ended."""
+    """Exit code of the process; None until it has ended."""
 
 
 class Local(Launcher):
-    """`jobs` processes at a time, one unless told; each has its share of the cores and, in turn, one of the GPUs. A
-    cell that fails is tried once more."""
+    """Runs each cell as a process, by default one at a time. Processes share the cores; on a machine with GPUs each
+    uses one of them, several the same one if there are more processes than GPUs. A failed cell is tried once more."""
 
     def run(self, grid: Grid) -> list[str]:
         waiting = collections.deque(name for name in grid.steps if not grid.finished(name))
@@ -100,7 +100,7 @@ class Local(Launcher):
 
 
 def _bar(grid: Grid, name: str, position: int) -> Any:
-    """Progress of one cell, below that of all; on a terminal only."""
+    """Progress bar of one cell, below that of the sweep; shown on terminals only."""
     label = name if len(name) <= 40 else f'{name[:39]}…'
     options = dict(unit=' steps', position=position, leave=False)
     return parallel.progress(sys.stderr.isatty(), total=grid.steps[name], desc=f'  {label}', **options)
@@ -112,7 +112,7 @@ def _score(grid: Grid, name: str) -> str:
 
 
 class Shares:
-    """What each of `jobs` processes may use: every so-manieth core; a GPU, and part of its memory."""
+    """Share of the machine for each of `jobs` processes: cores, a GPU and a part of its memory."""
 
     def __init__(self, jobs: int):
         self.jobs = jobs
@@ -120,8 +120,8 @@ class Shares:
         self.gpus = gpus()
 
     def of(self, slot: int) -> tuple[dict[str, str], list[int]]:
-        """Variables of the environment, and cores; nothing where one process may use everything."""
-        environ = {'JAX_NUM_PROCESSES': '1'}  # cells do not join each other, in a Slurm step either
+        """Environment variables and cores of a process; no cores where it may use all of them."""
+        environ = {'JAX_NUM_PROCESSES': '1'}  # cells must not join each other, as processes of a Slurm step would
         if self.jobs > 1 and self.gpus:
             environ['CUDA_VISIBLE_DEVICES'] = self.gpus[slot % len(self.gpus)]
             beside = -(-self.jobs // len(self.gpus))
@@ -131,7 +131,7 @@ class Shares:
 
 
 def gpus() -> list[str]:
-    """Names of the NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
+    """NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     if (visible := os.environ.get('CUDA_VISIBLE_DEVICES')) is not None:
         return [name for name in visible.split(',') if name]
     with contextlib.suppress(OSError):
@@ -141,7 +141,7 @@ def gpus() -> list[str]:
 
 
 class Warm:
-    """The process that starts cells, see `_warm.py`. It is started again if it dies, and its cells with it."""
+    """Process that starts cells (`_warm.py`). If it dies, it is started again, and so are its cells."""
 
     def __enter__(self) -> 'Warm':
         root = str(Path(__file__).parents[3])
@@ -169,12 +169,12 @@ class Warm:
 
     def _send(self, order: dict[str, Any]) -> None:
         assert self.process.stdin
-        with contextlib.suppress(BrokenPipeError):  # it has died, which `look` finds
+        with contextlib.suppress(BrokenPipeError):  # the process has died, which `look` finds
             self.process.stdin.write(json.dumps(order) + '\n')
             self.process.stdin.flush()
 
     def look(self, running: dict[str, Running]) -> None:
-        """Notes which cells have ended."""
+        """Sets the exit codes of the cells that have ended."""
         for answer in self._answers():
             if answer is None:
                 for name, cell in running.items():

@@ -1,4 +1,4 @@
-"""Jobs of a Slurm cluster, one array for the cells of a sweep, by submitit (pip install 'mha[slurm]')."""
+"""Cells as jobs of a Slurm cluster, submitted as one array by submitit (pip install 'mha[slurm]')."""
 
 import json
 import os
@@ -19,14 +19,15 @@ except ImportError as error:
     raise UserError("--cluster=slurm needs submitit - pip install 'mha[slurm]'") from error
 
 EVERY = 2.0
-"""Seconds between two looks at the queue."""
+"""Seconds between two checks of the queue."""
 GRACE = 3
-"""Looks that a job may be missing from the queue before its cell counts as failed: file systems are late, too."""
+"""Number of checks that miss a job in the queue before its cell counts as failed: shared file systems lag behind."""
 
 
 class Slurm(Launcher):
-    """A job per cell, `jobs` at a time. A job that reaches its time limit or is preempted is queued again, and its cell
-    resumes from its last checkpoint. `timeout` is in minutes, `memory` in GB per job."""
+    """Runs each cell as a job. A job that reaches its time limit or is preempted is queued again, and its cell resumes
+    from the last checkpoint. Per job: `timeout` in minutes, `memory` in GB, `cpus`, `gpus`; `grace` is the number of
+    seconds before the time limit at which Slurm tells the job to end."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class Slurm(Launcher):
         jobs = _submitted(grid.directory)
         queue = _queue()
         while any(queue.get(job) == 'COMPLETING' for job in jobs.values()):
-            time.sleep(EVERY)  # one that was cancelled leaves the queue, one that is queued again waits in it
+            time.sleep(EVERY)  # a cancelled job then leaves the queue, one that is queued again waits in it
             queue = _queue()
         todo = [name for name in grid.steps if not grid.finished(name) and jobs.get(name) not in queue]
         if todo:
@@ -92,7 +93,7 @@ class Slurm(Launcher):
         return failed
 
     def _submit(self, grid: Grid, names: list[str]) -> dict[str, str]:
-        """Submits cells as one array; returns their job ids, which jobs.jsonl keeps."""
+        """Submits cells as one array and returns their job ids, which are kept in jobs.jsonl."""
         root = str(Path(__file__).parents[3])
         os.environ['PYTHONPATH'] = os.pathsep.join([root, *filter(None, [os.environ.get('PYTHONPATH')])])
         executor = submitit.AutoExecutor(grid.directory / 'slurm', cluster='slurm', slurm_max_num_timeout=10_000)
@@ -109,13 +110,13 @@ class Slurm(Launcher):
 
 
 class Cell(submitit.helpers.Checkpointable):
-    """Process of a cell, inside a job. It is queued again as it is: the run's folder says how far it is."""
+    """Process of a cell, inside a job. Queued again, it runs the same command, which resumes."""
 
     def __call__(self, command: list[str], output: str) -> None:
-        environ = {**os.environ, 'JAX_NUM_PROCESSES': '1'}  # cells do not join each other
+        environ = {**os.environ, 'JAX_NUM_PROCESSES': '1'}  # cells must not join each other
         for tries in (1, 2):
             with open(output, 'a') as file:
-                # Slurm signals all processes of a job when its time ends; this one decides what follows.
+                # Slurm signals all processes of a job near its time limit; only this one reacts.
                 done = subprocess.run(command, env=environ, stdout=file, stderr=file, preexec_fn=_ignore_signal)
             if done.returncode == 0:
                 return
@@ -130,19 +131,19 @@ def _ignore_signal() -> None:
 
 
 def _steps(grid: Grid) -> int:
-    """Steps that the cells have logged so far."""
+    """Number of steps that all cells have logged so far."""
     return sum(min(log.last_step(grid.workdir(name)), steps) for name, steps in grid.steps.items())
 
 
 def _submitted(directory: Path) -> dict[str, str]:
-    """The last job of each cell."""
+    """Id of the last job of each cell."""
     path = directory / 'jobs.jsonl'
     records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     return {record['cell']: record['job'] for record in records}
 
 
 def _queue() -> dict[str, str]:
-    """State of each of this user's jobs that wait or run, by its id."""
+    """States of the user's jobs that wait or run, by id."""
     command = ['squeue', '--me', '--noheader', '--array', '--format=%i %T']
     try:
         done = subprocess.run(command, capture_output=True, text=True)
