@@ -273,7 +273,7 @@ def short(key: str) -> str:
     return section if section and last == 'name' else last
 
 
-def setting(value: Any) -> str:
+def as_text(value: Any) -> str:
     """Text of a setting for comparison and display; 1 and 1.0 are equal."""
     return f'{value:.12g}' if isinstance(value, float) else str(value)
 
@@ -287,12 +287,12 @@ def only(conditions: Iterable[str], configs: Mapping[T, Mapping[str, Any]]) -> l
         if not equals:
             raise UserError(f'--only={condition}: write it as key=value, such as --only=model.position=rope')
         choose(key, {key for config in configs.values() for key in config}, 'key in --only')
-        values = {setting(config.get(key)) for config in configs.values()}
+        values = {as_text(config.get(key)) for config in configs.values()}
         wanted.setdefault(key, []).append(choose(value, values, f'value of {key} in --only'))
     found = [
         name
         for name, config in configs.items()
-        if all(setting(config.get(key)) in values for key, values in wanted.items())
+        if all(as_text(config.get(key)) in values for key, values in wanted.items())
     ]
     if not found:
         raise UserError(f'nothing meets all of --only={", ".join(conditions)}')
