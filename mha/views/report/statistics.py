@@ -1,0 +1,126 @@
+"""Statistics of rows: intervals over seeds, paired tests, and ranks over tasks.
+
+Rows are compared by pairs: equal seeds mean equal training data and, for models of one shape, equal initial weights, so
+that differences vary less than scores. p-values of all pairs are corrected together (Holm, 1979).
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+LEVEL = 0.95
+RESAMPLES = 9999
+
+
+def t_half_width(values: np.ndarray, level: float = LEVEL) -> float:
+    """Half width of the t-interval of a mean, t(n - 1) s / sqrt(n); NaN for a single value."""
+    from scipy.special import stdtrit
+
+    count = len(values)
+    if count < 2:
+        return math.nan
+    return float(stdtrit(count - 1, (1 + level) / 2) * values.std(ddof=1) / math.sqrt(count))
+
+
+def bootstrap(values: np.ndarray, level: float = LEVEL, seed: int = 0) -> tuple[float, float]:
+    """Bias-corrected and accelerated bootstrap interval of a mean (Efron, 1987); NaN for a single value. Below about
+    ten values it is too narrow, and the t-interval is better."""
+    from scipy import stats
+
+    if len(values) < 2 or np.ptp(values) == 0:
+        return (math.nan, math.nan) if len(values) < 2 else (float(values[0]), float(values[0]))
+    rng = np.random.default_rng(seed)
+    found = stats.bootstrap((values,), np.mean, confidence_level=level, n_resamples=RESAMPLES, rng=rng)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Difference of two rows, `first - second`, over the seeds that both have."""
+
+    first: str
+    second: str
+    seeds: int
+    difference: float
+    half_width: float
+    """Half width of the 95 % t-interval of the mean difference; not corrected for the number of pairs."""
+    p: float
+    """p-value of the paired t-test, corrected for the number of pairs; NaN with fewer than two common seeds."""
+
+    @property
+    def differs(self) -> bool:
+        return self.p < 1 - LEVEL
+
+
+def pairs(scores: Mapping[str, Mapping[int, float]]) -> list[Pair]:
+    """All pairs of rows, each a score per seed."""
+    found, raw = [], []
+    for first, second in itertools.combinations(scores, 2):
+        common = sorted(scores[first].keys() & scores[second].keys())
+        differences = np.array([scores[first][seed] - scores[second][seed] for seed in common])
+        mean = float(differences.mean()) if common else math.nan
+        raw.append(paired_p(differences))
+        found.append(Pair(first, second, len(common), mean, t_half_width(differences), math.nan))
+    return [dataclasses.replace(pair, p=p) for pair, p in zip(found, holm(raw), strict=True)]
+
+
+def paired_p(differences: np.ndarray) -> float:
+    """Two-sided p-value of the paired t-test; NaN for fewer than two differences, 1 if all are 0."""
+    from scipy.special import stdtr
+
+    count = len(differences)
+    if count < 2:
+        return math.nan
+    deviation = differences.std(ddof=1)
+    if deviation == 0:
+        return 1.0 if differences[0] == 0 else 0.0
+    return float(2 * stdtr(count - 1, -abs(differences.mean()) / deviation * math.sqrt(count)))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p-values corrected by Holm's step-down method: the chance of one false difference among all stays below the
+    level. NaNs are left out of the count."""
+    order = sorted((index for index, p in enumerate(ps) if not math.isnan(p)), key=lambda index: ps[index])
+    corrected, largest = [math.nan] * len(ps), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, ps[index] * (len(order) - rank)))
+        corrected[index] = largest
+    return corrected
+
+
+def ranks(scores: np.ndarray, best: str = 'max') -> np.ndarray:
+    """Ranks [rows, problems] of scores [rows, problems]: 1 is the best, equal scores share the mean of their ranks."""
+    from scipy.stats import rankdata
+
+    return rankdata(-scores if best == 'max' else scores, axis=0)
+
+
+def mean_reciprocal_rank(scores: np.ndarray, best: str = 'max') -> np.ndarray:
+    """Mean over problems of 1 / rank (Kazemnejad et al., 2023, arXiv:2305.19466); equal scores share the best rank."""
+    from scipy.stats import rankdata
+
+    return (1 / rankdata(-scores if best == 'max' else scores, method='min', axis=0)).mean(1)
+
+
+def critical_difference(rows: int, blocks: int, level: float = LEVEL) -> float:
+    """Critical difference of mean ranks (Nemenyi test; Demsar, 2006): rows whose mean ranks over `blocks` differ by
+    less cannot be told apart."""
+    from scipy.stats import studentized_range
+
+    return float(
+        studentized_range.ppf(level, rows, np.inf) / math.sqrt(2) * math.sqrt(rows * (rows + 1) / (6 * blocks))
+    )
+
+
+def groups(mean_ranks: Sequence[float], critical: float) -> list[tuple[int, int]]:
+    """Largest runs of sorted mean ranks that lie within the critical difference, as first and last index: the bars of
+    a critical-difference diagram."""
+    found: list[tuple[int, int]] = []
+    for first in range(len(mean_ranks)):
+        last = max(index for index in range(first, len(mean_ranks)) if mean_ranks[index] - mean_ranks[first] < critical)
+        if last > first and (not found or last > found[-1][1]):
+            found.append((first, last))
+    return found
