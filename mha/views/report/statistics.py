@@ -55,8 +55,8 @@ class Pair:
         return self.p < 1 - LEVEL
 
 
-def pairs(scores: Mapping[str, Mapping[int, float]]) -> list[Pair]:
-    """All pairs of rows, each a score per seed."""
+def pairs(scores: Mapping[str, Mapping[int, float]], corrected: bool = True) -> list[Pair]:
+    """Paired comparisons of all rows, each a score per seed. `corrected=False` leaves the p-values of single tests."""
     found, raw = [], []
     for first, second in itertools.combinations(scores, 2):
         common = sorted(scores[first].keys() & scores[second].keys())
@@ -64,7 +64,7 @@ def pairs(scores: Mapping[str, Mapping[int, float]]) -> list[Pair]:
         mean = float(differences.mean()) if common else math.nan
         raw.append(paired_p(differences))
         found.append(Pair(first, second, len(common), mean, t_half_width(differences), math.nan))
-    return [dataclasses.replace(pair, p=p) for pair, p in zip(found, holm(raw), strict=True)]
+    return [dataclasses.replace(pair, p=p) for pair, p in zip(found, holm(raw) if corrected else raw, strict=True)]
 
 
 def paired_p(differences: np.ndarray) -> float:

@@ -1,0 +1,204 @@
+"""Tables with one setting down and another across, choices of the best setting, and pairwise comparisons of rows."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from mha.spec import UserError, choose
+from mha.training.metrics import number
+from mha.views.report import statistics
+from mha.views.report.comparison import Cell, Comparison, Range, Row
+from mha.views.report.table import align
+
+Labels = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pivot:
+    """Scores [rows, columns]. `cells` lacks the combinations without a finished run."""
+
+    row_keys: Labels
+    column_keys: Labels
+    rows: tuple[Labels, ...]
+    columns: tuple[Labels, ...]
+    cells: dict[tuple[Labels, Labels], Cell]
+    above_baseline: dict[tuple[Labels, Labels], bool | None]
+    baselines: dict[Labels, float]
+    """Baseline of each column, if all runs of a column share one."""
+    best: str
+    """'max' or 'min': the direction of the metric."""
+
+    @property
+    def complete(self) -> bool:
+        return len(self.cells) == len(self.rows) * len(self.columns)
+
+    def scores(self) -> np.ndarray:
+        """Mean scores [rows, columns]; NaN for a combination without a run."""
+        found = [[self.cells.get((row, column)) for column in self.columns] for row in self.rows]
+        return np.array([[cell.mean if cell else math.nan for cell in line] for line in found])
+
+
+def pivot(comparison: Comparison, rows: Sequence[str], columns: Sequence[str]) -> Pivot:
+    """Scores with the settings `rows` down and `columns` across. Raises `UserError` for a setting that does not vary,
+    and if rows of the comparison that differ in another setting would share a cell."""
+    down = [_index(comparison, key, 'setting in --rows') for key in rows]
+    across = [_index(comparison, key, 'setting in --columns') for key in columns]
+    found: dict[tuple[Labels, Labels], Row] = {}
+    for row in comparison.rows:
+        place = (tuple(row.labels[index] for index in down), tuple(row.labels[index] for index in across))
+        if place in found:
+            pairs = zip(comparison.keys, row.labels, found[place].labels, strict=True)
+            other = next(key for key, label, known in pairs if label != known)
+            raise UserError(
+                f'rows that differ in {other} share a cell - add it to --rows or --columns, choose one of its values '
+                f'with --only={other}=.., or the best one with --best={other}'
+            )
+        found[place] = row
+    score = comparison.ranges[-1]
+    baselines = {}
+    for column in dict.fromkeys(column for _, column in found):
+        here = [row for (_, other), row in found.items() if other == column and row.problem in comparison.baselines]
+        values = {round(comparison.baseline(row.problem, score, row.trained), 6) for row in here}
+        if len(values) == 1:
+            baselines[column] = values.pop()
+    made = Pivot(
+        tuple(comparison.headers[index] for index in down),
+        tuple(comparison.headers[index] for index in across),
+        tuple(dict.fromkeys(row for row, _ in found)),
+        tuple(sorted({column for _, column in found}, key=_natural)),
+        {place: comparison.cell(row, score) for place, row in found.items()},
+        {place: comparison.beats_baseline(row) for place, row in found.items()},
+        baselines,
+        comparison.metric.best,
+    )
+    means = np.nan_to_num(np.nanmean(made.scores(), 1), nan=-math.inf if made.best == 'max' else math.inf)
+    order = np.argsort(-means if made.best == 'max' else means, kind='stable')
+    return dataclasses.replace(made, rows=tuple(made.rows[index] for index in order))
+
+
+def _index(comparison: Comparison, name: str, what: str) -> int:
+    """Index of a setting among the labels of rows, by its key or the header of its column."""
+    headers = list(comparison.headers)
+    choose(name, [*comparison.keys, *headers], what)
+    return comparison.keys.index(name) if name in comparison.keys else headers.index(name)
+
+
+def _natural(labels: Labels) -> tuple[tuple[bool, float, str], ...]:
+    """Order of labels: numbers by size, before words."""
+    return tuple((not _is_number(label), float(label) if _is_number(label) else 0.0, label) for label in labels)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
+    """Table as text: headers and lines, with mean and 95 % interval, the baseline, and ranks over the columns."""
+    from mha.views.report.columns import NOT_ABOVE
+
+    several = len(table.columns) > 1 and table.complete
+    headers = [*table.row_keys, *(', '.join(column) for column in table.columns)]
+    lines = []
+    scores = table.scores()
+    ranks = statistics.ranks(scores, table.best).mean(1) if several else []
+    reciprocal = statistics.mean_reciprocal_rank(scores, table.best) if several else []
+    for index, row in enumerate(table.rows):
+        line = [*row]
+        for column in table.columns:
+            cell = table.cells.get((row, column))
+            if cell is None:
+                line.append('')
+                continue
+            spread = '' if math.isnan(cell.half_width) else f' ± {number(cell.half_width)}'
+            mark = f' {NOT_ABOVE}' if table.above_baseline[row, column] is False else ''
+            line.append(f'{number(cell.mean)}{spread}{mark}')
+        lines.append([*line, *([f'{ranks[index]:.2f}', f'{reciprocal[index]:.3f}'] if several else [])])
+    if table.baselines:
+        first = ['baseline', *[''] * (len(table.row_keys) - 1)]
+        values = [number(table.baselines[column]) if column in table.baselines else '' for column in table.columns]
+        lines.append([*first, *values, *([''] * 2 if several else [])])
+    return [*headers, *(['mean rank', 'MRR'] if several else [])], lines
+
+
+def text(table: Pivot) -> str:
+    """Table for a terminal."""
+    headers, lines = grid(table)
+    first, *rest = ('   '.join(line) for line in align([headers, *lines], len(table.row_keys)))
+    return '\n'.join([first, '─' * len(first), *(line.rstrip() for line in rest)])
+
+
+# -------------------------------------------------------------------------------------------------- choice of a setting
+def choose_best(comparison: Comparison, key: str) -> tuple[Comparison, list[str]]:
+    """Comparison in which rows that differ only in the setting `key` are replaced by the best of them, by the mean
+    metric within the trained lengths; and a line per choice. Nothing of the score takes part in the choice."""
+    index = _index(comparison, key, 'setting in --best')
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in comparison.rows:
+        groups.setdefault((*row.labels[:index], *row.labels[index + 1 :], *row.problem), []).append(row)
+    sign = 1 if comparison.metric.best == 'max' else -1
+    chosen, lines = [], []
+    for rows in groups.values():
+        best = max(rows, key=lambda row: sign * _in_range(comparison, row))
+        chosen.append(best)
+        others = [label for position, label in enumerate(best.labels) if position != index]
+        scores = [comparison.cell(row, comparison.ranges[-1]).best for row in rows]
+        most = max(scores) if sign == 1 else min(scores)
+        lines.append(
+            f'{", ".join(others) or best.problem[0]}: {comparison.headers[index]} {best.labels[index]} of '
+            f'{", ".join(row.labels[index] for row in rows)}; {comparison.metric.best} over all of these and seeds '
+            f'{number(most)}'
+        )
+    return dataclasses.replace(comparison, rows=tuple(row for row in comparison.rows if row in chosen)), lines
+
+
+def _in_range(comparison: Comparison, row: Row) -> float:
+    """Mean over the evaluated lengths up to the longest trained one."""
+    inside = np.array(comparison.lengths) <= row.trained[1]
+    if not inside.any():
+        raise UserError('--best chooses by the trained lengths, of which none was evaluated')
+    return float(row.values[:, inside].mean())
+
+
+# ------------------------------------------------------------------------------------------------------ pairwise tests
+def pairs(comparison: Comparison) -> list[tuple[str, statistics.Pair]]:
+    """Paired comparisons of all rows of each problem, by their scores: the problem, and each pair. p-values are
+    corrected for the number of pairs of all problems."""
+    score = comparison.ranges[-1]
+    found: list[tuple[str, statistics.Pair]] = []
+    for problem in dict.fromkeys(row.problem for row in comparison.rows):
+        rows = {
+            _name(comparison, row): dict(zip(row.seeds, _scores(comparison, row, score), strict=True))
+            for row in comparison.rows
+            if row.problem == problem
+        }
+        found += [(problem[0], pair) for pair in statistics.pairs(rows, corrected=False)]
+    corrected = statistics.holm([pair.p for _, pair in found])
+    return [(task, dataclasses.replace(pair, p=p)) for (task, pair), p in zip(found, corrected, strict=True)]
+
+
+def _scores(comparison: Comparison, row: Row, over: Range) -> list[float]:
+    inside = over.inside(comparison.lengths, row.trained)
+    return row.values[:, inside].mean(1).tolist() if inside.any() else [math.nan] * len(row.seeds)
+
+
+def _name(comparison: Comparison, row: Row) -> str:
+    """Labels of a row, without its task."""
+    return ', '.join(label for key, label in zip(comparison.keys, row.labels, strict=True) if key != 'task')
+
+
+def pairs_text(found: Sequence[tuple[str, statistics.Pair]]) -> str:
+    """Paired comparisons for a terminal, the clearest differences first."""
+    lines = [['task', 'row', 'against', 'difference', 'p (Holm)', 'seeds']]
+    ordered = sorted(found, key=lambda each: (each[0], math.isnan(each[1].p), each[1].p))
+    for task, pair in ordered:
+        spread = '' if math.isnan(pair.half_width) else f' ± {number(pair.half_width)}'
+        p = '-' if math.isnan(pair.p) else f'{pair.p:.2g}' + (' *' if pair.differs else '')
+        lines.append([task, pair.first, pair.second, f'{pair.difference:+.3f}{spread}', p, str(pair.seeds)])
+    first, *rest = ('   '.join(line) for line in align(lines, 3))
+    note = '* differs: p < 0.05 in the paired t-test over common seeds, corrected for the number of pairs (Holm)'
+    return '\n'.join([first, '─' * len(first), *(line.rstrip() for line in rest), note])
