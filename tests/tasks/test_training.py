@@ -111,7 +111,9 @@ def test_trains(task, trained, steps, margin, changes, write, monkeypatch):
     monkeypatch.chdir(write('papers', PAPERS).parent)
     compile_ = jax.stages.Lowered.compile
     # Hundreds of steps pay for more of the compiler's time than other tests do.
-    monkeypatch.setattr(jax.stages.Lowered, 'compile', lambda self, options: compile_(self, {**options, **OPTIMISED}))
+    monkeypatch.setattr(
+        jax.stages.Lowered, 'compile', lambda self, options=None: compile_(self, {**(options or {}), **OPTIMISED})
+    )
     every = lengths(trained, 'train.lengths')
     evaluated = ','.join(map(str, every[len(every) // 2 :]))
     told = {'task': task, 'train.lengths': trained, 'train.steps': steps, 'eval.lengths': evaluated}
