@@ -95,6 +95,8 @@ def check_shapes(scheme: Position, dims: Dims) -> None:
         for part in scheme.parts:
             check_shapes(part, dims)
         return
+    if scheme.wraps:
+        check_shapes(scheme.inner, dims)  # pyright: ignore[reportAttributeAccessIssue] - those that wrap have it
     batch, tokens, heads, width = 2, 3, dims.heads, dims.head_dim
     graphdef, params = nnx.split(scheme)
     expected = {  # None: any size
@@ -122,8 +124,9 @@ def check_shapes(scheme: Position, dims: Dims) -> None:
             'weights': (logits, jnp.ones((1, 1, tokens, tokens), bool), q, coords),
             'values': (logits, pos, pos),
         }
-        # A scheme with a `place` of its own needs what that draws.
-        hooks = [hook for hook in inputs if scheme.overrides(hook) and not scheme.overrides('place')]
+        # A scheme with a `place` of its own needs what that draws; one that wraps another speaks for its hooks alone.
+        places = type(scheme).place is not Position.place
+        hooks = [hook for hook in inputs if scheme.overrides(hook) and not places]
         return {hook: getattr(scheme, hook)(*inputs[hook]) for hook in hooks}
 
     for hook, output in jax.eval_shape(outputs, params).items():
