@@ -18,12 +18,14 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 LONGEST = 10_000_000
 """The longest length that a range may name: a slip of the finger should not fill the memory."""
 LARGEST = 2**31
 """Whole numbers of specs and configs stay below it, as those of the arrays that they describe."""
+SIZES = (1e-30, 1e30)
+"""Other numbers of specs, but 0, are of such a size: float32 holds them, and products with what a model has."""
 _KEYWORD = re.compile(rf'\b({"|".join(set(keyword.kwlist) - {"True", "False", "None"})})\b')
 _MARK = '\u00b7'
 """Behind a Python keyword it makes a name of it: specs may say `global(2)`."""
@@ -35,6 +37,61 @@ _LIBRARY = re.compile(r'^<frozen|[/\\\\](site-packages|lib[/\\\\]python[\d.]+)[/
 
 class UserError(ValueError):
     """A mistake of the person at the keyboard; its message is one line that names the mistake and the choices."""
+
+
+class Bound(NamedTuple):
+    """Limit of a number, part of a parameter's hint: `Annotated[int, at_least(1)]`. `arguments` keeps to it."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def at_least(low: int | float) -> Bound:
+    return Bound(f'at least {low:,}', lambda value: value >= low)
+
+
+def at_most(high: int | float) -> Bound:
+    return Bound(f'at most {high:,}', lambda value: value <= high)
+
+
+def above(low: int | float) -> Bound:
+    return Bound(f'above {low:,}', lambda value: value > low)
+
+
+def between(low: int | float, high: int | float) -> Bound:
+    return Bound(f'from {low:,} to {high:,}', lambda value: low <= value <= high)
+
+
+REACH = 2**23
+"""Positions stay below it: the angles of larger ones are not exact (`mha.positions.base.angles`)."""
+Length = Annotated[int, at_least(1), at_most(REACH)]
+"""Number of tokens or positions."""
+Shift = Annotated[int, at_least(0), at_most(REACH)]
+"""Number of tokens or positions, maybe none."""
+Reach = Annotated[float, above(0), at_most(REACH)]
+"""Length that may be a fraction, or another scale of numbers above 0."""
+Stretch = Annotated[float, at_least(1), at_most(REACH)]
+"""New length over the trained one."""
+Count = Annotated[int, at_least(1), at_most(2**20)]
+"""Number of units, symbols or rows."""
+Several = Annotated[int, at_least(2), at_most(2**20)]
+Width = Annotated[int, at_least(1), at_most(2**16)]
+"""Number of features or channels."""
+Even = Annotated[int, Bound('even and above 0', lambda value: value > 0 and value % 2 == 0), at_most(2**16)]
+"""Number of channels in pairs."""
+Repeats = Annotated[int, at_least(1), at_most(100)]
+"""Number of times that a program does a thing, which it spells out or waits for."""
+Base = Annotated[float, above(0), at_least(1), at_most(1e12)]
+"""Base theta of the frequencies theta^(-2m/width), which are at most a radian per position."""
+Spread = Annotated[float, between(0, 1000)]
+"""Standard deviation of initial numbers."""
+Level = Annotated[float, between(-1000, 1000)]
+"""Initial number of either sign."""
+Share = Annotated[float, between(0, 1)]
+Part = Annotated[float, Bound('above 0 and at most 1', lambda value: 0 < value <= 1)]
+"""Share that is not nothing."""
+Decay = Annotated[float, Bound('at least 0 and below 1', lambda value: 0 <= value < 1)]
+"""What a running mean keeps at each step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +166,8 @@ def _call(node: ast.expr, text: str) -> Call:
 
 
 def _check_numbers(value: Any, text: str) -> None:
-    """Raises `UserError` for numbers that are not finite or, if whole, have more than 31 bits."""
+    """Raises `UserError` for numbers that are not finite or, if whole, have more than 31 bits, or that float32 cannot
+    hold."""
     if isinstance(value, tuple | list):
         for item in value:
             _check_numbers(item, text)
@@ -117,6 +175,8 @@ def _check_numbers(value: Any, text: str) -> None:
         raise UserError(f'{text!r}: whole numbers must be below 2^31, not {value} - larger ones are written like 1e10')
     elif isinstance(value, float) and not math.isfinite(value):
         raise UserError(f'{text!r}: numbers must be finite, not {value}')
+    elif isinstance(value, float) and value and not SIZES[0] <= abs(value) <= SIZES[1]:
+        raise UserError(f'{text!r}: numbers must be 0, or from {SIZES[0]} to {SIZES[1]} in size, not {value}')
 
 
 def choose(name: str, choices: Iterable[str], what: str) -> str:
@@ -209,17 +269,27 @@ def arguments(
         if name in found:
             raise UserError(f'{what} {str(call)!r}: {name!r} is given twice')
         found[choose(name, by_name, f'argument of {what} {call.name!r}:')] = value
-    hints = typing.get_type_hints(target)
+    hints, limits = (typing.get_type_hints(target, include_extras=extras) for extras in (False, True))
     for name, value in found.items():
         if name in hints and not _fits(value, hints[name]):
             raise UserError(f'{what} {call.name!r}: {name} must be {_describe(hints[name])}, not {value!r}')
         options = typing.get_args(hints.get(name)) or (hints.get(name),)
         if isinstance(value, int) and float in options and not {int, bool} & set(options):
             found[name] = float(value)
+        for bound in bounds(limits.get(name)):
+            if isinstance(value, int | float) and not bound.holds(value):
+                raise UserError(f'{what} {call.name!r}: {name} must be {bound.words}, not {found[name]}')
     missing = [p.name for p in accepts if p.default is p.empty and p.name not in found]
     if missing:
         raise UserError(f'{what} {str(call)!r} needs {missing[0]!r}: {usage}')
     return found
+
+
+def bounds(hint: Any) -> list[Bound]:
+    """Limits of the numbers that a hint allows."""
+    if typing.get_origin(hint) is Annotated:
+        return [each for each in hint.__metadata__ if isinstance(each, Bound)]
+    return [bound for option in typing.get_args(hint) for bound in bounds(option)]
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -25,7 +25,7 @@ import dataclasses
 import functools
 import logging
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ from mha.cores.blockwise import HIDDEN, LOWEST, Blockwise, biased
 from mha.nn import masks
 from mha.nn.masks import Mask
 from mha.positions.base import Coords, OffsetBias, Position
-from mha.spec import UserError
+from mha.spec import Bound, UserError
 
 try:
     from jax.experimental.pallas import triton
@@ -50,6 +50,7 @@ SIDES = (64, 32)
 """Of a tile, in slots. Wide heads need the smaller one: operands must fit into the GPU's shared memory."""
 WIDEST = 256
 """Channels of a head, with those that positions take."""
+TILE = Bound('a power of two from 16 to 1,024', lambda side: side in (16, 32, 64, 128, 256, 512, 1024))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,8 +58,8 @@ class Flash(Core):
     """The kernels, or `blockwise` where `refusal` gives a reason, which is logged once. Differentiable in reverse mode,
     once. Products of float32 are as exact as `jax_default_matmul_precision` asks for."""
 
-    block: int | None = None
-    """The side of a tile, a power of two of at least 16."""
+    block: Annotated[int, TILE] | None = None
+    """The side of a tile."""
     interpret: bool | None = None
     """True interprets the kernels on any device, False compiles them whatever the device."""
 

@@ -9,7 +9,7 @@ keys and more.
 import dataclasses
 import functools
 import operator
-from typing import Any, dataclass_transform
+from typing import Annotated, Any, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ from mha import spec
 
 Slots = int | np.integer | np.ndarray
 """Known when a program is traced, one or many."""
+Slot = Annotated[int, spec.at_most(spec.REACH)]
+"""Number of slots, of a pattern."""
 CHUNK = 2**20
 """How many pairs of slots `Mask.count` looks at in one go."""
 
@@ -236,8 +238,8 @@ class window(OffsetMask):
     """A query sees `left` slots before it, itself, and `right` slots after it (as many as before, unless given): the
     sliding window of Longformer (Beltagy et al., 2020, arXiv:2004.05150)."""
 
-    left: int = _static()
-    right: int | None = _static(default=None)
+    left: Slot = _static()
+    right: Slot | None = _static(default=None)
 
     def __post_init__(self):
         object.__setattr__(self, 'right', self.left if self.right is None else self.right)
@@ -255,18 +257,22 @@ class dilated(OffsetMask):
     """A query sees itself and every `step`-th slot, `window` of them on each side: the dilated sliding window of
     Longformer (Beltagy et al., 2020, arXiv:2004.05150). `dilated(n, 1)` is `window(n)`."""
 
-    window: int = _static()
-    step: int = _static()
+    window: Slot = _static()
+    step: Slot = _static()
 
     def __post_init__(self):
         _at_least(0, window=self.window)
         _at_least(1, step=self.step)
 
+    @property
+    def reach(self) -> int:
+        return min(self.window * self.step, spec.REACH)
+
     def sees(self, ahead):
-        return (jnp.abs(ahead) <= self.window * self.step) & (ahead % self.step == 0)
+        return (jnp.abs(ahead) <= self.reach) & (ahead % self.step == 0)
 
     def meets(self, low, high):
-        reach = self.window * self.step
+        reach = self.reach
         return np.minimum(high, reach) // self.step * self.step >= np.maximum(low, -reach)
 
 
@@ -276,7 +282,7 @@ class strided(OffsetMask):
     attention of the Sparse Transformer (Child et al., 2019, arXiv:1904.10509), both of its patterns in one head. Under
     a causal mask it is theirs, j >= i - l or (i - j) mod l = 0 for j <= i; without one, its mirror image is added."""
 
-    stride: int = _static()
+    stride: Slot = _static()
 
     def __post_init__(self):
         _at_least(1, stride=self.stride)
@@ -294,7 +300,7 @@ class prefix(Mask):
     """The first `length` slots see each other both ways, the rest is causal (prefix LM; Raffel et al., 2020,
     arXiv:1910.10683). `block` is exact unless the length is an array."""
 
-    length: int | Int[Array, '']
+    length: Slot | Int[Array, '']
 
     def __post_init__(self):
         if isinstance(self.length, int):
@@ -314,7 +320,7 @@ class global_(Mask):
     """The first `tokens` slots see all and are seen by all: the global attention of Longformer (Beltagy et al., 2020,
     arXiv:2004.05150) and BigBird (Zaheer et al., 2020, arXiv:2007.14062). A spec says `global(2)`. `block` is exact."""
 
-    tokens: int = _static()
+    tokens: Slot = _static()
 
     def __post_init__(self):
         _at_least(0, tokens=self.tokens)
@@ -334,9 +340,9 @@ class random(Mask):
     draw from the whole sequence. Drawn so, a block's keys depend on `seed` alone, not on how much follows. `block` is
     exact."""
 
-    size: int = _static()
-    draws: int = _static(default=3)
-    seed: int = _static(default=0)
+    size: Slot = _static()
+    draws: Annotated[int, spec.at_most(100)] = _static(default=3)
+    seed: Annotated[int, spec.at_least(0)] = _static(default=0)
 
     def __post_init__(self):
         _at_least(1, size=self.size)
