@@ -24,6 +24,14 @@ MOST = {
 }
 """Counts of a config, all at least 1, and the most that each may be: a slip of the finger should not fill the
 memory."""
+SMALLER = {
+    'positions': 'smaller numbers in model.position',
+    'embedding': 'a smaller model.dim, fewer symbols of the task',
+    'head': 'a smaller model.dim, fewer classes of the task',
+    **dict.fromkeys(('up', 'down', 'gate'), 'a smaller model.mlp_dim, model.mlp or model.dim, fewer model.layers'),
+    '': 'a smaller model.dim, fewer model.heads or model.layers',
+}
+"""What makes a parameter smaller, by a part of its name."""
 
 
 # ----------------------------------------------------------------------------------------------------------- the config
@@ -140,6 +148,28 @@ def forward_pass(run: Experiment) -> None:
     _trace(run.final_shapes, run.task.held_out(), run.longest, train=False)
 
 
+def state_fits(run: Experiment) -> None:
+    """Parameters and an optimizer state that exceed what a device of the layout holds."""
+    on_cpu = jax.default_backend() == 'cpu'
+    copies = max(run.layout.mesh.size // jax.process_count(), 1) if on_cpu else 1  # those of a CPU share its memory
+
+    def size(leaf: Any) -> int:
+        return copies * math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+    needed = sum(size(leaf) for leaf in jax.tree.leaves(run.state_shapes))
+    if needed <= device_memory():
+        return
+    path, largest = max(jax.tree.leaves_with_path(run.state_shapes.params), key=lambda item: size(item[1]))
+    name = jax.tree_util.keystr(path, simple=True, separator='.')
+    choices = next(choices for part, choices in SMALLER.items() if part in name.split('.') or not part)
+    more = ', fewer members' if len(run.members) > 1 else ''
+    raise spec.UserError(
+        f'parameters and optimizer state take {needed / 1e9:,.1f} GB of a device, more than the '
+        f'{device_memory() / 1e9:,.1f} GB it has; the largest is {name} of shape {largest.shape[1:]} - choose '
+        f'{choices}{more}'
+    )
+
+
 def training_fits(run: Experiment) -> None:
     """A batch of which one layer's logits exceed what a device of the layout holds."""
     together = len(run.members) if run.layout.together else 1
@@ -152,7 +182,7 @@ def training_fits(run: Experiment) -> None:
 
 EVALUATION = (optimizer, layout, mesh, readout, positions_reach, evaluation_fits, parameters_stay, forward_pass)
 """Checks of every experiment, in the order in which their messages help most."""
-TRAINING = (training_fits,)
+TRAINING = (state_fits, training_fits)
 """Further ones of an experiment that is yet to be trained."""
 
 

@@ -1,6 +1,7 @@
 """What is known of a config before it runs; what a person can get wrong in one is in tests/test_scripts.py."""
 
 import dataclasses
+import math
 
 import jax
 import pytest
@@ -76,6 +77,62 @@ def test_a_batch_whose_logits_do_not_fit_is_refused(monkeypatch):
     check(of_batch, data=2, backend='cpu')
     with pytest.raises(UserError):
         check(of_batch - 1, data=2, backend='cpu')
+
+
+def state_bytes(run):
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.state_shapes))
+
+
+@pytest.mark.parametrize(
+    ('model', 'words'),
+    [
+        (dict(mlp_dim=512), 'blocks.0.down.kernel of shape (512, 16) - choose a smaller model.mlp_dim, model.mlp'),
+        (dict(position='learned(max_position=4096)'), 'positions.0.table of shape (4096, 16) - choose smaller numbers'),
+        (
+            dict(task='bucket_sort(symbols=4096)'),
+            'embedding.embedding of shape (4097, 16) - choose a smaller model.dim',
+        ),
+        (dict(head_dim=512), 'of shape (16, 2, 512) - choose a smaller model.dim, fewer model.heads'),
+    ],
+    ids=str,
+)
+def test_a_state_that_does_not_fit_is_refused(model, words, monkeypatch):
+    """What counts is the sum, of parameters and both moments of Adam; the message tells of the largest."""
+    run = make(**model)
+    state = state_bytes(run) * run.layout.mesh.size
+    assert state > 3 * 4 * checks.count(run.state_shapes.params)
+    monkeypatch.setattr(checks, 'device_memory', lambda: state)
+    checks.state_fits(run)
+    monkeypatch.setattr(checks, 'device_memory', lambda: state - 1)
+    with pytest.raises(UserError) as error:
+        build(run.config)
+    assert words in str(error.value)
+    assert str(error.value).startswith('parameters and optimizer state take 0.0 GB of a device, more than')
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ('fits', 'data', 'members', 'backend'),
+    [
+        (True, 1, 1, 'gpu'),
+        (False, 1, 2, 'gpu'),
+        (True, 2, 2, 'gpu'),
+        (True, 2, 1, 'gpu'),
+        (False, 2, 1, 'cpu'),
+    ],
+)
+def test_a_state_is_spread_over_devices_and_grows_with_members(fits, data, members, backend, monkeypatch):
+    """Those of a CPU share its memory, so that what is on each of them counts for each."""
+    run = make()
+    monkeypatch.setattr(checks, 'device_memory', lambda: state_bytes(run))
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    layout = parallel.Layout(AbstractMesh((data, 1), (parallel.DATA, parallel.MODEL)), members, True)
+    run_ = dataclasses.replace(run, layout=layout, members=[{'seed': seed} for seed in range(members)])
+    if fits:
+        checks.state_fits(run_)
+        return
+    with pytest.raises(UserError, match='fewer members' if members > 1 else 'parameters and optimizer state'):
+        checks.state_fits(run_)
 
 
 def test_a_trained_model_is_evaluated_where_it_could_not_be_trained(monkeypatch):
