@@ -87,7 +87,13 @@ def evaluate(directory: Path) -> None:
     if not EXAMPLES.value and examples < asked:
         takes = f'{longest:,} tokens take long - --examples sets how many'
         print(f'note: {few} instead of {asked} examples per length, as {takes}')
-    run = run.variant(position=POSITION.value, task=TASK.value, lengths=lengths, examples=examples)
+    try:
+        run = run.variant(position=POSITION.value, task=TASK.value, lengths=lengths, examples=examples)
+    except UserError as error:  # under the name that was typed here
+        for flag, key in (POSITION, 'train.final_position'), (TASK, 'task'):
+            if flag.value and error.key == key:
+                error.key = f'--{flag.name}'
+        raise
     workdir.check_writable(directory)
 
     clock = time.time()

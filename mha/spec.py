@@ -5,6 +5,7 @@ what is wrong and what would be right; the scripts print it and exit with code 2
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -16,7 +17,7 @@ import re
 import traceback
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -37,6 +38,22 @@ _LIBRARY = re.compile(r'^<frozen|[/\\\\](site-packages|lib[/\\\\]python[\d.]+)[/
 
 class UserError(ValueError):
     """A mistake of the person at the keyboard; its message is one line that names the mistake and the choices."""
+
+    key = ''
+    """What a person would change, as it is written on the command line; the message begins with it."""
+
+    def __str__(self) -> str:
+        return f'{self.key}: {super().__str__()}' if self.key else super().__str__()
+
+
+@contextlib.contextmanager
+def setting(key: str) -> Iterator[None]:
+    """Names the setting whose spec is read, or whose part is made, in what goes wrong. The outermost one counts."""
+    try:
+        yield
+    except UserError as error:
+        error.key = key
+        raise
 
 
 class Bound(NamedTuple):

@@ -122,10 +122,15 @@ def positions_reach(run: Experiment) -> None:
     sizes = run.config['model']
     head_dim = sizes['head_dim'] or sizes['dim'] // sizes['heads']
     dims = positions.Dims(sizes['dim'], sizes['heads'], head_dim, run.max_len, sizes['causal'])
-    for model, text, length in ((first, run.position, trained), (final, run.final_position, run.longest)):
+    final_key = 'model.position' if final is first else 'train.final_position'
+    for key, model, text, length in (
+        ('model.position', first, run.position, trained),
+        (final_key, final, run.final_position, run.longest),
+    ):
         for scheme in model.positions:
-            positions.check_shapes(scheme, dims)
-            positions.checked_extent(scheme, model.context(run.task.num_tokens(length)), text)
+            with spec.setting(key):
+                positions.check_shapes(scheme, dims)
+                positions.checked_extent(scheme, model.context(run.task.num_tokens(length)), text)
 
 
 def evaluation_fits(run: Experiment) -> None:

@@ -114,11 +114,10 @@ class Experiment:
     @functools.cached_property
     def final_shapes(self) -> Encoder:
         """The model under the final position scheme, shapes without values; its parameters are those of the first."""
-        return (
-            self.first_shapes
-            if self.final_position == self.position
-            else nnx.eval_shape(lambda: self.model(self.final_position))
-        )
+        if self.final_position == self.position:
+            return self.first_shapes
+        with spec.setting('train.final_position'):
+            return nnx.eval_shape(lambda: self.model(self.final_position))
 
     @functools.cached_property
     def state_shapes(self) -> training.State:

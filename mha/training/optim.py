@@ -53,13 +53,15 @@ def make(
         raise ValueError(f'weight_decay must be at least 0 and finite, not {weight_decay}')
     if not 0 <= clip_norm < math.inf:
         raise ValueError(f'clip_norm must be at least 0 (0 clips nothing) and finite, not {clip_norm}')
-    call, *more = spec.parse(name)
-    if more:
-        raise spec.UserError(f'optimizer {name!r}: optimizers do not compose')
-    optimizer = OPTIMIZERS[spec.choose(call.name, OPTIMIZERS, 'optimizer')]
-    rate = make_rate(schedule, steps, learning_rate)
-    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-    return optax.chain(clip, spec.build(optimizer, call, 'optimizer', rate, weight_decay))
+    with spec.setting('optimizer.schedule'):
+        rate = make_rate(schedule, steps, learning_rate)
+    with spec.setting('optimizer.name'):
+        call, *more = spec.parse(name)
+        if more:
+            raise spec.UserError(f'optimizer {name!r}: optimizers do not compose')
+        function = OPTIMIZERS[spec.choose(call.name, OPTIMIZERS, 'optimizer')]
+        optimizer = spec.build(function, call, 'optimizer', rate, weight_decay)
+    return optax.chain(optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(), optimizer)
 
 
 def make_rate(text: str, steps: int, learning_rate: Number) -> Rate:

@@ -174,6 +174,45 @@ def test_pairs_are_read_as_pairs():
         make('1-7', task='bytes_retrieval', position='learned(max_position=6)')
 
 
+@pytest.mark.parametrize(
+    ('key', 'text'),
+    [
+        ('task', 'bucketsort'),
+        ('task', 'bucket_sort(symbols=1)'),
+        ('model.position', 'ropee'),
+        ('model.position', 'rope, ropee'),
+        ('model.position', 'rope, none, none'),
+        ('model.position', 'rope(theta=0)'),
+        ('model.position', 'none, learned'),
+        ('model.position', 'learned(max_position=3)'),
+        ('model.pattern', 'windw(4)'),
+        ('model.pattern', 'window(-1)'),
+        ('model.core', 'dens'),
+        ('model.core', "linear(features='elu')"),
+        ('model.mlp', 'swigl'),
+        ('model.mlp', 'relu(width=0)'),
+        ('train.curriculum', 'unifrom'),
+        ('train.curriculum', 'fixed(500)'),
+        ('train.final_position', 'ropee'),
+        ('train.final_position', 'xpos(theta=0)'),
+        ('train.final_position', 'learned(max_position=3)'),
+        ('optimizer.name', 'adm'),
+        ('optimizer.name', 'adam(eps=-1)'),
+        ('optimizer.name', 'adam|lion'),
+        ('optimizer.schedule', 'cosin'),
+        ('optimizer.schedule', 'cosine(final=2)'),
+    ],
+)
+def test_a_mistake_in_a_spec_names_its_key(key, text):
+    config = common.get_config()
+    config.model.update({'layers': 2, 'dim': 16, 'heads': 2})
+    config.update_from_flattened_dict({key: text})
+    with pytest.raises(UserError) as error:
+        build(config.to_dict())
+    assert str(error.value).startswith(f'{key}: ')
+    assert len(str(error.value).splitlines()) == 1
+
+
 COUNTS = {'model': {'dim': 64, 'head_dim': None}, 'train': {'steps': 1}, 'eval': {}}
 
 
