@@ -201,8 +201,11 @@ def test_a_run_starts_with_the_weights_of_another(script, finished, tmp_path):
     script('train.py', *QUICK, *still, f'--workdir={tmp_path / "a"}', f'--init_from={finished[0]}')
     one, other = (np.array(curve(run)) for run in (tmp_path / 'a', finished[0]))
     assert np.allclose(one[:, 2:], other[:, 2:], atol=1e-4)
+    for path in ('environment.json', 'summary.json'):
+        assert json.loads((tmp_path / 'a' / path).read_text())['init_from'] == str(finished[0])
     given = [*QUICK, '--config.model.dim=8', f'--workdir={tmp_path / "b"}', f'--init_from={finished[0]}']
     assert 'the weights to start with do not fit' in script('train.py', *given, code=2).stderr
+    assert not (tmp_path / 'b').exists()
 
 
 def test_eval_of_tasks_that_read_data(environ, tmp_path):

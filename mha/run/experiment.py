@@ -139,6 +139,12 @@ class Experiment:
     def init_from(self, params: Any) -> training.State:
         """The state before the first step, with the parameters of another run: those of its members [P, ..], or of its
         only one for all. Raises `UserError` where they do not fit."""
+        self.check_weights(params)
+        stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(self.members), *leaf.shape[1:])), params)
+        return self.layout.place(self._state(stacked))
+
+    def check_weights(self, params: Any) -> None:
+        """Raises `UserError` where the parameters of another run do not fit."""
         wanted = self.state_shapes.params
         one = {jax.tree_util.keystr(path): leaf.shape[1:] for path, leaf in jax.tree.leaves_with_path(wanted)}
         other = {jax.tree_util.keystr(path): leaf.shape[1:] for path, leaf in jax.tree.leaves_with_path(params)}
@@ -150,8 +156,6 @@ class Experiment:
         members = len(jax.tree.leaves(params)[0])
         if members not in (1, len(self.members)):
             raise spec.UserError(f'the weights to start with are of {members} members, not of {len(self.members)}')
-        stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(self.members), *leaf.shape[1:])), params)
-        return self.layout.place(self._state(stacked))
 
     def _state(self, params: Any) -> training.State:
         return training.init(params, self.optimizer(), self.config['train']['average'])

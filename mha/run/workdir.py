@@ -38,11 +38,12 @@ _held: list[io.IOBase] = []
 """Lock files of this process, open as long as it lives."""
 
 
-def claim(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Makes `workdir` the directory of the run that `config` describes, new or begun before. Raises `UserError` if it
-    holds another run or something else."""
+def claim(workdir: Path, config: Mapping[str, Any], init_from: str | None = None) -> None:
+    """Makes `workdir` the directory of the run that `config` describes, new or begun before. A new one keeps the run
+    `init_from` whose weights it starts with. Raises `UserError` if it holds another run or something else."""
     if (workdir / 'config.json').exists():
         check_same(workdir, config)
+        check_start(workdir, init_from)
         return
     if {'[', ']'} & {*str(workdir.absolute())}:  # orbax takes them for a pattern, and its files end up incomplete
         raise UserError(f'checkpoints cannot be kept below a path with [ or ], {workdir} - choose another --workdir')
@@ -50,9 +51,10 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         if any(path.name != 'lock' for path in workdir.iterdir()):
             raise UserError(f'{workdir} is not empty and holds no run - choose another --workdir')
-        write_json(workdir / 'config.json', config)
         here, patch = environment()
-        write_json(workdir / 'environment.json', here)
+        given = {'init_from': str(_absolute(init_from))} if init_from else {}
+        write_json(workdir / 'config.json', config)
+        write_json(workdir / 'environment.json', here | given)
         if patch:
             _replace(workdir / 'changes.patch', patch)
     except OSError as error:
@@ -82,6 +84,28 @@ def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
             f'{workdir} holds another run: {key} is {there.get(key)!r} there and {here.get(key)!r} here{more} '
             '- choose another --workdir, or give the same config to resume'
         )
+
+
+def started_from(workdir: Path) -> str | None:
+    """The run whose weights the one in `workdir` started with, if there is one."""
+    path = workdir / 'environment.json'
+    here = _read_json(path) if path.exists() else {}
+    return here.get('init_from') or summary(workdir).get('init_from')  # where earlier versions kept it
+
+
+def check_start(workdir: Path, init_from: str | None) -> None:
+    """Raises `UserError` if the run in `workdir` has started with other weights than those of `init_from`."""
+    there = started_from(workdir)
+    if init_from and (there is None or _absolute(there) != _absolute(init_from)):
+        began = f'the weights of {there}' if there else 'fresh weights'
+        raise UserError(
+            f'{workdir} started with {began}, not with those of {init_from} - choose another --workdir, or leave out '
+            '--init_from to resume'
+        )
+
+
+def _absolute(path: str) -> Path:
+    return Path(path).expanduser().resolve()
 
 
 def extend(workdir: Path, config: Mapping[str, Any]) -> None:
