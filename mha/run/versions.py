@@ -1,6 +1,9 @@
-"""Configs of earlier versions in today's keys: old runs stay readable, resumable and comparable."""
+"""What runs have written, in today's keys where their version was an earlier one: old runs stay readable, resumable and
+comparable."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mha import spec
@@ -14,6 +17,17 @@ ADDED = {
     'eval.every_steps': 0,
 }
 """Keys that came later, and the value that runs without them had."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a run. Raises `UserError` where there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise spec.UserError(f'cannot read {path}: {" ".join(str(error).split())}') from error
+    if not isinstance(content, dict):
+        raise spec.UserError(f'cannot read {path}: it must hold one JSON object')
+    return content
 
 
 def current(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
 def started_from(workdir: Path) -> str | None:
     """The run whose weights the one in `workdir` started with, if there is one."""
     path = workdir / 'environment.json'
-    here = _read_json(path) if path.exists() else {}
+    here = versions.read_json(path) if path.exists() else {}
     return here.get('init_from') or summary(workdir).get('init_from')  # where earlier versions kept it
 
 
@@ -133,13 +133,13 @@ def load_config(workdir: Path) -> dict[str, Any]:
     path = workdir / 'config.json'
     if not path.exists():
         raise UserError(f'no run in {workdir} (it has no config.json) - give the --workdir that train.py was given')
-    return versions.current(_read_json(path))
+    return versions.current(versions.read_json(path))
 
 
 def summary(workdir: Path) -> dict[str, Any]:
     """The run's summary.json; empty before it has one."""
     path = workdir / 'summary.json'
-    return _read_json(path) if path.exists() else {}
+    return versions.read_json(path) if path.exists() else {}
 
 
 def status(workdir: Path) -> str:
@@ -295,16 +295,6 @@ def read_rows(path: Path) -> list[dict[str, float | int]]:
 
 def _number(text: str) -> float | int:
     return int(text) if text.isdecimal() else float(text or 'nan')
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f'cannot read {path}: {error}') from error
-    if not isinstance(content, dict):
-        raise UserError(f'cannot read {path}: it must hold one JSON object')
-    return content
 
 
 def _replace(path: Path, text: str) -> None:

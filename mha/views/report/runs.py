@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -154,7 +153,7 @@ def read(workdir: Path, evaluation: str = TRAINED) -> list[Run]:
     workdir has several where members of its population differ in more than their seed, and one for each that
     diverged."""
     config, path = _config(workdir / 'config.json'), workdir / 'summary.json'
-    summary = _json(path) if path.exists() else {}
+    summary = versions.read_json(path) if path.exists() else {}
     alike: dict[tuple[float, ...], population.Member] = {}
     for member in population.members(config):
         alike.setdefault(tuple(value for name, value in member.items() if name != 'seed'), member)
@@ -176,7 +175,7 @@ def read(workdir: Path, evaluation: str = TRAINED) -> list[Run]:
 
 def _config(path: Path) -> dict[str, Any]:
     """The config of a run, in today's keys. Raises `UserError` for that of something else."""
-    config = {'population': {}, **_json(path)}
+    config = {'population': {}, **versions.read_json(path)}
     for key, kind, what in (('seed', int, 'a whole number'), ('task', str, 'text'), ('population', dict, 'a section')):
         if not isinstance(config.get(key, '' if key == 'task' else None), kind):
             there = f'must be {what}, not {config[key]!r}' if key in config else 'is missing'
@@ -192,16 +191,6 @@ def _check(run: Run) -> None:
         _ = run.metric, run.trained
     except (TypeError, ValueError) as error:
         raise UserError(f'cannot read the run in {str(run.path)!r}: {error}') from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f'cannot read {str(path)!r}: {error}') from error
-    if not isinstance(content, dict):
-        raise UserError(f'{str(path)!r} must hold one JSON object')
-    return content
 
 
 def _csv(path: Path, member: population.Member) -> dict[str, np.ndarray]:
