@@ -4,11 +4,10 @@
 
 Writes `<workdir>/evaluation_<lengths>_<n>-examples.csv` beside the run's own results. `--position` evaluates the same
 weights under another position scheme, as interpolation and other methods of inference do, and `--task` on the task with
-other arguments, or on any that has the same symbols and classes; their names join the file's. `--per_position` writes
-`.._positions.csv` too: the accuracy of every symbol of the answer, and its 95 % interval.
+other arguments, or on any that has the same symbols and classes; their names join the file's, and its columns.
+`--per_position` writes `.._positions.csv` too: the accuracy of every symbol of the answer, and its 95 % interval.
 """
 
-import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -103,16 +102,16 @@ def evaluate(directory: Path) -> None:
     tokens = sum(row['examples'] * experiment.task.num_tokens(int(row['length'])) for row in rows)
 
     path = directory / workdir.evaluation_name(experiment.eval_lengths, examples, TASK.value, POSITION.value)
-    workdir.write_rows(path, rows)
+    there, here = ({'task': of.config['task'], 'position': of.final_position} for of in (run.trained, experiment))
+    others = {name: text for name, text in here.items() if text != there[name]}  # reports tell by them what was asked
+    workdir.write_rows(path, [{**row, **others} for row in rows])
     written = [path]
     if PER_POSITION.value:
         written.append(path.with_name(f'{path.stem}_positions.csv'))
         workdir.write_rows(written[-1], positions)
         written.append(written[-1].with_suffix('.svg'))
         plots.position_curves(written[-2], written[-1])
-    under = {'task': experiment.config['task'], 'model.position': experiment.final_position}
-    shown = [dataclasses.replace(each, config={**each.config, **under}) for each in runs.read(directory, path.name)]
-    print(f'\n{table.summarise(shown)}\n')
+    print(f'\n{table.summarise(runs.read(directory, path.name))}\n')
     print(f'evaluated under position {experiment.final_position}')
     print(f'{tokens:,} tokens in {seconds:.1f} s, compiling included: {tokens / seconds:,.0f} tokens/s')
     print(*written, sep='\n')

@@ -310,6 +310,7 @@ def test_eval_on_another_task(script, tmp_path):
     there = (tmp_path / 'run' / 'evaluation_3_4_8-examples.csv').read_text()
     other = (tmp_path / 'run' / 'evaluation_3_4_8-examples_odds_first_order=_released_learned.csv').read_text()
     assert there != other
+    assert all(row.endswith(",odds_first(order='released')") for row in other.splitlines()[1:])
     for name, content in before.items():
         assert name.read_bytes() == content
 
@@ -461,6 +462,7 @@ def test_a_scheme_dropped_late(script, tmp_path):
     script('eval.py', f'--workdir={tmp_path / "dropped"}', '--lengths=2,4,8', '--position=rope(theta=50)')
     other = (tmp_path / 'dropped' / 'evaluation_2_4_8_8-examples_rope_theta=50.csv').read_text()
     assert other != curve
+    assert all(row.endswith(',rope(theta=50)') for row in other.splitlines()[1:])
 
 
 def test_sweep_resumes_and_compare_reports(script, tmp_path):

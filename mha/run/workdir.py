@@ -273,7 +273,7 @@ def write_json(path: Path, value: Any) -> None:
     _replace(path, json.dumps(value, indent=2, default=list) + '\n')
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes a range evaluation as csv, whole or not at all."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')

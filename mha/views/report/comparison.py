@@ -31,6 +31,8 @@ Problem = tuple[str, ...]
 
 TRAINED = 'trained_lengths'
 """The setting that says what a run was trained on, where runs differ in that."""
+EVALUATED = {'task': 'evaluated_on', 'position': 'evaluated_under'}
+"""The settings that say what later evaluations were made with, where that is not what was trained."""
 SOLVED = 0.9
 """Accuracy, or exact match, above which a length counts as solved."""
 
@@ -157,7 +159,8 @@ class Comparison:
     @property
     def headers(self) -> list[str]:
         """The last part of each key where that says which."""
-        last = [short(key).replace('_', ' ') if key == TRAINED else short(key) for key in self.keys]
+        words = (TRAINED, *EVALUATED.values())
+        last = [key.replace('_', ' ') if key in words else short(key) for key in self.keys]
         return [header if last.count(header) == 1 else key for header, key in zip(last, self.keys, strict=True)]
 
     def cell(self, row: Row, over: Range) -> Cell:
@@ -229,9 +232,11 @@ def of_runs(
         names = ', '.join(f'{task}: {value.title}' for task, value in metrics.items())
         raise UserError(f'one table has one metric ({names}) - compare the tasks separately, or use --metric=accuracy')
     measure = metrics[runs[0].task]
-    runs = _with_trained(runs)
+    runs = _with_evaluated(_with_trained(runs))
     differ = varying(runs)
-    keys = tuple(key for key in differ if not _told_by_trained(key, runs)) or ('model.position',)
+    others = [key for key in EVALUATED.values() if key in runs[0].config]
+    keys = [key for key in differ if not _told_by_trained(key, runs) and key not in others] or ['model.position']
+    keys = (*keys, *others)
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(tuple(run.setting(key) for key in keys), []).append(run)
@@ -250,6 +255,14 @@ def _with_trained(runs: Sequence[Run]) -> Sequence[Run]:
     if len({run.trained for run in runs}) == 1:
         return runs
     return [dataclasses.replace(run, config={**run.config, TRAINED: span(run.trained)}) for run in runs]
+
+
+def _with_evaluated(runs: Sequence[Run]) -> Sequence[Run]:
+    """The runs with the task and the scheme that they were evaluated with as settings, where any has others."""
+    for name, key in EVALUATED.items():
+        if any(name in run.others for run in runs):
+            runs = [dataclasses.replace(run, config={**run.config, key: getattr(run, name)}) for run in runs]
+    return runs
 
 
 def _told_by_trained(key: str, runs: Sequence[Run]) -> bool:

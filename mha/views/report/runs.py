@@ -37,6 +37,8 @@ class Run:
     summary: Mapping[str, Any]
     rows: Mapping[str, np.ndarray]
     """The columns of extrapolation.csv, sorted by seed, then length; empty before the first evaluation."""
+    others: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """`task` and `position` that a later evaluation was made with, where they are not those that were trained."""
 
     @property
     def status(self) -> str:
@@ -49,7 +51,13 @@ class Run:
 
     @property
     def task(self) -> str:
-        return self.setting('task')
+        return self.others.get('task', self.setting('task'))
+
+    @property
+    def position(self) -> str:
+        """The scheme that the weights were evaluated under."""
+        trained = self.config.get('train.final_position') or self.setting('model.position')
+        return self.others.get('position', str(trained))
 
     @property
     def metric(self) -> metrics.Metric:
@@ -159,7 +167,8 @@ def read(workdir: Path, evaluation: str = TRAINED) -> list[Run]:
         alike.setdefault(tuple(value for name, value in member.items() if name != 'seed'), member)
 
     def run(member, summary, rows):
-        return Run(workdir, flatten(population.config_of(config, member)), summary, rows)
+        others = _others(workdir / evaluation) if rows else {}
+        return Run(workdir, flatten(population.config_of(config, member)), summary, rows, others)
 
     found = []
     for member in alike.values():
@@ -191,6 +200,13 @@ def _check(run: Run) -> None:
         _ = run.metric, run.trained
     except (TypeError, ValueError) as error:
         raise UserError(f'cannot read the run in {str(run.path)!r}: {error}') from error
+
+
+def _others(path: Path) -> dict[str, str]:
+    """The task and the position scheme that a result file names."""
+    with path.open(newline='', errors='replace') as file:
+        first = next(csv.DictReader(file), {})
+    return {name: first[name] for name in ('task', 'position') if first.get(name)}
 
 
 def _csv(path: Path, member: population.Member) -> dict[str, np.ndarray]:
