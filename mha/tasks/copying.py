@@ -12,6 +12,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from mha.spec import Several
 from mha.tasks.base import EMPTY, Sequence
 
 
@@ -24,14 +25,12 @@ class Copying(Sequence):
         self,
         kind: Literal['rsc', 'rdc', 'cmc'] = 'cmc',
         doubled: bool = False,
-        symbols: int = 100,
+        symbols: Several = 100,
         *,
         causal: bool = False,
     ):
         if kind == 'rdc' and doubled:
             raise ValueError("doubled must be False for kind='rdc', not True")
-        if symbols < 2:
-            raise ValueError(f'symbols must be at least 2, not {symbols}')
         marks = {'rsc': (), 'rdc': ('replace', 'with', 'in'), 'cmc': ('|',) * doubled}[kind]
         self.kind, self.doubled, self.symbols = kind, doubled, symbols
         self.alphabet = (*map(str, range(symbols)), '>', '.', *marks)

@@ -10,11 +10,12 @@ tested on 9 to 16; length is the number of tokens, or of integers from 10 to 999
 """
 
 import string
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
+from mha.spec import between
 from mha.tasks._scratchpad import Scratchpad, remaining_length
 from mha.tasks.base import digits
 
@@ -33,13 +34,11 @@ class Sorting(Scratchpad):
     def __init__(
         self,
         kind: Literal['tokens', 'integers'] = 'tokens',
-        symbols: int = 50,
+        symbols: Annotated[int, between(2, len(RANKED))] = 50,
         scratchpad: bool | str = False,
         *,
         causal: bool = False,
     ):
-        if not 2 <= symbols <= len(RANKED):
-            raise ValueError(f'symbols must be 2 to {len(RANKED)}, not {symbols}')
         self.kind, self.symbols = kind, symbols
         if kind == 'tokens':
             self.alphabet, self.width, self.separator = f'{RANKED[:symbols]}<>.', 1, ''

@@ -152,7 +152,7 @@ def test_description():
         ('copying(symbols=1)', 'symbols must be at least 2, not 1'),
         ("reverse(variant='cm')", "variant must be 'mc' or 'mc2x' or 'mcrv', not 'cm'"),
         ('reverse(symbols=1)', 'symbols must be at least 2, not 1'),
-        ('sorting(symbols=63)', 'symbols must be 2 to 62, not 63'),
+        ('sorting(symbols=63)', 'symbols must be from 2 to 62, not 63'),
         ("summation(scratchpad='inputs')", 'scratchpad must be True, False or some of input,computation,output,'),
         ("summation(scratchpad='')", 'scratchpad must be True, False or some of input,computation,output,'),
         ('summation(scratchpad=2)', 'scratchpad must be True or False or a quoted word, not 2'),
