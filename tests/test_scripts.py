@@ -201,8 +201,11 @@ def test_a_run_starts_with_the_weights_of_another(script, finished, tmp_path):
     script('train.py', *QUICK, *still, f'--workdir={tmp_path / "a"}', f'--init_from={finished[0]}')
     one, other = (np.array(curve(run)) for run in (tmp_path / 'a', finished[0]))
     assert np.allclose(one[:, 2:], other[:, 2:], atol=1e-4)
+    for path in ('environment.json', 'summary.json'):
+        assert json.loads((tmp_path / 'a' / path).read_text())['init_from'] == str(finished[0])
     given = [*QUICK, '--config.model.dim=8', f'--workdir={tmp_path / "b"}', f'--init_from={finished[0]}']
     assert 'the weights to start with do not fit' in script('train.py', *given, code=2).stderr
+    assert not (tmp_path / 'b').exists()
 
 
 def test_eval_of_tasks_that_read_data(environ, tmp_path):
@@ -307,6 +310,7 @@ def test_eval_on_another_task(script, tmp_path):
     there = (tmp_path / 'run' / 'evaluation_3_4_8-examples.csv').read_text()
     other = (tmp_path / 'run' / 'evaluation_3_4_8-examples_odds_first_order=_released_learned.csv').read_text()
     assert there != other
+    assert all(row.endswith(",odds_first(order='released')") for row in other.splitlines()[1:])
     for name, content in before.items():
         assert name.read_bytes() == content
 
@@ -458,6 +462,7 @@ def test_a_scheme_dropped_late(script, tmp_path):
     script('eval.py', f'--workdir={tmp_path / "dropped"}', '--lengths=2,4,8', '--position=rope(theta=50)')
     other = (tmp_path / 'dropped' / 'evaluation_2_4_8_8-examples_rope_theta=50.csv').read_text()
     assert other != curve
+    assert all(row.endswith(',rope(theta=50)') for row in other.splitlines()[1:])
 
 
 def test_sweep_resumes_and_compare_reports(script, tmp_path):
@@ -519,7 +524,10 @@ MISTAKES = {
     'int': ([*QUICK, '--config.model.heads=two'], 'expected a whole number'),
     'float': ([*QUICK, '--config.optimizer.learning_rate=fast'], 'expected a number'),
     'bool': ([*QUICK, '--config.model.causal=perhaps'], 'expected true or false'),
-    'scheme': ([*QUICK, '--config.model.position=ropee'], "did you mean 'rope'"),
+    'scheme': (
+        [*QUICK, '--config.model.position=ropee'],
+        "train.py: model.position: unknown position scheme 'ropee' - did you mean 'rope'",
+    ),
     'scheme argument': ([*QUICK, '--config.model.position=rope(thta=1)'], "did you mean 'theta'"),
     'scheme syntax': ([*QUICK, '--config.model.position=rope|'], 'name(argument=value)|name'),
     'task': ([*QUICK, '--config.task=bucketsort'], "did you mean 'bucket_sort'"),
@@ -716,6 +724,8 @@ def test_foreign_workdir_is_left_alone(script, tmp_path):
         (['eval.py', '--workdir=nowhere', '--lengths=4'], 'no run in nowhere'),
         (['eval.py', '--workdir={run}', '--lengths=0'], 'lengths start at 1'),
         (['eval.py', '--workdir={run}', '--lengths=300'], '256 positions'),
+        (['eval.py', '--workdir={run}', '--position=ropee'], "eval.py: --position: unknown position scheme 'ropee'"),
+        (['eval.py', '--workdir={run}', '--task=bucketsort'], "eval.py: --task: unknown task 'bucketsort'"),
         (['sweep.py', '--config=configs/common.py', '--workdir=nowhere'], 'sweep()'),
         (['compare.py', 'nowhere'], 'nowhere'),
     ],

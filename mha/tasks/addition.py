@@ -14,11 +14,12 @@ trained on lengths up to 50, tested on 51 to 150.
     addition(base=2, measure='prompt', bos=True)    $11+1=    100.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
+from mha.spec import between
 from mha.tasks._scratchpad import Scratchpad
 from mha.tasks.base import EMPTY, digits
 
@@ -32,14 +33,12 @@ class Addition(Scratchpad):
     def __init__(
         self,
         scratchpad: bool | str = False,
-        base: int = 10,
+        base: Annotated[int, between(2, 10)] = 10,
         measure: Literal['longer', 'prompt'] = 'longer',
         bos: bool = False,
         *,
         causal: bool = False,
     ):
-        if not 2 <= base <= 10:
-            raise ValueError(f'base must be 2 to 10, not {base}')
         if scratchpad and base != 10:
             raise ValueError(f'scratchpad must be False for base={base}, not {scratchpad!r}')
         self.base, self.measure = base, measure

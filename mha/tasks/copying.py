@@ -18,6 +18,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from mha.spec import Several
 from mha.tasks import _draws
 from mha.tasks.base import EMPTY, Sequence
 
@@ -32,7 +33,7 @@ class Copying(Sequence):
         self,
         kind: Literal['rsc', 'rdc', 'cmc'] = 'cmc',
         doubled: bool = False,
-        symbols: int = 100,
+        symbols: Several = 100,
         distinct: bool = False,
         bos: bool = False,
         *,
@@ -42,8 +43,6 @@ class Copying(Sequence):
             raise ValueError("doubled must be False for kind='rdc', not True")
         if distinct and kind != 'cmc':
             raise ValueError(f'distinct must be False for kind={kind!r}, not True')
-        if symbols < 2:
-            raise ValueError(f'symbols must be at least 2, not {symbols}')
         marks = {'rsc': (), 'rdc': ('replace', 'with', 'in'), 'cmc': ('|',) * doubled}[kind]
         self.kind, self.doubled, self.symbols, self.distinct = kind, doubled, symbols, distinct
         self.alphabet = (*map(str, range(symbols)), '>', '.', *marks)

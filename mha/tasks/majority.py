@@ -11,10 +11,12 @@ asks for several majorities at once.
 """
 
 import string
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
+from mha.spec import between
 from mha.tasks import _draws
 from mha.tasks.base import EMPTY, Sequence
 
@@ -23,9 +25,7 @@ class Majority(Sequence):
     """String of `symbols` kinds of symbols in, the most frequent one out. A C-RASP program computes it, so transformers
     are predicted to learn it at all lengths."""
 
-    def __init__(self, symbols: int = 2, *, causal: bool = False):
-        if not 2 <= symbols <= 26:
-            raise ValueError(f'symbols must be 2 to 26, not {symbols}')
+    def __init__(self, symbols: Annotated[int, between(2, 26)] = 2, *, causal: bool = False):
         self.symbols = symbols
         self.level = 'context-free' if symbols == 2 else 'context-sensitive'
         self.alphabet = f'{"01" if symbols == 2 else string.ascii_lowercase[:symbols]}>.'
@@ -38,7 +38,7 @@ class Majority(Sequence):
         return 2
 
     def sample(self, key, length, max_length):
-        draw = uneven_bits if self.symbols == 2 else self.letters
+        draw = _draws.uneven_bits if self.symbols == 2 else self.letters
         x = draw(key, length, max_length)
         x = jnp.where(jnp.arange(max_length) < length, x, EMPTY)
         return self.concat(x, '>'), self.concat(self.counts(x).argmax(keepdims=True), '.')
@@ -59,12 +59,3 @@ class Majority(Sequence):
             return first == second
 
         return draw(jax.lax.while_loop(tied, lambda key: jax.random.split(key, 1)[0], key))
-
-
-def uneven_bits(key, length, max_length):
-    """String of `length` bits [max_length]; its number of zeros is uniform in 0 .. length, without length / 2."""
-    number_key, place_key = jax.random.split(key)
-    even = length % 2 == 0
-    zeros = jax.random.randint(number_key, (), 0, length + 1 - even)
-    zeros += even & (zeros >= length // 2)
-    return _draws.bits(place_key, length - zeros, length, max_length)

@@ -11,8 +11,9 @@ release rounds it to the nearest multiple within the range of lengths.
 import jax
 import jax.numpy as jnp
 
+from mha.spec import Several
+from mha.tasks import _draws
 from mha.tasks.base import EMPTY, Sequence
-from mha.tasks.majority import uneven_bits
 
 
 class MajorityInterleaved(Sequence):
@@ -22,9 +23,7 @@ class MajorityInterleaved(Sequence):
     level = 'context-sensitive'
     alphabet = '01>.'
 
-    def __init__(self, period: int = 3, *, causal: bool = False):
-        if period < 2:
-            raise ValueError(f'period must be at least 2, not {period}')
+    def __init__(self, period: Several = 3, *, causal: bool = False):
         self.period = period
         super().__init__(bos=True, causal=causal)
 
@@ -40,7 +39,7 @@ class MajorityInterleaved(Sequence):
 
     def sample(self, key, length, max_length):
         length, max_length = self.string_length(length), self.string_length(max_length)
-        bits = jax.vmap(lambda key: uneven_bits(key, length, max_length))(jax.random.split(key, self.period))
+        bits = jax.vmap(lambda key: _draws.uneven_bits(key, length, max_length))(jax.random.split(key, self.period))
         zeros = length - bits.sum(axis=1)
         x = jnp.where((jnp.arange(max_length) < length)[None], bits, EMPTY).T.reshape(-1)
         return self.concat(x, '>'), self.concat((2 * zeros < length).astype(jnp.int32), '.')

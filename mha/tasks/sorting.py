@@ -15,11 +15,12 @@ to 50, tested on 51 to 150.
 """
 
 import string
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
+from mha.spec import between
 from mha.tasks import _draws
 from mha.tasks._scratchpad import Scratchpad, remaining_length
 from mha.tasks.base import digits
@@ -40,15 +41,13 @@ class Sorting(Scratchpad):
     def __init__(
         self,
         kind: Literal['tokens', 'integers'] = 'tokens',
-        symbols: int = 50,
+        symbols: Annotated[int, between(2, LARGE)] = 50,
         scratchpad: bool | str = False,
         distinct: bool = False,
         bos: bool = False,
         *,
         causal: bool = False,
     ):
-        if not 2 <= symbols <= LARGE:
-            raise ValueError(f'symbols must be 2 to {LARGE}, not {symbols}')
         if distinct and kind != 'tokens':
             raise ValueError(f'distinct must be False for kind={kind!r}, not True')
         self.kind, self.symbols, self.distinct = kind, symbols, distinct

@@ -32,6 +32,9 @@ Problem = tuple[str, ...]
 
 TRAINED = 'trained_lengths'
 """Key of the trained lengths, which become a setting if runs differ in them."""
+EVALUATED = {'task': 'evaluated_on', 'position': 'evaluated_under'}
+"""Keys of the task and the position scheme of later evaluations, which become settings if they are not the trained
+ones."""
 SOLVED = 0.9
 """Accuracy or exact match above which a length counts as solved."""
 
@@ -161,7 +164,8 @@ class Comparison:
     @property
     def headers(self) -> list[str]:
         """Titles of the label columns: the last part of each key, or the whole key if the last part is not unique."""
-        last = [short(key).replace('_', ' ') if key == TRAINED else short(key) for key in self.keys]
+        words = (TRAINED, *EVALUATED.values())
+        last = [key.replace('_', ' ') if key in words else short(key) for key in self.keys]
         return [header if last.count(header) == 1 else key for header, key in zip(last, self.keys, strict=True)]
 
     def cell(self, row: Row, over: Range) -> Cell:
@@ -235,9 +239,11 @@ def of_runs(
         names = ', '.join(f'{task}: {value.title}' for task, value in metrics.items())
         raise UserError(f'one table has one metric ({names}) - compare the tasks separately, or use --metric=accuracy')
     measure = metrics[runs[0].task]
-    runs = _with_trained(runs)
+    runs = _with_evaluated(_with_trained(runs))
     differ = varying(runs)
-    keys = tuple(key for key in differ if not _told_by_trained(key, runs)) or ('model.position',)
+    others = [key for key in EVALUATED.values() if key in runs[0].config]
+    keys = [key for key in differ if not _told_by_trained(key, runs) and key not in others] or ['model.position']
+    keys = (*keys, *others)
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(tuple(run.setting(key) for key in keys), []).append(run)
@@ -256,6 +262,15 @@ def _with_trained(runs: Sequence[Run]) -> Sequence[Run]:
     if len({run.trained for run in runs}) == 1:
         return runs
     return [dataclasses.replace(run, config={**run.config, TRAINED: span(run.trained)}) for run in runs]
+
+
+def _with_evaluated(runs: Sequence[Run]) -> Sequence[Run]:
+    """Runs with the task or position scheme of their evaluation added as a setting, if in any run it differs
+    from the trained one."""
+    for name, key in EVALUATED.items():
+        if any(name in run.others for run in runs):
+            runs = [dataclasses.replace(run, config={**run.config, key: getattr(run, name)}) for run in runs]
+    return runs
 
 
 def _told_by_trained(key: str, runs: Sequence[Run]) -> bool:

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,6 +43,8 @@ class Run:
     summary: Mapping[str, Any]
     rows: Mapping[str, np.ndarray]
     """Columns of the result file, sorted by seed, then by length; empty before the first evaluation."""
+    others: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """`task` and `position` of a later evaluation, if they are not the trained ones."""
 
     @property
     def status(self) -> str:
@@ -56,7 +57,13 @@ class Run:
 
     @property
     def task(self) -> str:
-        return self.setting('task')
+        return self.others.get('task', self.setting('task'))
+
+    @property
+    def position(self) -> str:
+        """Position scheme of the evaluation."""
+        trained = self.config.get('train.final_position') or self.setting('model.position')
+        return self.others.get('position', str(trained))
 
     @property
     def metric(self) -> metrics.Metric:
@@ -162,13 +169,14 @@ def read(workdir: Path, evaluation: str = TRAINED) -> list[Run]:
     Members of a population that differ in more than their seed are separate runs, and so is each member that
     diverged."""
     config, path = _config(workdir / 'config.json'), workdir / 'summary.json'
-    summary = _json(path) if path.exists() else {}
+    summary = versions.read_json(path) if path.exists() else {}
     alike: dict[tuple[float, ...], population.Member] = {}
     for member in population.members(config):
         alike.setdefault(tuple(value for name, value in member.items() if name != 'seed'), member)
 
     def run(member, summary, rows):
-        return Run(workdir, flatten(population.config_of(config, member)), summary, rows)
+        others = _others(workdir / evaluation) if rows else {}
+        return Run(workdir, flatten(population.config_of(config, member)), summary, rows, others)
 
     found = []
     for member in alike.values():
@@ -184,7 +192,7 @@ def read(workdir: Path, evaluation: str = TRAINED) -> list[Run]:
 
 def _config(path: Path) -> dict[str, Any]:
     """Config of a run in today's keys. Raises `UserError` for any other file."""
-    config = {'population': {}, **_json(path)}
+    config = {'population': {}, **versions.read_json(path)}
     for key, kind, what in (('seed', int, 'a whole number'), ('task', str, 'text'), ('population', dict, 'a section')):
         if not isinstance(config.get(key, '' if key == 'task' else None), kind):
             there = f'must be {what}, not {config[key]!r}' if key in config else 'is missing'
@@ -202,14 +210,11 @@ def _check(run: Run) -> None:
         raise UserError(f'cannot read the run in {str(run.path)!r}: {error}') from error
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f'cannot read {str(path)!r}: {error}') from error
-    if not isinstance(content, dict):
-        raise UserError(f'{str(path)!r} must hold one JSON object')
-    return content
+def _others(path: Path) -> dict[str, str]:
+    """Task and position scheme of a result file, as far as it has columns for them."""
+    with path.open(newline='', errors='replace') as file:
+        first = next(csv.DictReader(file), {})
+    return {name: first[name] for name in ('task', 'position') if first.get(name)}
 
 
 def _csv(path: Path, member: population.Member) -> dict[str, np.ndarray]:
