@@ -63,6 +63,12 @@ def pytest_runtest_protocol(item, nextitem):
     return done
 
 
+def pytest_collection_finish():
+    """What is there before the first test stays to the end: the search for garbage, 5 % of the time, passes over it."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_sessionfinish(session):
     """Measures it, if asked: a line per worker, with the most megabytes it held after a test."""
     if (path := os.environ.get('MHA_TEST_MEMORY')) and PEAK in session.config.stash:
