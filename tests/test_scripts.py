@@ -169,7 +169,7 @@ def test_a_run_of_an_earlier_version_evaluates_resumes_and_compares(script, tmp_
 SMALL = (*QUICK, '--config.optimizer.schedule=constant', '--config.eval.every_steps=6')
 
 
-def test_a_run_goes_on_to_more_steps(script, tmp_path):
+def test_a_run_goes_on_to_more_steps(script, finished, tmp_path):
     """As if they had been asked for at once; its first results stay. Not while a process has it, nor where the schedule
     depends on the number of steps."""
     grown, whole = tmp_path / 'grown', tmp_path / 'whole'
@@ -189,9 +189,7 @@ def test_a_run_goes_on_to_more_steps(script, tmp_path):
     assert list(dict.fromkeys(steps)) == ['step', '6', '12', '16']
     told = script('train.py', *SMALL, '--config.train.steps=9', f'--workdir={grown}', code=2).stderr
     assert 'train.steps is 16 there and 9 here' in told
-    ending = [*QUICK, '--config.optimizer.schedule=cosine']
-    script('train.py', *ending, f'--workdir={tmp_path / "ends"}')
-    told = script('train.py', *ending, '--config.train.steps=16', f'--workdir={tmp_path / "ends"}', code=2).stderr
+    told = script('train.py', *QUICK, '--config.train.steps=16', f'--workdir={finished[0]}', code=2).stderr
     assert "cannot go on to 16: its optimizer.schedule='cosine' depends on their number" in told
 
 
@@ -208,16 +206,21 @@ def test_a_run_starts_with_the_weights_of_another(script, finished, tmp_path):
     assert not (tmp_path / 'b').exists()
 
 
-def test_eval_of_tasks_that_read_data(environ, tmp_path):
-    """In processes of their own: data reach a device only after the devices are counted."""
+def test_eval_of_tasks_that_read_data(environ, script, tmp_path):
+    """One in processes of its own: data reach a device only after the devices are counted."""
     (tmp_path / 'a.txt').write_text('to be or not to be ' * 40)
-    text = f'--config.task=text({str(tmp_path / "a.txt")!r})'
-    for number, task in enumerate((text, '--config.task=scan')):
-        workdir, causal = tmp_path / f'run{number}', '--config.model.causal=true'
-        for command in (['train.py', *QUICK, causal, task], ['eval.py', '--lengths=3', '--examples=64']):
-            command = [sys.executable, *command, f'--workdir={workdir}']
-            done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
+
+    def process(*command):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    text = f'text({str(tmp_path / "a.txt")!r})'
+    for number, (task, call) in enumerate(((text, process), ('scan', script))):
+        workdir = tmp_path / f'run{number}'
+        call('train.py', *QUICK, '--config.model.causal=true', f'--config.task={task}', f'--workdir={workdir}')
+        call('eval.py', '--lengths=3', '--examples=64', f'--workdir={workdir}')
         assert len((workdir / 'evaluation_3_64-examples.csv').read_text().splitlines()) == 2
 
 
