@@ -1,6 +1,9 @@
 """Comparison of finished runs: a table, curves, and one HTML page that works offline.
 
     python compare.py runs/grid [more runs] [--output=runs/grid/report] [--metric=accuracy] [--evaluation=40,80]
+    python compare.py runs/grid --rows=position --columns=task         # one setting down, another across
+    python compare.py runs/grid --best=learning_rate --pairs           # tuned rows, and which of them differ
+    python compare.py runs/grid --only=task=bucket_sort --only=seed=0  # some of the runs
 
 Every argument is a run, or a directory with runs below it at any depth; links are followed. Runs that differ only in
 their seed share a row. Unfinished and unreadable runs are left out, and their names are printed.
@@ -20,7 +23,7 @@ from absl import flags
 from mha import cli
 from mha.spec import UserError
 from mha.training.metrics import METRICS
-from mha.views.report import comparison, page, table
+from mha.views.report import comparison, page, pivot, table
 
 OUTPUT = flags.DEFINE_string(
     'output', None, 'Directory of the report; default: report/ in the first directory, or in the sweep.'
@@ -30,6 +33,11 @@ EVALUATION = flags.DEFINE_string(
     None,
     'Later evaluation by eval.py: its file name or its lengths; default: the evaluation that ends training.',
 )
+BEST = flags.DEFINE_string('best', None, 'Setting of which each row keeps the best value, by the trained lengths.')
+COLUMNS = flags.DEFINE_list('columns', [], 'Settings across, of a table of scores with --rows down.')
+ONLY = flags.DEFINE_multi_string('only', [], 'Condition that runs must meet: model.position=rope. Repeatable.')
+PAIRS = flags.DEFINE_bool('pairs', False, 'Compare all pairs of rows of a task by paired t-tests over seeds.')
+ROWS = flags.DEFINE_list('rows', [], 'Settings down, of a table of scores with --columns across.')
 METRIC = flags.DEFINE_enum('metric', 'auto', ['auto', *METRICS], 'Metric to compare; auto: the metric of the task.')
 
 
@@ -57,12 +65,24 @@ def main(*paths: str) -> None:
     if not paths:
         raise UserError('name the runs to compare, such as: compare.py runs/grid')
     directories = [Path(path).expanduser() for path in paths]
-    compared = comparison.compare(directories, METRIC.value, EVALUATION.value)
+    compared = comparison.compare(directories, METRIC.value, EVALUATION.value, ONLY.value)
+    choices: list[str] = []
+    if BEST.value:
+        compared, choices = pivot.choose_best(compared, BEST.value)
+    more, shown = {}, [table.text(compared), *choices]
+    if ROWS.value or COLUMNS.value:
+        crossed = pivot.pivot(compared, ROWS.value, COLUMNS.value)
+        more |= pivot.files(crossed)
+        shown += ['', pivot.text(crossed)]
+    if PAIRS.value:
+        tests = pivot.pairs(compared)
+        more['pairs.csv'] = pivot.pairs_csv(tests)
+        shown += ['', pivot.pairs_text(tests)]
     output = OUTPUT.value or str(default_output(directories, EVALUATION.value))
-    written = page.write(compared, cli.path('output', output))
+    written = page.write(compared, cli.path('output', output), more)
     if compared.left_out:
         print(f'left out {comparison.unfinished(compared.left_out)}', file=sys.stderr)
-    print(table.text(compared), '', *written, sep='\n')
+    print(*shown, '', *written, sep='\n')
 
 
 main.takes_arguments = True  # pyright: ignore[reportFunctionMemberAccess]

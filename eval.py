@@ -4,12 +4,11 @@
 
 Only the directory of the run is read. The results go there, too, to `evaluation_<lengths>_<n>-examples.csv`.
 `--position` evaluates the same weights under another position scheme, such as interpolation. `--task` evaluates on the
-task with other arguments, or on another task with the same symbols and classes. Both are added to the name of the file.
-`--per_position` also writes `.._positions.csv`: the accuracy of each symbol of the answer, by its index, and a 95 %
-interval.
+task with other arguments, or on another task with the same symbols and classes. Both are added to the name of the file,
+and to its columns if they differ from the trained ones. `--per_position` also writes `.._positions.csv`: the accuracy
+of each symbol of the answer, by its index, and a 95 % interval.
 """
 
-import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -89,7 +88,13 @@ def evaluate(directory: Path) -> None:
     if not EXAMPLES.value and examples < asked:
         takes = f'{longest:,} tokens take long - --examples sets how many'
         print(f'note: {few} instead of {asked} examples per length, as {takes}')
-    run = run.variant(position=POSITION.value, task=TASK.value, lengths=lengths, examples=examples)
+    try:
+        run = run.variant(position=POSITION.value, task=TASK.value, lengths=lengths, examples=examples)
+    except UserError as error:  # named by its flag instead of its config key
+        for flag, key in (POSITION, 'train.final_position'), (TASK, 'task'):
+            if flag.value and error.key == key:
+                error.key = f'--{flag.name}'
+        raise
     workdir.check_writable(directory)
 
     clock = time.time()
@@ -99,16 +104,16 @@ def evaluate(directory: Path) -> None:
     tokens = sum(row['examples'] * experiment.task.num_tokens(int(row['length'])) for row in rows)
 
     path = directory / workdir.evaluation_name(experiment.eval_lengths, examples, TASK.value, POSITION.value)
-    workdir.write_rows(path, rows)
+    there, here = ({'task': of.config['task'], 'position': of.final_position} for of in (run.trained, experiment))
+    others = {name: text for name, text in here.items() if text != there[name]}  # labels in reports
+    workdir.write_rows(path, [{**row, **others} for row in rows])
     written = [path]
     if PER_POSITION.value:
         written.append(path.with_name(f'{path.stem}_positions.csv'))
         workdir.write_rows(written[-1], positions)
         written.append(written[-1].with_suffix('.svg'))
         plots.position_curves(written[-2], written[-1])
-    under = {'task': experiment.config['task'], 'model.position': experiment.final_position}
-    shown = [dataclasses.replace(each, config={**each.config, **under}) for each in runs.read(directory, path.name)]
-    print(f'\n{table.summarise(shown)}\n')
+    print(f'\n{table.summarise(runs.read(directory, path.name))}\n')
     print(f'evaluated under position {experiment.final_position}')
     print(f'{tokens:,} tokens in {seconds:.1f} s, compiling included: {tokens / seconds:,.0f} tokens/s')
     print(*written, sep='\n')

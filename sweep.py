@@ -23,7 +23,7 @@ from ml_collections import config_flags
 from configs import common
 from mha import cli, spec
 from mha.machine import cache, parallel
-from mha.run import cells, checks, launchers, rehearsal, workdir
+from mha.run import cells, checks, launchers, manifest, rehearsal, workdir
 from mha.run.build import build
 from mha.spec import UserError
 
@@ -48,11 +48,11 @@ def main() -> None:
         parallel.use_cores(checks.at_once(config.train.to_dict()))
 
     # ----------------------------------------------------------------------------------------------- Cells, all checked
-    manifest = cells.read_manifest(directory / 'manifest.jsonl')
+    begun = manifest.read(directory)
     every = _sweep(config)
     together = cells.populations(every)
-    chosen = cells.named(together if POPULATION.value == 'auto' else every, manifest)
-    cells.check_begun_alike(chosen, manifest)
+    chosen = cells.named(together if POPULATION.value == 'auto' else every, begun)
+    cells.check_begun_alike(chosen, begun)
     configs = {name: _with_overrides(overrides).to_dict() for name, overrides in chosen.items()}
     if ONLY.value:
         configs = {name: configs[name] for name in spec.only(ONLY.value, _flattened(configs))}
@@ -74,14 +74,14 @@ def main() -> None:
         return
 
     # -------------------------------------------------------------------------------------------- Files, then the cells
-    if directory.exists() and any(path.name != 'lock' for path in directory.iterdir()) and not manifest:
+    if directory.exists() and any(path.name != 'lock' for path in directory.iterdir()) and not begun:
         raise UserError(f'{directory} is not empty and holds no sweep - choose another --workdir')
     for folder in 'logs', 'configs', 'cells':
         (directory / folder).mkdir(parents=True, exist_ok=True)
     workdir.hold(directory)
     for name, cell in configs.items():  # the config file may change before the last cell starts
         workdir.write_json(directory / 'configs' / f'{name}.json', cell)
-    cells.add_to_manifest(directory / 'manifest.jsonl', {name: chosen[name] for name in configs}, _config_text())
+    manifest.add(directory, {name: chosen[name] for name in configs}, _config_text())
     failed = launcher.run(grid)
     if failed:
         raise SystemExit(
@@ -145,7 +145,7 @@ def _check_cell(cell: Any, sweep: str, keys: Mapping[str, Any]) -> None:
             raise UserError(f'--config.{key} is set by {sweep} in its cells - leave the flag out')
 
 
-def _with_overrides(overrides: cells.Overrides) -> Any:
+def _with_overrides(overrides: manifest.Overrides) -> Any:
     """Config of a cell, with references between keys resolved again."""
     config = cli.read_config(_config_text(), common.get_config)
     try:
@@ -156,7 +156,7 @@ def _with_overrides(overrides: cells.Overrides) -> Any:
     return config.copy_and_resolve_references()
 
 
-def _dry_command(directory: Path, overrides: cells.Overrides) -> list[str]:
+def _dry_command(directory: Path, overrides: manifest.Overrides) -> list[str]:
     """Command that trains a cell with the config file in its current state."""
     common = [argument for argument in sys.argv[1:] if re.match(r'--?(no)?config[.=]', argument)]
     cell = [f'--config.{key}={value}' for key, value in overrides.items()]

@@ -51,7 +51,9 @@ def main() -> None:
     say = print if parallel.first() else lambda *_: None
     run = build(config)
     start = finished.load(INIT_FROM.value).params if INIT_FROM.value else None
-    parallel.once(lambda: workdir.claim(directory, config))
+    if start is not None:
+        run.check_weights(start)
+    parallel.once(lambda: workdir.claim(directory, config, INIT_FROM.value))
     workdir.check_data(directory, run.task.sha256)
     steps = config['train']['steps']
     if workdir.finished(directory) and workdir.load_config(directory)['train']['steps'] == steps:
@@ -64,7 +66,7 @@ def main() -> None:
     checkpoints = Checkpoints(directory)
     step = checkpoints.latest() or 0
     make = functools.partial(checkpoints.restore, run.state_shapes) if step else run.init
-    init_from = INIT_FROM.value or workdir.summary(directory).get('init_from')
+    init_from = workdir.started_from(directory)
     if init_from and not step:
         make = functools.partial(run.init_from, finished.load(init_from).params if start is None else start)
     making = ThreadPoolExecutor(1).submit(make)  # at the same time, Python traces the training program

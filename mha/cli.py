@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import json
 import os
 import re
 import runpy
@@ -110,13 +109,8 @@ _HOW = 'begin it with config = common.get_config(), end it with return config'
 
 def _saved_config(path: Path, config: Any) -> Any:
     """Config that a run has saved. Keys that were added in later versions have their defaults."""
-    try:
-        saved = json.loads(path.read_text())
-        assert isinstance(saved, dict)
-    except (OSError, ValueError, AssertionError) as error:
-        raise UserError(f'cannot read {path}: {one_line(error) or "it must hold one JSON object"}') from error
     like = spec.flatten(config.to_dict())
-    saved = spec.flatten(versions.current(saved))
+    saved = spec.flatten(versions.current(versions.read_json(path)))
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
     for key, value in given.items():
         if key not in like:

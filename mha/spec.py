@@ -5,6 +5,7 @@ Specs have the syntax of Python expressions. They are parsed with `ast` and neve
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -16,15 +17,18 @@ import re
 import traceback
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 T = TypeVar('T')
 LONGEST = 10_000_000
 """Largest length in a range. The limit catches typing errors that would fill the memory."""
 LARGEST = 2**31
 """Upper bound of whole numbers in specs and configs, because array indices have 32 bits."""
+SIZES = (1e-30, 1e30)
+"""Smallest and largest absolute value of other numbers in specs, except 0. In this range, float32 holds them and their
+products with the numbers of a model."""
 _KEYWORD = re.compile(rf'\b({"|".join(set(keyword.kwlist) - {"True", "False", "None"})})\b')
 _MARK = '\u00b7'
 """Character that is appended to Python keywords, so that they parse as names: specs may say `global(2)`."""
@@ -36,6 +40,79 @@ _LIBRARY = re.compile(r'^<frozen|[/\\\\](site-packages|lib[/\\\\]python[\d.]+)[/
 
 class UserError(ValueError):
     """Mistake of the user. The message is one line that names the mistake and the choices."""
+
+    key = ''
+    """Config key or flag with the mistake. The message begins with it."""
+
+    def __str__(self) -> str:
+        return f'{self.key}: {super().__str__()}' if self.key else super().__str__()
+
+
+@contextlib.contextmanager
+def setting(key: str) -> Iterator[None]:
+    """Context that puts a config key in front of the message of a `UserError`. The outermost context decides."""
+    try:
+        yield
+    except UserError as error:
+        error.key = key
+        raise
+
+
+class Bound(NamedTuple):
+    """Limit of a number in a type hint, such as `Annotated[int, at_least(1)]`; `arguments` enforces it."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def at_least(low: int | float) -> Bound:
+    return Bound(f'at least {low:,}', lambda value: value >= low)
+
+
+def at_most(high: int | float) -> Bound:
+    return Bound(f'at most {high:,}', lambda value: value <= high)
+
+
+def above(low: int | float) -> Bound:
+    return Bound(f'above {low:,}', lambda value: value > low)
+
+
+def between(low: int | float, high: int | float) -> Bound:
+    return Bound(f'from {low:,} to {high:,}', lambda value: low <= value <= high)
+
+
+REACH = 2**23
+"""Upper bound of positions. The angles of larger ones are not exact (`mha.positions.base.angles`)."""
+Length = Annotated[int, at_least(1), at_most(REACH)]
+"""Number of tokens or positions."""
+Shift = Annotated[int, at_least(0), at_most(REACH)]
+"""Number of tokens or positions, 0 included."""
+Reach = Annotated[float, above(0), at_most(REACH)]
+"""Positive length or scale, whole or not."""
+Stretch = Annotated[float, at_least(1), at_most(REACH)]
+"""Ratio of a new length to the trained one."""
+Count = Annotated[int, at_least(1), at_most(2**20)]
+"""Number of units, symbols or rows."""
+Several = Annotated[int, at_least(2), at_most(2**20)]
+"""Number of symbols, at least two."""
+Width = Annotated[int, at_least(1), at_most(2**16)]
+"""Number of features or channels."""
+Even = Annotated[int, Bound('even and above 0', lambda value: value > 0 and value % 2 == 0), at_most(2**16)]
+"""Number of channels that form pairs."""
+Repeats = Annotated[int, at_least(1), at_most(100)]
+"""Number of repetitions, limited because each one lengthens the program or its run time."""
+Base = Annotated[float, above(0), at_least(1), at_most(1e12)]
+"""Base theta of the frequencies theta^(-2m/width), at least 1 so that none exceeds one radian per position."""
+Spread = Annotated[float, between(0, 1000)]
+"""Standard deviation of initial values."""
+Level = Annotated[float, between(-1000, 1000)]
+"""Initial value of either sign."""
+Share = Annotated[float, between(0, 1)]
+"""Fraction, 0 and 1 included."""
+Part = Annotated[float, Bound('above 0 and at most 1', lambda value: 0 < value <= 1)]
+"""Fraction above 0."""
+Decay = Annotated[float, Bound('at least 0 and below 1', lambda value: 0 <= value < 1)]
+"""Fraction of a running mean that is kept at each step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +188,8 @@ def _call(node: ast.expr, text: str) -> Call:
 
 
 def _check_numbers(value: Any, text: str) -> None:
-    """Raises `UserError` for numbers that are not finite, and for whole numbers of 2^31 or more."""
+    """Raises `UserError` for numbers that are not finite, whole numbers of 2^31 or more, and other numbers whose
+    absolute value is not within `SIZES`."""
     if isinstance(value, tuple | list):
         for item in value:
             _check_numbers(item, text)
@@ -119,6 +197,8 @@ def _check_numbers(value: Any, text: str) -> None:
         raise UserError(f'{text!r}: whole numbers must be below 2^31, not {value} - larger ones are written like 1e10')
     elif isinstance(value, float) and not math.isfinite(value):
         raise UserError(f'{text!r}: numbers must be finite, not {value}')
+    elif isinstance(value, float) and value and not SIZES[0] <= abs(value) <= SIZES[1]:
+        raise UserError(f'{text!r}: numbers must be 0, or from {SIZES[0]} to {SIZES[1]} in size, not {value}')
 
 
 def choose(name: str, choices: Iterable[str], what: str) -> str:
@@ -214,17 +294,27 @@ def arguments(
         if name in values:
             raise UserError(f'{what} {str(call)!r}: {name!r} is given twice')
         values[choose(name, by_name, f'argument of {what} {call.name!r}:')] = value
-    hints = typing.get_type_hints(target)
+    hints, limits = (typing.get_type_hints(target, include_extras=extras) for extras in (False, True))
     for name, value in values.items():
         if name in hints and not _fits(value, hints[name]):
             raise UserError(f'{what} {call.name!r}: {name} must be {_describe(hints[name])}, not {value!r}')
         options = typing.get_args(hints.get(name)) or (hints.get(name),)
         if isinstance(value, int) and float in options and not {int, bool} & set(options):
             values[name] = float(value)
+        for bound in bounds(limits.get(name)):
+            if isinstance(value, int | float) and not bound.holds(value):
+                raise UserError(f'{what} {call.name!r}: {name} must be {bound.words}, not {values[name]}')
     missing = [p.name for p in accepts if p.default is p.empty and p.name not in values]
     if missing:
         raise UserError(f'{what} {str(call)!r} needs {missing[0]!r}: {usage}')
     return values
+
+
+def bounds(hint: Any) -> list[Bound]:
+    """Limits of a number in a type hint, also in the options of a union."""
+    if typing.get_origin(hint) is Annotated:
+        return [each for each in hint.__metadata__ if isinstance(each, Bound)]
+    return [bound for option in typing.get_args(hint) for bound in bounds(option)]
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -53,10 +53,10 @@ def test_scheme_of_the_documents_is_one_file(tmp_path, monkeypatch):
 
 
 def test_task_of_the_documents_is_one_file(tmp_path, monkeypatch):
-    (tmp_path / 'majority.py').write_text(example('docs/adding.md', 'mha/tasks/majority.py'))
+    (tmp_path / 'more_ones.py').write_text(example('docs/adding.md', 'mha/tasks/more_ones.py'))
     monkeypatch.setattr(tasks, '__path__', [*tasks.__path__, str(tmp_path)])
     config = quickstart.get_config()
-    config.task = 'majority'
+    config.task = 'more_ones'
     run = build(config.to_dict())
     batch = run.task.batch(jax.random.key(0), 16, 5, 8)
     assert (batch.targets[:, 5] == (batch.tokens[:, :5].sum(-1) > 2)).all()

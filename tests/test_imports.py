@@ -16,13 +16,19 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
     'mha.datasets': {'mha.machine'},
     'mha.tasks': {
         'mha.datasets',
-        *(f'mha.tasks.{part}' for part in ('base', '_binary', '_expressions', '_files', '_scratchpad')),
+        *(f'mha.tasks.{part}' for part in ('base', '_binary', '_draws', '_expressions', '_files', '_scratchpad')),
     },
     'mha.model': {'mha.model', 'mha.cores', 'mha.positions', 'mha.nn'},
     'mha.training': {'mha.training', 'mha.tasks', 'mha.nn', 'mha.machine', 'mha.cores'},
     'mha.run': {'mha'},
     'mha.views': {'mha.views', 'mha.positions', 'mha.tasks', 'mha.cores', 'mha.nn'},
-    'mha.views.report': {'mha.views.report', 'mha.run.population', 'mha.run.versions', 'mha.training.metrics'},
+    'mha.views.report': {
+        'mha.views.report',
+        'mha.run.manifest',
+        'mha.run.population',
+        'mha.run.versions',
+        'mha.training.metrics',
+    },
     # Two scripts are run under the names of the packages that they show.
     'mha.views.catalogue.command': {'mha.views', 'mha.positions', 'mha.tasks', 'mha.machine', 'mha.cli'},
     'mha.positions.__main__': {'mha.views.catalogue.command'},

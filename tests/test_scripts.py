@@ -169,7 +169,7 @@ def test_a_run_of_an_earlier_version_evaluates_resumes_and_compares(script, tmp_
 SMALL = (*QUICK, '--config.optimizer.schedule=constant', '--config.eval.every_steps=6')
 
 
-def test_a_run_goes_on_to_more_steps(script, tmp_path):
+def test_a_run_goes_on_to_more_steps(script, finished, tmp_path):
     """As if they had been asked for at once; its first results stay. Not while a process has it, nor where the schedule
     depends on the number of steps."""
     grown, whole = tmp_path / 'grown', tmp_path / 'whole'
@@ -189,9 +189,7 @@ def test_a_run_goes_on_to_more_steps(script, tmp_path):
     assert list(dict.fromkeys(steps)) == ['step', '6', '12', '16']
     told = script('train.py', *SMALL, '--config.train.steps=9', f'--workdir={grown}', code=2).stderr
     assert 'train.steps is 16 there and 9 here' in told
-    ending = [*QUICK, '--config.optimizer.schedule=cosine']
-    script('train.py', *ending, f'--workdir={tmp_path / "ends"}')
-    told = script('train.py', *ending, '--config.train.steps=16', f'--workdir={tmp_path / "ends"}', code=2).stderr
+    told = script('train.py', *QUICK, '--config.train.steps=16', f'--workdir={finished[0]}', code=2).stderr
     assert "cannot go on to 16: its optimizer.schedule='cosine' depends on their number" in told
 
 
@@ -201,20 +199,28 @@ def test_a_run_starts_with_the_weights_of_another(script, finished, tmp_path):
     script('train.py', *QUICK, *still, f'--workdir={tmp_path / "a"}', f'--init_from={finished[0]}')
     one, other = (np.array(curve(run)) for run in (tmp_path / 'a', finished[0]))
     assert np.allclose(one[:, 2:], other[:, 2:], atol=1e-4)
+    for path in ('environment.json', 'summary.json'):
+        assert json.loads((tmp_path / 'a' / path).read_text())['init_from'] == str(finished[0])
     given = [*QUICK, '--config.model.dim=8', f'--workdir={tmp_path / "b"}', f'--init_from={finished[0]}']
     assert 'the weights to start with do not fit' in script('train.py', *given, code=2).stderr
+    assert not (tmp_path / 'b').exists()
 
 
-def test_eval_of_tasks_that_read_data(environ, tmp_path):
-    """In processes of their own: data reach a device only after the devices are counted."""
+def test_eval_of_tasks_that_read_data(environ, script, tmp_path):
+    """One in processes of its own: data reach a device only after the devices are counted."""
     (tmp_path / 'a.txt').write_text('to be or not to be ' * 40)
-    text = f'--config.task=text({str(tmp_path / "a.txt")!r})'
-    for number, task in enumerate((text, '--config.task=scan')):
-        workdir, causal = tmp_path / f'run{number}', '--config.model.causal=true'
-        for command in (['train.py', *QUICK, causal, task], ['eval.py', '--lengths=3', '--examples=64']):
-            command = [sys.executable, *command, f'--workdir={workdir}']
-            done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
+
+    def process(*command):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    text = f'text({str(tmp_path / "a.txt")!r})'
+    for number, (task, call) in enumerate(((text, process), ('scan', script))):
+        workdir = tmp_path / f'run{number}'
+        call('train.py', *QUICK, '--config.model.causal=true', f'--config.task={task}', f'--workdir={workdir}')
+        call('eval.py', '--lengths=3', '--examples=64', f'--workdir={workdir}')
         assert len((workdir / 'evaluation_3_64-examples.csv').read_text().splitlines()) == 2
 
 
@@ -307,6 +313,7 @@ def test_eval_on_another_task(script, tmp_path):
     there = (tmp_path / 'run' / 'evaluation_3_4_8-examples.csv').read_text()
     other = (tmp_path / 'run' / 'evaluation_3_4_8-examples_odds_first_order=_released_learned.csv').read_text()
     assert there != other
+    assert all(row.endswith(",odds_first(order='released')") for row in other.splitlines()[1:])
     for name, content in before.items():
         assert name.read_bytes() == content
 
@@ -458,6 +465,7 @@ def test_a_scheme_dropped_late(script, tmp_path):
     script('eval.py', f'--workdir={tmp_path / "dropped"}', '--lengths=2,4,8', '--position=rope(theta=50)')
     other = (tmp_path / 'dropped' / 'evaluation_2_4_8_8-examples_rope_theta=50.csv').read_text()
     assert other != curve
+    assert all(row.endswith(',rope(theta=50)') for row in other.splitlines()[1:])
 
 
 def test_sweep_resumes_and_compare_reports(script, tmp_path):
@@ -519,7 +527,10 @@ MISTAKES = {
     'int': ([*QUICK, '--config.model.heads=two'], 'expected a whole number'),
     'float': ([*QUICK, '--config.optimizer.learning_rate=fast'], 'expected a number'),
     'bool': ([*QUICK, '--config.model.causal=perhaps'], 'expected true or false'),
-    'scheme': ([*QUICK, '--config.model.position=ropee'], "did you mean 'rope'"),
+    'scheme': (
+        [*QUICK, '--config.model.position=ropee'],
+        "train.py: model.position: unknown position scheme 'ropee' - did you mean 'rope'",
+    ),
     'scheme argument': ([*QUICK, '--config.model.position=rope(thta=1)'], "did you mean 'theta'"),
     'scheme syntax': ([*QUICK, '--config.model.position=rope|'], 'name(argument=value)|name'),
     'task': ([*QUICK, '--config.task=bucketsort'], "did you mean 'bucket_sort'"),
@@ -637,28 +648,6 @@ def test_config_that_does_not_work(source, words, script, tmp_path):
     assert not (tmp_path / 'grid').exists()
 
 
-def test_names_of_cells(script, tmp_path):
-    """Short where they can be, unlike where cells are, and as a sweep has named them before."""
-    config, grid, layers = tmp_path / 'mine.py', tmp_path / 'grid', '--config.model.layers=10'
-
-    def names(*cells):
-        config.write_text(f'from configs.quickstart import get_config\ndef sweep():\n    return {list(cells)}')
-        done = script('sweep.py', f'--config={config}', *QUICK[1:], layers, f'--workdir={grid}', '--dry_run')
-        return [shlex.split(line)[-1].removeprefix(f'--workdir={grid}/cells/') for line in done.stdout.splitlines()]
-
-    seeds, norm = {'population.seed': tuple(range(100))}, {'model.norm': 'pre', 'seed': 1}
-    assert names(norm) == ['norm=pre,seed=1']
-    assert names({'eval.seed': 1}, norm) == ['eval.seed=1', 'norm=pre,seed=1']
-    specs = [{'model.position': f'randomize(max_position={n}), {"rope(theta=10.0), " * 9}'} for n in (300, 301)]
-    many = names(*specs, seeds, {'task': "text('configs/q*.py')"}, {'task': "text('configs/q?*.py')"})
-    assert len(set(many)) == 5
-    assert all(len(name) < 200 for name in many)
-    assert many[2].startswith('seed=_0,_1,_2')
-    grid.mkdir()
-    (grid / 'manifest.jsonl').write_text('{"cell": "old", "overrides": {"model.norm": "pre", "seed": 1}}\n{"cell": "ha')
-    assert names({'eval.seed': 1}, norm) == ['eval.seed=1', 'old']
-
-
 def test_a_flag_that_the_sweep_sets_is_refused(script, tmp_path):
     for flags in ['--config.seed=7'], ['--config.seed=7', '--dry_run']:
         done = script('sweep.py', QUICK[0], *flags, f'--workdir={tmp_path / "grid"}', code=2)
@@ -716,6 +705,8 @@ def test_foreign_workdir_is_left_alone(script, tmp_path):
         (['eval.py', '--workdir=nowhere', '--lengths=4'], 'no run in nowhere'),
         (['eval.py', '--workdir={run}', '--lengths=0'], 'lengths start at 1'),
         (['eval.py', '--workdir={run}', '--lengths=300'], '256 positions'),
+        (['eval.py', '--workdir={run}', '--position=ropee'], "eval.py: --position: unknown position scheme 'ropee'"),
+        (['eval.py', '--workdir={run}', '--task=bucketsort'], "eval.py: --task: unknown task 'bucketsort'"),
         (['sweep.py', '--config=configs/common.py', '--workdir=nowhere'], 'sweep()'),
         (['compare.py', 'nowhere'], 'nowhere'),
     ],

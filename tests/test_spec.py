@@ -1,16 +1,21 @@
 """Specs, names and lengths: what a person types becomes a call, and every mistake one line that says what is right."""
 
 import importlib
+import inspect
 import types
-from typing import Literal
+import typing
+from typing import Annotated, Literal
 
 import numpy as np
 import pytest
 from flax import nnx
 
-from mha import positions, spec, tasks
+from mha import cores, positions, spec, tasks
+from mha.model import mlp
+from mha.nn import masks
 from mha.positions import Position
 from mha.spec import Call, UserError
+from mha.training import curricula, optim
 
 
 @pytest.mark.parametrize(
@@ -85,6 +90,8 @@ def test_no_argument_is_dropped_without_a_word(text):
     [
         ('rope(theta=1e400)', 'numbers must be finite, not inf'),
         ('rope(theta=-1e400)', 'numbers must be finite, not -inf'),
+        ('rope(theta=1e31)', 'numbers must be 0, or from 1e-30 to 1e+30 in size, not 1e+31'),
+        ('fox(bias_init=-1e-40)', 'numbers must be 0, or from'),
         ('alibi(slopes=(1.0, 1e999))', 'numbers must be finite, not inf'),
         ('window(4294967296)', 'whole numbers must be below 2^31, not 4294967296'),
         ('window(-2147483648)', 'whole numbers must be below 2^31'),
@@ -97,7 +104,7 @@ def test_numbers_of_a_spec_have_bounds(text, words):
     assert words in str(error.value)
     assert text in str(error.value)
     assert spec.parse('window(2147483647)') == [Call('window', (2**31 - 1,))]
-    assert spec.parse('rope(1e300)') == [Call('rope', (1e300,))]
+    assert spec.parse('rope(1e30)') == [Call('rope', (1e30,))]
 
 
 def test_keywords_are_shown_as_they_were_typed():
@@ -250,6 +257,7 @@ class Thing:
         limit: int | None = None,
         array: int | np.ndarray = 0,
         slopes: tuple | None = None,
+        rows: Annotated[int, spec.above(0), spec.at_most(2**20)] | None = None,
         *,
         extra: object = None,
     ):
@@ -287,8 +295,11 @@ def test_build_a_function():
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('x', r"thing 'x' needs 'size': x\(size, rate=0.5, kind='a', flag=False, limit=None, array=0, slopes=None\)"),
-        ("x(1, 2, 'a', True, 3, 4, 5, 6)", 'too many arguments'),
+        (
+            'x',
+            r"thing 'x' needs 'size': x\(size, rate=0.5, kind='a', flag=False, limit=None, .*, rows=None\)",
+        ),
+        ("x(1, 2, 'a', True, 3, 4, 5, 6, 7)", 'too many arguments'),
         ('x(1, size=2)', "'size' is given twice"),
         ('x(1, rat=2)', "unknown argument of thing 'x': 'rat' - did you mean 'rate'"),
         ('x(1, extra=2)', "unknown argument of thing 'x': 'extra'"),
@@ -306,6 +317,9 @@ def test_build_a_function():
         ('x(101)', r"thing 'x': size is above 100"),
         ('x(1, slopes=8)', r'slopes must be a list of numbers such as \(1.0, 1.5\) or None, not 8'),
         ('x(1, array=2.5)', 'array must be a whole number, not 2.5'),
+        ('x(1, rows=0)', "thing 'x': rows must be above 0, not 0"),
+        ('x(1, rows=1048577)', "thing 'x': rows must be at most 1,048,576, not 1048577"),
+        ('x(1, rows=2.5)', 'rows must be a whole number or None, not 2.5'),
     ],
 )
 def test_build_errors(text, message):
@@ -319,6 +333,58 @@ def test_arguments():
     assert spec.arguments(function, call, 'thing', given=1) == {'size': 2, 'rate': 1.0}
     with pytest.raises(UserError, match=r"unknown argument of thing 'f': 'rate' \(choices: size\)"):
         spec.arguments(function, call, 'thing', given=1, extra=['rate'])
+
+
+PLUGINS = {  # each with its number of leading parameters that a spec does not set
+    **{f'position {name}': (spec.load(positions, name, Position, ''), 1) for name in positions.names()},
+    **{f'task {name}': (spec.load(tasks, name, tasks.Task, ''), 0) for name in tasks.names()},
+    **{f'core {name}': (spec.load(cores, name, cores.Core, ''), 0) for name in cores.names()},
+    **{f'pattern {name}': (kind, 0) for name, kind in masks.PATTERNS.items()},
+    **{f'optimizer {name}': (function, 2) for name, function in optim.OPTIMIZERS.items()},
+    **{f'schedule {name}': (function, 3) for name, function in optim.SCHEDULES.items()},
+    **{f'curriculum {name}': (function, 2) for name, function in curricula.CURRICULA.items()},
+    'schedule warmup': (optim.warmup, 2),
+    'mlp': (mlp._width, 0),
+}
+
+
+@pytest.mark.parametrize('name', PLUGINS)
+def test_numbers_of_plug_ins_have_bounds(name):
+    """Numbers without bounds allow models that exceed any memory or have no meaning."""
+    kind, given = PLUGINS[name]
+    target = kind.__init__ if isinstance(kind, type) else kind
+    plain, hints = typing.get_type_hints(target), typing.get_type_hints(target, include_extras=True)
+    for parameter in list(inspect.signature(kind).parameters)[given:]:
+        hint = plain.get(parameter)
+        if {int, float} & {hint, *typing.get_args(hint)}:
+            assert spec.bounds(hints[parameter]), f'{parameter}: write its limits into its hint, as Count of mha.spec'
+
+
+@pytest.mark.parametrize(
+    ('make', 'text', 'words'),
+    [
+        (positions.make, 'cpb(depth=1000000)', 'depth must be at most 100, not 1000000'),
+        (positions.make, 'cpb(width=1000000000)', 'width must be at most 65,536'),
+        (positions.make, 'rope(theta=1e-3)', 'theta must be at least 1, not 0.001'),
+        (positions.make, 'randomize(max_position=2147483647)|rope', 'max_position must be at most 8,388,608'),
+        (positions.make, "randomize(test='average', draws=1000)", 'draws must be at most 100'),
+        (positions.make, 'sandwich(dbar=1048576)', 'dbar must be at most'),
+        (positions.make, 'learned(init_std=-1)', 'init_std must be from 0 to 1,000, not -1.0'),
+        (positions.make, 'yarn(4, 64, attention_factor=-1)', 'attention_factor must be above 0, not -1.0'),
+        (tasks.make, 'bucket_sort(symbols=2147483647)', 'symbols must be at most 1,048,576'),
+        (tasks.make, 'listops(max_depth=2147483647)', 'max_depth must be at most 1,000'),
+        (cores.make, "linear(features='performer', seed=-1)", 'seed must be at least 0, not -1'),
+        (cores.make, 'flash(block=3)', 'block must be a power of two from 16 to 1,024, not 3'),
+        (masks.make, 'random(2, draws=1000000)', 'draws must be at most 100'),
+        (masks.make, 'window(2147483647)', 'left must be at most 8,388,608'),
+    ],
+)
+def test_absurd_numbers_are_refused(make, text, words):
+    given = dict(dims=DIMS, rngs=nnx.Rngs(0)) if make is positions.make else {}
+    with pytest.raises(UserError) as error:
+        make(text, **given)
+    assert words in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_defects_are_not_mistakes_of_the_user():

@@ -26,7 +26,7 @@ import dataclasses
 import functools
 import logging
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ from mha.cores.blockwise import HIDDEN, LOWEST, Blockwise, biased
 from mha.nn import masks
 from mha.nn.masks import Mask
 from mha.positions.base import Coords, OffsetBias, Position
-from mha.spec import UserError
+from mha.spec import Bound, UserError
 
 try:
     from jax.experimental.pallas import triton
@@ -52,6 +52,8 @@ SIDES = (64, 32)
 memory."""
 WIDEST = 256
 """Largest number of channels of a head, including those that a position scheme appends."""
+TILE = Bound('a power of two from 16 to 1,024', lambda side: side in (16, 32, 64, 128, 256, 512, 1024))
+"""Limit of the side of a tile."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,8 +61,8 @@ class Flash(Core):
     """Attention in GPU kernels, or in `blockwise` if `refusal` gives a reason, which is logged once. Differentiable
     once, in reverse mode. The precision of float32 products follows `jax_default_matmul_precision`."""
 
-    block: int | None = None
-    """Side of a tile: a power of two, at least 16."""
+    block: Annotated[int, TILE] | None = None
+    """Side of a tile."""
     interpret: bool | None = None
     """True: interpret the kernels on any device; False: compile them, whatever the device."""
 

@@ -17,7 +17,7 @@ one of the keys seen so far. Both cancel in the fraction, so nothing overflows a
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ from mha.cores.base import Core
 from mha.nn import masks
 from mha.nn.masks import Mask
 from mha.nn.products import finite
-from mha.spec import UserError
+from mha.spec import UserError, at_least, at_most
 
 CHUNK = 128
 """Number of slots that are compared pair by pair under a causal mask; all earlier slots enter through one sum."""
@@ -43,15 +43,11 @@ class Linear(Core):
     more than turn queries and keys."""
 
     features: Literal['elu+1', 'performer'] = 'elu+1'
-    count: int = 256
+    count: Annotated[int, at_least(1), at_most(2**16)] = 256
     """Number of random features of 'performer' per head."""
-    seed: int = 0
+    seed: Annotated[int, at_least(0)] = 0
     """Seed of the random features."""
     has_map = False
-
-    def __post_init__(self):
-        if self.count < 1:
-            raise ValueError(f'count must be at least 1, not {self.count}')
 
     def attend(self, q, k, v, *, position, coords, mask, scale, dropout_rate=0.0, rngs=None):
         for hook in ('bias', 'content', 'weights', 'values'):

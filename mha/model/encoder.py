@@ -14,7 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
-from mha import positions, spec
+from mha import cores, positions, spec
 from mha.model import mlp as mlps
 from mha.model import norms
 from mha.model.attention import MultiHeadAttention
@@ -60,7 +60,7 @@ class Block(nnx.Module):
         dropout_rate: float,
         attention_dropout_rate: float,
         use_bias: bool,
-        core: str,
+        core: cores.Core,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
@@ -80,7 +80,8 @@ class Block(nnx.Module):
         self.attention_norm = norms.make(norm_kind, dim, dtype=dtype, rngs=rngs)
         # Attributes of the block, not of a submodule: that would change the names in checkpoints, and the order of
         # additions in the norm of the gradient.
-        self.activation, *layers = mlps.make(mlp, dim, mlp_dim, dtype=dtype, rngs=rngs) or [None] * 4
+        with spec.setting('model.mlp'):
+            self.activation, *layers = mlps.make(mlp, dim, mlp_dim, dtype=dtype, rngs=rngs) or [None] * 4
         self.up, self.down, self.gate = (nnx.data(layer) for layer in layers)
         self.mlp_norm = nnx.data(None if self.up is None else norms.make(norm_kind, dim, dtype=dtype, rngs=rngs))
 
@@ -207,6 +208,8 @@ class Encoder(nnx.Module):
                 raise spec.UserError(f'model.{name} must be at least 0 and below 1, not {rate}')
         spec.choose(norm, ('post', 'pre'), 'model.norm')
         spec.choose(readout, ('token', 'pooled', 'pair'), 'model.readout')
+        spec.choose(norm_kind, norms.NORMS, 'model.norm_kind')
+        spec.choose(qk_norm, ('none', *norms.NORMS), 'model.qk_norm')
         if head_dim is None and dim % heads:
             raise spec.UserError(
                 f'{heads} heads do not divide the width {dim} - choose from {_divisors(dim)}, or set model.head_dim'
@@ -225,10 +228,14 @@ class Encoder(nnx.Module):
         )
         self.dropout_rates = (dropout_rate, attention_dropout_rate)
         sizes = (dim, heads, head_dim, mlp_dim or 4 * dim)
+        with spec.setting('model.pattern'):
+            patterns = [masks.make(text) for text in spec.per_layer(pattern, layers, 'pattern')]
+        with spec.setting('model.core'):
+            attention_core = cores.make(core)
         self.blocks = nnx.List(
             Block(
                 *sizes,
-                mask=masks.make(text) & (masks.causal() if causal else masks.full()),
+                mask=mask & (masks.causal() if causal else masks.full()),
                 norm=norm,
                 norm_kind=norm_kind,
                 mlp=mlp,
@@ -237,30 +244,33 @@ class Encoder(nnx.Module):
                 dropout_rate=dropout_rate,
                 attention_dropout_rate=attention_dropout_rate,
                 use_bias=use_bias,
-                core=core,
+                core=attention_core,
                 dtype=compute,
                 rngs=rngs,
             )
-            for text in spec.per_layer(pattern, layers, 'pattern')
+            for mask in patterns
         )
         self.final_norm = nnx.data(norms.make(norm_kind, dim, dtype=compute, rngs=rngs) if norm == 'pre' else None)
         features = 4 * dim if readout == 'pair' else dim
         self.num_classes = num_classes
         self.head = nnx.data(None if tied else nnx.Linear(features, num_classes, dtype=compute, rngs=rngs))
 
-        specs = spec.per_layer(position, layers, 'position')
-        owners = tuple(range(layers)) if position_per_layer else tuple(specs.index(text) for text in specs)
         dims = positions.Dims(dim, heads, head_dim, self.context(max_len), causal)
         key = rngs.params()  # one draw, so that a scheme's parameters do not change the initial values of other weights
+        with spec.setting('model.position'):
+            self._place(spec.per_layer(position, layers, 'position'), position_per_layer, dims, key)
+
+    def _place(self, specs: tuple[str, ...], per_layer: bool, dims: positions.Dims, key: jax.Array) -> None:
+        """Makes the schemes of `specs`, one spec per layer. Layers with the same spec share a scheme, unless
+        `per_layer`."""
+        owners = tuple(range(len(specs))) if per_layer else tuple(specs.index(text) for text in specs)
         distinct = sorted(set(owners))
         self.positions = nnx.List(
             positions.make(specs[i], dims, rngs=nnx.Rngs(jax.random.fold_in(key, i))) for i in distinct
         )
         for scheme, i in zip(self.positions, distinct, strict=True):
             if i > 0 and scheme.overrides('embed'):
-                raise spec.UserError(
-                    f'position {position!r}: the first layer adds embeddings, but layer {i} has its own {specs[i]!r}'
-                )
+                raise spec.UserError(f'the first layer adds embeddings, but layer {i} has its own {specs[i]!r}')
         self.scheme_of_layer = tuple(distinct.index(i) for i in owners)
 
     def context(self, length: int) -> int:

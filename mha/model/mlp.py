@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from mha import spec
 from mha.nn.products import linear
+from mha.spec import Count
 
 ACTIVATIONS = {'relu': jax.nn.relu, 'gelu': jax.nn.gelu}
 GATED = {'swiglu': jax.nn.silu, 'geglu': jax.nn.gelu}
@@ -53,9 +54,7 @@ def make(text: str, dim: int, width: int, **options: Any) -> Layers | None:
     return Layers({**ACTIVATIONS, **GATED}[call.name], up, down, gate)
 
 
-def _width(width: int | None = None) -> int | None:
-    if width is not None and width < 1:
-        raise ValueError(f'width must be at least 1, not {width}')
+def _width(width: Count | None = None) -> int | None:
     return width
 
 

@@ -9,7 +9,7 @@ sees the same keys and possibly more.
 import dataclasses
 import functools
 import operator
-from typing import Any, dataclass_transform
+from typing import Annotated, Any, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ from mha import spec
 
 Slots = int | np.integer | np.ndarray
 """Slots that are known when a program is traced: one, or an array of them."""
+Slot = Annotated[int, spec.at_most(spec.REACH)]
+"""Number of slots in a pattern."""
 CHUNK = 2**20
 """Number of pairs of slots that `Mask.count` evaluates at a time."""
 
@@ -238,8 +240,8 @@ class window(OffsetMask):
     """Sliding window: a query sees `left` slots before it, itself, and `right` slots after it, by default as many
     (Longformer; Beltagy et al., 2020, arXiv:2004.05150)."""
 
-    left: int = _static()
-    right: int | None = _static(default=None)
+    left: Slot = _static()
+    right: Slot | None = _static(default=None)
 
     def __post_init__(self):
         object.__setattr__(self, 'right', self.left if self.right is None else self.right)
@@ -257,18 +259,22 @@ class dilated(OffsetMask):
     """Dilated sliding window: a query sees itself and `window` slots on each side, `step` slots apart (Longformer;
     Beltagy et al., 2020, arXiv:2004.05150). `dilated(n, 1)` is `window(n)`."""
 
-    window: int = _static()
-    step: int = _static()
+    window: Slot = _static()
+    step: Slot = _static()
 
     def __post_init__(self):
         _at_least(0, window=self.window)
         _at_least(1, step=self.step)
 
+    @property
+    def reach(self) -> int:
+        return min(self.window * self.step, spec.REACH)
+
     def sees(self, ahead):
-        return (jnp.abs(ahead) <= self.window * self.step) & (ahead % self.step == 0)
+        return (jnp.abs(ahead) <= self.reach) & (ahead % self.step == 0)
 
     def meets(self, low, high):
-        reach = self.window * self.step
+        reach = self.reach
         return np.minimum(high, reach) // self.step * self.step >= np.maximum(low, -reach)
 
 
@@ -279,7 +285,7 @@ class strided(OffsetMask):
     causal mask this is the published pattern, j >= i - l or (i - j) mod l = 0 for j <= i. Otherwise its mirror image is
     added."""
 
-    stride: int = _static()
+    stride: Slot = _static()
 
     def __post_init__(self):
         _at_least(1, stride=self.stride)
@@ -297,7 +303,7 @@ class prefix(Mask):
     """Prefix mask: the first `length` slots see each other in both directions, the rest is causal (prefix LM; Raffel et
     al., 2020, arXiv:1910.10683). `block` is exact unless `length` is an array."""
 
-    length: int | Int[Array, '']
+    length: Slot | Int[Array, '']
 
     def __post_init__(self):
         if isinstance(self.length, int):
@@ -317,7 +323,7 @@ class global_(Mask):
     """Global attention: the first `tokens` slots see all slots and are seen by all (Longformer; Beltagy et al., 2020,
     arXiv:2004.05150; BigBird; Zaheer et al., 2020, arXiv:2007.14062). Called `global` in specs. `block` is exact."""
 
-    tokens: int = _static()
+    tokens: Slot = _static()
 
     def __post_init__(self):
         _at_least(0, tokens=self.tokens)
@@ -337,9 +343,9 @@ class random(Mask):
     draws from the whole sequence; here draws depend only on `seed`, not on the length of the sequence. `block` is
     exact."""
 
-    size: int = _static()
-    draws: int = _static(default=3)
-    seed: int = _static(default=0)
+    size: Slot = _static()
+    draws: Annotated[int, spec.at_most(100)] = _static(default=3)
+    seed: Annotated[int, spec.at_least(0)] = _static(default=0)
 
     def __post_init__(self):
         _at_least(1, size=self.size)

@@ -95,6 +95,8 @@ def check_shapes(scheme: Position, dims: Dims) -> None:
         for part in scheme.parts:
             check_shapes(part, dims)
         return
+    if scheme.wraps:
+        check_shapes(scheme.inner, dims)  # pyright: ignore[reportAttributeAccessIssue] - wrappers have it
     batch, tokens, heads, width = 2, 3, dims.heads, dims.head_dim
     graphdef, params = nnx.split(scheme)
     expected = {  # None: any size
@@ -122,8 +124,10 @@ def check_shapes(scheme: Position, dims: Dims) -> None:
             'weights': (logits, jnp.ones((1, 1, tokens, tokens), bool), q, coords),
             'values': (logits, pos, pos),
         }
-        # Hooks of a scheme that overrides `place` need its random draws.
-        hooks = [hook for hook in inputs if scheme.overrides(hook) and not scheme.overrides('place')]
+        # Hooks of a scheme that overrides `place` need its random draws. A wrapper's inner scheme is checked above, so
+        # that only a `place` of its own class counts.
+        places = type(scheme).place is not Position.place
+        hooks = [hook for hook in inputs if scheme.overrides(hook) and not places]
         return {hook: getattr(scheme, hook)(*inputs[hook]) for hook in hooks}
 
     for hook, output in jax.eval_shape(outputs, params).items():

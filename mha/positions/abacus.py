@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Int
 
 from mha.positions.base import Position, lookup, required
+from mha.spec import Length, Shift, Spread
 
 
 class Abacus(Position):
@@ -21,11 +22,15 @@ class Abacus(Position):
 
     directed = True
 
-    def __init__(self, dims, max_shift: int = 99, max_position: int = 1024, init_std: float = 0.02, *, rngs):
-        if max_shift < 0 or max_position < 1:
-            raise ValueError(
-                f'needs max_shift of at least 0 and max_position of at least 1, not {max_shift} and {max_position}'
-            )
+    def __init__(
+        self,
+        dims,
+        max_shift: Shift = 99,
+        max_position: Length = 1024,
+        init_std: Spread = 0.02,
+        *,
+        rngs,
+    ):
         self.max_shift, self.max_position = max_shift, max_position
         self.table = nnx.Param(init_std * jax.random.normal(rngs.params(), (max_position, dims.dim)))
 

@@ -192,7 +192,7 @@ def angles(pos: Num[Array, '#B T'], frequencies: Sequence[float]) -> Float[Array
     0.06 there, one of bfloat16 numbers by a radian at p = 1000. Fractions of a position add f times the fraction.
     """
     f = np.asarray(frequencies, np.float64)[None, None]
-    turns = np.round(f / (2 * np.pi) * 2.0**40).astype(np.int64) % 2**40
+    turns = (np.round(f / (2 * np.pi) * 2.0**40) % 2.0**40).astype(np.int64)  # a large f would overflow int64
     high, low = (turns >> 8).astype(np.uint32), (turns & 255).astype(np.int32)
     whole = jnp.floor(pos)
     n = whole.astype(jnp.int32)[:, :, None]

@@ -9,11 +9,13 @@ Shifts teach an absolute scheme to rely on distances; jitter and scale teach it 
 """
 
 import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
 from mha.positions.base import Position, required
+from mha.spec import REACH, Stretch, between
 
 
 class Cape(Position):
@@ -27,18 +29,13 @@ class Cape(Position):
     def __init__(
         self,
         dims,
-        max_global: float = 5.0,
-        max_local: float = 0.5,
-        max_scale: float = 1.03,
+        max_global: Annotated[float, between(0, REACH)] = 5.0,
+        max_local: Annotated[float, between(0, REACH)] = 0.5,
+        max_scale: Stretch = 1.03,
         centre: bool = False,
         *,
         rngs,
     ):
-        if min(max_global, max_local) < 0 or max_scale < 1:
-            raise ValueError(
-                'max_global and max_local must be at least 0 and max_scale at least 1, '
-                f'not {max_global}, {max_local} and {max_scale}'
-            )
         self.max_global, self.max_local, self.max_scale, self.centre = max_global, max_local, max_scale, centre
 
     def extent(self, length):

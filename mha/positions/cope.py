@@ -6,13 +6,14 @@ The distance to a key is the number of tokens up to it that the query finds rele
 is interpolated: (1 - w) q_i . e[floor p] + w q_i . e[ceil p], w = p - floor p.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import Position
+from mha.spec import at_least, at_most
 
 
 class Cope(Position):
@@ -24,9 +25,14 @@ class Cope(Position):
     directed = True
     causal_only = True
 
-    def __init__(self, dims, p_max: int = 16, gate: Literal['scaled', 'raw'] = 'scaled', *, rngs):
-        if p_max < 2:
-            raise ValueError(f'p_max must be at least 2, not {p_max}')
+    def __init__(
+        self,
+        dims,
+        p_max: Annotated[int, at_least(2), at_most(2**16)] = 16,
+        gate: Literal['scaled', 'raw'] = 'scaled',
+        *,
+        rngs,
+    ):
         self.p_max, self.gate, self.head_dim = p_max, gate, dims.head_dim
         self.e = nnx.Param(jnp.zeros((p_max, dims.head_dim)))
 

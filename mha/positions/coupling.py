@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import Position, lookup, required
+from mha.spec import Length, Spread
 
 
 class Coupling(Position):
@@ -22,9 +23,7 @@ class Coupling(Position):
     directed = True
     per_example = True
 
-    def __init__(self, dims, max_position: int | None = None, init_std: float = 0.02, *, rngs):
-        if max_position is not None and max_position < 1:
-            raise ValueError(f'max_position must be at least 1, not {max_position}')
+    def __init__(self, dims, max_position: Length | None = None, init_std: Spread = 0.02, *, rngs):
         self.max_position = max_position or dims.max_len
         self.table = nnx.Param(init_std * jax.random.normal(rngs.params(), (self.max_position + 1, dims.dim)))
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import OffsetBias
+from mha.spec import Repeats, Width
 
 
 class Cpb(OffsetBias):
@@ -23,10 +24,10 @@ class Cpb(OffsetBias):
 
     directed = True
 
-    def __init__(self, dims, width: int | None = None, depth: int = 2, log: bool = True, *, rngs):
+    def __init__(self, dims, width: Width | None = None, depth: Repeats = 2, log: bool = True, *, rngs):
         width = dims.dim // 4 if width is None else width
-        if width < 1 or depth < 1:
-            raise ValueError(f'width and depth must be at least 1, but they are {width} and {depth}')
+        if width < 1:
+            raise ValueError(f'a quarter of the model width {dims.dim} is no width - set width')
         self.log = log
         # Without a random bias every unit bends at D = 0, and each side starts as nearly a straight line.
         first = nnx.Linear(1, width, bias_init=jax.nn.initializers.normal(1.0), rngs=rngs)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import Position
+from mha.spec import Width
 
 
 class Dape(Position):
@@ -18,9 +19,7 @@ class Dape(Position):
     MLP sees the products q . k of all heads, after the transforms of other schemes but without their biases. Published
     with separate parameters in every layer (`position_per_layer=True`)."""
 
-    def __init__(self, dims, width: int = 32, *, rngs):
-        if width < 1:
-            raise ValueError(f'width must be at least 1, not {width}')
+    def __init__(self, dims, width: Width = 32, *, rngs):
         self.scale = dims.head_dim**-0.5
 
         def start(high):  # parameters whose softplus is uniform on (0, high)

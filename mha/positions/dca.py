@@ -10,6 +10,7 @@ distance reaches c.
 from typing import Literal
 
 from mha.positions.base import Rotary, frequencies
+from mha.spec import Base, Length, Part, Shift
 
 
 class DualChunk(Rotary):
@@ -23,18 +24,18 @@ class DualChunk(Rotary):
     def __init__(
         self,
         dims,
-        chunk: int,
-        window: int | None = None,
-        theta: float = 10000.0,
-        fraction: float = 1.0,
+        chunk: Length,
+        window: Shift | None = None,
+        theta: Base = 10000.0,
+        fraction: Part = 1.0,
         layout: Literal['half', 'interleaved'] = 'half',
         *,
         rngs,
     ):
         super().__init__(dims, fraction, layout, rngs=rngs)
         window = chunk // 3 if window is None else window
-        if not (chunk >= 1 and 0 <= window <= chunk):
-            raise ValueError(f'chunk must be at least 1 and window from 0 to chunk, not {chunk} and {window}')
+        if window > chunk:
+            raise ValueError(f'window must be at most chunk={chunk}, not {window}')
         self.chunk, self.last = chunk, chunk + window - 1
         self.frequencies = frequencies(self.width, theta)
 

@@ -7,13 +7,14 @@ Content attends to position and position to content. Each query and key is multi
 products are then gathered by offset.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import Position
+from mha.spec import Width, at_most
 
 
 class Deberta(Position):
@@ -29,16 +30,14 @@ class Deberta(Position):
     def __init__(
         self,
         dims,
-        k: int = 512,
-        log_buckets: int | None = None,
+        k: Width = 512,
+        log_buckets: Annotated[int, at_most(2**10)] | None = None,
         p2c_index: Literal['paper', 'released'] = 'paper',
         *,
         rngs,
     ):
         self.span = k if log_buckets is None else log_buckets
         self.half = k if log_buckets is None else log_buckets // 2
-        if k < 1:
-            raise ValueError(f'k must be at least 1, not {k}')
         if log_buckets is not None and (log_buckets < 4 or log_buckets % 2 or k < self.half + 2):
             raise ValueError(f'log_buckets must be even, at least 4 and below {2 * k - 2} for k={k}, not {log_buckets}')
         self.ends = () if log_buckets is None else bucket_ends(self.half, k - 1)

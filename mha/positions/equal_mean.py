@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mha.positions.base import Position, required
+from mha.spec import Length, Reach
 
 LONGEST = 16  # an exponential number of mean 1 exceeds it once in nine million draws; the cut bounds the positions
 
@@ -23,11 +24,9 @@ class EqualMean(Position):
 
     per_example = True
 
-    def __init__(self, dims, max_position: int | None = None, alpha: float | None = None, *, rngs):
-        if max_position is not None and max_position < 1:
-            raise ValueError(f'max_position must be at least 1, not {max_position}')
-        if alpha is not None and (max_position is None or alpha <= 0):
-            raise ValueError(f'alpha must be above 0 and needs max_position, not alpha={alpha} alone')
+    def __init__(self, dims, max_position: Length | None = None, alpha: Reach | None = None, *, rngs):
+        if alpha is not None and max_position is None:
+            raise ValueError(f'alpha={alpha} needs max_position')
         self.max_position, self.alpha = max_position, alpha or 1.0
 
     def extent(self, length):

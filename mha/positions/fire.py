@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import Position
+from mha.spec import Level, Reach, Width
 
 
 class Fire(Position):
@@ -28,9 +29,9 @@ class Fire(Position):
     def __init__(
         self,
         dims,
-        width: int = 32,
-        init_c: float = 0.1,
-        init_length: float = 512.0,
+        width: Width = 32,
+        init_c: Level = 0.1,
+        init_length: Reach = 512.0,
         signed: bool | None = None,
         *,
         rngs,
@@ -38,10 +39,8 @@ class Fire(Position):
         self.signed = not dims.causal if signed is None else signed
         if not dims.causal and not self.signed:
             raise ValueError('signed=False cannot tell left from right in a bidirectional model - leave signed out')
-        if width < 1:
-            raise ValueError(f'width must be at least 1, not {width}')
-        if init_length <= 0 or init_c == 0:
-            raise ValueError(f'init_length must be above 0 and init_c not 0, but they are {init_length} and {init_c}')
+        if init_c == 0:
+            raise ValueError('init_c must not be 0, where the bias is flat')
         self.init_length = init_length
         self.c = nnx.Param(jnp.asarray(init_c, jnp.float32))
         self.l = nnx.Param(jnp.asarray(1.0, jnp.float32))

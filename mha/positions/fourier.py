@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import Position
+from mha.spec import Even, Reach, Width
 
 
 class Fourier(Position):
@@ -20,13 +21,11 @@ class Fourier(Position):
 
     directed = True
 
-    def __init__(self, dims, fourier_dim: int | None = None, hidden: int | None = None, gamma: float = 1.0, *, rngs):
+    def __init__(self, dims, fourier_dim: Even | None = None, hidden: Width | None = None, gamma: Reach = 1.0, *, rngs):
         features = dims.dim // 2 if fourier_dim is None else fourier_dim
         hidden = dims.dim if hidden is None else hidden
         if features < 2 or features % 2:
             raise ValueError(f'fourier_dim must be even and above 0, not {features}')
-        if hidden < 1 or gamma <= 0:
-            raise ValueError(f'hidden must be at least 1 and gamma above 0, but they are {hidden} and {gamma}')
         self.w_r = nnx.Param(jax.random.normal(rngs.params(), (features // 2,)) / gamma)
         self.hidden = nnx.Linear(features, hidden, rngs=rngs)
         self.out = nnx.Linear(hidden, dims.dim, rngs=rngs)

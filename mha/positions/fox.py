@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import Position, add_difference
+from mha.spec import Level
 
 
 class Fox(Position):
@@ -23,7 +24,7 @@ class Fox(Position):
 
     directed = True
 
-    def __init__(self, dims, bias_init: float = 0.0, causal: bool | None = None, *, rngs):
+    def __init__(self, dims, bias_init: Level = 0.0, causal: bool | None = None, *, rngs):
         self.causal = dims.causal if causal is None else causal
         if self.causal and not dims.causal:
             raise ValueError('causal=True needs a causal model: it would favour the far future - leave it out')

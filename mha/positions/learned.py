@@ -8,6 +8,7 @@ import jax
 from flax import nnx
 
 from mha.positions.base import Position, lookup
+from mha.spec import Length, Spread
 
 
 class Learned(Position):
@@ -15,9 +16,7 @@ class Learned(Position):
 
     directed = True
 
-    def __init__(self, dims, max_position: int | None = None, init_std: float = 0.02, *, rngs):
-        if max_position is not None and max_position < 1:
-            raise ValueError(f'max_position must be at least 1, not {max_position}')
+    def __init__(self, dims, max_position: Length | None = None, init_std: Spread = 0.02, *, rngs):
         self.max_position = max_position or dims.max_len
         self.table = nnx.Param(init_std * jax.random.normal(rngs.params(), (self.max_position, dims.dim)))
 

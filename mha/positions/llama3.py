@@ -10,6 +10,7 @@ import math
 from typing import Literal
 
 from mha.positions.base import Rotary, frequencies
+from mha.spec import Base, Length, Part, Reach, Stretch
 
 
 class Llama3(Rotary):
@@ -19,21 +20,19 @@ class Llama3(Rotary):
     def __init__(
         self,
         dims,
-        scale: float = 8.0,
-        low: float = 1.0,
-        high: float = 4.0,
-        original_length: int = 8192,
-        theta: float = 10000.0,
-        fraction: float = 1.0,
+        scale: Stretch = 8.0,
+        low: Reach = 1.0,
+        high: Reach = 4.0,
+        original_length: Length = 8192,
+        theta: Base = 10000.0,
+        fraction: Part = 1.0,
         layout: Literal['half', 'interleaved'] = 'half',
         *,
         rngs,
     ):
         super().__init__(dims, fraction, layout, rngs=rngs)
-        if not (scale >= 1 and original_length >= 1):
-            raise ValueError(f'scale and original_length must be at least 1, not {scale} and {original_length}')
-        if not high > low > 0:
-            raise ValueError(f'high must be above low, and both above 0, not {high} and {low}')
+        if not high > low:
+            raise ValueError(f'high must be above low, not {high} and {low}')
 
         def slowed(f):
             u = min(max((original_length * f / (2 * math.pi) - low) / (high - low), 0.0), 1.0)

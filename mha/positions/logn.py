@@ -7,10 +7,12 @@ so biases keep their scale.
 """
 
 import math
+from typing import Annotated
 
 import jax.numpy as jnp
 
 from mha.positions.base import Position
+from mha.spec import REACH, at_least, at_most
 
 
 class Logn(Position):
@@ -21,9 +23,7 @@ class Logn(Position):
 
     example = 'length=40'
 
-    def __init__(self, dims, length: int, floor: bool = False, *, rngs):
-        if length < 2:
-            raise ValueError(f'length must be at least 2, not {length}')
+    def __init__(self, dims, length: Annotated[int, at_least(2), at_most(REACH)], floor: bool = False, *, rngs):
         self.length, self.floor = length, floor
 
     def qk(self, q, k, coords):

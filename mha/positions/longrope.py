@@ -7,11 +7,12 @@ L the trained length and s = new length / L.
 """
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax.numpy as jnp
 
 from mha.positions.base import Rotary, angles, frequencies
+from mha.spec import REACH, Base, Part, Stretch, at_least, at_most
 
 
 class LongRope(Rotary):
@@ -24,20 +25,16 @@ class LongRope(Rotary):
         self,
         dims,
         factors: tuple,
-        scale: float,
-        original_length: int,
+        scale: Stretch,
+        original_length: Annotated[int, at_least(2), at_most(REACH)],
         short_factors: tuple | None = None,
-        theta: float = 10000.0,
-        fraction: float = 1.0,
+        theta: Base = 10000.0,
+        fraction: Part = 1.0,
         layout: Literal['half', 'interleaved'] = 'half',
         *,
         rngs,
     ):
         super().__init__(dims, fraction, layout, rngs=rngs)
-        if not (scale >= 1 and original_length >= 2):
-            raise ValueError(
-                f'scale must be at least 1 and original_length at least 2, not {scale} and {original_length}'
-            )
 
         def divided(factors, name):
             if len(factors) != self.width // 2 or not all(isinstance(x, int | float) and x > 0 for x in factors):

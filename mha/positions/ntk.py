@@ -12,6 +12,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from mha.positions.base import Rotary, angles, frequencies
+from mha.spec import Base, Length, Part, Stretch
 
 
 class Ntk(Rotary):
@@ -24,11 +25,11 @@ class Ntk(Rotary):
     def __init__(
         self,
         dims,
-        scale: float | None = None,
+        scale: Stretch | None = None,
         dynamic: bool = False,
-        original_length: int | None = None,
-        theta: float = 10000.0,
-        fraction: float = 1.0,
+        original_length: Length | None = None,
+        theta: Base = 10000.0,
+        fraction: Part = 1.0,
         layout: Literal['half', 'interleaved'] = 'half',
         *,
         rngs,
@@ -41,8 +42,6 @@ class Ntk(Rotary):
         if dynamic == (original_length is None):
             raise ValueError('dynamic=True and original_length, the trained length, go together - give both or neither')
         self.scale = 1.0 if scale is None else float(scale)
-        if not self.scale >= 1 or (original_length is not None and original_length < 1):
-            raise ValueError(f'scale and original_length must be at least 1, not {scale} and {original_length}')
         self.original_length = original_length
         stretch = 1.0 if dynamic else self.scale ** (self.width / (self.width - 2))
         self.frequencies = frequencies(self.width, theta * stretch)

@@ -10,6 +10,7 @@ import math
 import jax.numpy as jnp
 
 from mha.positions.base import Position
+from mha.spec import Stretch
 
 
 class Interpolate(Position):
@@ -18,9 +19,7 @@ class Interpolate(Position):
 
     example = 'scale=4'
 
-    def __init__(self, dims, scale: float, *, rngs):
-        if not scale >= 1:
-            raise ValueError(f'scale is the new length over the trained one, at least 1, not {scale}')
+    def __init__(self, dims, scale: Stretch, *, rngs):
         self.scale = scale
 
     def extent(self, length):

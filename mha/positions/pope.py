@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import Position, angles, frequencies
+from mha.spec import Base
 
 
 class PoPE(Position):
@@ -23,7 +24,7 @@ class PoPE(Position):
 
     directed = True
 
-    def __init__(self, dims, theta: float = 10000.0, init: Literal['zeros', 'uniform'] = 'zeros', *, rngs):
+    def __init__(self, dims, theta: Base = 10000.0, init: Literal['zeros', 'uniform'] = 'zeros', *, rngs):
         self.width = dims.head_dim
         self.frequencies = frequencies(2 * self.width, theta)
         shape = (dims.heads, self.width)

@@ -6,10 +6,13 @@ In training only, the T tokens of a sequence are split into `chunks` chunks of r
 to chunk, so that positions keep their order, stay below target_length, and cover all distances of sequences that long.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
 from mha.positions.base import Position, required
+from mha.spec import Length, at_least, at_most
 
 
 class Pose(Position):
@@ -22,11 +25,7 @@ class Pose(Position):
     per_example = True
     example = 'target_length=64'
 
-    def __init__(self, dims, target_length: int, chunks: int = 2, *, rngs):
-        if target_length < 1 or chunks < 2:
-            raise ValueError(
-                f'needs target_length of at least 1 and at least 2 chunks, not {target_length} and {chunks}'
-            )
+    def __init__(self, dims, target_length: Length, chunks: Annotated[int, at_least(2), at_most(100)] = 2, *, rngs):
         self.target_length, self.chunks = target_length, chunks
 
     def extent(self, length):

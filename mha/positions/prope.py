@@ -9,6 +9,7 @@ the same. `fraction`, by contrast, spreads the whole range of frequencies over f
 from typing import Literal
 
 from mha.positions.base import Rotary, frequencies
+from mha.spec import Base, Part, Share
 
 
 class PRope(Rotary):
@@ -17,16 +18,14 @@ class PRope(Rotary):
     def __init__(
         self,
         dims,
-        p: float = 0.75,
-        theta: float = 10000.0,
-        fraction: float = 1.0,
+        p: Share = 0.75,
+        theta: Base = 10000.0,
+        fraction: Part = 1.0,
         layout: Literal['half', 'interleaved'] = 'half',
         *,
         rngs,
     ):
         super().__init__(dims, fraction, layout, rngs=rngs)
-        if not 0 <= p <= 1:
-            raise ValueError(f'p is the fraction of the frequencies that turn, from 0 to 1, not {p}')
         turning = int(p * self.width // 2)
         self.directed = turning > 0
         self.frequencies = frequencies(self.width, theta)[:turning] + (0.0,) * (self.width // 2 - turning)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from mha.nn.prng import shuffle
 from mha.positions.base import Position, required
+from mha.spec import Length, Repeats
 
 
 class Randomize(Position):
@@ -24,11 +25,11 @@ class Randomize(Position):
     def __init__(
         self,
         dims,
-        max_position: int = 2048,
+        max_position: Length = 2048,
         per_example: bool = False,
         test: Literal['sample', 'linspace', 'average'] = 'sample',
         redraw: Literal['forward', 'layer'] = 'forward',
-        draws: int = 1,
+        draws: Repeats = 1,
         *,
         rngs,
     ):

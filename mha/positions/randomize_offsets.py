@@ -14,6 +14,7 @@ from flax import nnx
 
 from mha.nn.prng import shuffle
 from mha.positions.base import Position, required
+from mha.spec import Length
 
 
 class RandomizeOffsets(Position):
@@ -30,7 +31,7 @@ class RandomizeOffsets(Position):
     def __init__(
         self,
         dims,
-        max_position: int = 2048,
+        max_position: Length = 2048,
         both_sides: bool = False,
         released: bool = False,
         redraw: Literal['forward', 'layer'] = 'forward',

@@ -9,6 +9,7 @@ in training.
 from typing import Literal
 
 from mha.positions.base import Rotary, frequencies
+from mha.spec import Base, Length, Part
 
 
 class ReRope(Rotary):
@@ -22,16 +23,14 @@ class ReRope(Rotary):
     def __init__(
         self,
         dims,
-        window: int,
-        theta: float = 10000.0,
-        fraction: float = 1.0,
+        window: Length,
+        theta: Base = 10000.0,
+        fraction: Part = 1.0,
         layout: Literal['half', 'interleaved'] = 'half',
         *,
         rngs,
     ):
         super().__init__(dims, fraction, layout, rngs=rngs)
-        if window < 1:
-            raise ValueError(f'window must be at least 1, not {window}')
         self.window = window
         self.frequencies = frequencies(self.width, theta)
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mha.positions.base import Position, required
+from mha.spec import Length
 
 CELLS = 2**22  # few enough for float32 to tell any two cells apart, with a token count added
 
@@ -23,9 +24,7 @@ class Rfs(Position):
 
     first_only = True
 
-    def __init__(self, dims, max_position: int = 2048, test: Literal['sample', 'linspace'] = 'sample', *, rngs):
-        if max_position < 1:
-            raise ValueError(f'max_position must be at least 1, not {max_position}')
+    def __init__(self, dims, max_position: Length = 2048, test: Literal['sample', 'linspace'] = 'sample', *, rngs):
         self.max_position, self.test = max_position, test
         self.draws = 0 if test == 'linspace' else 1
 

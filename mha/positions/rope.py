@@ -8,6 +8,7 @@ Each pair of channels (u, w) of q and k turns by the angle p f_m, with f_m = the
 from typing import Literal
 
 from mha.positions.base import Rotary, frequencies
+from mha.spec import Base, Part
 
 
 class Rope(Rotary):
@@ -17,8 +18,8 @@ class Rope(Rotary):
     def __init__(
         self,
         dims,
-        theta: float = 10000.0,
-        fraction: float = 1.0,
+        theta: Base = 10000.0,
+        fraction: Part = 1.0,
         layout: Literal['half', 'interleaved'] = 'half',
         *,
         rngs,

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import Rotary, angles, frequencies
+from mha.spec import Base, Length
 
 
 class Rope2D(Rotary):
@@ -29,8 +30,8 @@ class Rope2D(Rotary):
     def __init__(
         self,
         dims,
-        columns: int,
-        theta: float | None = None,
+        columns: Length,
+        theta: Base | None = None,
         mixed: bool = False,
         layout: Literal['half', 'interleaved'] = 'half',
         *,
@@ -38,8 +39,6 @@ class Rope2D(Rotary):
     ):
         if dims.head_dim % 4:
             raise ValueError(f'two axes of pairs need a head_dim that is divisible by 4, not {dims.head_dim}')
-        if columns < 1:
-            raise ValueError(f'columns must be at least 1, not {columns}')
         super().__init__(dims, 1.0 if mixed else 0.5, layout, rngs=rngs)
         self.columns, self.mixed = columns, mixed
         self.frequencies = frequencies(dims.head_dim // 2, (10.0 if mixed else 100.0) if theta is None else theta)

@@ -11,6 +11,7 @@ The sum is the inner product of the sinusoidal embeddings of p_i and p_j, so dba
 import jax.numpy as jnp
 
 from mha.positions.base import OffsetBias, angles, frequencies
+from mha.spec import Even
 
 
 class Sandwich(OffsetBias):
@@ -19,9 +20,7 @@ class Sandwich(OffsetBias):
     to q and k instead of adding a bias. The logits are the same in float32, but have errors of about 0.1 r_h in
     bfloat16, which rounds the channels."""
 
-    def __init__(self, dims, dbar: int = 128, as_channels: bool = False, *, rngs):
-        if dbar < 2 or dbar % 2:
-            raise ValueError(f'dbar must be even and above 0, not {dbar}')
+    def __init__(self, dims, dbar: Even = 128, as_channels: bool = False, *, rngs):
         self.frequencies, self.as_channels = frequencies(dbar, 10000.0), as_channels
         self.ratios = tuple(dims.heads / (8 * h) for h in range(1, dims.heads + 1))
         self.root = dims.head_dim**0.5

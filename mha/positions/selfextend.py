@@ -10,6 +10,7 @@ T tokens needs distances up to about w + (T - w)/G.
 from typing import Literal
 
 from mha.positions.base import Rotary, frequencies
+from mha.spec import Base, Length, Part
 
 
 class SelfExtend(Rotary):
@@ -23,17 +24,15 @@ class SelfExtend(Rotary):
     def __init__(
         self,
         dims,
-        window: int,
-        group: int,
-        theta: float = 10000.0,
-        fraction: float = 1.0,
+        window: Length,
+        group: Length,
+        theta: Base = 10000.0,
+        fraction: Part = 1.0,
         layout: Literal['half', 'interleaved'] = 'half',
         *,
         rngs,
     ):
         super().__init__(dims, fraction, layout, rngs=rngs)
-        if window < 1 or group < 1:
-            raise ValueError(f'window and group must be at least 1, not {window} and {group}')
         self.window, self.group = window, group
         self.frequencies = frequencies(self.width, theta)
 

@@ -8,6 +8,7 @@ An absolute scheme that follows learns that only differences of positions matter
 import jax
 
 from mha.positions.base import Position, required
+from mha.spec import Shift
 
 
 class Shape(Position):
@@ -16,9 +17,7 @@ class Shape(Position):
 
     per_example = True
 
-    def __init__(self, dims, max_shift: int = 500, *, rngs):
-        if max_shift < 0:
-            raise ValueError(f'max_shift must be at least 0, not {max_shift}')
+    def __init__(self, dims, max_shift: Shift = 500, *, rngs):
         self.max_shift = max_shift
 
     def extent(self, length):

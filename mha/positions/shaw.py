@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import Position
+from mha.spec import Width
 
 
 class Shaw(Position):
@@ -20,9 +21,7 @@ class Shaw(Position):
 
     directed = True
 
-    def __init__(self, dims, k: int = 16, values: bool = True, share_heads: bool = True, *, rngs):
-        if k < 1:
-            raise ValueError(f'k must be at least 1, not {k}')
+    def __init__(self, dims, k: Width = 16, values: bool = True, share_heads: bool = True, *, rngs):
         self.k, self.heads, self.head_dim = k, dims.heads, dims.head_dim
         shape = (1 if share_heads else dims.heads, 2 * k + 1, dims.head_dim)
         scale = dims.head_dim**-0.5

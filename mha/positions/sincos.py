@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import Position, angles, frequencies
+from mha.spec import Base
 
 
 class Sincos(Position):
@@ -23,7 +24,7 @@ class Sincos(Position):
     def __init__(
         self,
         dims,
-        theta: float = 10000.0,
+        theta: Base = 10000.0,
         layout: Literal['interleaved', 'concat', 'tensor2tensor'] = 'interleaved',
         learned_scale: bool = False,
         *,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import Position
+from mha.spec import Level
 
 
 class Ssmax(Position):
@@ -19,7 +20,7 @@ class Ssmax(Position):
     on short sequences, `init` = 1 / ln(length) starts nearer to a plain softmax. Published with separate parameters in
     every layer (`position_per_layer=True`)."""
 
-    def __init__(self, dims, init: float = 0.168, bias: bool = False, *, rngs):
+    def __init__(self, dims, init: Level = 0.168, bias: bool = False, *, rngs):
         self.s = nnx.Param(jnp.full((dims.heads,), init))
         self.b = nnx.Param(jnp.zeros((dims.heads,))) if bias else None
 

@@ -8,12 +8,14 @@ In bidirectional models, each side has half of the buckets. We scale logits by 1
 """
 
 import bisect
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import OffsetBias
+from mha.spec import REACH, at_most
 
 
 class T5(OffsetBias):
@@ -21,15 +23,21 @@ class T5(OffsetBias):
 
     directed = True
 
-    def __init__(self, dims, buckets: int = 32, max_distance: int = 128, causal: bool | None = None, *, rngs):
+    def __init__(
+        self,
+        dims,
+        buckets: Annotated[int, at_most(1024)] = 32,
+        max_distance: Annotated[int, at_most(REACH)] = 128,
+        causal: bool | None = None,
+        *,
+        rngs,
+    ):
         self.causal = dims.causal if causal is None else causal
         per_side = buckets if self.causal else buckets // 2
         if per_side < 4 or buckets % 2:
             raise ValueError(f'buckets must be even and at least {4 if self.causal else 8}, not {buckets}')
         if max_distance <= per_side // 2:
             raise ValueError(f'max_distance must be above {per_side // 2} for {buckets} buckets, not {max_distance}')
-        if max_distance >= 2**31:
-            raise ValueError(f'max_distance must be below 2^31, not {max_distance}')
         self.starts = bucket_starts(per_side, max_distance)
         self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (buckets, dims.heads)))
 

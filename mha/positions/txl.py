@@ -20,6 +20,7 @@ from flax import nnx
 
 from mha.nn.products import inner, linear
 from mha.positions.base import Position, angles, frequencies
+from mha.spec import Base, Even, Reach
 
 
 class TransformerXL(Position):
@@ -33,18 +34,18 @@ class TransformerXL(Position):
     def __init__(
         self,
         dims,
-        pos_dim: int | None = None,
-        theta: float = 10000.0,
+        pos_dim: Even | None = None,
+        theta: Base = 10000.0,
         form: Literal['content', 'channels'] = 'content',
-        clamp: float | None = None,
+        clamp: Reach | None = None,
         *,
         rngs,
     ):
         self.pos_dim = dims.dim if pos_dim is None else pos_dim
         if self.pos_dim < 2 or self.pos_dim % 2:
             raise ValueError(f'pos_dim must be even and above 0, not {self.pos_dim}')
-        if clamp is not None and (form != 'content' or clamp <= 0):
-            raise ValueError(f"clamp={clamp} must be above 0 and needs form='content'")
+        if clamp is not None and form != 'content':
+            raise ValueError(f"clamp={clamp} needs form='content'")
         self.form, self.clamp, self.head_dim = form, clamp, dims.head_dim
         self.frequencies = frequencies(self.pos_dim, theta)
         heads, width = dims.heads, dims.head_dim

@@ -7,11 +7,12 @@ decays, while attention to the future would grow: the scheme is for causal model
 """
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax.numpy as jnp
 
 from mha.positions.base import Rotary, frequencies
+from mha.spec import Base, Part, Reach, above, at_most
 
 
 class XPos(Rotary):
@@ -24,17 +25,15 @@ class XPos(Rotary):
     def __init__(
         self,
         dims,
-        scale_base: float = 512.0,
-        gamma: float = 0.4,
-        theta: float = 10000.0,
-        fraction: float = 1.0,
+        scale_base: Reach = 512.0,
+        gamma: Annotated[float, above(0), at_most(1000)] = 0.4,
+        theta: Base = 10000.0,
+        fraction: Part = 1.0,
         layout: Literal['half', 'interleaved'] = 'half',
         *,
         rngs,
     ):
         super().__init__(dims, fraction, layout, rngs=rngs)
-        if not (scale_base > 0 and gamma > 0):
-            raise ValueError(f'scale_base and gamma must be above 0, not {scale_base} and {gamma}')
         self.scale_base, self.centre = scale_base, dims.max_len // 2
         self.frequencies = frequencies(self.width, theta)
         logs = [math.log((2 * m / self.width + gamma) / (1 + gamma)) for m in range(self.width // 2)]

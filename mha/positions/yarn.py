@@ -14,9 +14,10 @@ The two ramps differ by up to 0.4 in g for 64 channels, L = 2048 and s = 8.
 """
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from mha.positions.base import Rotary, frequencies
+from mha.spec import Base, Length, Part, Reach, Stretch, above, at_most
 
 
 class Yarn(Rotary):
@@ -28,23 +29,21 @@ class Yarn(Rotary):
     def __init__(
         self,
         dims,
-        scale: float,
-        original_length: int,
-        beta_fast: float = 32.0,
-        beta_slow: float = 1.0,
+        scale: Stretch,
+        original_length: Length,
+        beta_fast: Reach = 32.0,
+        beta_slow: Reach = 1.0,
         ramp: Literal['released', 'paper'] = 'released',
-        attention_factor: float | None = None,
-        theta: float = 10000.0,
-        fraction: float = 1.0,
+        attention_factor: Annotated[float, above(0), at_most(1000)] | None = None,
+        theta: Base = 10000.0,
+        fraction: Part = 1.0,
         layout: Literal['half', 'interleaved'] = 'half',
         *,
         rngs,
     ):
         super().__init__(dims, fraction, layout, rngs=rngs)
-        if not (scale >= 1 and original_length >= 1):
-            raise ValueError(f'scale and original_length must be at least 1, not {scale} and {original_length}')
-        if not beta_fast > beta_slow > 0:
-            raise ValueError(f'beta_fast must be above beta_slow, and both above 0, not {beta_fast} and {beta_slow}')
+        if not beta_fast > beta_slow:
+            raise ValueError(f'beta_fast must be above beta_slow, not {beta_fast} and {beta_slow}')
         if not theta > 1:
             raise ValueError(f'theta must be above 1, not {theta}')
         plain = frequencies(self.width, theta)

@@ -20,12 +20,17 @@ def build(config: Mapping[str, Any], eval_lengths: str | None = None) -> Experim
     checks.numbers(config, members)
     on_cpu = jax.default_backend() == 'cpu'
     together = train['members'] == 'together' or (train['members'] == 'auto' and not on_cpu)
+    lengths = spec.lengths(train['lengths'], 'train.lengths')
+    with spec.setting('task'):
+        task = tasks.make(config['task'], causal=config['model']['causal'])
+    with spec.setting('train.curriculum'):
+        curriculum = curricula.make(train['curriculum'], lengths, train['steps'])
     experiment = Experiment(
         config=config,
-        task=tasks.make(config['task'], causal=config['model']['causal']),
+        task=task,
         members=members,
         layout=parallel.Layout(parallel.make_mesh(**config['mesh']), len(members), together),
-        curriculum=curricula.make(train['curriculum'], spec.lengths(train['lengths'], 'train.lengths'), train['steps']),
+        curriculum=curriculum,
         eval_lengths=spec.lengths(eval_lengths or config['eval']['lengths'], 'eval.lengths'),
     )
     for check in (*checks.EVALUATION, *(checks.TRAINING if eval_lengths is None else ())):

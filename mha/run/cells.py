@@ -1,15 +1,14 @@
-"""Cells of a sweep: names, manifest, populations. A cell is a run with its own overrides of the config."""
+"""Cells of a sweep: names and populations. A cell is a run with its own overrides of the config."""
 
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mha.run import population, workdir
+from mha.run.manifest import Overrides
 from mha.spec import UserError
 
-Overrides = Mapping[str, Any]
 NUMBERS = {key: f'population.{name}' for name, key in population.SETTINGS.items()}
 """Config keys in which members of a population may differ, with the key of the population for each."""
 
@@ -44,42 +43,6 @@ def _shortest(key: str, keys: Iterable[str]) -> str:
     return next(unique, key)
 
 
-# ------------------------------------------------------------------------------------------------------------- manifest
-def read_manifest(path: Path) -> dict[str, Overrides]:
-    """Overrides of all cells that have begun, by name. A broken line, as a crash leaves it, is skipped."""
-    found = {}
-    for line in path.read_text(errors='replace').splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-            found[record['cell']] = record['overrides']
-        except (ValueError, KeyError, TypeError):
-            continue
-    return found
-
-
-def add_to_manifest(path: Path, cells: Mapping[str, Overrides], config: str) -> None:
-    """Appends the cells that the manifest lacks. `config` is the text of the --config flag."""
-    known = read_manifest(path)
-    half = path.exists() and not path.read_bytes().endswith(b'\n')
-    with path.open('a') as file:
-        file.write('\n' if half and known else '')
-        for name, overrides in cells.items():
-            if name not in known:
-                file.write(json.dumps({'cell': name, 'config': config, 'overrides': overrides}) + '\n')
-
-
-def check_begun_alike(cells: Mapping[str, Overrides], manifest: Mapping[str, Overrides]) -> None:
-    """Raises `UserError` if a cell would train the model of another cell again, alone instead of as a member of a
-    population or the reverse."""
-    begun = {_text(member): name for name, overrides in manifest.items() for member in members(overrides)}
-    for name, overrides in cells.items():
-        for member in members(overrides):
-            other = begun.get(_text(member), name)
-            if other != name:
-                how = 'with' if len(members(manifest[other])) > 1 else 'without'
-                raise UserError(f'cell {other} of this sweep trains what {name} would - go on {how} --population=auto')
-
-
 # ---------------------------------------------------------------------------------------------------------- populations
 def members(overrides: Overrides) -> list[dict[str, Any]]:
     """Cells, one per member, that a cell with a population is equal to; the cell itself without a population."""
@@ -103,6 +66,18 @@ def populations(cells: Sequence[Overrides]) -> list[Overrides]:
         whole = len(members(together)) == len(group) > 1
         found += [together] if whole else group
     return found
+
+
+def check_begun_alike(cells: Mapping[str, Overrides], manifest: Mapping[str, Overrides]) -> None:
+    """Raises `UserError` if a cell would train the model of another cell again, alone instead of as a member of a
+    population or the reverse."""
+    begun = {_text(member): name for name, overrides in manifest.items() for member in members(overrides)}
+    for name, overrides in cells.items():
+        for member in members(overrides):
+            other = begun.get(_text(member), name)
+            if other != name:
+                how = 'with' if len(members(manifest[other])) > 1 else 'without'
+                raise UserError(f'cell {other} of this sweep trains what {name} would - go on {how} --population=auto')
 
 
 def _text(overrides: Overrides) -> str:

@@ -24,6 +24,14 @@ MOST = {
 }
 """Largest value of each count of a config; the smallest is 1. The limits catch typing errors that would fill the
 memory."""
+SMALLER = {
+    'positions': 'smaller numbers in model.position',
+    'embedding': 'a smaller model.dim, fewer symbols of the task',
+    'head': 'a smaller model.dim, fewer classes of the task',
+    **dict.fromkeys(('up', 'down', 'gate'), 'a smaller model.mlp_dim, model.mlp or model.dim, fewer model.layers'),
+    '': 'a smaller model.dim, fewer model.heads or model.layers',
+}
+"""Advice for each part of a parameter's name that makes the parameter smaller; the last one is for all others."""
 
 
 # ----------------------------------------------------------------------------------------------------------- the config
@@ -116,10 +124,15 @@ def positions_reach(run: Experiment) -> None:
     sizes = run.config['model']
     head_dim = sizes['head_dim'] or sizes['dim'] // sizes['heads']
     dims = positions.Dims(sizes['dim'], sizes['heads'], head_dim, run.max_len, sizes['causal'])
-    for model, text, length in ((first, run.position, trained), (final, run.final_position, run.longest)):
+    final_key = 'model.position' if final is first else 'train.final_position'
+    for key, model, text, length in (
+        ('model.position', first, run.position, trained),
+        (final_key, final, run.final_position, run.longest),
+    ):
         for scheme in model.positions:
-            positions.check_shapes(scheme, dims)
-            positions.checked_extent(scheme, model.context(run.task.num_tokens(length)), text)
+            with spec.setting(key):
+                positions.check_shapes(scheme, dims)
+                positions.checked_extent(scheme, model.context(run.task.num_tokens(length)), text)
 
 
 def evaluation_fits(run: Experiment) -> None:
@@ -143,6 +156,28 @@ def forward_pass(run: Experiment) -> None:
     _trace(run.final_shapes, run.task.held_out(), run.longest, train=False)
 
 
+def state_fits(run: Experiment) -> None:
+    """Refuses training if parameters and optimizer state exceed the memory of a device."""
+    on_cpu = jax.default_backend() == 'cpu'
+    copies = max(run.layout.mesh.size // jax.process_count(), 1) if on_cpu else 1  # devices of a CPU share its memory
+
+    def size(leaf: Any) -> int:
+        return copies * math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+    needed = sum(size(leaf) for leaf in jax.tree.leaves(run.state_shapes))
+    if needed <= device_memory():
+        return
+    path, largest = max(jax.tree.leaves_with_path(run.state_shapes.params), key=lambda item: size(item[1]))
+    name = jax.tree_util.keystr(path, simple=True, separator='.')
+    choices = next(choices for part, choices in SMALLER.items() if part in name.split('.') or not part)
+    more = ', fewer members' if len(run.members) > 1 else ''
+    raise spec.UserError(
+        f'parameters and optimizer state take {needed / 1e9:,.1f} GB of a device, more than the '
+        f'{device_memory() / 1e9:,.1f} GB it has; the largest is {name} of shape {largest.shape[1:]} - choose '
+        f'{choices}{more}'
+    )
+
+
 def training_fits(run: Experiment) -> None:
     """Refuses a batch if the attention logits of one layer exceed the memory of the mesh's devices."""
     together = len(run.members) if run.layout.together else 1
@@ -155,7 +190,7 @@ def training_fits(run: Experiment) -> None:
 
 EVALUATION = (optimizer, layout, mesh, readout, positions_reach, evaluation_fits, parameters_stay, forward_pass)
 """Checks of every experiment, the most helpful messages first."""
-TRAINING = (training_fits,)
+TRAINING = (state_fits, training_fits)
 """Further checks of an experiment that is yet to be trained."""
 
 

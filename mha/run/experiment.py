@@ -117,11 +117,10 @@ class Experiment:
     def final_shapes(self) -> Encoder:
         """Model under the final position scheme, with shapes instead of weights. It has the same parameters as the
         first."""
-        return (
-            self.first_shapes
-            if self.final_position == self.position
-            else nnx.eval_shape(lambda: self.model(self.final_position))
-        )
+        if self.final_position == self.position:
+            return self.first_shapes
+        with spec.setting('train.final_position'):
+            return nnx.eval_shape(lambda: self.model(self.final_position))
 
     @functools.cached_property
     def state_shapes(self) -> training.State:
@@ -143,6 +142,12 @@ class Experiment:
     def init_from(self, params: Any) -> training.State:
         """Training state before the first step, with the parameters [P, ..] of another run: one set per member, or a
         single set for all members. Raises `UserError` if the shapes do not fit."""
+        self.check_weights(params)
+        stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(self.members), *leaf.shape[1:])), params)
+        return self.layout.place(self._state(stacked))
+
+    def check_weights(self, params: Any) -> None:
+        """Raises `UserError` if the shapes of another run's parameters [P, ..] do not fit."""
         wanted = self.state_shapes.params
         one = {jax.tree_util.keystr(path): leaf.shape[1:] for path, leaf in jax.tree.leaves_with_path(wanted)}
         other = {jax.tree_util.keystr(path): leaf.shape[1:] for path, leaf in jax.tree.leaves_with_path(params)}
@@ -156,8 +161,6 @@ class Experiment:
             raise spec.UserError(
                 f'the weights to start with are those of {members} members, but this run has {len(self.members)}'
             )
-        stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(self.members), *leaf.shape[1:])), params)
-        return self.layout.place(self._state(stacked))
 
     def _state(self, params: Any) -> training.State:
         return training.init(params, self.optimizer(), self.config['train']['average'])

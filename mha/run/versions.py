@@ -1,6 +1,9 @@
-"""Configs of earlier versions, translated to today's keys, so that old runs can be read, resumed and compared."""
+"""JSON files of runs. Configs of earlier versions are translated to today's keys, so that old runs can be read, resumed
+and compared."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mha import spec
@@ -14,6 +17,17 @@ ADDED = {
     'eval.every_steps': 0,
 }
 """Keys that were added later, each with the value that describes older runs."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Object in a JSON file of a run. Raises `UserError` if the file cannot be read or holds no object."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise spec.UserError(f'cannot read {path}: {" ".join(str(error).split())}') from error
+    if not isinstance(content, dict):
+        raise spec.UserError(f'cannot read {path}: it must hold one JSON object')
+    return content
 
 
 def current(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,11 +38,13 @@ _held: list[io.IOBase] = []
 """Lock files that this process keeps open until it ends."""
 
 
-def claim(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Makes `workdir` the directory of the run that `config` describes; that run may have begun before. Raises
-    `UserError` if the directory holds another run or other files."""
+def claim(workdir: Path, config: Mapping[str, Any], init_from: str | None = None) -> None:
+    """Makes `workdir` the directory of the run that `config` describes; that run may have begun before. A new run
+    records `init_from`, the run whose weights it starts with. Raises `UserError` if the directory holds another run or
+    other files."""
     if (workdir / 'config.json').exists():
         check_same(workdir, config)
+        check_start(workdir, init_from)
         return
     if {'[', ']'} & {*str(workdir.absolute())}:  # orbax reads brackets as a pattern and loses files
         raise UserError(f'checkpoints cannot be kept below a path with [ or ], {workdir} - choose another --workdir')
@@ -50,9 +52,10 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         if any(path.name != 'lock' for path in workdir.iterdir()):
             raise UserError(f'{workdir} is not empty and holds no run - choose another --workdir')
-        write_json(workdir / 'config.json', config)
         here, patch = environment()
-        write_json(workdir / 'environment.json', here)
+        given = {'init_from': str(_absolute(init_from))} if init_from else {}
+        write_json(workdir / 'config.json', config)
+        write_json(workdir / 'environment.json', here | given)
         if patch:
             _replace(workdir / 'changes.patch', patch)
     except OSError as error:
@@ -84,6 +87,28 @@ def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
         )
 
 
+def started_from(workdir: Path) -> str | None:
+    """Directory of the run whose weights the run in `workdir` started with; None if it started with fresh weights."""
+    path = workdir / 'environment.json'
+    here = versions.read_json(path) if path.exists() else {}
+    return here.get('init_from') or summary(workdir).get('init_from')  # the place of earlier versions
+
+
+def check_start(workdir: Path, init_from: str | None) -> None:
+    """Raises `UserError` if `init_from` is given and the run in `workdir` started with other weights."""
+    there = started_from(workdir)
+    if init_from and (there is None or _absolute(there) != _absolute(init_from)):
+        began = f'the weights of {there}' if there else 'fresh weights'
+        raise UserError(
+            f'{workdir} started with {began}, not with those of {init_from} - choose another --workdir, or leave out '
+            '--init_from to resume'
+        )
+
+
+def _absolute(path: str) -> Path:
+    return Path(path).expanduser().resolve()
+
+
 def extend(workdir: Path, config: Mapping[str, Any]) -> None:
     """Records a larger number of `train.steps` in a run that is locked by this process. The results at the earlier
     number of steps are kept under another name."""
@@ -109,13 +134,13 @@ def load_config(workdir: Path) -> dict[str, Any]:
     path = workdir / 'config.json'
     if not path.exists():
         raise UserError(f'no run in {workdir} (it has no config.json) - give the --workdir that train.py was given')
-    return versions.current(_read_json(path))
+    return versions.current(versions.read_json(path))
 
 
 def summary(workdir: Path) -> dict[str, Any]:
     """Content of the run's summary.json; an empty dict before it is written."""
     path = workdir / 'summary.json'
-    return _read_json(path) if path.exists() else {}
+    return versions.read_json(path) if path.exists() else {}
 
 
 def status(workdir: Path) -> str:
@@ -251,7 +276,7 @@ def write_json(path: Path, value: Any) -> None:
     _replace(path, json.dumps(value, indent=2, default=list) + '\n')
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes the rows of a range evaluation as csv. A crash leaves either the old file or the new one."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
@@ -273,16 +298,6 @@ def read_rows(path: Path) -> list[dict[str, float | int]]:
 
 def _number(text: str) -> float | int:
     return int(text) if text.isdecimal() else float(text or 'nan')
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f'cannot read {path}: {error}') from error
-    if not isinstance(content, dict):
-        raise UserError(f'cannot read {path}: it must hold one JSON object')
-    return content
 
 
 def _replace(path: Path, text: str) -> None:

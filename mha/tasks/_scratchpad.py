@@ -32,14 +32,14 @@ class Scratchpad(Sequence):
     fields = tuple(MARKS)
     """Scratchpad fields that the task has."""
 
-    def __init__(self, scratchpad: bool | str = False, *, causal: bool = False):
+    def __init__(self, scratchpad: bool | str = False, *, bos: bool = False, causal: bool = False):
         chosen = scratchpad.replace(' ', '').split(',') if isinstance(scratchpad, str) else self.fields * scratchpad
         if not {*chosen} <= {*self.fields}:
             raise ValueError(f'scratchpad must be True, False or some of {",".join(self.fields)}, not {scratchpad!r}')
         self.shown = tuple(field for field in self.fields if field in chosen)
         if self.shown:
             self.alphabet = (*self.alphabet, *(MARKS[field] for field in self.shown), '!')
-        super().__init__(causal=causal)
+        super().__init__(bos=bos, causal=causal)
 
     def reply(self, answer, real, **steps):
         """Symbols of the `real` [S] steps, each with fields [S, W], then the answer [A] and the end symbol."""

@@ -6,52 +6,90 @@
 The second line is the scratchpad: per decimal place, both digits and the carry; a last carry takes a step of its own,
 with digits 0. Published: trained on lengths up to 8, tested on 9 to 16; length is the number of digits of the longer
 number. All pairs of digit counts with that maximum are equally likely. Numbers have no leading zeros.
+
+Huang et al. (2024, arXiv:2410.02140) add binary numbers. Length is the number of symbols of the prompt without `$`,
+which begins a sequence, and at least 4. The number of digits of the first number is uniform in 1 .. l - 3. Published:
+trained on lengths up to 50, tested on 51 to 150.
+
+    addition(base=2, measure='prompt', bos=True)    $11+1=    100.
 """
+
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
+from mha.spec import between
 from mha.tasks._scratchpad import Scratchpad
 from mha.tasks.base import EMPTY, digits
 
 
 class Addition(Scratchpad):
-    """Two numbers in, their sum out."""
+    """Two numbers of `base` in, their sum out. Length is that of the longer number, or, with `measure='prompt'`, of
+    both with + and =."""
 
     level = 'context-sensitive'
-    alphabet = '0123456789+=.,'
+
+    def __init__(
+        self,
+        scratchpad: bool | str = False,
+        base: Annotated[int, between(2, 10)] = 10,
+        measure: Literal['longer', 'prompt'] = 'longer',
+        bos: bool = False,
+        *,
+        causal: bool = False,
+    ):
+        if scratchpad and base != 10:
+            raise ValueError(f'scratchpad must be False for base={base}, not {scratchpad!r}')
+        self.base, self.measure = base, measure
+        self.alphabet = f'{"0123456789"[:base]}+=.,'
+        super().__init__(scratchpad, bos=bos, causal=causal)
+
+    def longest(self, length):
+        """Largest number of digits of a number."""
+        return length if self.measure == 'longer' else length - 3 + (length < 4) * (4 - length)
 
     def prompt_length(self, length):
-        return 2 * length + 2
+        return 2 * length + 2 if self.measure == 'longer' else self.longest(length) + 3
 
     def output_length(self, length):
-        steps = length + 1
-        fields = dict(input=3 * steps, computation=8 * steps, output=steps, variables=steps, remaining=length**2 + 1)
+        longest = self.longest(length)
+        steps = longest + 1
+        fields = dict(input=3 * steps, computation=8 * steps, output=steps, variables=steps, remaining=longest**2 + 1)
         return self.reply_length(steps, steps, **fields)
+
+    def sizes(self, key, length):
+        """Numbers of digits of both numbers."""
+        if self.measure == 'prompt':
+            longest = self.longest(length)
+            first = jax.random.randint(key, (), 1, longest + 1)
+            return first, longest + 1 - first
+        # (length, 1) .. (length, length), (1, length) .. (length - 1, length)
+        pair = jax.random.randint(key, (), 0, 2 * length - 1)
+        return jnp.where(pair < length, length, pair - length + 1), jnp.where(pair < length, pair + 1, length)
 
     def sample(self, key, length, max_length):
         size_key, *number_keys = jax.random.split(key, 3)
-        # (length, 1) .. (length, length), (1, length) .. (length - 1, length)
-        pair = jax.random.randint(size_key, (), 0, 2 * length - 1)
-        sizes = jnp.where(pair < length, length, pair - length + 1), jnp.where(pair < length, pair + 1, length)
+        sizes = self.sizes(size_key, length)
+        place = jnp.arange(self.longest(max_length) + 1)
         numbers = zip(number_keys, sizes, strict=True)
-        (a, real_a), (b, real_b) = (self.number(key, size, max_length + 1) for key, size in numbers)
+        (a, real_a), (b, real_b) = (self.number(key, size, place.size) for key, size in numbers)
 
         def add(carry, pair):
             total = pair.sum() + carry
-            return total // 10, (total, carry)
+            return total // self.base, (total, carry)
 
         _, (total, carry) = jax.lax.scan(add, 0, jnp.stack([a, b], axis=1))
-        place = jnp.arange(max_length + 1)
-        real = (place < length) | (total > 0) & (place == length)
+        longer = jnp.maximum(*sizes)
+        real = (place < longer) | (total > 0) & (place == longer)
         left = place[None] > place[:, None]
         answer = self.reply(
-            jnp.where(real, total % 10, EMPTY)[::-1],
+            jnp.where(real, total % self.base, EMPTY)[::-1],
             real,
             input=self.concat(a[:, None], ',', b[:, None]),
             computation=self.concat(a[:, None], '+', b[:, None], '+', carry[:, None], '=', digits(total, 2)),
-            output=total[:, None] % 10,
-            variables=total[:, None] // 10,
+            output=total[:, None] % self.base,
+            variables=total[:, None] // self.base,
             remaining=self.concat(self.written(a, real_a[None] & left), '+', self.written(b, real_b[None] & left)),
         )
         return self.concat(self.written(a, real_a), '+', self.written(b, real_b), '='), answer
@@ -61,8 +99,8 @@ class Addition(Scratchpad):
         count."""
         first_key, key = jax.random.split(key)
         place = jnp.arange(places)
-        digit = jax.random.randint(key, (places,), 0, 10)
-        digit = jnp.where((place == size - 1) & (size > 1), jax.random.randint(first_key, (), 1, 10), digit)
+        digit = jax.random.randint(key, (places,), 0, self.base)
+        digit = jnp.where((place == size - 1) & (size > 1), jax.random.randint(first_key, (), 1, self.base), digit)
         return jnp.where(place < size, digit, 0), place < size
 
     def written(self, number, real):

@@ -187,6 +187,8 @@ def written(symbols: list[str], alphabet: Symbols[str]) -> str:
 
 EMPTY = -1
 """Marker of slots in which a `Sequence` writes nothing."""
+BOS = '$'
+"""Printed form of the symbol at the beginning of a sequence."""
 
 
 def digits(number: Int[Array, '*shape'], width: int) -> Int[Array, '*shape {width}']:
@@ -202,15 +204,19 @@ class Sequence(Task):
     same symbols up to the first mistake. Accuracy per symbol differs: after a mistake, the true prefix helps.
 
     Subclasses set `alphabet`, which prompt and answer share. They define `sample`, and `prompt_length` and
-    `output_length`: the largest numbers of symbols of an example of `length`."""
+    `output_length`: the largest numbers of symbols of an example of `length`. With `bos=True`, the symbol BOS comes
+    before the prompt, and is not counted in `prompt_length`."""
 
     metric = 'exact_match'
     baseline_per_position = False
 
-    def __init__(self, *, causal: bool = False):
+    def __init__(self, *, bos: bool = False, causal: bool = False):
         super().__init__(causal=causal)
         if not causal:
             raise UserError('the task is a sequence for causal models - set model.causal=True')
+        self.bos = bos
+        if bos:
+            self.alphabet = (*self.alphabet, BOS)
         self.inputs = self.num_classes = len(self.alphabet)
 
     @property
@@ -223,7 +229,7 @@ class Sequence(Task):
         raise NotImplementedError
 
     def num_tokens(self, length: Int[Array, ''] | int):
-        return self.prompt_length(length) + self.output_length(length) - 1
+        return self.bos + self.prompt_length(length) + self.output_length(length) - 1
 
     def sample(self, key, length, max_length):
         """One example: the symbols of its prompt and those of its answer, in arrays of any size. EMPTY slots are
@@ -252,6 +258,8 @@ class Sequence(Task):
 
     def example(self, key, length, max_length):
         prompt, answer = self.sample(key, length, max_length)
+        if self.bos:
+            prompt = self.concat(BOS, prompt)
         symbols = jnp.concatenate([prompt, answer])
         real = symbols != EMPTY
         start, end = jnp.sum(prompt != EMPTY), jnp.sum(real)

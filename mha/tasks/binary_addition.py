@@ -3,6 +3,7 @@
     001+01101 -> 01011.        11+1 -> 001.
 
 4 + 22 = 26 and 3 + 1 = 4. The answer ends in the terminator 2 and is filled up with zeros.
+`addition(base=2)` is for causal models, highest digits first.
 """
 
 import jax.numpy as jnp

@@ -6,6 +6,7 @@
 import jax
 import jax.numpy as jnp
 
+from mha.spec import Several
 from mha.tasks.base import Task
 
 
@@ -15,10 +16,8 @@ class BucketSort(Task):
 
     level = 'context-sensitive'
 
-    def __init__(self, symbols: int = 5, *, causal: bool = False):
+    def __init__(self, symbols: Several = 5, *, causal: bool = False):
         super().__init__(causal=causal)
-        if symbols < 2:
-            raise ValueError(f'symbols must be at least 2, not {symbols}')
         self.inputs = self.num_classes = symbols
         self.alphabet = tuple(map(str, range(symbols)))
 

@@ -5,6 +5,12 @@
     cmc, random tokens:    31 4 15 >                      31 4 15 .         doubled  31 4 15 | 31 4 15 .
 
 Published: trained on lengths up to 20, tested on 21 to 40; length is the number of tokens.
+
+Huang et al. (2024, arXiv:2410.02140) copy strings of distinct tokens, and strings of two tokens; `$` begins a sequence.
+Published: trained on lengths up to 50, tested on 51 to 150.
+
+    copying(symbols=150, distinct=True, bos=True)    $ 31 4 15 >      31 4 15 .
+    copying(symbols=2, bos=True)                     $0111>           0111.
 """
 
 from typing import Literal
@@ -12,11 +18,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from mha.spec import Several
+from mha.tasks import _draws
 from mha.tasks.base import EMPTY, Sequence
 
 
 class Copying(Sequence):
-    """Prompt of tokens 0 .. symbols - 1 in, its copy out; with `doubled=True`, the copy twice."""
+    """Prompt of tokens 0 .. symbols - 1 in, its copy out; with `doubled=True`, the copy twice. With `distinct=True` no
+    token of a cmc prompt occurs twice, so the longest length is `symbols`."""
 
     level = 'context-sensitive'
 
@@ -24,18 +33,20 @@ class Copying(Sequence):
         self,
         kind: Literal['rsc', 'rdc', 'cmc'] = 'cmc',
         doubled: bool = False,
-        symbols: int = 100,
+        symbols: Several = 100,
+        distinct: bool = False,
+        bos: bool = False,
         *,
         causal: bool = False,
     ):
         if kind == 'rdc' and doubled:
             raise ValueError("doubled must be False for kind='rdc', not True")
-        if symbols < 2:
-            raise ValueError(f'symbols must be at least 2, not {symbols}')
+        if distinct and kind != 'cmc':
+            raise ValueError(f'distinct must be False for kind={kind!r}, not True')
         marks = {'rsc': (), 'rdc': ('replace', 'with', 'in'), 'cmc': ('|',) * doubled}[kind]
-        self.kind, self.doubled, self.symbols = kind, doubled, symbols
+        self.kind, self.doubled, self.symbols, self.distinct = kind, doubled, symbols, distinct
         self.alphabet = (*map(str, range(symbols)), '>', '.', *marks)
-        super().__init__(causal=causal)
+        super().__init__(bos=bos, causal=causal)
 
     def prompt_length(self, length):
         return length + 1 + 5 * (self.kind == 'rdc')
@@ -46,7 +57,11 @@ class Copying(Sequence):
     def sample(self, key, length, max_length):
         real = jnp.arange(max_length) < length
         if self.kind == 'cmc':
-            tokens = jnp.where(real, jax.random.randint(key, (max_length,), 0, self.symbols), EMPTY)
+            if self.distinct:
+                tokens = _draws.distinct(key, self.symbols, max_length)
+            else:
+                tokens = jax.random.randint(key, (max_length,), 0, self.symbols)
+            tokens = jnp.where(real, tokens, EMPTY)
             answer = (tokens, '|', tokens) if self.doubled else (tokens,)
             return self.concat(tokens, '>'), self.concat(*answer, '.')
         one_key, other_key = jax.random.split(key)

@@ -8,11 +8,12 @@ are equally likely. Recognition: half of the strings have one symbol replaced by
 Lengths are even: an odd length l becomes l - 1, and 1 becomes 2. Next: the walk ends inside at least one bracket.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
+from mha.spec import at_most
 from mha.tasks.base import Task
 
 
@@ -23,7 +24,12 @@ class Dyck(Task):
     level = 'context-free'
 
     def __init__(
-        self, form: Literal['recognition', 'next'] = 'recognition', k: int = 2, depth: int = 8, *, causal: bool = False
+        self,
+        form: Literal['recognition', 'next'] = 'recognition',
+        k: Annotated[int, at_most(2**20)] = 2,
+        depth: Annotated[int, at_most(2**16)] = 8,
+        *,
+        causal: bool = False,
     ):
         super().__init__(causal=causal)
         least = {'recognition': (1, 1), 'next': (2, 2)}[form]  # an open string of even length is two deep

@@ -15,6 +15,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from mha.spec import Share
 from mha.tasks.base import Batch, Task
 
 WRITE, READ, IGNORE = 2, 3, 4
@@ -28,10 +29,8 @@ class FlipFlop(Task):
     inputs, num_classes = 5, 2
     alphabet = '01wri'
 
-    def __init__(self, ignore: float = 0.8, reads: Literal['all', 'last'] = 'all', *, causal: bool = False):
+    def __init__(self, ignore: Share = 0.8, reads: Literal['all', 'last'] = 'all', *, causal: bool = False):
         super().__init__(causal=causal)
-        if not 0 <= ignore <= 1:
-            raise ValueError(f'ignore must be from 0 to 1, not {ignore}')
         if not causal and reads != 'all':
             raise ValueError("reads='last' is for causal models; bidirectional ones are asked for the last bit anyway")
         self.ignore, self.reads = ignore, reads

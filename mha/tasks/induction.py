@@ -9,7 +9,7 @@ Keys are distinct, values need not be. An example of length K has K pairs.
 import jax
 import jax.numpy as jnp
 
-from mha.spec import UserError
+from mha.spec import Count, Several, UserError
 from mha.tasks.base import Task
 
 
@@ -20,11 +20,8 @@ class Induction(Task):
     level = 'retrieval'
     metric = 'exact_match'
 
-    def __init__(self, keys: int = 128, values: int = 16, *, causal: bool = False):
+    def __init__(self, keys: Count = 128, values: Several = 16, *, causal: bool = False):
         super().__init__(causal=causal)
-        for name, value, least in (('keys', keys, 1), ('values', values, 2)):
-            if value < least:
-                raise ValueError(f'{name} must be at least {least}, not {value}')
         self.inputs, self.num_classes, self.keys = keys + values, values, keys
         self.answers = tuple(f'v{i}' for i in range(values))
         self.alphabet = (*(f'k{i}' for i in range(keys)), *self.answers)

@@ -15,7 +15,7 @@ import string
 import jax
 import jax.numpy as jnp
 
-from mha.spec import UserError
+from mha.spec import Count, UserError
 from mha.tasks._scratchpad import Scratchpad, remaining_length
 from mha.tasks.base import EMPTY
 
@@ -30,13 +30,11 @@ class Lego(Scratchpad):
     def __init__(
         self,
         permuted: bool = False,
-        variables: int = 26,
+        variables: Count = 26,
         scratchpad: bool | str = False,
         *,
         causal: bool = False,
     ):
-        if variables < 1:
-            raise ValueError(f'variables must be at least 1, not {variables}')
         self.permuted, self.variables = permuted, variables
         letters = string.ascii_lowercase if variables <= 26 else [f'x{i}' for i in range(variables)]
         self.alphabet = (*letters[:variables], *'+-1=;?.')

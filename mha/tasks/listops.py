@@ -15,9 +15,12 @@ Symbols that a subtree does not use, as at `max_depth`, go to the operators afte
 to 10 % of it, but half of it for `max_depth=4` at length 100. With fewer than 4 symbols, the tree is one digit.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
+from mha.spec import at_least, at_most
 from mha.tasks.base import Task
 
 OPERATOR, CLOSE, BLANK = 10, 14, 15
@@ -32,11 +35,14 @@ class ListOps(Task):
     inputs, num_classes = 16, 10
     alphabet = (*'0123456789', '[MIN', '[MAX', '[MED', '[SM', ']', '.')
 
-    def __init__(self, max_depth: int = 10, max_arguments: int = 10, *, causal: bool = False):
+    def __init__(
+        self,
+        max_depth: Annotated[int, at_least(2), at_most(1000)] = 10,
+        max_arguments: Annotated[int, at_least(2), at_most(1000)] = 10,
+        *,
+        causal: bool = False,
+    ):
         super().__init__(causal=causal)
-        for name, value in (('max_depth', max_depth), ('max_arguments', max_arguments)):
-            if value < 2:
-                raise ValueError(f'{name} must be at least 2, not {value}')
         self.max_depth, self.max_arguments = max_depth, max_arguments
 
     def output_length(self, length):

@@ -11,9 +11,12 @@ g = 0, 1, .. has weight (g + 1)^(a - 1). The i-th slot drawn begins with key i. 
 An odd length ends in one more token of filler. A length below 4 K has floor(S / 4) pairs; the shortest length is 4.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
+from mha.spec import Count, above, at_most
 from mha.tasks.base import Batch, Task
 
 
@@ -26,20 +29,16 @@ class Mqar(Task):
 
     def __init__(
         self,
-        vocabulary: int = 64,
-        pairs: int = 4,
-        power: float = 0.01,
+        vocabulary: Count = 64,
+        pairs: Count = 4,
+        power: Annotated[float, above(0), at_most(1000)] = 0.01,
         random_filler: bool = True,
         *,
         causal: bool = False,
     ):
         super().__init__(causal=causal)
-        if pairs < 1:
-            raise ValueError(f'pairs must be at least 1, not {pairs}')
         if vocabulary < 2 * pairs + 2:
             raise ValueError(f'vocabulary must be at least 2 * pairs + 2 = {2 * pairs + 2}, not {vocabulary}')
-        if power <= 0:
-            raise ValueError(f'power must be above 0, not {power}')
         self.inputs = self.num_classes = vocabulary
         self.pairs, self.power, self.random_filler = pairs, power, random_filler
         self.alphabet = tuple(str(symbol) for symbol in range(vocabulary))

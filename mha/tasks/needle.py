@@ -7,10 +7,12 @@ ends in the query symbol. An example of length l has l input symbols; the shorte
 """
 
 import string
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
+from mha.spec import Share, at_least, at_most, between
 from mha.tasks.base import Task
 
 
@@ -23,14 +25,15 @@ class Needle(Task):
     metric = 'exact_match'
     num_classes = 10
 
-    def __init__(self, digits: int = 5, filler: int = 26, depth: float | None = None, *, causal: bool = False):
+    def __init__(
+        self,
+        digits: Annotated[int, at_least(1), at_most(1000)] = 5,
+        filler: Annotated[int, between(1, 26)] = 26,
+        depth: Share | None = None,
+        *,
+        causal: bool = False,
+    ):
         super().__init__(causal=causal)
-        if digits < 1:
-            raise ValueError(f'digits must be at least 1, not {digits}')
-        if not 1 <= filler <= 26:
-            raise ValueError(f'filler must be from 1 to 26 letters, not {filler}')
-        if depth is not None and not 0 <= depth <= 1:
-            raise ValueError(f'depth must be from 0 to 1 or None, not {depth}')
         self.digits, self.filler, self.depth = digits, filler, depth
         self.inputs = 10 + filler + 2
         self.alphabet = string.digits + string.ascii_lowercase[:filler] + '#?'

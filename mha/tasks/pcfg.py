@@ -15,9 +15,12 @@ beginning. Each step writes a function, or a string that waits for a function of
 whose result has at most `longest` letters are equally likely; a string is as likely as four of them.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
+from mha.spec import Several, at_least, at_most
 from mha.tasks.base import EMPTY, Sequence
 
 UNARY = 'copy', 'reverse', 'shift', 'swap_first_last', 'repeat', 'echo'
@@ -57,11 +60,13 @@ class Pcfg(Sequence):
 
     level = 'algorithmic'
 
-    def __init__(self, letters: int = 520, longest: int = 64, *, causal: bool = False):
-        if letters < 2:
-            raise ValueError(f'letters must be at least 2, not {letters}')
-        if longest < WIDTH:
-            raise ValueError(f'longest must be at least {WIDTH}, not {longest}')
+    def __init__(
+        self,
+        letters: Several = 520,
+        longest: Annotated[int, at_least(WIDTH), at_most(2**16)] = 64,
+        *,
+        causal: bool = False,
+    ):
         self.letters, self.longest = letters, longest
         names = (f'{chr(ord("A") + i % 26)}{i // 26 + 1}' for i in range(letters))
         self.alphabet = (*names, *UNARY, *BINARY, ',', '>', '.')

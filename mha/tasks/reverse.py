@@ -12,6 +12,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from mha.spec import Several
 from mha.tasks.base import EMPTY, Sequence
 
 
@@ -21,9 +22,7 @@ class Reverse(Sequence):
 
     level = 'context-free'
 
-    def __init__(self, variant: Literal['mc', 'mc2x', 'mcrv'] = 'mc', symbols: int = 100, *, causal: bool = False):
-        if symbols < 2:
-            raise ValueError(f'symbols must be at least 2, not {symbols}')
+    def __init__(self, variant: Literal['mc', 'mc2x', 'mcrv'] = 'mc', symbols: Several = 100, *, causal: bool = False):
         self.variant, self.symbols = variant, symbols
         self.alphabet = (*map(str, range(symbols)), '>', '.', *('|',) * (variant != 'mc'))
         super().__init__(causal=causal)

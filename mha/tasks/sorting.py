@@ -7,14 +7,21 @@
 The last line is the scratchpad, a selection sort. A step shows the first unsorted item, `<` for "the smallest is", the
 smallest unsorted item, and the items left to sort after these two are swapped. Published: trained on lengths up to 8,
 tested on 9 to 16; length is the number of tokens, or of integers from 10 to 9999.
+
+Huang et al. (2024, arXiv:2410.02140) sort distinct tokens; `$` begins a sequence. Published: trained on lengths up
+to 50, tested on 51 to 150.
+
+    sorting(symbols=150, distinct=True, bos=True)    $ 31 104 15 >      15 31 104 .
 """
 
 import string
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
+from mha.spec import between
+from mha.tasks import _draws
 from mha.tasks._scratchpad import Scratchpad, remaining_length
 from mha.tasks.base import digits
 
@@ -24,8 +31,9 @@ LARGE = 10_000
 
 
 class Sorting(Scratchpad):
-    """Items in, the same in ascending order out: some of the first `symbols` of 0..9a..zA..Z, or integers digit by
-    digit."""
+    """Items in, the same in ascending order out: some of the first `symbols` of 0..9a..zA..Z (numbers, if there
+    are more than 62), or integers digit by digit. With `distinct=True` no token occurs twice, so the longest length is
+    `symbols`."""
 
     level = 'algorithmic'
     fields = 'input', 'computation', 'output', 'remaining'
@@ -33,19 +41,22 @@ class Sorting(Scratchpad):
     def __init__(
         self,
         kind: Literal['tokens', 'integers'] = 'tokens',
-        symbols: int = 50,
+        symbols: Annotated[int, between(2, LARGE)] = 50,
         scratchpad: bool | str = False,
+        distinct: bool = False,
+        bos: bool = False,
         *,
         causal: bool = False,
     ):
-        if not 2 <= symbols <= len(RANKED):
-            raise ValueError(f'symbols must be 2 to {len(RANKED)}, not {symbols}')
-        self.kind, self.symbols = kind, symbols
+        if distinct and kind != 'tokens':
+            raise ValueError(f'distinct must be False for kind={kind!r}, not True')
+        self.kind, self.symbols, self.distinct = kind, symbols, distinct
         if kind == 'tokens':
-            self.alphabet, self.width, self.separator = f'{RANKED[:symbols]}<>.', 1, ''
+            ranked = RANKED[:symbols] if symbols <= len(RANKED) else map(str, range(symbols))
+            self.alphabet, self.width, self.separator = (*ranked, *'<>.'), 1, ''
         else:
             self.alphabet, self.width, self.separator = '0123456789,<>.', 4, ','
-        super().__init__(scratchpad, causal=causal)
+        super().__init__(scratchpad, bos=bos, causal=causal)
 
     def prompt_length(self, length):
         return self.width * length + len(self.separator) * (length - 1) + 1
@@ -59,7 +70,11 @@ class Sorting(Scratchpad):
         low, high = (0, self.symbols) if self.kind == 'tokens' else (10, LARGE)
         slot = jnp.arange(max_length)
         real = slot < length
-        values = jnp.where(real, jax.random.randint(key, (max_length,), low, high), LARGE)
+        if self.distinct:
+            values = _draws.distinct(key, self.symbols, max_length)
+        else:
+            values = jax.random.randint(key, (max_length,), low, high)
+        values = jnp.where(real, values, LARGE)
 
         def select(values, i):
             least = jnp.argmin(jnp.where(slot < i, LARGE, values))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mha.datasets import text as dataset
-from mha.spec import UserError
+from mha.spec import Part, UserError
 from mha.tasks.base import Batch, Task
 
 
@@ -28,10 +28,8 @@ class Text(Task):
     alphabet = ''.join(chr(byte) if 32 <= byte < 127 else '·' for byte in range(256))
     baseline_per_position = False
 
-    def __init__(self, text: str = '', mask_rate: float = 0.15, *, causal: bool = False):
+    def __init__(self, text: str = '', mask_rate: Part = 0.15, *, causal: bool = False):
         super().__init__(causal=causal)
-        if not 0 < mask_rate <= 1:
-            raise ValueError(f'mask_rate must be above 0 and at most 1, not {mask_rate}')
         self.mask_rate = mask_rate
         self.sha256 = dataset.prepare(text)
         self.data = jnp.asarray(dataset.read(self.sha256, 'train'))

@@ -12,6 +12,7 @@ only on its key and the step, not on the number of steps of the run.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from mha import spec
+from mha.spec import Length, Part, at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ def make(text: str, lengths: tuple[int, ...], steps: int) -> Curriculum:
     return spec.build(CURRICULA[spec.choose(call.name, CURRICULA, 'curriculum')], call, 'curriculum', lengths, steps)
 
 
-def fixed(lengths: tuple[int, ...], steps: int, length: int | None = None) -> Curriculum:
+def fixed(lengths: tuple[int, ...], steps: int, length: Length | None = None) -> Curriculum:
     """One fixed length, by default the longest."""
     length = lengths[-1] if length is None else length
     if length not in lengths:
@@ -51,23 +53,23 @@ def uniform(lengths: tuple[int, ...], steps: int) -> Curriculum:
     return Curriculum(lengths, lambda key, step: jax.random.choice(key, jnp.array(lengths)))
 
 
-def reverse_exponential(lengths: tuple[int, ...], steps: int, tau: float = 0.9) -> Curriculum:
+def reverse_exponential(lengths: tuple[int, ...], steps: int, tau: Part = 0.9) -> Curriculum:
     """Lengths with probabilities that fall exponentially, so that short ones are frequent."""
-    if not 0 < tau <= 1:
-        raise ValueError(f'tau must be above 0 and at most 1, not {tau}')
     weights = tau ** (np.array(lengths, float) - lengths[0])
     chances = jnp.array(weights / weights.sum(), jnp.float32)
     return Curriculum(lengths, lambda key, step: jax.random.choice(key, jnp.array(lengths), p=chances))
 
 
 def regular_increase(
-    lengths: tuple[int, ...], steps: int, start: int = 1, amount: int = 1, every: int = 1000, sample_all: bool = True
+    lengths: tuple[int, ...],
+    steps: int,
+    start: Length = 1,
+    amount: Length = 1,
+    every: Annotated[int, at_least(1)] = 1000,
+    sample_all: bool = True,
 ) -> Curriculum:
     """Lengths that grow from `start` by `amount` after `every` steps each, up to the longest. With `sample_all`, all
     lengths reached so far are equally likely; otherwise only the last one is used."""
-    for name, value in {'amount': amount, 'every': every}.items():
-        if value < 1:
-            raise ValueError(f'{name} must be at least 1, not {value}')
     if start not in lengths:
         raise ValueError(f'start must be one of train.lengths, not {start}')
     reached = (*range(start, lengths[-1], amount), lengths[-1])[: 1 + (steps - 1) // every]

@@ -20,6 +20,7 @@ of the run:
 """
 
 import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from mha import spec
+from mha.spec import Decay, Part, Repeats, Share, at_least
 
 Number = float | Float[Array, '']
 """Number, or a traced scalar if members of a population differ in it."""
@@ -51,13 +53,15 @@ def make(
         raise ValueError(f'weight_decay must be at least 0 and finite, not {weight_decay}')
     if not 0 <= clip_norm < math.inf:
         raise ValueError(f'clip_norm must be at least 0 (0 clips nothing) and finite, not {clip_norm}')
-    call, *more = spec.parse(name)
-    if more:
-        raise spec.UserError(f'optimizer {name!r}: optimizers do not compose')
-    optimizer = OPTIMIZERS[spec.choose(call.name, OPTIMIZERS, 'optimizer')]
-    rate = make_rate(schedule, steps, learning_rate)
-    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-    return optax.chain(clip, spec.build(optimizer, call, 'optimizer', rate, weight_decay))
+    with spec.setting('optimizer.schedule'):
+        rate = make_rate(schedule, steps, learning_rate)
+    with spec.setting('optimizer.name'):
+        call, *more = spec.parse(name)
+        if more:
+            raise spec.UserError(f'optimizer {name!r}: optimizers do not compose')
+        function = OPTIMIZERS[spec.choose(call.name, OPTIMIZERS, 'optimizer')]
+        optimizer = spec.build(function, call, 'optimizer', rate, weight_decay)
+    return optax.chain(optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(), optimizer)
 
 
 def make_rate(text: str, steps: int, learning_rate: Number) -> Rate:
@@ -80,9 +84,9 @@ def make_rate(text: str, steps: int, learning_rate: Number) -> Rate:
 # --- schedules: of the learning rate and their number of steps; those after a warm-up also take its steps -------------
 
 
-def warmup(learning_rate: Number, total: int, steps: int) -> tuple[int, Rate]:
+def warmup(learning_rate: Number, total: int, steps: Annotated[int, at_least(1)]) -> tuple[int, Rate]:
     """Rise of the learning rate from 0 over `steps` steps."""
-    if not 1 <= steps < total:
+    if steps >= total:
         raise ValueError(f'steps must be at least 1 and below train.steps={total}, not {steps}')
     return steps, optax.linear_schedule(0.0, learning_rate, steps)  # pyright: ignore[reportArgumentType]
 
@@ -91,19 +95,17 @@ def constant(learning_rate: Number, total: int, warm: int) -> Rate:
     return optax.constant_schedule(learning_rate)  # pyright: ignore[reportArgumentType]
 
 
-def linear(learning_rate: Number, total: int, warm: int, final: float = 0.0) -> Rate:
+def linear(learning_rate: Number, total: int, warm: int, final: Share = 0.0) -> Rate:
     """Linear decay to `final` times the learning rate."""
-    _share(final=final)
     return optax.linear_schedule(learning_rate, final * learning_rate, total)  # pyright: ignore[reportArgumentType]
 
 
-def cosine(learning_rate: Number, total: int, warm: int, final: float = 0.0) -> Rate:
+def cosine(learning_rate: Number, total: int, warm: int, final: Share = 0.0) -> Rate:
     """Cosine decay to `final` times the learning rate."""
-    _share(final=final)
     return optax.cosine_decay_schedule(learning_rate, total, alpha=final)  # pyright: ignore[reportArgumentType]
 
 
-def rsqrt(learning_rate: Number, total: int, warm: int, timescale: int | None = None) -> Rate:
+def rsqrt(learning_rate: Number, total: int, warm: int, timescale: Annotated[int, at_least(1)] | None = None) -> Rate:
     """Decay as 1 / sqrt(t) from step `timescale` on: by default the end of the warm-up, or step 1 without a warm-up."""
     least = max(warm, 1)
     k = least if timescale is None else timescale
@@ -116,23 +118,20 @@ def rsqrt(learning_rate: Number, total: int, warm: int, timescale: int | None = 
 
 
 def adam(
-    rate: Rate, weight_decay: Number, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+    rate: Rate, weight_decay: Number, b1: Decay = 0.9, b2: Decay = 0.999, eps: Part = 1e-8
 ) -> optax.GradientTransformation:
-    _averages(b1=b1, b2=b2)
     return optax.adamw(rate, b1, b2, eps, weight_decay=weight_decay)  # pyright: ignore[reportArgumentType]
 
 
-def lion(rate: Rate, weight_decay: Number, b1: float = 0.9, b2: float = 0.99) -> optax.GradientTransformation:
+def lion(rate: Rate, weight_decay: Number, b1: Decay = 0.9, b2: Decay = 0.99) -> optax.GradientTransformation:
     """Lion. Its steps are large: use a learning rate 3 to 10 times smaller than Adam's, and a decay as many times
     larger."""
-    _averages(b1=b1, b2=b2)
     return optax.lion(rate, b1, b2, weight_decay=weight_decay)  # pyright: ignore[reportArgumentType]
 
 
 def sgd(
-    rate: Rate, weight_decay: Number, momentum: float = 0.0, nesterov: bool = False
+    rate: Rate, weight_decay: Number, momentum: Decay = 0.0, nesterov: bool = False
 ) -> optax.GradientTransformation:
-    _averages(momentum=momentum)
     return optax.chain(
         optax.trace(momentum, nesterov),
         optax.add_decayed_weights(weight_decay),  # pyright: ignore[reportArgumentType]
@@ -141,7 +140,7 @@ def sgd(
 
 
 def muon(
-    rate: Rate, weight_decay: Number, beta: float = 0.95, ns_steps: int = 5, b1: float = 0.9, b2: float = 0.999
+    rate: Rate, weight_decay: Number, beta: Decay = 0.95, ns_steps: Repeats = 5, b1: Decay = 0.9, b2: Decay = 0.999
 ) -> optax.GradientTransformation:
     """Muon: momentum of matrices (decay `beta`), orthogonalised by `ns_steps` Newton-Schulz iterations.
 
@@ -150,9 +149,6 @@ def muon(
     are trained by Adam (`b1`, `b2`, with Nesterov momentum, as in optax). The update of an m x n matrix is
     0.2 sqrt(max(m, n)) times the orthogonal matrix, as large as under Adam (Liu et al., 2025), so that one learning
     rate and one decay suit both."""
-    _averages(beta=beta, b1=b1, b2=b2)
-    if ns_steps < 1:
-        raise ValueError(f'ns_steps must be at least 1, not {ns_steps}')
     return optax.contrib.muon(
         rate,
         ns_steps=ns_steps,
@@ -173,18 +169,6 @@ def _matrix(path: tuple, leaf: Array) -> optax.contrib.MuonDimensionNumbers | No
         return None
     rows = leaf.ndim - 1 if 'out' in names else 1
     return optax.contrib.MuonDimensionNumbers(tuple(range(rows)), tuple(range(rows, leaf.ndim)))
-
-
-def _share(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f'{name} must be from 0 to 1, not {value}')
-
-
-def _averages(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value < 1:
-            raise ValueError(f'{name} must be at least 0 and below 1, not {value}')
 
 
 ENDLESS = ('constant', 'rsqrt')

@@ -1,6 +1,8 @@
 """What holds for every core: one check of shapes, one door for masks, nothing hidden has an influence, wide floats; and
 what a core says of itself."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -159,6 +161,13 @@ HIDING = {
 SPECS = ('none', 'rope', 'shaw', "txl(form='content')", 'alibi', 'deberta(k=4)', 'dape')
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def outcome(core, hiding, k, v):
+    """Output of a core, and the gradients of queries, keys and values."""
+    out, pull = jax.vjp(lambda *x: attend(core, *x, mask=HIDING[hiding]), Q, k, v)
+    return out, *pull(CT)
+
+
 @pytest.mark.parametrize('hiding', HIDING)
 @pytest.mark.parametrize('bad', ['key', 'value', 'both', 'infinite'])
 @each_core
@@ -168,13 +177,7 @@ def test_hidden_keys_and_values_have_no_influence(core, bad, hiding):
     k = KEYS.at[:, HIDDEN].set(0) if bad == 'value' else KEYS.at[:, HIDDEN].set(what)
     v = VALUES.at[:, HIDDEN].set(0) if bad == 'key' else VALUES.at[:, HIDDEN].set(what)
     clean = KEYS.at[:, HIDDEN].set(0), VALUES.at[:, HIDDEN].set(0)
-
-    @jax.jit
-    def run(k, v):
-        out, pull = jax.vjp(lambda *x: attend(core, *x, mask=HIDING[hiding]), Q, k, v)
-        return out, *pull(CT)
-
-    for found, expected in zip(run(k, v), run(*clean), strict=True):
+    for found, expected in zip(*(outcome(core, hiding, *given) for given in ((k, v), clean)), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
@@ -219,12 +222,14 @@ def test_float64(core):
         q, k, v, ct = (jnp.asarray(np.asarray(x), jnp.float64) for x in (Q, KEYS, VALUES, CT))
         mask = masks.causal() & masks.padding(jnp.arange(S)[None] < 13)
         spec = 'rope' if core.has_map is False else 'alibi'
-        out, pull = jax.vjp(lambda *x: attend(core, *x, position=spec, mask=mask), q, k, v)
+        run = jax.jit(lambda *x: attend(core, *x, position=spec, mask=mask))
+        out, pull = jax.vjp(run, q, k, v)
         assert [x.dtype for x in (out, *pull(ct))] == 4 * [jnp.float64]
-        assert attend(core, *(x.astype(jnp.float32) for x in (q, k, v)), position=spec, mask=mask).dtype == jnp.float32
+        narrow = [np.asarray(x, np.float32) for x in (q, k, v)]
+        assert jax.eval_shape(run, *narrow).dtype == jnp.float32
         if not core.has_map:
             return
-        out = attend(core, q, k, v, mask=mask)
+        out = jax.jit(lambda *x: attend(core, *x, mask=mask))(q, k, v)
         logits = np.where(mask.dense(T, S), np.einsum('bthk,bshk->bhts', q, k) / np.sqrt(K), -np.inf)
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         expected = np.einsum('bhts,bshk->bthk', weights / weights.sum(-1, keepdims=True), v)
@@ -270,7 +275,7 @@ def test_a_product_with_the_hessian_of_a_model():
     direction = jax.tree.map(jnp.ones_like, params)
     product = jax.jit(lambda params: jax.jvp(jax.grad(loss), (params,), (direction,))[1])(params)
     along = lambda params: sum(map(jnp.vdot, *map(jax.tree.leaves, (jax.grad(loss)(params), direction))))  # noqa: E731
-    for found, expected in zip(*map(jax.tree.leaves, (product, jax.grad(along)(params))), strict=True):
+    for found, expected in zip(*map(jax.tree.leaves, (product, jax.jit(jax.grad(along))(params))), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max() + 1e-4)
 
 

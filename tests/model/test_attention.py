@@ -283,7 +283,10 @@ def test_inputs_of_another_width_are_refused():
 
 
 def capture(layer, *inputs, **options):
-    return nnx.capture(layer, nnx.Intermediate)(*inputs, **options)
+    """The output, and what the layer keeps of its computation."""
+    graph, state = nnx.split(layer)
+    run = jax.jit(lambda state: nnx.capture(nnx.merge(graph, state), nnx.Intermediate)(*inputs, **options))
+    return run(state)
 
 
 def maps(state):
@@ -378,17 +381,14 @@ SUMS_OVER_INPUTS = {'fox', 'cable'}
 """Their bias needs the layer's inputs of all tokens, which no cache keeps."""
 
 
-def decoded(layer, x, sizes, **options):
+def decoded(layer, x, sizes, mask=None, **options):
+    """Outputs of a decoding in steps of so many tokens."""
     layer.init_cache(x.shape)
-    starts = np.cumsum([0, *sizes])
-    step = nnx.jit(lambda layer, x, **options: layer(x, decode=True, **options))
-    return jnp.concatenate(
-        [
-            step(layer, x[:, a:b], **{name: value[:, a:b] for name, value in options.items()})
-            for a, b in itertools.pairwise(starts)
-        ],
-        axis=1,
-    )
+    step = nnx.jit(lambda layer, x, **options: layer(x, mask=mask, decode=True, **options))
+    parts = [slice(*ends) for ends in itertools.pairwise(np.cumsum([0, *sizes]))]
+    x, options = np.asarray(x), {name: np.asarray(value) for name, value in options.items()}
+    steps = [step(layer, x[:, part], **{name: value[:, part] for name, value in options.items()}) for part in parts]
+    return np.concatenate(steps, axis=1)
 
 
 @pytest.mark.parametrize('spec', [*map(positions.example, positions.names()), 'rope|t5', "txl(form='channels')"])
@@ -481,15 +481,15 @@ def test_decoding_with_wide_integers():
 def test_scales_of_the_length_see_all_tokens(spec):
     """Whatever a pattern hides: weights in proportion are those of the full pass; padded and decoded, too."""
     layer = MultiHeadAttention(2, 8, position=spec, rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (2, 7, 8))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 7, 8)), jnp.float32)
     mask = masks.window(1, 0)
     _, state = capture(layer, x, sow_weights=True)
-    _, local = capture(layer, x, mask=mask, sow_weights=True)
+    local_out, local = capture(layer, x, mask=mask, sow_weights=True)
     (whole,), (near,) = maps(state), maps(local)
     seen = np.where(mask.dense(7, 7), whole, 0)
     np.testing.assert_allclose(near, seen / seen.sum(-1, keepdims=True), atol=1e-5)
-    padded = layer(jnp.pad(x, ((0, 0), (0, 4), (0, 0))), mask=mask & masks.padding(jnp.arange(11)[None] < 7))
-    np.testing.assert_allclose(padded[:, :7], layer(x, mask=mask), atol=1e-5)
-    layer.init_cache(x.shape)
-    steps = [layer(x[:, t : t + 1], mask=mask, decode=True) for t in range(7)]
-    np.testing.assert_allclose(steps[-1], layer(x, mask=mask)[:, -1:], atol=1e-5)
+    longer = mask & masks.padding(jnp.arange(11)[None] < 7)
+    padded = jax.jit(lambda x: layer(jnp.pad(x, ((0, 0), (0, 4), (0, 0))), mask=longer))(x)
+    np.testing.assert_allclose(np.asarray(padded)[:, :7], local_out, atol=1e-5)
+    last = decoded(layer, x, 7 * [1], mask=mask)[:, -1:]
+    np.testing.assert_allclose(last, np.asarray(local_out)[:, -1:], atol=1e-5)

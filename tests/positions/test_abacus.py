@@ -94,7 +94,7 @@ def test_errors():
         make('abacus(max_shift=9, max_position=17)')
     with pytest.raises(ValueError, match='needs 41'):
         make().extent(31)
-    with pytest.raises(UserError, match='max_shift of at least 0'):
+    with pytest.raises(UserError, match='max_shift must be at least 0'):
         make('abacus(max_shift=-1)')
     with pytest.raises(ValueError, match='pass rngs with a key'):
         make().remap(POS, train=True)

@@ -99,9 +99,16 @@ def test_padding_does_not_move_real_tokens(centre):
     np.testing.assert_array_equal(left[:, 5:], alone)
 
 
-@pytest.mark.parametrize('text', ['cape(max_global=-1)', 'cape(max_local=-0.5)', 'cape(max_scale=0.9)'])
-def test_bad_ranges_are_refused(text):
-    with pytest.raises(UserError, match='max_scale at least 1'):
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('cape(max_global=-1)', 'max_global must be from 0 to'),
+        ('cape(max_local=-0.5)', 'max_local must be from 0 to'),
+        ('cape(max_scale=0.9)', 'max_scale must be at least 1, not 0.9'),
+    ],
+)
+def test_bad_ranges_are_refused(text, message):
+    with pytest.raises(UserError, match=message):
         make(text)
 
 

@@ -67,7 +67,14 @@ def test_far_and_equal_positions():
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
-@pytest.mark.parametrize(('text', 'dim'), [('cpb(width=0)', 24), ('cpb(depth=0)', 24), ('cpb', 3)])
-def test_errors(text, dim):
-    with pytest.raises(UserError, match='width and depth must be at least 1'):
+@pytest.mark.parametrize(
+    ('text', 'dim', 'message'),
+    [
+        ('cpb(width=0)', 24, 'width must be at least 1, not 0'),
+        ('cpb(depth=0)', 24, 'depth must be at least 1, not 0'),
+        ('cpb', 3, 'a quarter of the model width 3 is no width - set width'),
+    ],
+)
+def test_errors(text, dim, message):
+    with pytest.raises(UserError, match=message):
         make(text, dim=dim)

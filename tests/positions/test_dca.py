@@ -119,8 +119,8 @@ def test_the_example_of_the_paper():
     [
         ('dca', "needs 'chunk'"),
         ('dca(chunk=0)', 'chunk must be at least 1'),
-        ('dca(chunk=4, window=5)', 'window from 0 to chunk'),
-        ('dca(chunk=4, window=-1)', 'window from 0 to chunk'),
+        ('dca(chunk=4, window=5)', 'window must be at most chunk=4, not 5'),
+        ('dca(chunk=4, window=-1)', 'window must be at least 0'),
     ],
 )
 def test_errors(text, message):

@@ -105,7 +105,7 @@ def test_parameters():
         ('fire(signed=False)', 'signed=False cannot tell left from right in a bidirectional model'),
         ('fire(width=0)', 'width must be at least 1'),
         ('fire(init_length=0.0)', 'init_length must be above 0'),
-        ('fire(init_c=0.0)', 'init_c not 0'),
+        ('fire(init_c=0.0)', 'init_c must not be 0'),
     ],
 )
 def test_errors(text, message):

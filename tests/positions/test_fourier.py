@@ -71,7 +71,7 @@ def test_gradients_reach_the_frequencies():
         ('fourier(fourier_dim=7)', 'fourier_dim must be even and above 0, not 7'),
         ('fourier(fourier_dim=0)', 'fourier_dim must be even and above 0, not 0'),
         ('fourier(hidden=0)', 'hidden must be at least 1'),
-        ('fourier(gamma=0.0)', 'gamma above 0'),
+        ('fourier(gamma=0.0)', 'gamma must be above 0'),
     ],
 )
 def test_errors(text, message):

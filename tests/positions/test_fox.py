@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -90,16 +91,16 @@ def test_gates_of_padding_cancel(causal, left):
     x, q, k = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 6, 24), (1, 6, 2, 8), (1, 6, 2, 8)))
     side = (5, 0) if left else (0, 5)
 
+    @jax.jit
     def weights(x, q, k, valid):
-        mask = (masks.causal() if causal else masks.full()) & masks.padding(jnp.asarray(valid)[None])
-        at = coords(jnp.asarray(x))
-        turned = scheme.qk(jnp.asarray(q), jnp.asarray(k), at)
-        return np.asarray(dense.weights(*turned, position=scheme, coords=at, mask=mask, scale=8**-0.5))
+        mask = (masks.causal() if causal else masks.full()) & masks.padding(valid[None])
+        at = coords(x)
+        return dense.weights(*scheme.qk(q, k, at), position=scheme, coords=at, mask=mask, scale=8**-0.5)
 
     padded = [np.pad(a, [(0, 0), side] + [(0, 0)] * (a.ndim - 2), constant_values=7.0) for a in (x, q, k)]
     real = np.pad(np.ones(6, bool), side)
     expected = weights(x, q, k, np.ones(6, bool))
-    np.testing.assert_allclose(weights(*padded, real)[:, :, real][..., real], expected, atol=2e-5)
+    np.testing.assert_allclose(np.asarray(weights(*padded, real))[:, :, real][..., real], expected, atol=2e-5)
 
 
 @pytest.mark.parametrize('text', ['fox', 'fox(causal=False)', 'cable'])

@@ -72,7 +72,7 @@ def test_far_positions():
         ('llama3(scale=0)', 'at least 1'),
         ('llama3(original_length=0)', 'at least 1'),
         ('llama3(low=4, high=4)', 'high must be above low'),
-        ('llama3(low=0)', 'both above 0'),
+        ('llama3(low=0)', 'low must be above 0'),
         ('llama3(theta=-1)', 'theta must be above 0'),
     ],
 )

@@ -55,7 +55,7 @@ def test_far_positions():
 
 @pytest.mark.parametrize('text', ['pi(scale=0)', 'pi(scale=-2)', 'pi(scale=0.5)'])
 def test_errors(text):
-    with pytest.raises(UserError, match='new length over the trained one, at least 1'):
+    with pytest.raises(UserError, match='scale must be at least 1'):
         make(text)
 
 

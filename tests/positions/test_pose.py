@@ -102,9 +102,9 @@ def test_extent(length, extent):
 def test_errors():
     with pytest.raises(ValueError, match='pass rngs with a key'):
         make('pose(target_length=50)').remap(jnp.arange(8)[None], train=True)
-    with pytest.raises(UserError, match='at least 2 chunks, not 50 and 1'):
+    with pytest.raises(UserError, match='chunks must be at least 2, not 1'):
         make('pose(target_length=50, chunks=1)')
-    with pytest.raises(UserError, match='target_length of at least 1'):
+    with pytest.raises(UserError, match='target_length must be at least 1'):
         make('pose(target_length=0)')
     with pytest.raises(UserError, match="needs 'target_length'"):
         make('pose')

@@ -94,10 +94,10 @@ def test_bfloat16_inputs_turn_by_float32_angles():
     [
         ('rope', 7, 'even'),
         ('rope(fraction=0.5)', 6, 'is 3 channels'),
-        ('rope(fraction=0.0)', 8, 'is 0 channels'),
+        ('rope(fraction=0.0)', 8, 'fraction must be above 0 and at most 1, not 0.0'),
         ('rope(fraction=0.01)', 8, 'is 0 channels'),
-        ('rope(fraction=1.5)', 8, 'fraction=1.5'),
-        ('rope(fraction=-0.5)', 8, 'fraction=-0.5'),
+        ('rope(fraction=1.5)', 8, 'fraction must be above 0 and at most 1, not 1.5'),
+        ('rope(fraction=-0.5)', 8, 'fraction must be above 0'),
         ("rope(layout='quarter')", 8, "layout must be 'half' or 'interleaved'"),
     ],
 )

@@ -43,9 +43,9 @@ def test_a_wrong_shape_is_told_with_scheme_and_hook(kind, words):
             positions.check_shapes(each, DIMS)
 
 
-@pytest.mark.parametrize('name', positions.names())
-def test_the_schemes_have_the_shapes_of_the_protocol(name):
-    entry = schemes.look(positions.example(name), DIMS)
+@pytest.mark.parametrize('text', [*map(positions.example, positions.names()), 'randomize_offsets|t5'])
+def test_the_schemes_have_the_shapes_of_the_protocol(text):
+    entry = schemes.look(text, DIMS)
     positions.check_shapes(entry.scheme, entry.dims)
 
 

@@ -97,8 +97,8 @@ def test_too_long():
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('xpos(scale_base=0)', 'scale_base and gamma must be above 0'),
-        ('xpos(gamma=0)', 'scale_base and gamma must be above 0'),
+        ('xpos(scale_base=0)', 'scale_base must be above 0'),
+        ('xpos(gamma=0)', 'gamma must be above 0'),
     ],
 )
 def test_errors(text, message):

@@ -3,7 +3,7 @@
 import pytest
 
 from configs import sweeps
-from mha.run import cells
+from mha.run import cells, manifest
 from mha.spec import UserError
 
 
@@ -26,12 +26,14 @@ def test_names_are_short_where_they_can_be_and_unlike_where_cells_are():
 
 
 def test_a_sweep_keeps_the_names_of_its_manifest(tmp_path):
-    norm, path = {'model.norm': 'pre', 'seed': 1}, tmp_path / 'manifest.jsonl'
-    path.write_text('{"cell": "old", "overrides": {"model.norm": "pre", "seed": 1}}\n{"cell": "ha')
-    known = cells.read_manifest(path)
+    norm = {'model.norm': 'pre', 'seed': 1}
+    (tmp_path / 'manifest.jsonl').write_text(
+        '{"cell": "old", "overrides": {"model.norm": "pre", "seed": 1}}\n{"cell": "ha'
+    )
+    known = manifest.read(tmp_path)
     assert names({'eval.seed': 1}, norm, known=known) == ['eval.seed=1', 'old']
-    cells.add_to_manifest(path, {'old': norm, 'eval.seed=1': {'eval.seed': 1}}, 'mine.py')
-    assert cells.read_manifest(path) == {'old': norm, 'eval.seed=1': {'eval.seed': 1}}
+    manifest.add(tmp_path, {'old': norm, 'eval.seed=1': {'eval.seed': 1}}, 'mine.py')
+    assert manifest.read(tmp_path) == {'old': norm, 'eval.seed=1': {'eval.seed': 1}}
 
 
 SCHEMES, SEEDS = sweeps.over('model.position', ('rope', 'alibi')), sweeps.over('seed', range(3))

@@ -1,6 +1,7 @@
 """What is known of a config before it runs; what a person can get wrong in one is in tests/test_scripts.py."""
 
 import dataclasses
+import math
 
 import jax
 import pytest
@@ -78,6 +79,62 @@ def test_a_batch_whose_logits_do_not_fit_is_refused(monkeypatch):
         check(of_batch - 1, data=2, backend='cpu')
 
 
+def state_bytes(run):
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.state_shapes))
+
+
+@pytest.mark.parametrize(
+    ('model', 'words'),
+    [
+        (dict(mlp_dim=512), 'blocks.0.down.kernel of shape (512, 16) - choose a smaller model.mlp_dim, model.mlp'),
+        (dict(position='learned(max_position=4096)'), 'positions.0.table of shape (4096, 16) - choose smaller numbers'),
+        (
+            dict(task='bucket_sort(symbols=4096)'),
+            'embedding.embedding of shape (4097, 16) - choose a smaller model.dim',
+        ),
+        (dict(head_dim=512), 'of shape (16, 2, 512) - choose a smaller model.dim, fewer model.heads'),
+    ],
+    ids=str,
+)
+def test_a_state_that_does_not_fit_is_refused(model, words, monkeypatch):
+    """The limit applies to the sum of parameters and both moments of Adam; the message names the largest parameter."""
+    run = make(**model)
+    state = state_bytes(run) * run.layout.mesh.size
+    assert state > 3 * 4 * checks.count(run.state_shapes.params)
+    monkeypatch.setattr(checks, 'device_memory', lambda: state)
+    checks.state_fits(run)
+    monkeypatch.setattr(checks, 'device_memory', lambda: state - 1)
+    with pytest.raises(UserError) as error:
+        build(run.config)
+    assert words in str(error.value)
+    assert str(error.value).startswith('parameters and optimizer state take 0.0 GB of a device, more than')
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ('fits', 'data', 'members', 'backend'),
+    [
+        (True, 1, 1, 'gpu'),
+        (False, 1, 2, 'gpu'),
+        (True, 2, 2, 'gpu'),
+        (True, 2, 1, 'gpu'),
+        (False, 2, 1, 'cpu'),
+    ],
+)
+def test_a_state_is_spread_over_devices_and_grows_with_members(fits, data, members, backend, monkeypatch):
+    """Devices of a CPU share its memory, so that their shares of the state add up."""
+    run = make()
+    monkeypatch.setattr(checks, 'device_memory', lambda: state_bytes(run))
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    layout = parallel.Layout(AbstractMesh((data, 1), (parallel.DATA, parallel.MODEL)), members, True)
+    run_ = dataclasses.replace(run, layout=layout, members=[{'seed': seed} for seed in range(members)])
+    if fits:
+        checks.state_fits(run_)
+        return
+    with pytest.raises(UserError, match='fewer members' if members > 1 else 'parameters and optimizer state'):
+        checks.state_fits(run_)
+
+
 def test_a_trained_model_is_evaluated_where_it_could_not_be_trained(monkeypatch):
     run = make('1-8', position='ssmax', core='dense')
     monkeypatch.setattr(checks, 'device_memory', lambda: 10**4)
@@ -115,6 +172,45 @@ def test_pairs_are_read_as_pairs():
     make(task='bytes_retrieval', position='learned(max_position=6)')
     with pytest.raises(UserError, match='6 rows'):
         make('1-7', task='bytes_retrieval', position='learned(max_position=6)')
+
+
+@pytest.mark.parametrize(
+    ('key', 'text'),
+    [
+        ('task', 'bucketsort'),
+        ('task', 'bucket_sort(symbols=1)'),
+        ('model.position', 'ropee'),
+        ('model.position', 'rope, ropee'),
+        ('model.position', 'rope, none, none'),
+        ('model.position', 'rope(theta=0)'),
+        ('model.position', 'none, learned'),
+        ('model.position', 'learned(max_position=3)'),
+        ('model.pattern', 'windw(4)'),
+        ('model.pattern', 'window(-1)'),
+        ('model.core', 'dens'),
+        ('model.core', "linear(features='elu')"),
+        ('model.mlp', 'swigl'),
+        ('model.mlp', 'relu(width=0)'),
+        ('train.curriculum', 'unifrom'),
+        ('train.curriculum', 'fixed(500)'),
+        ('train.final_position', 'ropee'),
+        ('train.final_position', 'xpos(theta=0)'),
+        ('train.final_position', 'learned(max_position=3)'),
+        ('optimizer.name', 'adm'),
+        ('optimizer.name', 'adam(eps=-1)'),
+        ('optimizer.name', 'adam|lion'),
+        ('optimizer.schedule', 'cosin'),
+        ('optimizer.schedule', 'cosine(final=2)'),
+    ],
+)
+def test_a_mistake_in_a_spec_names_its_key(key, text):
+    config = common.get_config()
+    config.model.update({'layers': 2, 'dim': 16, 'heads': 2})
+    config.update_from_flattened_dict({key: text})
+    with pytest.raises(UserError) as error:
+        build(config.to_dict())
+    assert str(error.value).startswith(f'{key}: ')
+    assert len(str(error.value).splitlines()) == 1
 
 
 COUNTS = {'model': {'dim': 64, 'head_dim': None}, 'train': {'steps': 1}, 'eval': {}}

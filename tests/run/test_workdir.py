@@ -36,6 +36,30 @@ def test_a_workdir_in_use_is_refused_with_its_process(tmp_path):
     assert not workdir.held(tmp_path / 'not there')
 
 
+def test_a_run_keeps_whose_weights_it_starts_with(tmp_path, monkeypatch):
+    """The record is made at the start, as an absolute path; other weights are refused later, and no file changes."""
+    monkeypatch.chdir(tmp_path)
+    config, (run, fresh, older) = {'seed': 0}, (tmp_path / name for name in ('run', 'fresh', 'older'))
+    workdir.claim(run, config, 'runs/b')
+    workdir.claim(fresh, config)
+    workdir.claim(older, config)
+    workdir.write_json(older / 'summary.json', {'init_from': 'runs/b'})  # the place of earlier versions
+    monkeypatch.chdir('/')
+    assert workdir.started_from(run) == str(tmp_path / 'runs' / 'b')
+    assert workdir.started_from(fresh) is None
+    assert workdir.started_from(older) == 'runs/b'
+    workdir.claim(run, config)
+    workdir.claim(run, config, str(tmp_path / 'runs' / 'b'))
+    before = (run / 'environment.json').read_text()
+    for place, words in (
+        (run, f'started with the weights of {tmp_path}/runs/b, not'),
+        (fresh, 'with fresh weights, not'),
+    ):
+        with pytest.raises(UserError, match=f'{words} with those of runs/c - choose another --workdir'):
+            workdir.claim(place, config, 'runs/c')
+    assert (run / 'environment.json').read_text() == before
+
+
 @pytest.mark.parametrize(
     ('arguments', 'name'),
     [

@@ -1,5 +1,6 @@
 """The tasks of Kazemnejad et al. in plain Python, reading the prompt as a person does, and examples of them."""
 
+import collections
 import functools
 import itertools
 import re
@@ -16,8 +17,13 @@ MAX_LENGTH, BATCH = 20, 64
 # --- oracles: the prompt -> the answer, and the steps of its scratchpad (None: the task lacks the field) -------------
 
 
-def copying(prompt, kind='cmc', doubled=False):
+def copying(prompt, kind='cmc', doubled=False, symbols=100, distinct=False):
+    if symbols <= 10:
+        assert {*prompt[:-1]} <= {*map(str, range(symbols))}
+        return prompt[:-1] + '.', []
     words = prompt.split()[:-1]
+    assert not distinct or len({*words}) == len(words)
+    assert kind == 'rdc' or all(0 <= int(word) < symbols for word in words)
     if kind == 'rdc':
         assert (words[0], words[2], words[4]) == ('replace', 'with', 'in')
         assert {*words[5:]} == {words[1]}
@@ -35,9 +41,11 @@ def reverse(prompt, variant='mc'):
     return ' '.join([*words[::-1], *more, '.']), []
 
 
-def addition(prompt):
+def addition(prompt, base=10, measure='longer'):
     a, b = prompt.rstrip('=').split('+')
     assert all(number == str(int(number)) for number in (a, b))
+    if base == 2:
+        return f'{int(a, 2) + int(b, 2):b}.', []
     carry, steps, left = 0, [], (a, b)
     while any(left) or carry:
         x, y = (int(number[-1:] or 0) for number in left)
@@ -60,7 +68,12 @@ def polynomial(prompt):
     return f'{total}.', steps
 
 
-def sorting(prompt, kind='tokens'):
+def sorting(prompt, kind='tokens', symbols=50, distinct=False):
+    if symbols > 62:
+        words = prompt.split()[:-1]
+        assert not distinct or len({*words}) == len(words)
+        return ' '.join([*sorted(words, key=int), '.']), []
+    assert not distinct or len({*prompt}) == len(prompt)
     rank, join = (int, ','.join) if kind == 'integers' else (RANKED.index, ''.join)
     items = prompt[:-1].split(',') if kind == 'integers' else [*prompt[:-1]]
     answer, steps = f'{join(sorted(items, key=rank))}.', []
@@ -85,12 +98,28 @@ def summation(prompt):
     return f'{total}.', steps
 
 
-def parity(prompt):
+def parity(prompt, ones='independent'):
     bits, ones, steps = prompt.rstrip('?'), 0, []
     for i, bit in enumerate(bits):
         before, ones = ones % 2, ones + int(bit)
         steps.append((bit, f'{bit}^{before}', str(ones % 2), str(ones % 2), bits[i + 1 :]))
     return f'{"YN"[ones % 2]}.', steps
+
+
+def majority(prompt, symbols=2):
+    counts = collections.Counter(prompt.rstrip('>'))
+    most = max(counts.values())
+    (answer,) = (symbol for symbol, count in counts.items() if count == most)
+    assert {*counts} <= {*('01' if symbols == 2 else 'abcdefghijklmnopqrstuvwxyz'[:symbols])}
+    return f'{answer}.', []
+
+
+def majority_interleaved(prompt, period=3):
+    bits = prompt.rstrip('>')
+    assert len(bits) % period == 0
+    strings = [bits[first::period] for first in range(period)]
+    assert all(string.count('0') != string.count('1') for string in strings)
+    return ''.join('01'[string.count('0') < string.count('1')] for string in strings) + '.', []
 
 
 def lego(prompt):
@@ -170,17 +199,28 @@ ORACLES = dict(
     sorting=sorting,
     summation=summation,
     parity=parity,
+    majority=majority,
+    majority_interleaved=majority_interleaved,
     lego=lego,
     scan=scan,
     pcfg=pcfg,
 )
 
 
+def body(text, prompt):
+    """A prompt without `$`, which is there if and only if the task says so."""
+    begins = 'bos=True' in text or text.startswith('majority')
+    assert begins == prompt.startswith('$')
+    return prompt[begins:].lstrip()
+
+
 def solve(text, prompt):
     """What the task ought to answer."""
+    prompt = body(text, prompt)
     name, _, options = text.partition('(')
     options = eval(f'dict({options}') if options else {}  # the test's own words
     shown = options.pop('scratchpad', '')
+    options.pop('bos', None)
     shown = [*MARKS] if shown is True else shown.replace(' ', '').split(',') if shown else []
     for other in {'lego': ('permuted', 'variables'), 'pcfg': ('letters', 'longest')}.get(name, ()):
         options.pop(other, None)
@@ -198,12 +238,15 @@ EXAMPLES = [
     ("copying(kind='rdc')", 'replace 7 with 4 in 7 7 7 >', '4 4 4 .'),
     ('copying', '31 4 15 >', '31 4 15 .'),
     ('copying(doubled=True)', '31 4 15 >', '31 4 15 | 31 4 15 .'),
+    ('copying(symbols=150, distinct=True, bos=True)', '$ 31 4 15 >', '31 4 15 .'),
+    ('copying(symbols=2, bos=True)', '$0111>', '0111.'),
     ('reverse', '31 4 15 >', '15 4 31 .'),
     ("reverse(variant='mc2x')", '31 4 15 >', '15 4 31 | 15 4 31 .'),
     ("reverse(variant='mcrv')", '31 4 15 >', '15 4 31 | 31 4 15 .'),
     ('addition', '86+7=', '93.'),
     ('addition(scratchpad=True)', '86+7=', '/6,7:6+7+0=13|3~1&8+/8,0:8+0+1=9|9~0&+!93.'),
     ("addition(scratchpad='output')", '5+7=', '|2|1!12.'),
+    ("addition(base=2, measure='prompt', bos=True)", '$11+1=', '100.'),
     ('polynomial', 'x=-2;3*x^2+-1*x^0=', '1.'),
     (
         'polynomial(scratchpad=True)',
@@ -213,10 +256,15 @@ EXAMPLES = [
     ('sorting', 'c1ac>', '1acc.'),
     ('sorting(scratchpad=True)', 'c1ac>', '/c:<|1&cac/c:<|a&cc/c:<|c&c/c:<|c&!1acc.'),
     ("sorting(kind='integers')", '845,12,3012>', '12,845,3012.'),
+    ('sorting(symbols=150, distinct=True, bos=True)', '$ 31 104 15 >', '15 31 104 .'),
     ('summation', '7+5+4=', '6.'),
     ('summation(scratchpad=True)', '7+5+4=', '/7:7+0|7~7&5+4/5:5+7|12~2&4/4:4+2|6~6&!6.'),
     ('parity', '0110?', 'Y.'),
     ('parity(scratchpad=True)', '110?', '/1:1^0|1~1&10/1:1^1|0~0&0/0:0^0|0~0&!Y.'),
+    ("parity(ones='uniform', bos=True)", '$0110?', 'Y.'),
+    ('majority', '$11010>', '1.'),
+    ('majority(symbols=26)', '$cazc>', 'c.'),
+    ('majority_interleaved', '$100101011>', '101.'),
     ('lego', 'f=+1;c=-f;k=+c;k?', '-1.'),
     ('lego', 'k=+c;f=+1;c=-f;k?', '-1.'),
     ('lego(scratchpad=True)', 'f=+1;c=-f;k=+c;k?', '/f:|+1&c=-f;k=+c/c:-f=-+1|-1&k=+c/k:+c=+-1|-1&!-1.'),
@@ -254,9 +302,13 @@ def read(text, length, *args):
 
 def measure(text, prompt):
     """The length of a prompt, in the task's own measure."""
-    name = text.partition('(')[0]
+    name, prompt = text.partition('(')[0], body(text, prompt)
     if name == 'copying':
-        return len(prompt.split()) - (6 if 'rdc' in text else 1)
+        return len(prompt.split() if ' ' in prompt else prompt) - (6 if 'rdc' in text else 1)
+    if "measure='prompt'" in text:
+        return len(prompt)
+    if name == 'sorting' and ' ' in prompt:
+        return len(prompt.split()) - 1
     if name == 'addition':
         return max(map(len, prompt.rstrip('=').split('+')))
     if name == 'scan':
@@ -272,5 +324,14 @@ def measure(text, prompt):
         'polynomial': prompt.count('x') - 1,
         'sorting': len(prompt) - 1,
         'parity': len(prompt) - 1,
+        'majority': len(prompt) - 1,
+        'majority_interleaved': len(prompt) - 1,
         'summation': prompt.count('+') + 1,
     }[name]
+
+
+def measured(text, length):
+    """The length that a prompt has, if one of `length` is asked for."""
+    if text.startswith('majority_interleaved'):
+        return max(length // 3 * 3, 3)
+    return max(length, 4) if "measure='prompt'" in text else length

@@ -1,6 +1,7 @@
 """Draws of the tasks of Kazemnejad et al. and their frequencies."""
 
 import collections
+import itertools
 import re
 
 import jax
@@ -64,6 +65,52 @@ def test_terms_are_uniform():
     uniform([prompt[2:].split(';')[0] for prompt in prompts], ['-2', '-1', '0', '1', '2'])
     terms = [term for prompt in prompts for term in re.findall(r'(-?\d)\*x\^(\d)', prompt)]
     uniform(terms, [(str(c), str(d)) for c in range(-3, 4) for d in range(4)])
+
+
+DISTINCT = 'symbols=150, distinct=True, bos=True'
+
+
+@pytest.mark.parametrize('length', [1, 3, 4])
+def test_numbers_of_symbols_are_uniform(length):
+    """Ties excluded where they would leave no majority; all strings with the same number are equally likely."""
+    untied = [number for number in range(length + 1) if 2 * number != length]
+    bits = [prompt[1:-1] for prompt, _ in draws('majority', length)]
+    uniform([word.count('0') for word in bits], untied)
+    uniform([word for word in bits if word.count('0') == 1], [word for word in words(length) if word.count('0') == 1])
+    bits = [prompt[1:-1] for prompt, _ in draws("parity(ones='uniform', bos=True)", length)]
+    uniform([word.count('1') for word in bits], range(length + 1))
+    uniform([word for word in bits if word.count('1') == 1], [word for word in words(length) if word.count('1') == 1])
+    bits = [prompt[1:-1] for prompt, _ in draws('majority_interleaved', 3 * length)]
+    uniform([tuple(word[i::3].count('0') for i in range(3)) for word in bits], [*itertools.product(untied, repeat=3)])
+
+
+def words(length, symbols='01'):
+    return map(''.join, itertools.product(symbols, repeat=length))
+
+
+def test_strings_with_a_most_frequent_letter_are_uniform():
+    def wins(word):
+        most, *more = sorted((word.count(symbol) for symbol in 'abc'), reverse=True)
+        return most > more[0]
+
+    found = [prompt[1:-1] for prompt, _ in draws('majority(symbols=3)', 4, 16)]
+    uniform(found, [word for word in words(4, 'abc') if wins(word)])
+
+
+def test_distinct_tokens_are_uniform():
+    for name in ('copying', 'sorting'):
+        prompts = [prompt.split()[1:-1] for prompt, _ in draws(f'{name}({DISTINCT})', 4, 16)]
+        for place in (0, 3):
+            uniform([prompt[place] for prompt in prompts], [str(i) for i in range(150)])
+    assert len({tuple(sorted(map(int, prompt))) for prompt in prompts}) > len(prompts) - 3
+
+
+def test_operands_share_the_prompt_uniformly():
+    text = "addition(base=2, measure='prompt', bos=True)"
+    numbers = [prompt[1:-1].split('+') for prompt, _ in draws(text, 9)]
+    uniform([(len(a), len(b)) for a, b in numbers], [(n, 7 - n) for n in range(1, 7)])
+    uniform([n for pair in numbers for n in pair if len(n) == 1], '01')
+    uniform([n for pair in numbers for n in pair if len(n) == 3], ['100', '101', '110', '111'])
 
 
 @pytest.mark.parametrize(('length', 'depths'), [(1, [1]), (2, [2]), (3, [3]), (7, [5, 6, 7])])

@@ -10,7 +10,7 @@ import pytest
 from mha import tasks
 from mha.spec import UserError
 from mha.tasks._scratchpad import MARKS
-from tests.tasks.sequences import BATCH, EXAMPLES, ORACLES, make, measure, rows, sample, solve
+from tests.tasks.sequences import BATCH, EXAMPLES, ORACLES, make, measure, measured, rows, sample, solve
 
 LENGTHS = (1, 2, 3, 4, 7, 20)
 
@@ -29,6 +29,13 @@ FAST = [
     'lego(permuted=True, scratchpad=True)',
     'scan',
     'pcfg',
+    'copying(symbols=150, distinct=True, bos=True)',
+    'sorting(symbols=150, distinct=True, bos=True)',
+    "parity(ones='uniform', bos=True)",
+    "addition(base=2, measure='prompt', bos=True)",
+    'majority',
+    'majority(symbols=26)',
+    'majority_interleaved',
 ]
 SLOW = [
     "copying(kind='rsc')",
@@ -47,6 +54,10 @@ SLOW = [
     'lego(variables=500, permuted=True)',
     'lego(variables=100, scratchpad=True)',
     'pcfg(letters=26, longest=20)',
+    'copying(symbols=2, bos=True)',
+    'sorting(distinct=True, scratchpad=True)',
+    "parity(ones='uniform', scratchpad=True)",
+    "addition(measure='prompt', scratchpad=True, bos=True)",
 ]
 
 
@@ -59,10 +70,10 @@ def check(text, length, *args):
         if 'variables' in text:  # names of several characters are read with gaps
             prompt, answer = prompt.replace(' ', ''), answer.replace(' ', '')
         assert answer == solve(text, prompt), prompt
-        assert measure(text, prompt) == length, prompt
+        assert measure(text, prompt) == measured(text, length), prompt
         at = np.flatnonzero(row.metric_mask)
         start, count = at[0] + 1, len(at)
-        assert start <= task.prompt_length(length)
+        assert start <= task.bos + task.prompt_length(length)
         assert count <= task.output_length(length)
         assert start + count - 1 <= width
         np.testing.assert_array_equal(at, np.arange(start - 1, start + count - 1))
@@ -96,7 +107,7 @@ def check_padding(text):
             assert not other[:, leaf.shape[1] :].any(), name
 
 
-@pytest.mark.parametrize('text', [*{text.partition('(')[0]: text for text in FAST}.values()])
+@pytest.mark.parametrize('text', [*{(text.partition('(')[0], 'bos' in text): text for text in FAST}.values()])
 def test_the_padding_does_not_change_the_example(text):
     """The same key and length at another `max_length`; one program per task."""
     check_padding(text)
@@ -109,8 +120,8 @@ def test_a_thousand_answers(text):
         check(text, length, seed)
     check_padding(text)
     longest = {'scan': 40, 'lego': 26}.get(text.partition('(')[0], 100 if 'scratchpad' in text else 500)
-    if match := re.search(r'variables=(\d+)', text):
-        longest = int(match[1])
+    if match := re.search(r'variables=(\d+)|symbols=(\d+), distinct|distinct', text):
+        longest = int(match[1] or match[2] or 50)
     for length in sorted({min(41, longest), min(100, longest), longest}):
         for seed in range(1000 // 50):
             check(text, length, seed, length, 50)
@@ -152,7 +163,15 @@ def test_description():
         ('copying(symbols=1)', 'symbols must be at least 2, not 1'),
         ("reverse(variant='cm')", "variant must be 'mc' or 'mc2x' or 'mcrv', not 'cm'"),
         ('reverse(symbols=1)', 'symbols must be at least 2, not 1'),
-        ('sorting(symbols=63)', 'symbols must be 2 to 62, not 63'),
+        ('sorting(symbols=1)', 'symbols must be from 2 to 10,000, not 1'),
+        ("sorting(kind='integers', distinct=True)", "distinct must be False for kind='integers', not True"),
+        ("copying(kind='rsc', distinct=True)", "distinct must be False for kind='rsc', not True"),
+        ("parity(ones='even')", "ones must be 'independent' or 'uniform', not 'even'"),
+        ('addition(base=11)', 'base must be from 2 to 10, not 11'),
+        ('addition(scratchpad=True, base=2)', 'scratchpad must be False for base=2, not True'),
+        ("addition(measure='all')", "measure must be 'longer' or 'prompt', not 'all'"),
+        ('majority(symbols=27)', 'symbols must be from 2 to 26, not 27'),
+        ('majority_interleaved(period=1)', 'period must be at least 2, not 1'),
         ("summation(scratchpad='inputs')", 'scratchpad must be True, False or some of input,computation,output,'),
         ("summation(scratchpad='')", 'scratchpad must be True, False or some of input,computation,output,'),
         ('summation(scratchpad=2)', 'scratchpad must be True or False or a quoted word, not 2'),
@@ -182,7 +201,12 @@ def test_sequences_are_for_causal_models(name):
 
 @pytest.mark.parametrize(
     ('text', 'length', 'message'),
-    [('scan', 49, 'scan has at most 48 actions, not 49'), ('lego', 27, 'lego has 26 variables - set variables=27')],
+    [
+        ('scan', 49, 'scan has at most 48 actions, not 49'),
+        ('lego', 27, 'lego has 26 variables - set variables=27'),
+        ('copying(symbols=9, distinct=True)', 10, 'there are 9 distinct symbols - set symbols=10'),
+        ('sorting(distinct=True)', 51, 'there are 50 distinct symbols - set symbols=51'),
+    ],
 )
 def test_lengths_end(text, length, message):
     with pytest.raises(UserError, match=message):

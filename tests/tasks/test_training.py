@@ -62,6 +62,10 @@ TRAINED = [
     ('lego', '1-3', 200, 0.4, CAUSAL),
     ('polynomial', '1-2', 1000, 0.05, CAUSAL),
     ('pcfg(letters=10, longest=10)', '1-2', 600, 0.08, CAUSAL),
+    # Huang et al. (2024), formal languages
+    ('majority', '1-10', 200, 0.3, CAUSAL | {'model.layers': 1}),
+    ('majority_interleaved', '3-12:3', 300, 0.15, CAUSAL),
+    ('regular', '1-10', 150, 0.08, CAUSAL | {'model.layers': 1}),
     # Others
     ('mqar', '16-20:4', 200, 0.5, CAUSAL),
     ('induction(keys=8, values=8)', '2-4', 800, 0.35, {'model.position': 'txl', 'train.batch_size': 128}),
@@ -111,7 +115,9 @@ def test_trains(task, trained, steps, margin, changes, write, monkeypatch):
     monkeypatch.chdir(write('papers', PAPERS).parent)
     compile_ = jax.stages.Lowered.compile
     # Hundreds of steps pay for more of the compiler's time than other tests do.
-    monkeypatch.setattr(jax.stages.Lowered, 'compile', lambda self, options: compile_(self, {**options, **OPTIMISED}))
+    monkeypatch.setattr(
+        jax.stages.Lowered, 'compile', lambda self, options=None: compile_(self, {**(options or {}), **OPTIMISED})
+    )
     every = lengths(trained, 'train.lengths')
     evaluated = ','.join(map(str, every[len(every) // 2 :]))
     told = {'task': task, 'train.lengths': trained, 'train.steps': steps, 'eval.lengths': evaluated}

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,7 @@ def make(model, task='parity_check', lengths=(1, 3, 8), **options):
     return evaluation.Evaluator(graphdef, nnx.to_pure_dict(params), task, lengths=lengths, **settings)
 
 
+@functools.cache
 def encoder(position='none', task='bucket_sort', max_len=64):
     task = tasks.make(task)
     sizes = dict(vocab_size=task.vocab_size, num_classes=task.num_classes, max_len=max_len)
@@ -198,13 +200,14 @@ def test_random_positions_belong_to_the_example_and_the_run(position):
     model = encoder(position)
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     run = {'task': 'bucket_sort', 'lengths': (4, 9), 'examples': 8}
-    expected = make(model, **run)(params)[0]
+    evaluator = make(model, **run)
+    expected = evaluator(params)[0]
     layout = parallel.Layout(parallel.make_mesh())
     for other in ({'batch_size': 2}, {'lengths': (4, 9, 30)}, {'batch_size': 8, 'layout': layout}):
         rows = make(model, **{**run, **other})(params)[0][:2]
         for one, row in zip(rows, expected, strict=True):
             assert one == pytest.approx(row, abs=1e-6)
-    assert make(model, **run)(params, run_seed=1)[0][1]['loss'] != pytest.approx(expected[1]['loss'], abs=1e-5)
+    assert evaluator(params, run_seed=1)[0][1]['loss'] != pytest.approx(expected[1]['loss'], abs=1e-5)
 
 
 def test_intervals_over_examples_hold_what_they_say():

@@ -229,6 +229,9 @@ def test_schedule(schedule):
         (dict(name='adam(b3=0.9)'), "unknown argument of optimizer 'adam': 'b3' .*choices: b1, b2, eps"),
         (dict(name='adam(b2=1.0)'), 'b2 must be at least 0 and below 1, not 1.0'),
         (dict(name='muon(ns_steps=0)'), 'ns_steps must be at least 1, not 0'),
+        (dict(name='muon(ns_steps=1000)'), 'ns_steps must be at most 100, not 1000'),
+        (dict(name='adam(eps=-1)'), 'eps must be above 0 and at most 1, not -1.0'),
+        (dict(name='adam(eps=0)'), 'eps must be above 0 and at most 1, not 0.0'),
         (dict(name='adam|sgd'), 'optimizers do not compose'),
         (
             dict(schedule='cosin'),

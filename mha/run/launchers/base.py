@@ -2,12 +2,11 @@
 
 import abc
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from mha.run import workdir
+from mha.run import manifest, workdir
 
 TRAIN = Path(__file__).parents[3] / 'train.py'
 
@@ -50,9 +49,7 @@ class Grid:
 
     def record_failure(self, name: str, code: int | None, tries: int) -> None:
         """Appends a failed cell to failures.jsonl, with its last lines."""
-        failure = {'cell': name, 'exit_code': code, 'tries': tries, 'error': self.error(name)}
-        with open(self.directory / 'failures.jsonl', 'a') as file:
-            file.write(json.dumps(failure) + '\n')
+        manifest.add_failure(self.directory, name, code, tries, self.error(name))
 
 
 class Launcher(abc.ABC):

@@ -54,6 +54,8 @@ def arguments(kind: type, given: Collection[str]) -> list[tuple[str, str, str]]:
 
 
 def _type(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Annotated:
+        return _type(hint.__origin__)
     options = [_type(option) for option in typing.get_args(hint)]
     match typing.get_origin(hint):
         case typing.Literal:

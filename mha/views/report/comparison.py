@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import stdtrit
 
+from mha import spec
 from mha.spec import UserError, choose, short
 from mha.training.metrics import METRICS, Metric
 from mha.views.report.runs import (
@@ -23,6 +24,7 @@ from mha.views.report.runs import (
     evaluation_of,
     evaluations,
     find,
+    missing,
     read,
     span,
     varying,
@@ -32,6 +34,9 @@ Problem = tuple[str, ...]
 
 TRAINED = 'trained_lengths'
 """Key of the trained lengths, which become a setting if runs differ in them."""
+EVALUATED = {'task': 'evaluated_on', 'position': 'evaluated_under'}
+"""Keys of the task and the position scheme of later evaluations, which become settings if they are not the trained
+ones."""
 SOLVED = 0.9
 """Accuracy or exact match above which a length counts as solved."""
 
@@ -144,6 +149,10 @@ class Comparison:
     """Baseline [lengths] of each problem; empty for a metric without a baseline."""
     evaluation: str | None = None
     """Name or lengths of the later evaluation that is compared; None for the evaluation that ends training."""
+    only: tuple[str, ...] = ()
+    """Conditions that the compared runs meet."""
+    best: str | None = None
+    """Setting of which each row has the best value, chosen by the trained lengths."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -161,7 +170,8 @@ class Comparison:
     @property
     def headers(self) -> list[str]:
         """Titles of the label columns: the last part of each key, or the whole key if the last part is not unique."""
-        last = [short(key).replace('_', ' ') if key == TRAINED else short(key) for key in self.keys]
+        words = (TRAINED, *EVALUATED.values())
+        last = [key.replace('_', ' ') if key in words else short(key) for key in self.keys]
         return [header if last.count(header) == 1 else key for header, key in zip(last, self.keys, strict=True)]
 
     def cell(self, row: Row, over: Range) -> Cell:
@@ -189,10 +199,12 @@ class Comparison:
         return self.cell(row, score).mean > self.baseline(row.problem, score, row.trained)
 
 
-def compare(paths: Sequence[Path], metric: str = 'auto', evaluation: str | None = None) -> Comparison:
+def compare(
+    paths: Sequence[Path], metric: str = 'auto', evaluation: str | None = None, only: Sequence[str] = ()
+) -> Comparison:
     """Comparison of the finished runs at or below `paths`, by the evaluation that ends training or by a later
-    `evaluation` (its file name or its lengths). Unreadable runs are listed as left out; if `paths` names one of them,
-    `UserError` is raised instead."""
+    `evaluation` (its file name or its lengths). `only` are conditions such as `'model.position=rope'`. Unreadable runs
+    are listed as left out; if `paths` names one of them, `UserError` is raised instead."""
     runs = [_left_out(path, 'a link that leads nowhere') for path in dangling(paths)]
     for path in find(paths):
         name = evaluation_of(path, evaluation)
@@ -202,6 +214,7 @@ def compare(paths: Sequence[Path], metric: str = 'auto', evaluation: str | None 
             if path in paths:
                 raise
             runs.append(_left_out(path, str(error)))
+    runs += [_left_out(path, reason) for path, reason in missing(paths).items()]
     finished = [run for run in runs if run.status == 'finished']
     left_out = [run for run in runs if run.status != 'finished']
     if evaluation:
@@ -212,7 +225,11 @@ def compare(paths: Sequence[Path], metric: str = 'auto', evaluation: str | None 
             raise UserError(f'no run has an evaluation {evaluation!r} - there are: {", ".join(there) or "none"}')
     if not finished:
         raise UserError(f'no finished run in {", ".join(map(str, paths))} - {unfinished(left_out)}')
-    return dataclasses.replace(of_runs(finished, metric, paths=paths, left_out=left_out), evaluation=evaluation)
+    if only:
+        configs = dict(enumerate(run.config for run in finished))
+        finished = [finished[index] for index in spec.only(only, configs)]
+    compared = of_runs(finished, metric, paths=paths, left_out=left_out)
+    return dataclasses.replace(compared, evaluation=evaluation, only=tuple(only))
 
 
 def _left_out(path: Path, reason: str) -> Run:
@@ -235,9 +252,11 @@ def of_runs(
         names = ', '.join(f'{task}: {value.title}' for task, value in metrics.items())
         raise UserError(f'one table has one metric ({names}) - compare the tasks separately, or use --metric=accuracy')
     measure = metrics[runs[0].task]
-    runs = _with_trained(runs)
+    runs = _with_evaluated(_with_trained(runs))
     differ = varying(runs)
-    keys = tuple(key for key in differ if not _told_by_trained(key, runs)) or ('model.position',)
+    others = [key for key in EVALUATED.values() if key in runs[0].config]
+    keys = [key for key in differ if not _told_by_trained(key, runs) and key not in others] or ['model.position']
+    keys = (*keys, *others)
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(tuple(run.setting(key) for key in keys), []).append(run)
@@ -256,6 +275,15 @@ def _with_trained(runs: Sequence[Run]) -> Sequence[Run]:
     if len({run.trained for run in runs}) == 1:
         return runs
     return [dataclasses.replace(run, config={**run.config, TRAINED: span(run.trained)}) for run in runs]
+
+
+def _with_evaluated(runs: Sequence[Run]) -> Sequence[Run]:
+    """Runs with the task or position scheme of their evaluation added as a setting, if in any run it differs
+    from the trained one."""
+    for name, key in EVALUATED.items():
+        if any(name in run.others for run in runs):
+            runs = [dataclasses.replace(run, config={**run.config, key: getattr(run, name)}) for run in runs]
+    return runs
 
 
 def _told_by_trained(key: str, runs: Sequence[Run]) -> bool:

@@ -1,14 +1,12 @@
-"""Files of a report: table.csv, seeds.csv, table.md, curves.svg, and report.html, which needs no other file."""
+"""Files of a report: tables as csv, Markdown and LaTeX, curves.svg, and report.html, which needs no other file."""
 
-import csv
 import html
-import io
 import itertools
 import json
 import os
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +14,26 @@ import jinja2
 import markupsafe
 
 from mha.spec import UserError
-from mha.views.report import plots
+from mha.views.report import latex, plots
 from mha.views.report.columns import columns, shown
 from mha.views.report.comparison import Comparison, Row, unfinished
-from mha.views.report.table import align, grid, notes
+from mha.views.report.table import align, csv_text, grid, notes
 
 MARK = r'<meta name="compared" content="([^"]*)">'
 PAGE_COLOURS = {plots.INK: 'var(--ink)', plots.GREY: 'var(--grey)', plots.SHADE: 'var(--shade)', plots.PAPER: 'none'}
 
 
-def write(comparison: Comparison, output: Path) -> list[Path]:
-    """Writes the files into the directory `output` and returns their paths. Raises `UserError` rather than overwrite
-    anything but a report of the same runs, or of some of them."""
+def write(comparison: Comparison, output: Path, more: Mapping[str, str] | None = None) -> list[Path]:
+    """Writes the files, and `more` by their names, into the directory `output`, and returns their paths. Raises
+    `UserError` rather than overwrite anything but a report of the same runs, or of some of them."""
     svg = plots.curves(comparison)
     files = {
         'table.csv': as_csv(comparison),
         'seeds.csv': seeds_as_csv(comparison),
+        'results.csv': results_as_csv(comparison),
         'table.md': as_markdown(comparison),
+        'table.tex': as_latex(comparison),
+        **(more or {}),
         'curves.svg': svg,
         'report.html': as_html(comparison, svg, output),
     }
@@ -50,16 +51,29 @@ def write(comparison: Comparison, output: Path) -> list[Path]:
 
 def as_csv(comparison: Comparison) -> str:
     """Table as csv: one line per row, with unrounded numbers and columns that say what they mean."""
-    return _csv([_fields(comparison, row, spread=True) for row in comparison.rows])
+    return csv_text([_fields(comparison, row, spread=True) for row in comparison.rows])
 
 
 def seeds_as_csv(comparison: Comparison) -> str:
     """Results as csv: one line per row and seed."""
-    return _csv(
+    return csv_text(
         [
             {'seed': seed, **_fields(comparison, row.only(index), spread=False)}
             for row in comparison.rows
             for index, seed in enumerate(row.seeds)
+        ]
+    )
+
+
+def results_as_csv(comparison: Comparison) -> str:
+    """Results as csv in long form: one line per row, seed and evaluated length."""
+    metric = comparison.metric.name
+    return csv_text(
+        [
+            {**dict(zip(comparison.keys, row.labels, strict=True)), 'seed': seed, 'length': length, metric: value}
+            for row in comparison.rows
+            for seed, values in zip(row.seeds, row.values.tolist(), strict=True)
+            for length, value in zip(comparison.lengths, values, strict=True)
         ]
     )
 
@@ -71,14 +85,6 @@ def _fields(comparison: Comparison, row: Row, spread: bool) -> dict[str, Any]:
     return found
 
 
-def _csv(lines: list[dict[str, Any]]) -> str:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(lines[0]), lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(lines)
-    return file.getvalue()
-
-
 def as_markdown(comparison: Comparison) -> str:
     headers, lines = grid(comparison)
     left = len(comparison.keys)
@@ -86,6 +92,11 @@ def as_markdown(comparison: Comparison) -> str:
     rule = ['-' * len(cell) if i < left else '-' * (len(cell) - 1) + ':' for i, cell in enumerate(first)]
     table = [f'| {" | ".join(line)} |' for line in (first, rule, *rest)]
     return '\n'.join([*table, '', '\n\n'.join(_notes(comparison)), ''])
+
+
+def as_latex(comparison: Comparison) -> str:
+    headers, lines = grid(comparison)
+    return latex.table(headers, lines, len(comparison.keys), [*_notes(comparison), 'needs: booktabs'])
 
 
 def as_html(comparison: Comparison, svg: str, output: Path) -> str:
@@ -164,6 +175,7 @@ def _paths(comparison: Comparison) -> Sequence[Path]:
 def _command(comparison: Comparison, output: Path) -> str:
     metric = [f'--metric={comparison.metric.name}']
     evaluation = [f'--evaluation={comparison.evaluation}'] if comparison.evaluation else []
-    return shlex.join(
-        ['python', 'compare.py', *map(str, _paths(comparison)), f'--output={output}', *metric, *evaluation]
-    )
+    only = [f'--only={condition}' for condition in comparison.only]
+    best = [f'--best={comparison.best}'] if comparison.best else []
+    flags = [f'--output={output}', *metric, *evaluation, *only, *best]
+    return shlex.join(['python', 'compare.py', *map(str, _paths(comparison)), *flags])

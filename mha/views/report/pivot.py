@@ -8,9 +8,9 @@ import numpy as np
 
 from mha.spec import UserError, choose
 from mha.training.metrics import number
-from mha.views.report import statistics
+from mha.views.report import latex, statistics
 from mha.views.report.comparison import Cell, Comparison, Range, Row
-from mha.views.report.table import align
+from mha.views.report.table import align, csv_text
 
 Labels = tuple[str, ...]
 
@@ -132,6 +132,17 @@ def text(table: Pivot) -> str:
     return '\n'.join([first, '─' * len(first), *(line.rstrip() for line in rest)])
 
 
+def files(table: Pivot) -> dict[str, str]:
+    """Table as csv, with unrounded numbers, and in LaTeX, by file name."""
+    headers, lines = grid(table)
+    scores = table.scores()
+    plain = [
+        dict(zip([*table.row_keys, *map(', '.join, table.columns)], [*row, *values], strict=True))
+        for row, values in zip(table.rows, scores.tolist(), strict=True)
+    ]
+    return {'pivot.csv': csv_text(plain), 'pivot.tex': latex.table(headers, lines, len(table.row_keys))}
+
+
 # -------------------------------------------------------------------------------------------------- choice of a setting
 def choose_best(comparison: Comparison, key: str) -> tuple[Comparison, list[str]]:
     """Comparison in which rows that differ only in the setting `key` are replaced by the best of them, by the mean
@@ -153,7 +164,8 @@ def choose_best(comparison: Comparison, key: str) -> tuple[Comparison, list[str]
             f'{", ".join(row.labels[index] for row in rows)}; {comparison.metric.best} over all of these and seeds '
             f'{number(most)}'
         )
-    return dataclasses.replace(comparison, rows=tuple(row for row in comparison.rows if row in chosen)), lines
+    kept = [row for row in comparison.rows if any(row is each for each in chosen)]
+    return dataclasses.replace(comparison, rows=tuple(kept), best=comparison.keys[index]), lines
 
 
 def _in_range(comparison: Comparison, row: Row) -> float:
@@ -189,6 +201,10 @@ def _scores(comparison: Comparison, row: Row, over: Range) -> list[float]:
 def _name(comparison: Comparison, row: Row) -> str:
     """Labels of a row, without its task."""
     return ', '.join(label for key, label in zip(comparison.keys, row.labels, strict=True) if key != 'task')
+
+
+def pairs_csv(found: Sequence[tuple[str, statistics.Pair]]) -> str:
+    return csv_text([{'task': task, **dataclasses.asdict(pair)} for task, pair in found])
 
 
 def pairs_text(found: Sequence[tuple[str, statistics.Pair]]) -> str:

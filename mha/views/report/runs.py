@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mha.run import population, versions
-from mha.spec import UserError, choose, compact, flatten, lengths
+from mha.run import manifest, population, versions
+from mha.spec import UserError, as_text, choose, compact, flatten, lengths
 from mha.training import metrics
 
 COLUMNS = ('seed', *metrics.COLUMNS)
@@ -44,6 +43,8 @@ class Run:
     summary: Mapping[str, Any]
     rows: Mapping[str, np.ndarray]
     """Columns of the result file, sorted by seed, then by length; empty before the first evaluation."""
+    others: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """`task` and `position` of a later evaluation, if they are not the trained ones."""
 
     @property
     def status(self) -> str:
@@ -52,11 +53,17 @@ class Run:
 
     def setting(self, key: str) -> str:
         """Setting as text; a dash if the config does not have the key."""
-        return text(self.config.get(key, '-'))
+        return as_text(self.config.get(key, '-'))
 
     @property
     def task(self) -> str:
-        return self.setting('task')
+        return self.others.get('task', self.setting('task'))
+
+    @property
+    def position(self) -> str:
+        """Position scheme of the evaluation."""
+        trained = self.config.get('train.final_position') or self.setting('model.position')
+        return self.others.get('position', str(trained))
 
     @property
     def metric(self) -> metrics.Metric:
@@ -126,6 +133,18 @@ def dangling(paths: Iterable[str | Path]) -> list[Path]:
     return found
 
 
+def missing(paths: Iterable[Path]) -> dict[Path, str]:
+    """Cells without a run, of the sweeps among `paths`, and why: `'not started'`, or the last line of one that
+    failed."""
+    found = {}
+    for path in paths:
+        errors = manifest.failures(path)
+        for name in manifest.read(path):
+            if not (path / 'cells' / name / 'config.json').exists():
+                found[path / 'cells' / name] = f'failed: {errors[name]}' if name in errors else 'not started'
+    return found
+
+
 def evaluations(workdir: Path) -> list[str]:
     """File names of the later evaluations of a run."""
     return sorted(path.name for path in workdir.glob('evaluation_*.csv') if not path.stem.endswith('_positions'))
@@ -162,13 +181,14 @@ def read(workdir: Path, evaluation: str = TRAINED) -> list[Run]:
     Members of a population that differ in more than their seed are separate runs, and so is each member that
     diverged."""
     config, path = _config(workdir / 'config.json'), workdir / 'summary.json'
-    summary = _json(path) if path.exists() else {}
+    summary = versions.read_json(path) if path.exists() else {}
     alike: dict[tuple[float, ...], population.Member] = {}
     for member in population.members(config):
         alike.setdefault(tuple(value for name, value in member.items() if name != 'seed'), member)
 
     def run(member, summary, rows):
-        return Run(workdir, flatten(population.config_of(config, member)), summary, rows)
+        others = _others(workdir / evaluation) if rows else {}
+        return Run(workdir, flatten(population.config_of(config, member)), summary, rows, others)
 
     found = []
     for member in alike.values():
@@ -184,7 +204,7 @@ def read(workdir: Path, evaluation: str = TRAINED) -> list[Run]:
 
 def _config(path: Path) -> dict[str, Any]:
     """Config of a run in today's keys. Raises `UserError` for any other file."""
-    config = {'population': {}, **_json(path)}
+    config = {'population': {}, **versions.read_json(path)}
     for key, kind, what in (('seed', int, 'a whole number'), ('task', str, 'text'), ('population', dict, 'a section')):
         if not isinstance(config.get(key, '' if key == 'task' else None), kind):
             there = f'must be {what}, not {config[key]!r}' if key in config else 'is missing'
@@ -202,14 +222,11 @@ def _check(run: Run) -> None:
         raise UserError(f'cannot read the run in {str(run.path)!r}: {error}') from error
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f'cannot read {str(path)!r}: {error}') from error
-    if not isinstance(content, dict):
-        raise UserError(f'{str(path)!r} must hold one JSON object')
-    return content
+def _others(path: Path) -> dict[str, str]:
+    """Task and position scheme of a result file, as far as it has columns for them."""
+    with path.open(newline='', errors='replace') as file:
+        first = next(csv.DictReader(file), {})
+    return {name: first[name] for name in ('task', 'position') if first.get(name)}
 
 
 def _csv(path: Path, member: population.Member) -> dict[str, np.ndarray]:
@@ -238,11 +255,6 @@ def _csv(path: Path, member: population.Member) -> dict[str, np.ndarray]:
     if list(zip(rows['seed'], rows['length'], strict=True)) != pairs:
         raise UserError(f'{str(path)!r} must have every length once for every seed')
     return rows
-
-
-def text(value: Any) -> str:
-    """Setting as text, for display and comparison; 1 and 1.0 are equal."""
-    return f'{value:.12g}' if isinstance(value, float) else str(value)
 
 
 def span(lengths: Sequence[int] | np.ndarray) -> str:

@@ -1,6 +1,7 @@
 """The script itself: what it prints, and how mistakes end."""
 
 import contextlib
+import csv
 import json
 import os
 import re
@@ -90,6 +91,33 @@ def test_a_later_evaluation(grid):
         refused = run(grid, f'--evaluation={asked}')
         assert refused.returncode == 2
         assert f"no run has an evaluation '{asked}' - there are: evaluation_30_70_64-examples.csv" in refused.stderr
+
+
+def test_an_evaluation_under_another_scheme_says_so(grid):
+    """The scheme or task of an evaluation has its own column, also if other runs kept theirs."""
+    head = 'seed,length,accuracy,exact_match,loss,baseline,examples'
+    values = ('0,30,0.5,0,1,0.2,64', '0,70,0.125,0,1,0.2,64')
+    named = [f'{head},position', *(f'{row},pi(scale=4)|rope' for row in values)]
+    file = 'evaluation_30_70_64-examples{}.csv'
+    one, other = (grid / 'cells' / name for name in 'ac')
+    (one / file.format('_pi')).write_text('\n'.join(named))
+
+    def found():
+        done = run(grid, '--evaluation=30,70')
+        assert done.returncode == 0, done.stderr
+        rows = list(csv.DictReader((grid / 'report_30_70' / 'table.csv').read_text().splitlines()))
+        assert ('evaluated under' in done.stdout) is ('evaluated_under' in rows[0])
+        return {(row['task'], row.get('evaluated_on'), row.get('evaluated_under')) for row in rows}
+
+    assert found() == {('even_pairs', None, 'pi(scale=4)|rope')}
+    shutil.copytree(one, other)
+    (other / file.format('_pi')).unlink()
+    config = json.loads((other / 'config.json').read_text())
+    (other / 'config.json').write_text(json.dumps({**config, 'train': {'lengths': '1-4', 'final_position': 'none'}}))
+    (other / file.format('')).write_text('\n'.join([head, *values]))
+    assert found() == {('even_pairs', None, 'none'), ('even_pairs', None, 'pi(scale=4)|rope')}
+    (one / file.format('_pi')).write_text('\n'.join([f'{head},task', *(f'{row},parity_check' for row in values)]))
+    assert found() == {('even_pairs', 'even_pairs', None), ('parity_check', 'parity_check', None)}
 
 
 def test_cells_of_a_sweep_are_reported_in_the_sweep(grid):

@@ -1,0 +1,32 @@
+"""Random strings whose symbols are not independent."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from mha.spec import UserError
+
+
+def bits(
+    key: PRNGKeyArray, ones: Int[Array, ''] | int, length: Int[Array, ''] | int, max_length: int
+) -> Int[Array, '{max_length}']:
+    """String of `length` bits with exactly `ones` ones, all of them equally likely; zeros after it."""
+    real = jnp.arange(max_length) < length
+    order = jnp.argsort(jnp.where(real, jax.random.uniform(key, (max_length,)), 2.0))
+    return jnp.zeros(max_length, jnp.int32).at[order].set((jnp.arange(max_length) < ones).astype(jnp.int32))
+
+
+def uneven_bits(key: PRNGKeyArray, length: Int[Array, ''] | int, max_length: int) -> Int[Array, '{max_length}']:
+    """String of `length` bits; its number of zeros is uniform in 0 .. length, without length / 2."""
+    number_key, place_key = jax.random.split(key)
+    even = length % 2 == 0
+    zeros = jax.random.randint(number_key, (), 0, length + 1 - even)
+    zeros += even & (zeros >= length // 2)
+    return bits(place_key, length - zeros, length, max_length)
+
+
+def distinct(key: PRNGKeyArray, symbols: int, max_length: int) -> Int[Array, '{max_length}']:
+    """Symbols among 0 .. symbols - 1 of which no two are equal."""
+    if max_length > symbols:
+        raise UserError(f'there are {symbols} distinct symbols - set symbols={max_length} for so long an example')
+    return jax.random.permutation(key, symbols)[:max_length]
