@@ -24,7 +24,7 @@ from mha.views.report.runs import (
     evaluation_of,
     evaluations,
     find,
-    missing,
+    not_started,
     read,
     span,
     varying,
@@ -214,7 +214,7 @@ def compare(
             if path in paths:
                 raise
             runs.append(_left_out(path, str(error)))
-    runs += [_left_out(path, reason) for path, reason in missing(paths).items()]
+    runs += [_left_out(path, reason) for path, reason in not_started(paths).items()]
     finished = [run for run in runs if run.status == 'finished']
     left_out = [run for run in runs if run.status != 'finished']
     if evaluation:

@@ -45,6 +45,8 @@ def pivot(comparison: Comparison, rows: Sequence[str], columns: Sequence[str]) -
     and if rows of the comparison that differ in another setting would share a cell."""
     down = [_index(comparison, key, 'setting in --rows') for key in rows]
     across = [_index(comparison, key, 'setting in --columns') for key in columns]
+    if not down or not across or set(down) & set(across):
+        raise UserError('a table needs --rows=.. and --columns=.., which name different settings that vary')
     found: dict[tuple[Labels, Labels], Row] = {}
     for row in comparison.rows:
         place = (tuple(row.labels[index] for index in down), tuple(row.labels[index] for index in across))

@@ -133,7 +133,7 @@ def dangling(paths: Iterable[str | Path]) -> list[Path]:
     return found
 
 
-def missing(paths: Iterable[Path]) -> dict[Path, str]:
+def not_started(paths: Iterable[Path]) -> dict[Path, str]:
     """Cells without a run, of the sweeps among `paths`, and why: `'not started'`, or the last line of one that
     failed."""
     found = {}
