@@ -26,12 +26,15 @@ def get_config() -> ConfigDict:
     config.model.causal = False
     config.model.norm = 'post'  # or 'pre'
     config.model.norm_kind = 'layer'  # or 'rms' (mha/model/norms.py)
+    config.model.norm_eps = 1e-6  # added to the variance
     config.model.mlp = 'relu'  # a spec of mha/model/mlp.py: 'gelu', 'swiglu(width=170)', 'geglu', 'none'
     config.model.kv_heads = config_dict.placeholder(int)  # heads of keys and values; as many as heads unless set
     config.model.qk_norm = 'none'  # 'layer' or 'rms': of queries and keys
     config.model.readout = 'token'  # or 'pooled'; tasks with two sequences read out pairs
     config.model.tied = False  # read the logits of symbols from their embeddings
+    config.model.init = 'default'  # a spec of mha/model/initial.py: 'haiku', as released by Ruoss et al.
     config.model.dropout_rate = 0.1
+    config.model.embedding_dropout = True  # dropout behind the embedding, too
     config.model.attention_dropout_rate = 0.0
     config.model.use_bias = False  # of the attention projections
     config.model.core = 'auto'

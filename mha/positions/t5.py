@@ -17,11 +17,21 @@ from mha.positions.base import OffsetBias
 
 
 class T5(OffsetBias):
-    """Learned bias per head and bucket of distances, shared by all layers as published; constant at large distances."""
+    """Learned bias per head and bucket of distances, shared by all layers as published; constant at large distances. It
+    starts at `init_std`; T5's own at D^(-1/2)."""
 
     directed = True
 
-    def __init__(self, dims, buckets: int = 32, max_distance: int = 128, causal: bool | None = None, *, rngs):
+    def __init__(
+        self,
+        dims,
+        buckets: int = 32,
+        max_distance: int = 128,
+        causal: bool | None = None,
+        init_std: float = 0.02,
+        *,
+        rngs,
+    ):
         self.causal = dims.causal if causal is None else causal
         per_side = buckets if self.causal else buckets // 2
         if per_side < 4 or buckets % 2:
@@ -31,7 +41,7 @@ class T5(OffsetBias):
         if max_distance >= 2**31:
             raise ValueError(f'max_distance must be below 2^31, not {max_distance}')
         self.starts = bucket_starts(per_side, max_distance)
-        self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (buckets, dims.heads)))
+        self.table = nnx.Param(init_std * jax.random.normal(rngs.params(), (buckets, dims.heads)))
 
     def offset_bias(self, offset):
         return jnp.moveaxis(self.table[...][self.bucket(offset)], -1, 0)

@@ -11,6 +11,9 @@ ADDED = {
     'model.kv_heads': None,
     'model.qk_norm': 'none',
     'model.tied': False,
+    'model.norm_eps': 1e-6,
+    'model.init': 'default',
+    'model.embedding_dropout': True,
     'eval.every_steps': 0,
 }
 """Keys that came later, and the value that runs without them had."""
