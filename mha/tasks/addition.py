@@ -4,8 +4,10 @@
     86+7=    /6,7:6+7+0=13|3~1&8+/8,0:8+0+1=9|9~0&+!93.
 
 The second line is the scratchpad: per decimal place, both digits and the carry; a last carry takes a step of its own,
-with digits 0. Published: trained on lengths up to 8, tested on 9 to 16; length is the number of digits of the longer
-number. All pairs of digit counts with that maximum are equally likely. Numbers have no leading zeros.
+with digits 0. A number whose digits are used up leaves nothing; with `released=True`, as in the released code, it
+leaves a 0 while the other has digits: &8+0 after the first step above. Published: trained on lengths up to 8, tested on
+9 to 16; length is the number of digits of the longer number. All pairs of digit counts with that maximum are equally
+likely, where the paper's data have as many examples of every pair at all lengths. Numbers have no leading zeros.
 """
 
 import jax
@@ -16,10 +18,14 @@ from mha.tasks.base import EMPTY, digits
 
 
 class Addition(Scratchpad):
-    """Two numbers in, their sum out."""
+    """Two numbers in, their sum out. `released=True` writes the scratchpad of the released code."""
 
     level = 'context-sensitive'
     alphabet = '0123456789+=.,'
+
+    def __init__(self, scratchpad: bool | str = False, released: bool = False, *, causal: bool = False):
+        super().__init__(scratchpad, causal=causal)
+        self.released = released
 
     def prompt_length(self, length):
         return 2 * length + 2
@@ -45,6 +51,7 @@ class Addition(Scratchpad):
         place = jnp.arange(max_length + 1)
         real = (place < length) | (total > 0) & (place == length)
         left = place[None] > place[:, None]
+        left_a, left_b = (self.remaining(real & left, place, length) for real in (real_a[None], real_b[None]))
         answer = self.reply(
             jnp.where(real, total % 10, EMPTY)[::-1],
             real,
@@ -52,9 +59,17 @@ class Addition(Scratchpad):
             computation=self.concat(a[:, None], '+', b[:, None], '+', carry[:, None], '=', digits(total, 2)),
             output=total[:, None] % 10,
             variables=total[:, None] // 10,
-            remaining=self.concat(self.written(a, real_a[None] & left), '+', self.written(b, real_b[None] & left)),
+            remaining=self.concat(self.written(a, left_a), '+', self.written(b, left_b)),
         )
         return self.concat(self.written(a, real_a), '+', self.written(b, real_b), '='), answer
+
+    def remaining(self, left, place, length):
+        """Mask [steps, places] of the digits of a number that a step writes as left; beyond a number's end they are
+        0."""
+        if not self.released:
+            return left
+        used_up = ~left.any(1, keepdims=True) & (place[:, None] + 1 < length)
+        return left | used_up & (place[None] == place[:, None] + 1)
 
     def number(self, key, size, places):
         """Digits [places] of a random number of `size` digits, least significant first, and a mask of those that
