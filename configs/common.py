@@ -79,3 +79,10 @@ def get_config() -> ConfigDict:
     config.eval.every_steps = 0  # evaluate during training, too, every so many steps; 0: only at its end
     config.eval.seed = 0  # of the evaluation examples, the same for all runs
     return config
+
+
+def is_small(size: str) -> bool:
+    """Whether a config that takes a size is asked for its small form, as in `--config=<file>:small`."""
+    if size not in ('full', 'small'):
+        raise ValueError(f"the size is 'full' or 'small', not {size!r}")
+    return size == 'small'

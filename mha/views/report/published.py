@@ -23,7 +23,6 @@ MARKS = {
 }
 """How sure a number is."""
 SPECS = ('task', 'model.position', 'model.mlp', 'optimizer.name', 'optimizer.schedule', 'train.curriculum')
-LENGTHS = ('train.lengths', 'eval.lengths')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +106,8 @@ def load(name: str) -> Published:
 
 def differences(published: Published, config: Mapping[str, Any], row: Row | None = None) -> list[tuple[str, Any, Any]]:
     """Settings in which a run's config, nested or flat, departs from the published ones: `(key, theirs, ours)`. With a
-    `row`, those behind it, task and scheme included. Settings that the paper does not tell are not compared."""
+    `row`, those behind it, task and scheme included. Settings that the paper does not tell are not compared; other
+    lengths may be evaluated beside theirs."""
     flat = {**versions.ADDED, **spec.flatten(config)}
     theirs = published.settings if row is None else published.settings_of(row)
     found = []
@@ -166,8 +166,10 @@ def _choices(value: Any) -> Sequence[Any]:
 def _same(key: str, theirs: Any, ours: Any) -> bool:
     if isinstance(theirs, list | tuple):
         return isinstance(ours, list | tuple) and set(theirs) == set(ours)
-    if key in LENGTHS and ours is not None:
+    if key == 'train.lengths' and ours is not None:
         return spec.lengths(theirs) == spec.lengths(ours)
+    if key == 'eval.lengths' and ours is not None:
+        return {*spec.lengths(theirs)} <= {*spec.lengths(ours)}
     if key in SPECS and ours is not None:
         return _calls(theirs) == _calls(ours)
     return theirs == ours

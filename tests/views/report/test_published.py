@@ -1,7 +1,9 @@
 """Published tables: what they say can be read, built and compared."""
 
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from mha import positions, spec, tasks
 from mha.spec import UserError
 from mha.views.report import published
 
+ROOT = Path(__file__).parents[3]
 KEYS = spec.flatten(common.get_config().to_dict())
 TABLES = published.names()
 
@@ -30,6 +33,7 @@ def test_every_table_is_whole(name):
     assert table.authors
     assert table.protocol.endswith('.')
     assert len(table.arxiv) == 10
+    assert not table.config or (ROOT / 'configs' / 'published' / f'{table.config}.py').exists()
     assert {*table.recalled} <= {*table.settings, *(key for own in table.tasks.values() for key in own)}
     assert {*table.tasks} <= {row.task_label for row in table.rows}
     cells = [(row.task_label, row.scheme_label, str(row.settings), row.lengths, row.aggregation) for row in table.rows]
@@ -135,6 +139,33 @@ def test_differences_from_a_row():
     (row,) = published.load('ruoss2023').like('bucket_sort', 'rope')
     config = config_of(table, task='bucket_sort')
     assert ('model.position', 'rope', 'none') in published.differences(published.load('ruoss2023'), config, row)
+
+
+@pytest.mark.parametrize('name', [name for name in TABLES if published.load(name).config])
+def test_the_config_of_a_table_has_its_settings(name):
+    table = published.load(name)
+    config = runpy.run_path(str(ROOT / 'configs' / 'published' / f'{table.config}.py'))['get_config']()
+    assert published.differences(table, config.to_dict()) == []
+
+
+def test_every_row_of_table_1_is_a_cell_of_its_config():
+    """With the same settings, but for lengths within the trained ones, which are evaluated beside."""
+    table = published.load('ruoss2023')
+    module = runpy.run_path(str(ROOT / 'configs' / 'published' / f'{table.config}.py'))
+    cells = list(module['sweep']())
+    assert len(cells) == len(table.rows)
+    for cell in cells[:11]:
+        config = module['get_config']()
+        config.update_from_flattened_dict(cell)
+        rows = [row for row in table.rows if (row.task, row.scheme) == (cell['task'], cell['model.position'])]
+        assert [published.differences(table, config.to_dict(), row) for row in rows] == [[]]
+
+
+def test_the_config_of_listops_has_the_settings_of_that_task():
+    table = published.load('tay2021')
+    row = next(row for row in table.rows if (row.task_label, row.scheme_label) == ('ListOps', 'Transformer'))
+    config = runpy.run_path(str(ROOT / 'configs' / 'published' / f'{table.config}.py'))['get_config']()
+    assert published.differences(table, config.to_dict(), row) == []
 
 
 def test_configs_of_older_versions_have_the_defaults_of_later_keys():
