@@ -1,9 +1,11 @@
-# make demo: the quickstart ablation, its table and report.    make test: all but slow tests.    make check: lint, format, types.
-# make docs: docs/schemes.md with its pictures and docs/tasks.md, from the code.
+# make demo    the quickstart ablation, its table and its report
+# make test    all tests except slow ones
+# make check   lint, format, types
+# make docs    docs/schemes.md with its pictures, and docs/tasks.md, from the code
 PYTHON ?= python3
 DEMO := runs/quickstart
 CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
-# Workers of the tests: one per core, and per 2 GB of memory that is available (Linux) or there at all (macOS).
+# Test workers: at most one per core, and one per 2 GB of memory (on Linux the available memory, on macOS all of it).
 MEMORY = $(shell awk '/MemAvailable/ {print int($$2 / 2^21)}' /proc/meminfo 2>/dev/null || expr `sysctl -n hw.memsize` / 2147483648)
 WORKERS = $(shell printf '%s\n' $(CORES) $(MEMORY) | sort -n | awk 'NR == 1 {print $$1 < 1 ? 1 : $$1}')
 

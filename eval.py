@@ -1,11 +1,12 @@
-"""Evaluates a finished run, or every finished cell of a sweep, again at other lengths, from its workdir alone.
+"""Evaluates a finished run again, or every finished cell of a sweep, at other lengths.
 
     python eval.py --workdir=runs/a --lengths=40,80,160 [--examples=512] [--position='pi(scale=4)|rope'] [--task='..']
 
-Writes `<workdir>/evaluation_<lengths>_<n>-examples.csv` beside the run's own results. `--position` evaluates the same
-weights under another position scheme, as interpolation and other methods of inference do, and `--task` on the task with
-other arguments, or on any that has the same symbols and classes; their names join the file's. `--per_position` writes
-`.._positions.csv` too: the accuracy of every symbol of the answer, and its 95 % interval.
+Only the directory of the run is read. The results go there, too, to `evaluation_<lengths>_<n>-examples.csv`.
+`--position` evaluates the same weights under another position scheme, such as interpolation. `--task` evaluates on the
+task with other arguments, or on another task with the same symbols and classes. Both are added to the name of the file.
+`--per_position` also writes `.._positions.csv`: the accuracy of each symbol of the answer, by its index, and a 95 %
+interval.
 """
 
 import dataclasses
@@ -21,30 +22,31 @@ from mha.run import finished, workdir
 from mha.spec import UserError
 from mha.views.report import plots, runs, table
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of a finished run, or of a sweep.')
+WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of a finished run or of a sweep.')
 LENGTHS = flags.DEFINE_string(
     'lengths', None, 'Lengths such as 40,80,160 or 1-100 or 50-500:50; default: those of the config.'
 )
 EXAMPLES = flags.DEFINE_integer(
-    'examples', None, 'Examples per length; default: as many as the config says, fewer of long ones.', lower_bound=1
+    'examples', None, 'Examples per length; default: as in the config, but fewer of long ones.', lower_bound=1
 )
 POSITION = flags.DEFINE_string(
-    'position', None, 'Position scheme to evaluate under, with the parameters of the trained one; default: that one.'
+    'position', None, 'Position scheme of the evaluation, with the same parameters as the trained one (default).'
 )
 TASK = flags.DEFINE_string(
-    'task', None, 'Task to evaluate on, with the symbols and classes of the trained one; default: that one.'
+    'task', None, 'Task of the evaluation, with the same symbols and classes as the trained one (default).'
 )
-PER_POSITION = flags.DEFINE_bool('per_position', False, 'Write the accuracy per position of the answer, too.')
+PER_POSITION = flags.DEFINE_bool('per_position', False, 'Also write the accuracy of each symbol of the answer.')
 PAIRS = 2**34
-"""Pairs of tokens that the examples of one length may have together unless asked for: one example of 131,072 tokens."""
+"""Largest number of pairs of tokens in all examples of one length, unless `--examples` is given: one example of 131,072
+tokens."""
 
 
 def main() -> None:
-    logging.set_verbosity(logging.ERROR)  # orbax reports every step of a restore
+    logging.set_verbosity(logging.ERROR)  # orbax logs every step of a restore
     cache.keep_programs()
     directory = cli.path('workdir', WORKDIR.value)
     if LENGTHS.value:
-        spec.lengths(LENGTHS.value, '--lengths')  # a mistake is told once, not for every cell
+        spec.lengths(LENGTHS.value, '--lengths')  # a mistake is reported once, not for every cell
     cells = cells_of(directory)
     asked = workdir.load_config((cells or [directory])[0]).get('eval', {}).get('examples', 1)
     parallel.use_cores(EXAMPLES.value or asked)  # before a task puts its data on a device
@@ -64,7 +66,7 @@ def main() -> None:
 
 
 def cells_of(directory: Path) -> list[Path]:
-    """The finished cells of a sweep; none where the directory is that of a run."""
+    """Finished cells of a sweep; an empty list for the directory of a run."""
     if (directory / 'config.json').exists() or not (directory / 'cells').is_dir():
         return []
     cells = sorted(path for path in (directory / 'cells').iterdir() if (path / 'config.json').exists())
@@ -72,12 +74,12 @@ def cells_of(directory: Path) -> list[Path]:
     if not done:
         raise UserError(f'no cell of the sweep in {directory} is finished - run its sweep.py command again first')
     if len(done) < len(cells):
-        print(f'note: {len(cells) - len(done)} of {len(cells)} cells are not finished, and left out')
+        print(f'note: {len(cells) - len(done)} of {len(cells)} cells are not finished and are left out')
     return done
 
 
 def evaluate(directory: Path) -> None:
-    """Evaluates one run, writes its files and prints its table."""
+    """Evaluates one run, writes the results and prints its table."""
     run = finished.load(directory)
     lengths = LENGTHS.value or run.config['eval']['lengths']
     asked = run.config['eval']['examples']

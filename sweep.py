@@ -2,7 +2,7 @@
 
     python sweep.py --config=configs/quickstart.py --workdir=runs/grid [--jobs=2] [--dry_run]
 
-The same command again skips finished cells and resumes interrupted ones. Further `--config.x=y` apply to every cell.
+The same command, run again, skips finished cells and resumes interrupted ones. Flags `--config.x=y` apply to all cells.
 """
 
 import json
@@ -27,10 +27,12 @@ from mha.run import log as metrics
 from mha.run.build import build
 from mha.spec import UserError
 
-CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: configs/<name>.py with a sweep().')
+CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment: configs/<name>.py with a sweep().')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the sweep; its runs go to cells/.')
-JOBS = flags.DEFINE_integer('jobs', 1, 'Cells to run at a time; the cores are shared out among them.', lower_bound=1)
-DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only print the commands.')
+JOBS = flags.DEFINE_integer(
+    'jobs', 1, 'Number of cells to run at a time; each gets a share of the cores.', lower_bound=1
+)
+DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the commands without running them.')
 
 Overrides = Mapping[str, Any]
 TRAIN = Path(__file__).with_name('train.py')
@@ -39,13 +41,13 @@ TRAIN = Path(__file__).with_name('train.py')
 def main() -> None:
     config = cli.required('config', CONFIG.value)
     grid = cli.path('workdir', WORKDIR.value)
-    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # of a GPU, that this process and all cells use
-    if config.mesh.data or config.mesh.model > 1:  # else one device will do to check the cells
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # all cells share the memory of a GPU
+    if config.mesh.data or config.mesh.model > 1:  # otherwise one device is enough to check the cells
         parallel.use_cores(checks.at_once(config.train.to_dict()))
     manifest = _read_manifest(grid / 'manifest.jsonl')
     cells = named(_sweep(config), manifest)
     configs = {name: _with_overrides(overrides).to_dict() for name, overrides in cells.items()}
-    for name, cell in configs.items():  # a mistake in the last cell should not wait until the others have run
+    for name, cell in configs.items():  # so that a mistake in the last cell shows before the others run
         try:
             build(cell)
         except UserError as error:
@@ -59,10 +61,10 @@ def main() -> None:
     for folder in 'logs', 'configs':
         (grid / folder).mkdir(parents=True, exist_ok=True)
     workdir.hold(grid)
-    for name in cells:  # those of a sweep that was killed may run on
+    for name in cells:  # cells of a killed sweep may still be running
         workdir.check_unused(grid / 'cells' / name)
     commands = {name: _command(grid, name) for name in cells}
-    for name, cell in configs.items():  # the config as it is now: its file may change while cells wait
+    for name, cell in configs.items():  # the config file may change before the last cell starts
         workdir.write_json(grid / 'configs' / f'{name}.json', cell)
     with open(grid / 'manifest.jsonl', 'a') as file:
         for name, overrides in cells.items():
@@ -75,7 +77,7 @@ def main() -> None:
 
 
 def run_all(grid: Path, commands: Mapping[str, list[str]], steps: int, jobs: int) -> list[str]:
-    """Runs the cells that are not finished, `jobs` at a time; returns those that failed."""
+    """Runs the unfinished cells, `jobs` at a time, and returns the names of those that failed."""
     todo = [name for name in commands if not workdir.finished(grid / 'cells' / name)]
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
     slots = list(range(jobs))
@@ -86,7 +88,10 @@ def run_all(grid: Path, commands: Mapping[str, list[str]], steps: int, jobs: int
         while todo or running:
             while todo and slots:
                 name, slot = todo.pop(0), slots.pop(0)
-                alone = {**os.environ, 'JAX_NUM_PROCESSES': '1'}  # cells do not join each other, in a Slurm step either
+                alone = {
+                    **os.environ,
+                    'JAX_NUM_PROCESSES': '1',
+                }  # cells must not join each other, as processes of a Slurm step would
                 with open(grid / 'logs' / f'{name}.log', 'a') as log:
                     process = subprocess.Popen(commands[name], stdout=log, stderr=subprocess.STDOUT, env=alone)
                 if jobs > 1 and len(cores) >= jobs:
@@ -118,9 +123,9 @@ def run_all(grid: Path, commands: Mapping[str, list[str]], steps: int, jobs: int
 
 
 def named(cells: Sequence[Overrides], known: Mapping[str, Overrides]) -> dict[str, Overrides]:
-    """The cells under names fit for directories: those that the manifest `known` gives them, else
-    `{'model.position': 'rope', 'seed': 0}` -> `'position=rope,seed=0'`. A key is as long as it takes to tell it from
-    the others; names that are too long or meet end in a hash."""
+    """Cells by their names, which are also names of directories: the name in the manifest `known`, or else a name such
+    as `'position=rope,seed=0'` for `{'model.position': 'rope', 'seed': 0}`. Keys are shortened as far as they stay
+    different. Names that are too long, or equal, end in a hash."""
     keys = {key for cell in cells for key in cell}
     plain = [json.loads(json.dumps(cell)) for cell in cells]
     names = [
@@ -139,9 +144,9 @@ def named(cells: Sequence[Overrides], known: Mapping[str, Overrides]) -> dict[st
 
 
 def _shortest(key: str, keys: Iterable[str]) -> str:
-    """The end of a key, in whole parts, that no other of the `keys` has."""
+    """Shortest end of a key, in whole parts, that no other of the `keys` has."""
     parts = key.split('.')
-    ends = ('.'.join(parts[at:]) for at in range(len(parts) - 1, -1, -1))
+    ends = ('.'.join(parts[start:]) for start in range(len(parts) - 1, -1, -1))
     unique = (end for end in ends if not any(f'.{other}'.endswith(f'.{end}') for other in keys if other != key))
     return next(unique, key)
 
@@ -151,12 +156,12 @@ def _config_text() -> str:
 
 
 def _given() -> dict[str, Any]:
-    """What the command line sets, for every cell."""
+    """Settings on the command line, which apply to every cell."""
     return getattr(flags.FLAGS['config'], 'override_values')  # noqa: B009
 
 
 def _sweep(config: Any) -> list[dict[str, Any]]:
-    """The overrides of every cell, checked."""
+    """Overrides of every cell, checked."""
     text, keys = _config_text(), spec.flatten(config.to_dict())
     file, _ = cli.config_file(text)
     if file.suffix == '.json' or 'sweep' not in cli.load(file):
@@ -184,7 +189,7 @@ def _sweep(config: Any) -> list[dict[str, Any]]:
 
 
 def _with_overrides(overrides: Overrides) -> Any:
-    """The config of a cell, made anew: what refers to another key follows it."""
+    """Config of a cell, with references between keys resolved again."""
     config = cli.read_config(_config_text(), common.get_config)
     try:
         config.update_from_flattened_dict({**_given(), **overrides})
@@ -195,19 +200,19 @@ def _with_overrides(overrides: Overrides) -> Any:
 
 
 def _dry_command(directory: Path, overrides: Overrides) -> list[str]:
-    """The command that trains a cell as the config file is now."""
+    """Command that trains a cell with the config file in its current state."""
     common = [argument for argument in sys.argv[1:] if re.match(r'--?(no)?config[.=]', argument)]
     cell = [f'--config.{key}={value}' for key, value in overrides.items()]
     return [sys.executable, str(TRAIN), *common, *cell, f'--workdir={directory}']
 
 
 def _command(grid: Path, name: str) -> list[str]:
-    """The command that trains a cell as the config file was when the sweep began."""
+    """Command that trains a cell with the config that the sweep saved when it began."""
     return [sys.executable, str(TRAIN), f'--config={grid}/configs/{name}.json', f'--workdir={grid}/cells/{name}']
 
 
 def _read_manifest(path: Path) -> dict[str, Overrides]:
-    """The overrides of the cells that a sweep has begun with; half a line, as a crash leaves it, is passed over."""
+    """Overrides of all cells that have begun, by name. A broken line, as a crash leaves it, is skipped."""
     found = {}
     for line in path.read_text(errors='replace').splitlines() if path.exists() else []:
         try:

@@ -2,8 +2,9 @@
 
     python train.py --config=configs/quickstart.py --workdir=runs/a [--config.model.position=alibi]
 
-The same command resumes an interrupted run, and shows the result of a finished one; with more `train.steps` it goes on,
-where the schedule allows. `--init_from=runs/b` starts with the weights of another run.
+The same command resumes an interrupted run and prints the result of a finished one. With more `train.steps` it
+continues a finished run, if the learning-rate schedule does not depend on their number. `--init_from=runs/b` starts
+with the weights of another run.
 """
 
 import functools
@@ -27,23 +28,23 @@ from mha.training import optim
 from mha.training.metrics import METRICS
 from mha.views.report import plots, runs, table
 
-CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: configs/<name>.py.')
-INIT_FROM = flags.DEFINE_string('init_from', None, 'A finished run whose weights this one starts with.')
+CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment: configs/<name>.py.')
+INIT_FROM = flags.DEFINE_string('init_from', None, 'Finished run whose weights this run starts with.')
 PROFILE = flags.DEFINE_bool('profile', False, 'Trace the first chunk of steps into <workdir>/profile.')
-WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; the same one resumes it.')
+WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; a run that is there is resumed.')
 
 
 HISTORY = 'evaluations.csv'
-"""Evaluations during training: `step`, then the columns of extrapolation.csv."""
+"""File of the evaluations during training: a column `step`, then the columns of extrapolation.csv."""
 
 
 def main() -> None:
-    logging.set_verbosity(logging.ERROR)  # orbax reports every step of a save
+    logging.set_verbosity(logging.ERROR)  # orbax logs every step of a save
     started = time.time()
     parallel.start()
     cache.keep_programs()
 
-    # ---------------------------------------------------------------- Build: mistakes surface before a file is written
+    # ---------------------------------------------------------------- Build: mistakes show before a file is written
     config = cli.required('config', CONFIG.value).to_dict()
     directory = cli.path('workdir', WORKDIR.value)
     parallel.use_cores(checks.at_once(config['train']))
@@ -59,15 +60,15 @@ def main() -> None:
     parallel.once(lambda: workdir.hold(directory))
     parallel.once(lambda: workdir.extend(directory, config))
 
-    # ---------------------------------------------------------------- Start: state, fresh or restored, and programs
+    # ---------------------------------------------------------------- Start: new or restored state, compiled programs
     checkpoints = Checkpoints(directory)
     step = checkpoints.latest() or 0
     make = functools.partial(checkpoints.restore, run.state_shapes) if step else run.init
     init_from = INIT_FROM.value or workdir.summary(directory).get('init_from')
     if init_from and not step:
         make = functools.partial(run.init_from, finished.load(init_from).params if start is None else start)
-    making = ThreadPoolExecutor(1).submit(make)  # while Python traces the training program
-    compiler = ThreadPoolExecutor(1)  # a thread, for which Ctrl-C need not wait
+    making = ThreadPoolExecutor(1).submit(make)  # at the same time, Python traces the training program
+    compiler = ThreadPoolExecutor(1)  # a thread, so that Ctrl-C need not wait for the compiler
     summary = {
         'status': 'running',
         'steps': steps,
@@ -91,14 +92,14 @@ def main() -> None:
         checkpoints.close()
         raise SystemExit(f'{directory}: {what} at step {at}; it diverged')
 
-    switch = steps - config['train']['final_steps']  # from here on under the final position scheme
+    switch = steps - config['train']['final_steps']  # from this step on, the final position scheme is used
     final = step >= switch
     if step < steps:
         compiling = time.time()
-        # XLA works on one core until its last part: time to compile the evaluation, too.
+        # XLA mostly uses one core, so the evaluation is compiled at the same time.
         chunk = compiler.submit(run.chunk, final, meanwhile=run.evaluator.compile).result()
-        at = f', resumes from step {step}' if step else ''
-        say(f'started in {compiling - started:.1f} s, compiled in {time.time() - compiling:.1f} s{at}')
+        resumed = f', resumes from step {step}' if step else ''
+        say(f'started in {compiling - started:.1f} s, compiled in {time.time() - compiling:.1f} s{resumed}')
     state = making.result()
 
     # ---------------------------------------------------------------- Train: one dispatch per chunk of steps
@@ -119,9 +120,9 @@ def main() -> None:
                 values = {name: np.asarray(mean) for name, mean in means.items()}
                 clock, before = time.time(), clock
                 for index, member in enumerate(run.members):
-                    own = {name: float(of_all[index]) for name, of_all in values.items()}
-                    own['steps_per_second'] = per_second(count, clock - before)
-                    metrics.write(at, own, None if alone else member)
+                    of_member = {name: float(of_all[index]) for name, of_all in values.items()}
+                    of_member['steps_per_second'] = per_second(count, clock - before)
+                    metrics.write(at, of_member, None if alone else member)
                     rate = {'learning_rate': float(np.asarray(rates[index](at - 1)))}
                     metrics.show(at, rate, None if alone else member)
                 bar.update(count)
@@ -135,7 +136,7 @@ def main() -> None:
             def evaluate(at: int, params: Any) -> None:
                 rows, _ = run.evaluate(params, run.survivors(params))
                 history.extend({'step': at, **row} for row in rows)
-                if history:  # none where all members have diverged, which is about to be told
+                if history:  # empty if all members have diverged, which the next log reports
                     workdir.write_rows(directory / HISTORY, history)
                 for row in rows if alone else ():
                     metrics.show(at, {f'evaluation/length {row["length"]}': METRICS[run.task.metric].of(row)})
@@ -156,10 +157,10 @@ def main() -> None:
                     jax.block_until_ready(means)
                     jax.profiler.stop_trace()
                     profiling = False
-                if waiting:  # metrics are read one chunk late, while the device works on the next
+                if waiting:  # metrics are read one chunk late, while the device computes the next
                     log(*waiting)
                 waiting = (step, step - previous, means)
-                if step % save_every == 0 or step == steps:  # what is logged and finite is saved, never the reverse
+                if step % save_every == 0 or step == steps:  # logged first, so that a diverged state is never saved
                     log(*waiting)
                     waiting = None
                     checkpoints.save(step, state)
@@ -174,27 +175,27 @@ def main() -> None:
     rows, _ = run.evaluate(params, survivors)
     if config['eval']['every_steps']:
         workdir.write_rows(directory / HISTORY, [*history, *({'step': steps, **row} for row in rows)])
-    checkpoints.close()  # what is still being written has had the time for it
+    checkpoints.close()  # waits for checkpoints that are still being written
 
     # ---------------------------------------------------------------- Show
     def conclude() -> None:
         diverged = [member for index, member in enumerate(run.members) if index not in survivors]
         workdir.write_rows(directory / 'extrapolation.csv', rows)
         workdir.write_json(directory / 'summary.json', summary | {'diverged': diverged})
-        found = runs.read(directory)
-        plots.run_curve(found, directory / 'extrapolation.svg')
-        ended = {'status': 'finished', 'diverged': diverged, **table.scores(found), 'seconds': time.time() - started}
+        members = runs.read(directory)
+        plots.run_curve(members, directory / 'extrapolation.svg')
+        ended = {'status': 'finished', 'diverged': diverged, **table.scores(members), 'seconds': time.time() - started}
         workdir.write_json(directory / 'summary.json', summary | ended)
         metrics.hyperparameters(config)
         metrics.evaluated(rows)
-        print(f'\n{table.summarise(found)}\n\n{directory / "extrapolation.csv"}, {directory / "extrapolation.svg"}')
+        print(f'\n{table.summarise(members)}\n\n{directory / "extrapolation.csv"}, {directory / "extrapolation.svg"}')
 
     parallel.once(conclude)
     metrics.close()
 
 
 def _next(step: int, every: int) -> int:
-    """The first multiple of `every` after `step`."""
+    """First multiple of `every` after `step`."""
     return (step // every + 1) * every
 
 

@@ -3,10 +3,10 @@
     python sweep.py --config=configs/heads.py --workdir=runs/heads --jobs=2
     python compare.py runs/heads
 
-The canonical ablation of Vaswani et al. (2017, arXiv:1706.03762, table 3A). With a fixed width, more heads also mean
-fewer frequencies per head under rope and other slopes under alibi, so both are varied.
+Ablation of Vaswani et al. (2017, arXiv:1706.03762, table 3A). At a fixed width, the number of heads also changes the
+head size, and with it the number of rope frequencies per head. Hence the second series, with a fixed head size.
 
-10 runs, one seed each, which is enough for large effects; add seeds to `sweep` to see small ones.
+10 runs with one seed each, which is enough to see large effects; for small effects, add seeds to `sweep`.
 """
 
 from configs import common

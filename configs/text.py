@@ -1,11 +1,11 @@
-"""Byte-level language modelling: trained on 128 bytes, evaluated on up to 2048, with the loss per length.
+"""Byte-level language modelling: trained on sequences of 128 bytes, evaluated on up to 2048 bytes.
 
     python sweep.py --config=configs/text.py --workdir=runs/text --jobs=2
     python compare.py runs/text
     python train.py --config=configs/text.py --workdir=runs/mine --config.task="text('path/to/*.txt')"
 
-The default text is the source of the Python standard library. A causal model predicts the next byte; with
-`--config.model.causal=false` it fills in masked bytes.
+The default text is the source code of the Python standard library. The model is causal and predicts the next byte. With
+`--config.model.causal=false` it predicts masked bytes.
 """
 
 from configs import common

@@ -1,4 +1,4 @@
-"""Multi-head attention, position schemes and length extrapolation in JAX. What a notebook needs stands here:
+"""Multi-head attention, position schemes and length extrapolation in JAX. Names for use in notebooks:
 
 mha.positions.make(spec, dims, rngs=rngs)   mha.tasks.make(spec)   mha.masks   mha.cores.names()
 mha.attend(q, k, v, position=, mask=)       mha.MultiHeadAttention(...)   mha.Encoder(...)
@@ -28,7 +28,7 @@ _MODULES = {'cores': 'mha.cores', 'masks': 'mha.nn.masks', 'positions': 'mha.pos
 
 
 def __getattr__(name: str) -> Any:
-    """Names are loaded when they are used: reports and mistakes need not wait for jax."""
+    """Imports public names when they are first used, so that reports and error messages need not wait for jax."""
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
     if name in _HOMES:

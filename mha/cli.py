@@ -1,4 +1,4 @@
-"""How the scripts meet the command line: flags in, mistakes out as one line with exit code 2."""
+"""Command line of the scripts: parsing of flags and configs, and mistakes reported in one line with exit code 2."""
 
 import difflib
 import inspect
@@ -22,11 +22,10 @@ EXPECTED = {'int()': 'a whole number', 'float': 'a number', 'boolean': 'true or 
 
 
 def run(main: Callable[..., None], defaults: Callable[[], Any] | None = None) -> None:
-    """Parses the flags and calls `main`, with the other arguments where it has `takes_arguments`. A mistake of the
-    user, or too little memory, ends the program with one line on stderr and exit code 2; an interrupt ends it with 130,
-    a reader that has gone, such as `| head`, with 141; anything else is a defect and keeps its traceback.
-
-    `defaults` makes the config that `--config` is compared with, of a script that takes one."""
+    """Parses the flags and calls `main`, with the remaining arguments if `main.takes_arguments`. `defaults` returns the
+    default config of a script with a `--config`. Exit codes: 2 for a mistake of the user or too little memory, reported
+    in one line on stderr; 130 after an interrupt; 141 if the reader of the output has closed the pipe, as `| head`
+    does. Other errors are defects of the program and keep their traceback."""
     app.define_help_flags()
     try:
         arguments = _parse_flags(defaults)
@@ -35,13 +34,13 @@ def run(main: Callable[..., None], defaults: Callable[[], Any] | None = None) ->
         main(*arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        for stream in sys.stdout, sys.stderr:  # what is still to be written goes nowhere
+        for stream in sys.stdout, sys.stderr:  # output that is still buffered is discarded
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         sys.exit(141)
     except UserError as error:
         print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
         sys.exit(2)
-    except RuntimeError as error:  # jax's own are such; reports are made without jax
+    except RuntimeError as error:  # the base class of jax's errors; reports do not import jax
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
         print(f'{Path(sys.argv[0]).name}: out of memory ({one_line(error)[:200]}) - {SMALLER}', file=sys.stderr)
@@ -49,13 +48,13 @@ def run(main: Callable[..., None], defaults: Callable[[], Any] | None = None) ->
     except KeyboardInterrupt:
         print(f'\n{Path(sys.argv[0]).name}: interrupted - the same command resumes', file=sys.stderr, flush=True)
         sys.stdout.flush()
-        os._exit(130)  # at once: `sys.exit` waits for threads, which may be compiling for a minute
+        os._exit(130)  # `sys.exit` would wait for threads, which may compile for a minute
 
 
 def _parse_flags(defaults: Callable[[], Any] | None) -> list[str]:
-    while '--config' in sys.argv[:-1]:  # `--config file` is `--config=file`; everything below reads the latter
-        at = sys.argv.index('--config')
-        sys.argv[at : at + 2] = [f'--config={sys.argv[at + 1]}']
+    while '--config' in sys.argv[:-1]:  # everything below expects `--config=file`
+        index = sys.argv.index('--config')
+        sys.argv[index : index + 2] = [f'--config={sys.argv[index + 1]}']
     configs = [argument.partition('=')[2] for argument in sys.argv[1:] if re.match(r'--?config=', argument)]
     if len(configs) > 1:
         raise UserError(f'--config is given twice, as {configs[0]!r} and {configs[1]!r}')
@@ -87,8 +86,9 @@ def _parse_flags(defaults: Callable[[], Any] | None) -> list[str]:
 
 
 def read_config(text: str, defaults: Callable[[], Any]) -> Any:
-    """The config that `--config=text` names: `configs/x.py`, `configs/x.py:argument` for its `get_config(argument)`, or
-    the `config.json` of a run. It has the keys of `defaults()`, with values of their kinds."""
+    """Config that `--config=text` names: `configs/x.py`, `configs/x.py:argument` for its `get_config(argument)`, or the
+    `config.json` of a run. Raises `UserError` if a key is missing or has a value of another type than in
+    `defaults()`."""
     path, like = config_file(text)[0], defaults()
     if path.suffix == '.json':
         return _saved_config(path, like)
@@ -109,7 +109,7 @@ _HOW = 'begin it with config = common.get_config(), end it with return config'
 
 
 def _saved_config(path: Path, config: Any) -> Any:
-    """The config that a run has saved; keys that it lacks, as a later version added them, keep their defaults."""
+    """Config that a run has saved. Keys that were added in later versions have their defaults."""
     try:
         saved = json.loads(path.read_text())
         assert isinstance(saved, dict)
@@ -137,13 +137,13 @@ def _check_kind(path: Path, key: str, value: Any, default: Any) -> None:
 
 
 def near(key: str, keys: Iterable[str]) -> str:
-    """`' - did you mean ..?'`, where one of the `keys` is like `key`."""
+    """`' - did you mean ..?'` with the key most similar to `key`, or a hint where all keys are listed."""
     found = difflib.get_close_matches(key, list(keys), n=1)
     return f' - did you mean {found[0]!r}?' if found else '; configs/common.py lists those there are'
 
 
 def config_file(text: str) -> tuple[Path, list[str]]:
-    """The file that `--config=text` names, and the argument behind its colon, if there is one."""
+    """File that `--config=text` names, and a list with the argument after the colon, if there is one."""
     name, *argument = text.split(':', 1) if '://' not in text else [text]
     file = path('config', name)
     if not file.is_file():
@@ -153,8 +153,8 @@ def config_file(text: str) -> tuple[Path, list[str]]:
 
 
 def call(text: str, name: str) -> Any:
-    """Result of the function `name` of the config file `--config=text`, which takes the argument in `text` if it
-    has a parameter."""
+    """Result of the function `name` in the config file that `--config=text` names. The argument in `text` is passed on
+    if the function has a parameter."""
     file, argument = config_file(text)
     function = load(file).get(name)
     if not callable(function):
@@ -165,22 +165,22 @@ def call(text: str, name: str) -> Any:
     if not argument and any(each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD for each in takes):
         raise UserError(f'{name}() of {file} needs an argument - write --config={file}:<argument>')
     try:
-        found = function(*argument) if takes else function()
-        return list(found) if inspect.isgenerator(found) else found
-    except Exception as error:  # whatever its author got wrong
+        result = function(*argument) if takes else function()
+        return list(result) if inspect.isgenerator(result) else result
+    except Exception as error:  # any mistake in the user's file
         raise UserError(f'{name}() of {file} fails: {spec.failure(error)}') from error
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What a config file defines."""
+    """Names that a config file defines, with their values."""
     try:
         return runpy.run_path(str(path))
-    except Exception as error:  # whatever its author got wrong
+    except Exception as error:  # any mistake in the user's file
         raise UserError(f'{path} does not run: {spec.failure(error)}') from error
 
 
 def path(flag: str, text: str | None) -> Path:
-    """The path that a flag gives, `~` expanded."""
+    """Path that a flag gives, with `~` expanded."""
     if re.match(r'\w+://', required(flag, text)):
         raise UserError(f'--{flag}={text} is no path of a file system - copy or mount it, and give a local path')
     try:
@@ -190,12 +190,12 @@ def path(flag: str, text: str | None) -> Path:
 
 
 def one_line(error: Any) -> str:
-    """A message without its line breaks."""
+    """Message without line breaks."""
     return ' '.join(str(error).split())
 
 
 def required(name: str, value: Any) -> Any:
-    """`value`, unless the flag was not given."""
+    """`value`; raises `UserError` if the flag was not given."""
     if value is None:
         raise UserError(f'--{name}=... is missing')
     return value

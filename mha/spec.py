@@ -1,7 +1,7 @@
-"""What a person types: specs such as `'scheme(size=2048)|other'`, names, and ranges of lengths.
+"""Text that users type: specs such as `'scheme(size=2048)|other'`, names, and ranges of lengths.
 
-Specs are Python expressions read with `ast`, never evaluated. Every mistake becomes a `UserError`, one line that says
-what is wrong and what would be right; the scripts print it and exit with code 2.
+Specs have the syntax of Python expressions. They are parsed with `ast` and never evaluated. Every mistake raises a
+`UserError`: one line that says what is wrong and what would be right. The scripts print it and exit with code 2.
 """
 
 import ast
@@ -21,25 +21,25 @@ from pathlib import Path
 from typing import Any
 
 LONGEST = 10_000_000
-"""The longest length that a range may name: a slip of the finger should not fill the memory."""
+"""Largest length in a range. The limit catches typing errors that would fill the memory."""
 LARGEST = 2**31
-"""Whole numbers of specs and configs stay below it, as those of the arrays that they describe."""
+"""Upper bound of whole numbers in specs and configs, because array indices have 32 bits."""
 _KEYWORD = re.compile(rf'\b({"|".join(set(keyword.kwlist) - {"True", "False", "None"})})\b')
 _MARK = '\u00b7'
-"""Behind a Python keyword it makes a name of it: specs may say `global(2)`."""
+"""Character that is appended to Python keywords, so that they parse as names: specs may say `global(2)`."""
 
 
 _LIBRARY = re.compile(r'^<frozen|[/\\\\](site-packages|lib[/\\\\]python[\d.]+)[/\\\\]')
-"""Files that are not the user's own."""
+"""Paths of files that are part of Python or of an installed package."""
 
 
 class UserError(ValueError):
-    """A mistake of the person at the keyboard; its message is one line that names the mistake and the choices."""
+    """Mistake of the user. The message is one line that names the mistake and the choices."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """One `name(arg, key=value)` of a spec."""
+    """One call `name(arg, key=value)` in a spec."""
 
     name: str
     args: tuple[Any, ...] = ()
@@ -52,7 +52,7 @@ class Call:
 
 
 def parse(text: str) -> list[Call]:
-    """`'one(2048)|two(theta=1e6)'` -> the calls, left to right."""
+    """Calls in a spec, from left to right, such as the two of `'one(2048)|two(theta=1e6)'`."""
     node = _expression(text)
     calls: list[Call] = []
     while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
@@ -62,13 +62,14 @@ def parse(text: str) -> list[Call]:
 
 
 def split(text: str) -> list[str]:
-    """`'one, two'` -> `['one', 'two']`: the specs of a comma-separated list, commas inside brackets aside."""
+    """Specs in a comma-separated list: `'one, two'` -> `['one', 'two']`. Commas inside brackets do not separate."""
     node = _expression(text)
     return [ast.unparse(item) for item in node.elts] if isinstance(node, ast.Tuple | ast.List) else [text]
 
 
 def per_layer(text: str, layers: int, what: str) -> tuple[str, ...]:
-    """One spec per layer: `'one'` -> the same for all, `'one, two'` -> one each."""
+    """Specs of all layers: `'one'` gives the same spec for every layer, `'one, two'` one spec for each of two
+    layers."""
     specs = split(text)
     if len(specs) not in (1, layers):
         raise UserError(f'{what} {text!r} lists {len(specs)} specs for {layers} layers - give one, or one per layer')
@@ -109,7 +110,7 @@ def _call(node: ast.expr, text: str) -> Call:
 
 
 def _check_numbers(value: Any, text: str) -> None:
-    """Raises `UserError` for numbers that are not finite or, if whole, have more than 31 bits."""
+    """Raises `UserError` for numbers that are not finite, and for whole numbers of 2^31 or more."""
     if isinstance(value, tuple | list):
         for item in value:
             _check_numbers(item, text)
@@ -120,7 +121,8 @@ def _check_numbers(value: Any, text: str) -> None:
 
 
 def choose(name: str, choices: Iterable[str], what: str) -> str:
-    """`name` if it is one of `choices`; else an error that lists them, the nearest first."""
+    """`name`, if it is one of `choices`. Otherwise raises a `UserError` that lists them and suggests the most similar
+    one."""
     choices = sorted(choices)
     if name in choices:
         return name
@@ -130,17 +132,17 @@ def choose(name: str, choices: Iterable[str], what: str) -> str:
 
 
 def names(package: types.ModuleType) -> tuple[str, ...]:
-    """The file names of a package's plug-ins: every module but `base` and those with a leading underscore."""
+    """Names of the plug-ins in a package: all modules except `base` and those with a leading underscore."""
     found = (module.name for module in pkgutil.iter_modules(package.__path__))
     return tuple(sorted(name for name in found if name != 'base' and not name.startswith('_')))
 
 
 def load(package: types.ModuleType, name: str, base: type, what: str) -> type:
-    """The one subclass of `base` that the file `name` of `package` defines."""
+    """Public subclass of `base` in the file `name` of `package`. Each file defines exactly one."""
     choose(name, names(package), what)
     try:
         module = importlib.import_module(f'{package.__name__}.{name}')
-    except Exception as error:  # whatever its author got wrong
+    except Exception as error:  # any mistake in the user's file
         raise UserError(f'{what} {name!r} cannot be loaded: {failure(error)}') from error
     classes = [
         value
@@ -154,7 +156,7 @@ def load(package: types.ModuleType, name: str, base: type, what: str) -> type:
 
 
 def loadable(names: Iterable[str], example: Callable[[str], str]) -> tuple[dict[str, str], list[str]]:
-    """The shortest specs of the plug-ins by name, and a line for each whose file does not load."""
+    """Shortest specs of all plug-ins by name, and one line for each plug-in that does not load."""
     found, broken = {}, []
     for name in names:
         try:
@@ -165,20 +167,22 @@ def loadable(names: Iterable[str], example: Callable[[str], str]) -> tuple[dict[
 
 
 def failure(error: BaseException) -> str:
-    """What failed in a file of the user's, where: `'SyntaxError in rope.py, line 3: invalid syntax'`."""
+    """Description of an error in a file of the user, with file and line: `'SyntaxError in rope.py, line 3: invalid
+    syntax'`."""
     frames = traceback.extract_tb(error.__traceback__)
     name, line = (frames[-1].filename, frames[-1].lineno) if frames else ('', None)
     reason = str(error)
     if isinstance(error, SyntaxError):
         name, line, reason = error.filename or name, error.lineno, error.msg
-    own = next((frame for frame in reversed(frames) if not _LIBRARY.search(frame.filename)), None)
-    if own and not isinstance(error, SyntaxError):
-        name, line = own.filename, own.lineno
+    user_frame = next((frame for frame in reversed(frames) if not _LIBRARY.search(frame.filename)), None)
+    if user_frame and not isinstance(error, SyntaxError):
+        name, line = user_frame.filename, user_frame.lineno
     return f'{type(error).__name__} in {Path(name).name}, line {line}: {" ".join(reason.split())}'
 
 
 def build(function: Callable[..., Any], call: Call, what: str, *given: Any, **extra: Any) -> Any:
-    """`function(*given, *call.args, **call.kwargs, **extra)`, with every mistake in the call as a `UserError`."""
+    """Result of `function(*given, *call.args, **call.kwargs, **extra)`. Every mistake in the call raises a
+    `UserError`."""
     chosen = arguments(function, call, what, len(given), extra)
     try:
         return function(*given, **chosen, **extra)
@@ -191,8 +195,8 @@ def build(function: Callable[..., Any], call: Call, what: str, *given: Any, **ex
 def arguments(
     function: Callable[..., Any], call: Call, what: str, given: int = 0, extra: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """The arguments of `call` by name, checked against the signature of `function`; its first `given` parameters and
-    those named in `extra` are not for a person to set."""
+    """Arguments of `call` by name, checked against the signature of `function`. Users may not set its first `given`
+    parameters, nor those named in `extra`."""
     target, skip = (function.__init__, given + 1) if isinstance(function, type) else (function, given)
     accepts = [
         parameter
@@ -204,22 +208,22 @@ def arguments(
     positional = [p.name for p in accepts if p.kind is p.POSITIONAL_OR_KEYWORD]
     if len(call.args) > len(positional):
         raise UserError(f'{what} {str(call)!r}: too many arguments, it is {usage}')
-    found = dict(zip(positional, call.args, strict=False))
+    values = dict(zip(positional, call.args, strict=False))
     for name, value in call.kwargs.items():
-        if name in found:
+        if name in values:
             raise UserError(f'{what} {str(call)!r}: {name!r} is given twice')
-        found[choose(name, by_name, f'argument of {what} {call.name!r}:')] = value
+        values[choose(name, by_name, f'argument of {what} {call.name!r}:')] = value
     hints = typing.get_type_hints(target)
-    for name, value in found.items():
+    for name, value in values.items():
         if name in hints and not _fits(value, hints[name]):
             raise UserError(f'{what} {call.name!r}: {name} must be {_describe(hints[name])}, not {value!r}')
         options = typing.get_args(hints.get(name)) or (hints.get(name),)
         if isinstance(value, int) and float in options and not {int, bool} & set(options):
-            found[name] = float(value)
-    missing = [p.name for p in accepts if p.default is p.empty and p.name not in found]
+            values[name] = float(value)
+    missing = [p.name for p in accepts if p.default is p.empty and p.name not in values]
     if missing:
         raise UserError(f'{what} {str(call)!r} needs {missing[0]!r}: {usage}')
-    return found
+    return values
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -248,14 +252,14 @@ _WORDS = {
 def _describe(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return ' or '.join(repr(option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):  # an array among the options cannot be typed
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):  # options such as arrays cannot be written in a spec
         typed = (option for option in typing.get_args(hint) if option in _WORDS or typing.get_origin(option))
         return ' or '.join(_describe(option) for option in typed)
     return _WORDS.get(hint) or _WORDS.get(typing.get_origin(hint)) or str(getattr(hint, '__name__', hint))
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """`{'model': {'heads': 8}}` -> `{'model.heads': 8}`, as keys are written on the command line."""
+    """Flat config with keys as on the command line: `{'model': {'heads': 8}}` -> `{'model.heads': 8}`."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         flat |= flatten(value, f'{prefix}{key}.') if isinstance(value, Mapping) else {f'{prefix}{key}': value}
@@ -263,13 +267,13 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def short(key: str) -> str:
-    """`'model.position'` -> `'position'`, and `'optimizer.name'` -> `'optimizer'`."""
+    """Short form of a config key: `'model.position'` -> `'position'`, and `'optimizer.name'` -> `'optimizer'`."""
     section, _, last = key.rpartition('.')
     return section if section and last == 'name' else last
 
 
 def lengths(text: str, what: str = 'lengths') -> tuple[int, ...]:
-    """`'1-4,10,20-40:10'` -> `(1, 2, 3, 4, 10, 20, 30, 40)`: sorted, each once, all at least 1."""
+    """Lengths in a range, sorted and without duplicates: `'1-4,10,20-40:10'` -> `(1, 2, 3, 4, 10, 20, 30, 40)`."""
     found: set[int] = set()
     for part in str(text).strip('()[] ,').split(','):
         match = re.fullmatch(r'(\d+)(?:-(\d+)(?::(\d+))?)?', part.strip())
@@ -285,7 +289,8 @@ def lengths(text: str, what: str = 'lengths') -> tuple[int, ...]:
 
 
 def compact(numbers: Sequence[int]) -> str:
-    """The inverse of `lengths`: (5, 10, 15, 20, 25) -> '5-25:5', and '5,10,20' where no five are evenly spaced."""
+    """Text of a sorted list of lengths, the inverse of `lengths`: five or more evenly spaced ones become a range, `(5,
+    10, 15, 20, 25)` -> `'5-25:5'`."""
     parts, rest = [], list(numbers)
     while rest:
         step = rest[1] - rest[0] if len(rest) > 1 else 1

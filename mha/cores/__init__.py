@@ -1,6 +1,8 @@
-"""Attention cores: how attention is computed, one file each, named like its spec. `make` parses a spec once, into an
-object that says what it can do; `attend` applies a scheme's per-layer hooks and runs a core. `dense` is the
-specification that every other one is tested against."""
+"""Attention cores, one file each: different ways to compute attention.
+
+`make` parses a spec into an object that says what the core supports. `attend` applies the per-layer hooks of a position
+scheme and runs a core. `dense` is the specification against which all other softmax cores are tested.
+"""
 
 import dataclasses
 import sys
@@ -21,18 +23,17 @@ from mha.positions.base import Coords, Position
 __all__ = ['Core', 'attend', 'dense', 'make', 'names']
 
 LONG = 256
-"""Keys from which on 'auto' computes in tiles: on two CPU cores `blockwise` is the faster from there on, forward and
-backward (docs/results/attention-cpu.md); not measured on a GPU."""
+"""Number of keys from which on `auto` uses a tiled core. On two CPU cores, `blockwise` is faster from there on, forward
+and backward (docs/results/attention-cpu.md). Not measured on a GPU."""
 
 
 def names() -> tuple[str, ...]:
-    """The cores there are, 'auto' aside."""
+    """Names of all cores except `auto`."""
     return spec.names(sys.modules[__name__])
 
 
 def make(core: str | Core) -> Core:
-    """The core that a spec describes, such as `'linear(features="performer")'`. Raises a `UserError` that says what
-    there is."""
+    """Core that a spec describes, such as `'linear(features="performer")'`. Raises `UserError` with the choices."""
     if isinstance(core, Core):
         return core
     what = 'attention core'
@@ -46,8 +47,8 @@ def make(core: str | Core) -> Core:
 
 @dataclasses.dataclass(frozen=True)
 class Auto(Core):
-    """`dense` for short sequences and for schemes that replace the softmax, else the core of the device: the GPU's
-    kernel, which falls back by itself where it cannot run, or `blockwise`."""
+    """Choice of a core: `dense` for short sequences and for schemes that replace the softmax, otherwise `flash` on a
+    GPU and `blockwise` elsewhere. `flash` itself falls back to `blockwise` if it cannot run."""
 
     def choose(self, position: Position, keys: int) -> Core:
         if keys < LONG or position.overrides('weights'):
@@ -73,8 +74,8 @@ def attend(
     dropout_rate: float = 0.0,
     rngs: nnx.Rngs | None = None,
 ) -> Float[Array, 'B T H V']:
-    """Attention under a position scheme and a mask. A query that may see no key gets zeros; what the mask hides has no
-    influence, whatever it holds."""
+    """Attention under a position scheme and a mask. A query that sees no key gets zeros. Hidden keys and values have no
+    influence, even if they are NaN."""
     check_shapes(q, k, v, coords)
     mask, scale = as_mask(mask), q.shape[-1] ** -0.5
     mask.check(q.shape[1], k.shape[1])
@@ -86,7 +87,7 @@ def attend(
 
 
 def check_shapes(q: Array, k: Array, v: Array, coords: Coords) -> None:
-    """Raises `ValueError` where queries, keys, values and coordinates do not belong together."""
+    """Raises `ValueError` if the shapes of queries, keys, values and coordinates do not match."""
     if q.ndim != 4 or k.ndim != 4 or v.ndim != 4 or q.shape[::2] != k.shape[::2] or q.shape[3] != k.shape[3]:
         raise ValueError(f'queries {q.shape} and keys {k.shape} must be [B, T, H, K] and [B, S, H, K]')
     if k.shape[:3] != v.shape[:3]:

@@ -1,4 +1,4 @@
-"""Attention cores as objects: a spec describes one, and it says what it can do."""
+"""Base class of attention cores: a spec describes a core, and the core says what it supports."""
 
 import dataclasses
 
@@ -11,11 +11,12 @@ from mha.positions.base import Coords, Position
 
 @dataclasses.dataclass(frozen=True)
 class Core:
-    """A way to compute attention; the fields are the arguments of its spec. Hashable, so that programs and layers keep
-    it as a constant. Subclasses define `attend` and correct the claims."""
+    """Base class of attention cores. The fields are the arguments of the spec. Cores are hashable, so that programs and
+    layers can hold them as constants. Subclasses define `attend` and override the attributes and methods that
+    differ."""
 
     has_map = True
-    """Whether it computes softmax attention, whose weights `dense.weights` gives."""
+    """Whether the core computes softmax attention, with the weights of `dense.weights`."""
 
     def attend(
         self,
@@ -30,9 +31,9 @@ class Core:
         dropout_rate: float = 0.0,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, 'B T H V']:
-        """A v + values(A), the attention weights dropped out at `dropout_rate` where `rngs` are given. Queries and keys
-        have passed the scheme's `qk`; there is at least one of each. A key that holds NaN stands for one whose value
-        does: values are finite."""
+        """Output A v + values(A), with dropout on the attention weights A if `rngs` are given. `q` and `k` have passed
+        the scheme's `qk` and are not empty. Values are finite; a NaN in a key may stand for one in its value
+        (`hideable`)."""
         raise NotImplementedError
 
     def quadratic(self, position: Position, keys: int) -> bool:

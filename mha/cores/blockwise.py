@@ -10,10 +10,11 @@ and out = o / l. The backward pass computes e = e^(s - m) again, and with d = d_
 
     dv_j = sum_i e_ij d_i,   ds_ij = e_ij (d_i . v_j - d_i . out_i)
 
-m and l are kept apart, as m + ln l would lose l under a large m.
-The hooks of a scheme see tiles: they are pulled back with the ds or do of one, and what they say of the parameters is
-summed over tiles. A bias of the offset alone is one vector over the offsets when coordinates are slot numbers. All of
-it is plain jnp and runs on any device.
+m and l are stored separately, because m + ln l would lose l if m is large.
+
+The hooks of a position scheme are evaluated in tiles. Their gradients are computed tile by tile; those of parameters
+are summed over tiles. If coordinates are slot numbers, a bias that depends only on the offset is one vector over the
+offsets. The code is plain jnp and runs on any device.
 """
 
 import contextlib
@@ -39,24 +40,25 @@ from mha.positions.base import OffsetBias, Position
 from mha.spec import UserError
 
 HIDDEN = -1e30
-"""The logit of a key that a query may not see."""
+"""Logit of a hidden key."""
 LOWEST = -0.5e30
-"""Where running maxima start: exp(HIDDEN - m) is 0 even in rows that see no key."""
+"""Initial value of running maxima. It is far above `HIDDEN`, so that exp(HIDDEN - m) is 0 even in rows without visible
+keys."""
 SIDES = (512, 256, 128, 64, 32)
-"""Of tiles, in slots."""
+"""Possible sides of a tile, in slots."""
 CPU_TILE_BYTES, TILE_BYTES = 8 * 2**20, 2**28
-"""The most that the logits of one tile may take, all examples and heads together: what a CPU's cache holds; elsewhere
-enough for starting a tile to take little time beside it, which was not measured."""
+"""Largest size of the logits of one tile, over all examples and heads. On a CPU, they should fit into the cache. On
+other devices, tiles should be large enough for the overhead to be small; that was not measured."""
 WATCHER: contextvars.ContextVar[Callable[[int], None] | None] = contextvars.ContextVar('watcher', default=None)
-"""See `watched`."""
+"""Callback of `watched`."""
 EDGE = 16
-"""What a tile costs beside its area, in slots on each side."""
+"""Fixed cost of a tile, expressed as additional slots on each side."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Blockwise(Core):
-    """Any mask, any scheme without a `weights` hook. Dropout makes other draws than that of `dense`. Differentiable in
-    reverse mode, once."""
+    """Attention in tiles, for all masks and for all schemes without a `weights` hook. Dropout draws other numbers than
+    in `dense`. Differentiable once, in reverse mode."""
 
     def attend(self, q, k, v, *, position, coords, mask, scale, dropout_rate=0.0, rngs=None):
         if position.overrides('weights'):
@@ -70,13 +72,13 @@ class Blockwise(Core):
         leaves, tree = jax.tree.flatten(state)
         band = offset_bias(position, grid) if coords.contiguous and biased(position) else None
         learned = read_by_hooks(graphdef, tree, leaves, q, k, coords, bias=band is None)
-        # Channels before slots: the products of a tile and the sums dk, dv are then the ones that a CPU is fast at (the
-        # transposed dk, dv take twice the time). Keys and values are turned here, once; queries row by row of tiles.
+        # Keys and values are transposed once, to channels before slots: in this order, a CPU is fast at the products of
+        # tiles and the sums dk, dv, which take twice the time otherwise. Queries are transposed row by row of tiles.
         arguments = Arguments(
             padded(q, grid.padded_queries),
             jnp.moveaxis(padded(k, grid.padded_keys), 1, 3),
             jnp.moveaxis(padded(v, grid.padded_keys), 1, 3),
-            [leaf for leaf, own in zip(leaves, learned, strict=True) if own],
+            [leaf for leaf, is_learned in zip(leaves, learned, strict=True) if is_learned],
             band if leaves else None,
         )
         tiles = Tiles(
@@ -86,7 +88,7 @@ class Blockwise(Core):
             learned,
             scale,
             dropout_rate,
-            others=[leaf for leaf, own in zip(leaves, learned, strict=True) if not own],
+            others=[leaf for leaf, is_learned in zip(leaves, learned, strict=True) if not is_learned],
             q_pos=padded(coords.q_pos, grid.padded_queries, 'edge'),
             k_pos=padded(coords.k_pos, grid.padded_keys, 'edge'),
             mask=mask,
@@ -100,8 +102,8 @@ class Blockwise(Core):
 
 @contextlib.contextmanager
 def watched(callback: Callable[[int], None]) -> Iterator[None]:
-    """Programs that this thread traces within tell `callback`, wherever they run, how many queries, all examples
-    together, a forward pass has just attended to: a long sequence keeps a layer busy for minutes."""
+    """Context in which traced programs report progress: during a forward pass, they call `callback` with the number of
+    queries, over all examples, that were just processed. Useful for long sequences, where a layer takes minutes."""
     token = WATCHER.set(callback)
     try:
         yield
@@ -110,19 +112,21 @@ def watched(callback: Callable[[int], None]) -> Iterator[None]:
 
 
 def padded(x, length, mode='constant'):
-    """`x` [B, T, ..] up to `length`: with zeros, or with its last entry, so that coordinates stay ordinary."""
+    """`x` [B, T, ..] padded to `length` along T: with zeros, or with mode 'edge' by repeating the last entry, as
+    coordinates require."""
     if x.shape[1] == length:
         return x
     return jnp.pad(x, [(0, length - x.shape[1] if axis == 1 else 0) for axis in range(x.ndim)], mode=mode)
 
 
 def biased(position: Position) -> list[Any]:
-    """The schemes, of a chain or the one, that add a bias."""
+    """Parts of a scheme that have a bias."""
     return [part for part in getattr(position, 'parts', [position]) if part.overrides('bias')]
 
 
 def offset_bias(position: Any, grid: 'Grid') -> Float[Array, 'H L'] | None:
-    """The bias at the offsets of all slots, from the largest to the smallest; None if it is not one of the offset."""
+    """Bias at every offset between slots, from the largest to the smallest; None if the bias does not depend on the
+    offset alone."""
     if not all(isinstance(part, OffsetBias) for part in biased(position)):
         return None
     offsets = jnp.arange(grid.padded_queries - 1, -grid.padded_keys, -1)
@@ -132,13 +136,13 @@ def offset_bias(position: Any, grid: 'Grid') -> Float[Array, 'H L'] | None:
 
 
 def read_by_hooks(graphdef, tree, leaves, q, k, coords, bias) -> tuple[bool, ...]:
-    """Which leaves of a scheme's state get gradients tile by tile: floats that the hooks of a tile read, and no table
-    of embeddings beside them. `bias` says whether the bias is one of those hooks."""
+    """Which leaves of a scheme's state get gradients tile by tile: float arrays that the hooks of a tile read, and not,
+    for example, tables of embeddings. `bias` says whether the bias is computed in tiles."""
 
     def hooks(leaves, q, k, weights):
         position = nnx.merge(graphdef, jax.tree.unflatten(tree, leaves))
-        at = coords.q_pos, coords.k_pos
-        return position.bias(*at) if bias else None, position.content(q, k, *at), position.values(weights, *at)
+        pos = coords.q_pos, coords.k_pos
+        return position.bias(*pos) if bias else None, position.content(q, k, *pos), position.values(weights, *pos)
 
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
     weights = jax.ShapeDtypeStruct((q.shape[0], q.shape[2], q.shape[1], k.shape[1]), jnp.float32)
@@ -152,21 +156,21 @@ def read_by_hooks(graphdef, tree, leaves, q, k, coords, bias) -> tuple[bool, ...
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Grid:
-    """The matrix of queries and keys cut into tiles, and which of them to visit."""
+    """Division of the matrix of queries and keys into tiles, and the tiles to compute."""
 
     queries: int
     keys: int
     height: int
-    """Queries of a tile."""
+    """Number of queries in a tile."""
     width: int
-    """Keys of a tile."""
+    """Number of keys in a tile."""
     active: np.ndarray
-    """[rows, columns]: False where a tile is known to be empty."""
+    """Mask [rows, columns] of tiles that may have visible pairs."""
 
     @classmethod
     def choose(cls, mask: Mask, queries: int, keys: int, matrices: int) -> 'Grid':
-        """The cheapest tiles for a mask, of those that are small enough: large ones for a full matrix, smaller ones
-        where that leaves many of them empty. `matrices` is the number of examples times heads."""
+        """Cheapest grid for a mask among those with tiles that fit into memory. Small tiles are cheaper if more of them
+        are empty. `matrices` is the number of examples times heads."""
         limit = CPU_TILE_BYTES if jax.default_backend() == 'cpu' else TILE_BYTES
         fitting = [side for side in SIDES if 4 * matrices * side**2 <= limit]
         grids = [cls.cut(mask, queries, keys, side) for side in fitting or SIDES[-1:]]
@@ -174,7 +178,7 @@ class Grid:
 
     @classmethod
     def cut(cls, mask: Mask, queries: int, keys: int, side: int) -> 'Grid':
-        """Tiles of about `side` x `side`: as many as needed, and as equal as multiples of 8 slots can be."""
+        """Grid with tiles of about `side` x `side`, of equal size up to rounding to multiples of 8 slots."""
         height, width = (8 * math.ceil(n / math.ceil(n / side) / 8) for n in (queries, keys))
         q, k = np.arange(0, queries, height)[:, None], np.arange(0, keys, width)[None]
         active = mask.block(q, np.minimum(q + height, queries), k, np.minimum(k + width, keys))
@@ -190,17 +194,18 @@ class Grid:
 
     @functools.cached_property
     def counts(self) -> np.ndarray:
-        """Tiles to visit in each row."""
+        """Number of tiles to compute in each row."""
         return self.active.sum(1, dtype=np.int32)
 
     @functools.cached_property
     def visits(self) -> np.ndarray:
-        """The columns to visit in each row, [rows, most of any row]; what follows a row's count means nothing."""
+        """Columns of the tiles to compute in each row, [rows, largest count]. Entries beyond the count of a row are
+        meaningless."""
         return np.argsort(~self.active, axis=1, kind='stable')[:, : max(self.counts.max(), 1)].astype(np.int32)
 
 
 class Arguments(NamedTuple):
-    """The arrays that get gradients, padded to whole tiles."""
+    """Arrays that get gradients, padded to whole tiles."""
 
     q: Float[Array, 'B T H W']
     k: Float[Array, 'B H W S']
@@ -208,7 +213,7 @@ class Arguments(NamedTuple):
     learned: list[Array]
     """Leaves of the scheme's state."""
     band: Float[Array, 'H L'] | None
-    """See `offset_bias`; None as well where the scheme has nothing to learn."""
+    """Result of `offset_bias`; None also if the scheme has no parameters."""
 
 
 STATIC = {'static': True}
@@ -217,13 +222,14 @@ STATIC = {'static': True}
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """Everything else, and what happens in tile (i, j): row i of queries, column j of keys, both traced."""
+    """Arrays without gradients, constants, and the computation of tile (i, j): row i of queries, column j of keys, both
+    traced."""
 
     grid: Grid = dataclasses.field(metadata=STATIC)
     graphdef: Any = dataclasses.field(metadata=STATIC)
     tree: Any = dataclasses.field(metadata=STATIC)
     learned: tuple[bool, ...] = dataclasses.field(metadata=STATIC)
-    """Which leaves of the scheme's state are in `Arguments`; the others are here."""
+    """Whether each leaf of the scheme's state is in `Arguments.learned` (true) or in `others`."""
     scale: float = dataclasses.field(metadata=STATIC)
     dropout_rate: float = dataclasses.field(metadata=STATIC)
     others: list[Any]
@@ -232,15 +238,16 @@ class Tiles:
     mask: Mask
     key: PRNGKeyArray | None
     band: Float[Array, 'H L'] | None
-    """That of a scheme without parameters: its gradient would cost a tenth of the time of 2,048 tokens, for nothing."""
+    """Bias of a scheme without parameters. Its gradient is not needed and would take a tenth of the time at 2,048
+    tokens."""
 
     def position(self, learned: list[Array]) -> Position:
         learned_, others = iter(learned), iter(self.others)
-        leaves = [next(learned_ if own else others) for own in self.learned]
+        leaves = [next(learned_ if is_learned else others) for is_learned in self.learned]
         return nnx.merge(self.graphdef, jax.tree.unflatten(self.tree, leaves))
 
     def at(self, i, j):
-        """The coordinates of a tile."""
+        """Coordinates of the queries and of the keys of a tile."""
         return self.rows(self.q_pos, i, 1), self.columns(self.k_pos, j, 1)
 
     def rows(self, x, i, axis):
@@ -250,11 +257,11 @@ class Tiles:
         return lax.dynamic_slice_in_dim(x, j * self.grid.width, self.grid.width, axis)
 
     def strip(self, band, i, j):
-        """The part [H, Q + P - 1] of the band that a tile needs."""
+        """Part [H, Q + P - 1] of the band that a tile needs."""
         if band is None:
             return None
         strip = lax.dynamic_slice_in_dim(band, self.strip_start(i, j), self.grid.height + self.grid.width - 1, 1)
-        return lax.optimization_barrier(strip)  # else XLA finds each entry of a tile in the whole band
+        return lax.optimization_barrier(strip)  # otherwise XLA looks up each entry of a tile in the whole band
 
     def strip_start(self, i, j):
         return self.grid.padded_queries - (i + 1) * self.grid.height + j * self.grid.width
@@ -266,36 +273,36 @@ class Tiles:
         return seen if self.grid.keys == self.grid.padded_keys else seen & (k < self.grid.keys)[None, None, None]
 
     def kept(self, i, j, shape) -> Float[Array, 'B H Q P']:
-        """0 where a weight is dropped out, what scales it up elsewhere; the same in both passes."""
+        """Factors of dropout: 0 for dropped weights, the scale for others; the same in forward and backward pass."""
         if self.key is None:
             return jnp.ones((1, 1, 1, 1), jnp.float32)
         key = jax.random.fold_in(self.key, i * self.grid.active.shape[1] + j)
         return dropout(jnp.ones(shape, jnp.float32), self.dropout_rate, nnx.Rngs(dropout=key))
 
     def scores(self, learned, strip, q, k, i, j) -> Float[Array, 'B H Q P']:
-        """The logits of a tile, mask aside."""
+        """Logits of a tile, before the mask."""
         s = self.scale * products(q, k)
         position = self.position(learned)
-        at = self.at(i, j)
-        bias = position.bias(*at) if strip is None else diagonals(strip, self.grid.height)[None]
-        for term in bias, position.content(q.swapaxes(1, 2), jnp.moveaxis(finite(k), 3, 1), *at):
+        pos = self.at(i, j)
+        bias = position.bias(*pos) if strip is None else diagonals(strip, self.grid.height)[None]
+        for term in bias, position.content(q.swapaxes(1, 2), jnp.moveaxis(finite(k), 3, 1), *pos):
             if term is not None:
                 s = s + term.astype(s.dtype)
         return s
 
     def read(self, learned, v, weights, i, j) -> Float[Array, 'B H Q V']:
-        """What the weights of a tile read from it: weights v + values(weights)."""
+        """Contribution of a tile to the output: weights v + values(weights)."""
         out = mixed(weights, v)
         gain = self.position(learned).values(weights, *self.at(i, j))
         return out if gain is None else out + gain.swapaxes(1, 2).astype(out.dtype)
 
     def over_row(self, i, visit, state):
-        """`visit(j, state)` for every column of row i that may hold a visible key."""
+        """Final state of the loop `state = visit(j, state)` over all active columns j of row i."""
         counts, visits = jnp.asarray(self.grid.counts), jnp.asarray(self.grid.visits)
         return lax.fori_loop(0, counts[i], lambda n, state: visit(visits[i, n], state), state)
 
     def unless_empty(self, allowed, compute, otherwise):
-        """`compute()`, or `otherwise` where the data of the mask, such as padding, leave nothing of the tile."""
+        """Result of `compute()`, or `otherwise` if the data of the mask, such as padding, hide the whole tile."""
         if not jax.tree.leaves(self.mask):
             return compute()
         return lax.cond(allowed.any(), compute, lambda: otherwise)
@@ -303,12 +310,13 @@ class Tiles:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def tiled(structure: Any, arguments: Arguments, fixed: list[Any]) -> Float[Array, 'B T H V']:
-    """Attention over `Tiles`, passed as structure and leaves: custom_vjp rebuilds pytrees around no arrays."""
+    """Attention over `Tiles`, which is passed as a tree structure and leaves, because `custom_vjp` would rebuild it
+    without arrays."""
     return forward(structure, arguments, fixed)[0]
 
 
 def forward(structure, arguments, fixed):
-    """The output, and what else the backward pass needs."""
+    """Output of attention, and the residuals of the backward pass."""
     tiles = jax.tree.unflatten(structure, fixed)
     q, k, v, learned, band = arguments
     grid, (batch, length, heads, _) = tiles.grid, q.shape
@@ -349,12 +357,12 @@ def forward(structure, arguments, fixed):
     per_query = zeros((batch, heads, length))
     start = zeros((batch, length, heads, v.shape[2])), per_query, per_query
     out, tops, totals = lax.fori_loop(0, grid.active.shape[0], row, start)
-    # The backward pass subtracts two sums that nearly cancel where attention is peaked: it needs `out` in float32.
+    # The backward pass needs `out` in float32: it subtracts two sums that nearly cancel if attention is peaked.
     return out.astype(v.dtype), (arguments, fixed, out, tops, totals)
 
 
 def backward(structure, residuals, d_out):
-    """The gradients of `arguments`, one row of tiles after the other."""
+    """Gradients of `arguments`, computed row by row of tiles."""
     arguments, fixed, out, tops, totals = residuals
     tiles = jax.tree.unflatten(structure, fixed)
     q, k, v, learned, band = arguments
@@ -406,8 +414,8 @@ tiled.defvjp(forward, backward)
 
 @jax.custom_vjp
 def products(q: Float[Array, 'B H Q W'], k: Float[Array, 'B H W P']) -> Float[Array, 'B H Q P']:
-    """q k in float32 at least. Its own derivative keeps XLA from computing dk transposed, which takes a CPU twice the
-    time."""
+    """Product q k, in float32 or better. With XLA's own derivative, dk would be computed transposed, which takes twice
+    the time on a CPU."""
     return jnp.einsum('bhqw,bhwp->bhqp', q, k, preferred_element_type=accurate(q, k))
 
 
@@ -422,7 +430,8 @@ products.defvjp(lambda q, k: (products(q, k), (q, k)), products_pullback)
 
 @jax.custom_vjp
 def mixed(weights: Float[Array, 'B H Q P'], v: Float[Array, 'B H V P']) -> Float[Array, 'B H Q V']:
-    """weights v in float32 at least. Its own derivative keeps the gradient of the weights so, whatever v is."""
+    """Product of weights and v, in float32 or better. The custom derivative also keeps the gradient of the weights in
+    that type, whatever the type of v."""
     return jnp.einsum('bhqp,bhvp->bhqv', weights.astype(v.dtype), v, preferred_element_type=accurate(weights, v))
 
 
@@ -439,16 +448,17 @@ put = lax.dynamic_update_slice_in_dim
 
 
 def add(total, part, start, axis):
-    """`total` with `part` added from `start` on."""
+    """`total` with `part` added along `axis`, beginning at index `start`."""
     old = lax.dynamic_slice_in_dim(total, start, part.shape[axis], axis)
     return put(total, old + part.astype(total.dtype), start, axis)
 
 
 def diagonals(strip: Float[Array, 'H L'], height: int) -> Float[Array, 'H Q P']:
-    """[.., L = Q + P - 1] -> [.., Q, P], constant along diagonals: row r is the strip from Q - 1 - r on."""
+    """Tile [.., Q, P] that is constant along diagonals, from a strip [.., L = Q + P - 1]: row r is the part of the
+    strip that begins at Q - 1 - r."""
     heads, length = strip.shape
     width = length - height + 1
     starts = length * jnp.arange(heads)[:, None] + height - 1 - jnp.arange(height)[None]
-    # Slices of whole rows, side by side: as a gather of entries it costs a CPU ten times as much, forward and backward.
+    # Slices of whole rows: gathering single entries takes ten times as long on a CPU, forward and backward.
     rows = jax.vmap(lambda start: lax.dynamic_slice_in_dim(strip.reshape(-1), start, width))(starts.reshape(-1))
     return rows.reshape(heads, height, width)

@@ -1,4 +1,4 @@
-"""Attention in plain jnp with the whole [T, S] matrix in memory: the specification of every other core."""
+"""Attention in plain jnp with the whole [T, S] matrix in memory: the specification of the other cores."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from mha.positions.base import Coords, Position
 
 @dataclasses.dataclass(frozen=True)
 class Dense(Core):
-    """The specification; differentiable in every mode, to any order."""
+    """Specification of softmax attention; differentiable in every mode, to any order."""
 
     def attend(self, q, k, v, *, position, coords, mask, scale, dropout_rate=0.0, rngs=None):
         a, seen = _rows(q, k, position=position, coords=coords, mask=mask, scale=scale)
@@ -22,7 +22,7 @@ class Dense(Core):
         out = mix(a, v.swapaxes(1, 2)).swapaxes(1, 2)
         gain = position.values(a, coords.q_pos, coords.k_pos)
         out = out if gain is None else out + gain.astype(out.dtype)
-        return out * seen.swapaxes(1, 2).astype(out.dtype)  # cheaper than a pass over all weights
+        return out * seen.swapaxes(1, 2).astype(out.dtype)  # cheaper than multiplying all weights
 
     def quadratic(self, position, keys):
         return True
@@ -37,7 +37,7 @@ def weights(
     mask: Mask,
     scale: float,
 ) -> Float[Array, 'B H T S']:
-    """The attention weights A, in float32 at least; rows sum to one, or to zero where the mask hides every key."""
+    """Attention weights A, in float32 or better. Rows sum to one, or to zero if the mask hides every key."""
     if k.shape[1] == 0:
         return jnp.zeros((len(q), q.shape[2], q.shape[1], 0), accurate(q, k))
     a, seen = _rows(q, k, position=position, coords=coords, mask=mask, scale=scale)
@@ -45,7 +45,8 @@ def weights(
 
 
 def _rows(q, k, *, position, coords, mask, scale):
-    """The weights, not yet zero in rows without keys, and which rows have keys [#B, #H, T, 1]."""
+    """Attention weights, arbitrary in rows without visible keys, and a mask [#B, #H, T, 1] of the rows that have
+    some."""
     logits = inner((q * scale).swapaxes(1, 2), k.swapaxes(1, 2))
     for term in (
         position.bias(coords.q_pos, coords.k_pos),

@@ -3,22 +3,23 @@ the offset and learns it, in O((T + S) block) memory.
 
     logits[i, j] = scale q_i . k_j + b[h, i - j]
 
-The bias is constant along diagonals, so all [block, block] tiles with the same d = i // block - j // block are one:
+The bias is constant along diagonals. So all [block, block] tiles with the same d = i // block - j // block are equal:
 
     tiles[h, d, r, c] = b[h, d block + r - c]
 
-They are laid out before the kernels run, which find their tile by its number and gather nothing. In the backward pass
-one program per example, head and block diagonal sums dS over that diagonal: no atomics, so it is deterministic.
-Autodiff of the layout sums db[h, i - j] from there; autodiff of the scheme leads on to slopes, buckets, networks.
+The tiles are computed before the kernels run, so that a kernel only reads the tile with its number. In the backward
+pass, one program per example, head and block diagonal sums dS over that diagonal. There are no atomic additions, so the
+result is deterministic. Automatic differentiation of the tiles gives db[h, i - j], and that of the scheme gives the
+gradients of its parameters.
 
-Maximum m and sum l of a row are kept apart: beside biases of -1e29 m + ln l would be m. The backward pass scales do by
-1 / l beforehand, and its kernels recompute e = exp(s - m):
+The maximum m and the sum l of a row are stored separately, because beside biases of -1e29, m + ln l would be rounded to
+m. The backward pass first scales do by 1 / l, and its kernels recompute e = exp(s - m):
 
     dv = e^T do / l,   dS = e (do v^T - do . o) / l,   dq = scale dS k,   dk = scale dS^T q,   dtiles = sum dS
 
-The language is Pallas for Triton, deprecated since jax 0.11.0 (docs.jax.dev/en/latest/pallas/CHANGELOG.html). Where it
-is gone or does not compile, and for what the kernels do not know, `blockwise` runs. Tested in Pallas' interpreter and
-lowered for CUDA; not measured on a GPU yet.
+The kernels use Pallas for Triton, deprecated since jax 0.11.0 (docs.jax.dev/en/latest/pallas/CHANGELOG.html).
+If Pallas for Triton is missing or does not compile, or the kernels do not support a case, `blockwise` runs instead.
+Tested in the interpreter of Pallas and lowered for CUDA; not measured on a GPU yet.
 """
 
 import dataclasses
@@ -47,20 +48,21 @@ except ImportError:
     triton: Any = None
 
 SIDES = (64, 32)
-"""Of a tile, in slots. Wide heads need the smaller one: operands must fit into the GPU's shared memory."""
+"""Sides of a tile, in slots. Wide heads need the smaller one, because operands must fit into the GPU's shared
+memory."""
 WIDEST = 256
-"""Channels of a head, with those that positions take."""
+"""Largest number of channels of a head, including those that a position scheme appends."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flash(Core):
-    """The kernels, or `blockwise` where `refusal` gives a reason, which is logged once. Differentiable in reverse mode,
-    once. Products of float32 are as exact as `jax_default_matmul_precision` asks for."""
+    """Attention in GPU kernels, or in `blockwise` if `refusal` gives a reason, which is logged once. Differentiable
+    once, in reverse mode. The precision of float32 products follows `jax_default_matmul_precision`."""
 
     block: int | None = None
-    """The side of a tile, a power of two of at least 16."""
+    """Side of a tile: a power of two, at least 16."""
     interpret: bool | None = None
-    """True interprets the kernels on any device, False compiles them whatever the device."""
+    """True: interpret the kernels on any device; False: compile them, whatever the device."""
 
     def attend(self, q, k, v, *, position, coords, mask, scale, dropout_rate=0.0, rngs=None):
         if position.overrides('weights'):
@@ -92,7 +94,7 @@ class Flash(Core):
 def refusal(
     q, k, v, *, position: Position, coords: Coords, mask: Mask, dropout_rate=0.0, rngs=None, interpret=None
 ) -> str | None:
-    """Why the kernels cannot compute this attention, or None if they can; the arguments are those of `attend`."""
+    """Reason why the kernels cannot compute an attention, or None if they can. Arguments as in `attend`."""
     for hook in ('weights', 'content', 'values'):
         if position.overrides(hook):
             return f'the position scheme has a {hook!r} hook'
@@ -114,7 +116,8 @@ def refusal(
 
 
 def band(mask: Mask) -> tuple[int | float, int | float, Bool[Array, '#B S'] | None] | None:
-    """low, high and valid of a mask that shows valid keys at offsets low <= i - j <= high; None if it is another."""
+    """Triple (low, high, valid) of a mask that shows valid keys at offsets low <= i - j <= high; None for other
+    masks."""
     match mask:
         case masks.full():
             return -math.inf, math.inf, None
@@ -135,7 +138,8 @@ def band(mask: Mask) -> tuple[int | float, int | float, Bool[Array, '#B S'] | No
 
 @functools.cache
 def probe(width: int, v_width: int, dtype: Any, v_dtype: Any, bias: bool) -> tuple[int, str | None]:
-    """The side of tiles with which this machine compiles the kernels, forward and backward; or why none does."""
+    """Side of tiles for which the kernels compile on this machine, forward and backward, and None; or any side and the
+    reason why none compiles."""
     if triton is None or jax.default_backend() != 'gpu':
         return SIDES[0], "it takes a GPU and Pallas' Triton backend"
 
@@ -151,7 +155,7 @@ def probe(width: int, v_width: int, dtype: Any, v_dtype: Any, bias: bool) -> tup
         try:
             compiles(block)
             return block, None
-        except Exception as error:  # Pallas, Triton and the driver each raise their own
+        except Exception as error:  # Pallas, Triton and the driver raise different exceptions
             reason = f'the kernels do not compile ({type(error).__name__}: {str(error).splitlines()[0]})'
     return SIDES[0], reason
 
@@ -162,19 +166,19 @@ def log_once(message: str) -> None:
 
 
 def lanes(x: Array) -> int:
-    """Channels of x after padding: Triton multiplies tiles whose sides are powers of two of at least 16."""
+    """Number of channels of x after padding. Triton multiplies tiles whose sides are powers of two, at least 16."""
     return max(16, pl.next_power_of_2(x.shape[-1]))
 
 
 def padded(x: Float[Array, 'B L H W'], length: int) -> Float[Array, 'B N H X']:
-    """`x` with zeros up to `length` slots, and up to whole lanes."""
+    """`x` padded with zeros to `length` slots and `lanes(x)` channels."""
     return jnp.pad(x, ((0, 0), (0, length - x.shape[1]), (0, 0), (0, lanes(x) - x.shape[-1])))
 
 
 def skewed(chunks: Float[Array, 'H N Q']) -> Float[Array, 'H D Q P']:
-    """Tiles that are constant along diagonals: number d has chunk d above its diagonal and chunk d + 1 from there on.
-    Each row is the one above moved by one, as are rows of 2 block - 1 numbers cut from copies of 2 block numbers; the
-    pullback is sums, where that of a gather would scatter."""
+    """Tiles that are constant along diagonals. Tile d has chunk d above its diagonal, and chunk d + 1 on and below it.
+    Each row of a tile is the previous row shifted by one. Rows of 2 block - 1 numbers, cut from copies of 2 block
+    numbers, have this shift. Unlike a gather, this has a pullback that is a sum instead of a scatter."""
     heads, diagonals, block = chunks.shape[0], chunks.shape[1] - 1, chunks.shape[2]
     spans = jnp.concatenate([chunks[:, :-1], chunks[:, 1:]], axis=-1)[:, :, None, ::-1]
     copies = jnp.broadcast_to(spans, (heads, diagonals, block, 2 * block)).reshape(heads, diagonals, 2 * block**2)
@@ -184,7 +188,7 @@ def skewed(chunks: Float[Array, 'H N Q']) -> Float[Array, 'H D Q P']:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the kernels know when they are compiled: a query i sees keys j with low <= i - j <= high, in blocks."""
+    """Constants of the kernels: a query i sees keys j with low <= i - j <= high; both are divided into blocks."""
 
     queries: int
     keys: int
@@ -196,42 +200,43 @@ class Plan:
     rows: int
     columns: int
     first: int
-    """The lowest block diagonal i // block - j // block with a visible pair."""
+    """Lowest block diagonal i // block - j // block with a visible pair."""
     diagonals: int
-    """How many have one: those from there on."""
+    """Number of consecutive block diagonals with a visible pair."""
 
     @classmethod
     def cut(cls, queries, keys, low, high, block, scale, interpret) -> 'Plan':
-        """Diagonal d has the offsets from (d - 1) block + 1 to (d + 1) block - 1; low <= 0 <= high."""
+        """Plan for given sizes, with low <= 0 <= high. Block diagonal d has the offsets from (d - 1) block + 1 to (d +
+        1) block - 1."""
         rows, columns = pl.cdiv(queries, block), pl.cdiv(keys, block)
         low, high = int(max(low, 1 - keys)), int(min(high, queries - 1))
         first, last = max(low // block, 1 - columns), min(pl.cdiv(high, block), rows - 1)
         return cls(queries, keys, low, high, block, scale, interpret, rows, columns, first, last - first + 1)
 
     def tiles(self, position: Position) -> Float[Array, 'H D Q P']:
-        """The tiles of a scheme's bias."""
+        """Tiles of the bias of a scheme."""
         ends = (self.first - 1) * self.block, (self.first + self.diagonals) * self.block
-        # Offsets that no pair has, at the ends, repeat the last one that a pair has: a scheme may know no others.
+        # Offsets beyond those of all pairs are clipped, because a scheme may not support them.
         offsets = np.clip(np.arange(*ends, dtype=np.int32), 1 - self.keys, self.queries - 1)
         bias: Any = position.bias(jnp.asarray(offsets)[None], jnp.zeros((1, 1), jnp.int32))
         return skewed(bias[0, :, :, 0].astype(jnp.float32).reshape(-1, self.diagonals + 1, self.block))
 
     def over_columns(self, i, visit, start):
-        """Folds the blocks of keys that block i of queries meets."""
+        """Loop over the blocks of keys that block i of queries sees."""
         stop = i - self.first + 1
         return lax.fori_loop(jnp.maximum(0, stop - self.diagonals), jnp.minimum(self.columns, stop), visit, start)
 
     def over_rows(self, j, visit, start):
-        """Folds the blocks of queries that block j of keys meets."""
+        """Loop over the blocks of queries that see block j of keys."""
         begin = j + self.first
         return lax.fori_loop(jnp.maximum(0, begin), jnp.minimum(self.rows, begin + self.diagonals), visit, start)
 
     def slots(self, n):
-        """The slots of block n."""
+        """Slots of block n."""
         return pl.ds(n * self.block, self.block)
 
     def logits(self, d, q, k, tile, valid):
-        """A tile of logits on diagonal d, from blocks of queries and keys."""
+        """Tile of logits on diagonal d, from blocks of queries and keys."""
         s = self.scale * dot(q, k.T)
         s = s if tile is None else s + tile
         row, column = (lax.broadcasted_iota(jnp.int32, s.shape, axis) for axis in (0, 1))
@@ -243,16 +248,16 @@ class Plan:
         return s if valid is None else jnp.where(valid[None, :], s, HIDDEN)
 
     def pullback(self, d, q, k, v, tile, valid, do, top, delta):
-        """e and dS of that tile; `do` and `delta` = do . o are over l."""
+        """Arrays e and dS of a tile. `do` and `delta` = do . o have been divided by l."""
         e = jnp.exp(self.logits(d, q, k, tile, valid) - top[:, None])
         return e, e * (dot(do, v.T) - delta[:, None])
 
     def call(self, kernel, count, in_specs, out_specs, out_shape, arguments):
-        """Runs a program for each n < count, head and example."""
+        """Result of running a kernel as one program for each n < count, head and example."""
         (batch, _, heads, width), size = arguments[0].shape, arguments[0].dtype.itemsize
         options: dict[str, Any] = dict(grid=(count, heads, batch), interpret=self.interpret)
         if not self.interpret:
-            warps = 8 if width * size > 128 else 4  # four run out of registers with wide heads
+            warps = 8 if width * size > 128 else 4  # with wide heads, four run out of registers
             options['compiler_params'] = triton.CompilerParams(num_warps=warps, num_stages=2)
         kernel = functools.partial(kernel, self)
         return pl.pallas_call(kernel, out_shape, in_specs=in_specs, out_specs=out_specs, **options)(*arguments)
@@ -327,23 +332,24 @@ def dtiles_kernel(plan, q_ref, k_ref, v_ref, tile_ref, valid_ref, do_ref, top_re
 
 
 def seen(x, block=None):
-    """What a program sees of x [B, L, H, W] or [B, H, L]: its head and example, all slots or its own block of them."""
-    own = 0 if block is None else 1
+    """Block specification of x [B, L, H, W] or [B, H, L]: a program gets its own head and example, and either all slots
+    or only the block with its number."""
+    step = 0 if block is None else 1
     if x.ndim == 3:
-        return pl.BlockSpec((None, None, block or x.shape[2]), lambda n, h, b: (b, h, own * n))
-    return pl.BlockSpec((None, block or x.shape[1], None, x.shape[3]), lambda n, h, b: (b, own * n, h, 0))
+        return pl.BlockSpec((None, None, block or x.shape[2]), lambda n, h, b: (b, h, step * n))
+    return pl.BlockSpec((None, block or x.shape[1], None, x.shape[3]), lambda n, h, b: (b, step * n, h, 0))
 
 
 def shared(tiles, valid):
-    """The tiles of its head, the valid keys of its example."""
+    """Block specifications of the tiles (those of the head) and of the valid keys (those of the example)."""
     head, one = lambda n, h, b: (h, 0, 0, 0), valid is None or valid.shape[0] == 1
     tiles = None if tiles is None else pl.BlockSpec((None, *tiles.shape[1:]), head)
     return tiles, None if valid is None else pl.BlockSpec((None, valid.shape[1]), lambda n, h, b: (0 if one else b, 0))
 
 
 def attention(plan, q, k, v, tiles, valid):
-    """Attention of q [B, T, H, W], k [B, S, H, W], v [B, S, H, V], whole blocks and lanes of them, with a bias in tiles
-    [H, D, Q, P] or none, and valid keys [#B, S] or all."""
+    """Attention of q [B, T, H, W], k [B, S, H, W] and v [B, S, H, V], all padded to whole blocks and lanes. `tiles` [H,
+    D, Q, P] hold the bias, `valid` [#B, S] the valid keys; either may be None."""
     return forward(plan, q, k, v, tiles, valid)[0]
 
 

@@ -1,17 +1,18 @@
-"""Kernelised attention, O(n) in time and memory: another function than softmax attention, or an approximation of it.
+"""Kernelised attention, O(n) in time and memory: a function that differs from softmax attention or approximates it.
 
     out_i = sum_j phi(q_i) . phi(k_j) v_j / sum_j phi(q_i) . phi(k_j),    over all keys j, or causally over j <= i
 
-The sums over j do not depend on i, or only through how far they go. Feature maps phi:
+The sums over j do not depend on i or, under a causal mask, only through their upper limit. Feature maps phi:
 
-* 'elu+1': phi(x) = elu(x) + 1 (Katharopoulos et al., 2020, arXiv:2006.16236). Nothing of softmax is left.
+* 'elu+1': phi(x) = elu(x) + 1 (Katharopoulos et al., 2020, arXiv:2006.16236). Unrelated to the softmax.
 * 'performer': phi_m(x) = exp(w_m . x - |x|^2 / 2), with x = q or k over K^(1/4), FAVOR+ (Choromanski et al., 2021,
   arXiv:2009.14794). With w_m ~ N(0, I), the mean over m of phi_m(q) phi_m(k) estimates exp(q . k / sqrt(K)) without
-  bias, so that the output tends to that of softmax attention as their number grows. Vectors of one block of K are
-  orthogonal, which lowers the variance; it grows with exp(|q + k|^2), so that peaked attention needs many features.
+  bias, so that the output tends to that of softmax attention as the number of features grows. Vectors w_m within a
+  block of K are orthogonal, which lowers the variance. The variance grows with exp(|q + k|^2), so that peaked attention
+  needs many features.
 
-Features are kept as logarithms until the largest, by query and by the keys seen so far, is taken out: both cancel in
-the fraction, so nothing overflows and no earlier output depends on a later key.
+Features are computed as logarithms. Before exponentiation, the largest one of each query is subtracted, and the largest
+one of the keys seen so far. Both cancel in the fraction, so nothing overflows and no output depends on a later key.
 """
 
 import dataclasses
@@ -31,14 +32,15 @@ from mha.nn.products import finite
 from mha.spec import UserError
 
 CHUNK = 128
-"""So many slots are compared pair by pair under a causal mask; what came before them is one sum."""
+"""Number of slots that are compared pair by pair under a causal mask; all earlier slots enter through one sum."""
 LOWEST = -1e30
-"""The logarithm of a hidden key's features: finite, as differences must be."""
+"""Logarithm of the features of a hidden key. It is finite, because differences must be."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Linear(Core):
-    """Under `causal` and `padding` masks, and schemes that turn queries and keys; others and dropout are refused."""
+    """Kernelised attention, under `causal` and `padding` masks. It refuses other masks, dropout, and schemes that do
+    more than turn queries and keys."""
 
     features: Literal['elu+1', 'performer'] = 'elu+1'
     count: int = 256
@@ -68,7 +70,7 @@ class Linear(Core):
         causal, seen = _read(mask, k.shape[1])
         bad = seen[:, :, None] & ~jnp.isfinite(k).all(-1)
         k = finite(k)
-        one = jnp.ones((*v.shape[:-1], 1), jnp.float32)  # its weighted sum is the denominator
+        one = jnp.ones((*v.shape[:-1], 1), jnp.float32)  # the weighted sum of ones is the denominator
         q, k, values = (x.astype(jnp.float32) for x in (q, k, jnp.concatenate([v, one], axis=-1)))
         if self.features == 'performer':
             q, k = scale**0.5 * q, scale**0.5 * k
@@ -76,13 +78,13 @@ class Linear(Core):
         else:
             phi = _elu
         sums = (_causal if causal else _full)(q, k, values, seen[:, :, None, None], phi)
-        # A reciprocal square is finite above the floor; a row without keys is below it, and 0.
+        # Above the floor, the reciprocal of the square is finite. Rows without keys are below it and give 0.
         out = (sums[..., :-1] / jnp.maximum(sums[..., -1:], 1e-18)).astype(v.dtype)
         return jnp.where(_meets(bad, causal, q.shape[1])[..., None], jnp.nan, out)
 
 
 def _read(mask: Mask, keys: int) -> tuple[bool, Bool[Array, '#B S']]:
-    """Whether the mask is causal, and which keys it shows."""
+    """Whether the mask is causal, and the keys that it shows."""
     causal, seen, parts = False, jnp.ones((1, keys), bool), [mask]
     while parts:
         part = parts.pop()
@@ -99,7 +101,7 @@ def _read(mask: Mask, keys: int) -> tuple[bool, Bool[Array, '#B S']]:
 
 
 def _meets(bad: Bool[Array, 'B S H'], causal: bool, queries: int) -> Bool[Array, 'B #T H']:
-    """Whether a query sees a bad key."""
+    """Whether each query sees a bad key."""
     if not causal:
         return bad.any(1, keepdims=True)
     last = np.minimum(np.arange(queries), bad.shape[1] - 1)
@@ -107,7 +109,7 @@ def _meets(bad: Bool[Array, 'B S H'], causal: bool, queries: int) -> Bool[Array,
 
 
 def _elu(x: Float[Array, 'B T H K']) -> Float[Array, 'B T H K']:
-    """log(elu(x) + 1)."""
+    """Logarithm of elu(x) + 1."""
     return jnp.where(x > 0, jnp.log1p(jnp.maximum(x, 0)), x)
 
 
@@ -116,7 +118,7 @@ def _performer(x: Float[Array, 'B T H K'], w: Float[Array, 'M K']) -> Float[Arra
 
 
 def _directions(count: int, width: int, seed: int) -> Float[np.ndarray, 'M K']:
-    """Vectors of N(0, I), orthogonal within each block of `width` of them."""
+    """Random vectors with distribution N(0, I), orthogonal within each block of `width` vectors."""
     rng = np.random.default_rng(seed)
     blocks = []
     for _ in range(-(-count // width)):
@@ -127,14 +129,15 @@ def _directions(count: int, width: int, seed: int) -> Float[np.ndarray, 'M K']:
 
 
 def _full(q, k, v, seen, phi):
-    """Numerators and denominators [B, T, H, V + 1], up to a factor of each row."""
+    """Numerators and denominators [B, T, H, V + 1] of attention to all keys, up to a factor per row."""
     logs = jnp.where(seen, phi(k), LOWEST)
     keys = jnp.where(seen, jnp.exp(logs - lax.stop_gradient(logs.max((1, 3), keepdims=True))), 0)
     return jnp.einsum('bthm,bhmv->bthv', _queries(q, phi), jnp.einsum('bshm,bshv->bhmv', keys, v))
 
 
 def _causal(q, k, v, seen, phi):
-    """The same over keys j <= i: chunk by chunk, pairs within a chunk and the sum over all before it."""
+    """Numerators and denominators of attention to keys j <= i: pairs within a chunk, and one sum over all earlier
+    chunks."""
     batch, queries, heads, _ = q.shape
     longest = max(queries, k.shape[1])
     size = min(CHUNK, longest)
@@ -148,7 +151,7 @@ def _causal(q, k, v, seen, phi):
         state, before = carry
         q, k, v, seen = chunk
         logs = jnp.where(seen, phi(k), LOWEST)
-        # The level of slot t is the largest logarithm so far; a key enters at its own and fades as the level rises.
+        # The level of slot t is the largest logarithm up to t. A key is scaled by its level, and less as it rises.
         level = lax.stop_gradient(jnp.maximum(lax.cummax(logs.max(-1), axis=1), before))
         keys, queries = jnp.where(seen, jnp.exp(logs - level[..., None]), 0), _queries(q, phi)
         rows = level.swapaxes(1, 2)
@@ -168,6 +171,6 @@ def _causal(q, k, v, seen, phi):
 
 
 def _queries(q, phi):
-    """Features of queries, the largest of each made 1."""
+    """Features of queries, scaled so that the largest one is 1."""
     logs = phi(q)
     return jnp.exp(logs - lax.stop_gradient(logs.max(-1, keepdims=True)))

@@ -77,7 +77,7 @@ def prepare(text: str = '') -> str:
 
 
 def read(sha256: str, split: Split) -> UInt8[np.ndarray, 'N']:
-    """All bytes of a split, its files joined in path order."""
+    """Bytes of a split, all files joined in path order."""
     return np.concatenate(list(read_files(sha256, split).values()))
 
 

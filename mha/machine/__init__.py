@@ -1,1 +1,1 @@
-"""The machine: devices, processes, and the cache of compiled programs and prepared data."""
+"""Machine: devices, processes, and the cache of compiled programs and prepared data."""

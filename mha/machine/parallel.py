@@ -121,7 +121,7 @@ def once(act: Callable[[], None]) -> None:
     try:
         if first():
             act()
-    except Exception as error:  # raised again below, after the others are told
+    except Exception as error:  # raised again below, after the other processes know
         failed = error
     text = ('' if failed is None else str(failed) or repr(failed)).encode()[:1024]
     told = multihost_utils.broadcast_one_to_all(np.frombuffer(text.ljust(1024), np.uint8))
@@ -132,10 +132,10 @@ def once(act: Callable[[], None]) -> None:
 
 
 class Progress(tqdm):
-    """A progress bar on a terminal; elsewhere, such as in a file, a line at the end and now and then before."""
+    """Progress bar on a terminal. If output goes to a file, a line once a minute and one at the end instead."""
 
     EVERY = 60
-    """Seconds between such lines."""
+    """Seconds between two lines."""
     told = -math.inf
 
     def display(self, *args: Any, **kwargs: Any) -> None:

@@ -34,9 +34,10 @@ def attend(
     core: str | cores.Core = 'auto',
     is_causal: bool = False,
 ) -> Float[Array, 'B T H V']:
-    """Attention under a position scheme or the spec of one, which is then as it starts, of equal draws in every call,
-    and made for a causal model where `is_causal`; the mask says what queries see. Coordinates default to the slot
-    numbers. Schemes that read a layer's input (`fox`, `cable`) need coords that hold it, and give NaN without."""
+    """Attention under a position scheme, or under a spec of one. A spec is built anew in every call, with its initial
+    parameters and the same random draws, for a causal model if `is_causal`. Only `mask` determines which keys a query
+    sees. Coordinates default to the slot numbers. Schemes that read the input of the layer (`fox`, `cable`) need
+    `coords` with that input; without it the result is NaN."""
     (batch, queries, heads, head_dim), keys = q.shape, k.shape[1]
     dims = Dims(heads * head_dim, heads, head_dim, max(queries, keys, 1), is_causal)
     scheme, mask = _scheme(position, dims, nnx.Rngs(0)), as_mask(mask)
@@ -54,7 +55,8 @@ def attend(
 
 
 def _scheme(position: Position | str | None, dims: Dims, rngs: nnx.Rngs) -> Position:
-    """The scheme of a spec, or a given one if it is for as many heads of the same size; one without effect for None."""
+    """Position scheme: the one that a spec describes, a given one if it was made for the same heads, or one without
+    effect for None."""
     if position is None:
         return Position(dims, rngs=rngs)
     if isinstance(position, str):
@@ -69,7 +71,7 @@ def _scheme(position: Position | str | None, dims: Dims, rngs: nnx.Rngs) -> Posi
 
 
 def _refuse_placing(scheme: Position) -> None:
-    """Refuses what happens once per forward pass, before any layer."""
+    """Raises `UserError` for schemes that act once per forward pass, before any layer."""
     for hook in ('remap', 'embed'):
         if scheme.overrides(hook):
             raise spec.UserError(
@@ -79,26 +81,32 @@ def _refuse_placing(scheme: Position) -> None:
 
 
 class MultiHeadAttention(nnx.Module):
-    """Drop-in for `flax.nnx.MultiHeadAttention` on inputs [B, T, D], with a position scheme.
+    """Multi-head attention with a position scheme, a replacement for `flax.nnx.MultiHeadAttention` on inputs [B, T, D].
 
-    Given the same weights it gives the same output. It adds `head_dim` (heads of a fixed size instead of
-    qkv_features / num_heads), `position`, the choice of `core`, and a `head_mask`.
+        >>> import jax.numpy as jnp, mha
+        >>> from flax import nnx
+        >>> layer = mha.MultiHeadAttention(8, 64, position='rope', rngs=nnx.Rngs(0))
+        >>> layer(jnp.ones((2, 30, 64)), mask=mha.masks.causal()).shape
+        (2, 30, 64)
 
-    `position` is a scheme or a spec, such as 'rope', of one that serves `max_len` tokens (of which only tables of
-    positions take note) and, with `is_causal`, causal masks alone. A layer applies what acts within it; a scheme that
-    replaces coordinates or adds to embeddings is refused, unless a call says by its coordinates that this was done. A
-    scheme given per call is taken as placed: so the encoder hands over the one that its layers share.
+    With the same weights, the output is that of flax. New arguments: `position`; `head_dim` (size of a head, instead of
+    qkv_features / num_heads); `core` (how attention is computed); `head_mask`.
 
-    Not as flax's: a query that may see no key gets zeros, not a mean. Dropout is off unless `deterministic` is False in
-    the constructor or the call, which then takes `rngs`: the layer keeps none, and each weight has a draw of its own.
-    Inputs have one batch axis. `precision` is jax's own setting (`jax.default_matmul_precision`); `is_causal` of a call
-    is `mask=masks.causal()`; there is no `attention_fn`, promotion function, sharding or metadata to set.
+    `position` is a position scheme or its spec. A spec is built for sequences of up to `max_len` tokens, which only
+    matters for tables of positions, and for causal masks only if `is_causal`. A layer cannot replace coordinates or add
+    to embeddings. Schemes that do so are refused, unless the call passes coordinates, which says that both have been
+    done. An encoder whose layers share a scheme passes it with every call.
 
-    With `decode`, after `init_cache`, a call takes the next tokens of a causal sequence, one or many, and remembers
-    their keys, values and coordinates. Keys are kept as projected and turned anew in every call, so schemes whose
-    angles depend on the length stay right; schemes that sum over the layer's inputs refuse. Tokens that the cache has
-    no room for are refused, or give NaN where their number is traced.
-    """
+    Differences from flax: the output of a query that sees no key is zero, not a mean. Dropout is off unless
+    `deterministic` is False, in the constructor or the call, and the call then needs `rngs`. Every weight is dropped
+    independently. Inputs have one batch axis. Instead of `precision`, set `jax.default_matmul_precision`; instead of
+    `is_causal` in a call, pass `mask=masks.causal()`. There are no arguments for an attention function, dtype
+    promotion, sharding or metadata.
+
+    With `decode`, after `init_cache`, a call takes the next one or more tokens of a causal sequence and stores their
+    keys, values and coordinates. Keys are stored before position is applied, so schemes whose angles depend on the
+    length remain correct. Schemes that sum over the inputs of the layer are refused. If the cache is full, a call
+    raises an error or, inside jit, returns NaN."""
 
     def __init__(
         self,
@@ -151,7 +159,7 @@ class MultiHeadAttention(nnx.Module):
         self.value = nnx.LinearGeneral(self.in_kv_features, (num_kv_heads, head_dim), **inits, **common)
         out_features = out_features or in_features
         self.out = nnx.LinearGeneral((num_heads, head_dim), out_features, axis=(-2, -1), **out_inits, **common)
-        kind = 'layer' if normalize_qk is True else normalize_qk or 'none'  # flax's switch, or the norm's name
+        kind = 'layer' if normalize_qk is True else normalize_qk or 'none'  # True as in flax, or the name of a norm
         norm: dict[str, Any] = dict(use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.query_ln = nnx.data(None if kind == 'none' else norms.make(kind, head_dim, **norm))
         self.key_ln = nnx.data(None if kind == 'none' else norms.make(kind, head_dim, **norm))
@@ -178,9 +186,9 @@ class MultiHeadAttention(nnx.Module):
         rngs: nnx.Rngs | None = None,
         sow_weights: bool = False,
     ) -> Float[Array, 'B T F']:
-        """Coordinates default to the slot numbers, counted on from what the cache holds. `head_mask` multiplies each
-        head's output: 0 removes a head. With `sow_weights` the attention maps [B, H, T, S] are sown as
-        `nnx.Intermediate` under the name `attention_weights`: read them with `nnx.capture`."""
+        """Output of the layer. Coordinates default to the slot numbers, counted from the end of the cache when
+        decoding. `head_mask` multiplies the output of each head; 0 removes a head. With `sow_weights`, the attention
+        weights [B, H, T, S] are sown as `nnx.Intermediate` named `attention_weights`, to be read with `nnx.capture`."""
         if inputs_k is None and inputs_v is not None:
             raise ValueError('inputs_v needs inputs_k')
         inputs_k = inputs_q if inputs_k is None else inputs_k
@@ -212,7 +220,7 @@ class MultiHeadAttention(nnx.Module):
         coords = Coords(q_pos=q_pos, k_pos=k_pos, visible=visible, x=inputs_q, tokens=tokens, contiguous=contiguous)
         if sow_weights and not self.core.has_map:
             raise ValueError(f'core={self.core} forms no attention weights to sow')
-        if sow_weights and hasattr(self, '__captures__'):  # elsewhere maps would pile up in the layer
+        if sow_weights and hasattr(self, '__captures__'):  # without a capture, weights would accumulate in the layer
             turned = position.qk(q, k, coords)
             call: dict[str, Any] = dict(position=position, coords=coords, mask=mask, scale=self.head_dim**-0.5)
             self.sow(nnx.Intermediate, 'attention_weights', dense.weights(*turned, **call))
@@ -241,12 +249,13 @@ class MultiHeadAttention(nnx.Module):
                 raise ValueError(f'{name} must be [B, T, {width}], not {x.shape}')
 
     def project(self, inputs_q: Array, inputs_k: Array, inputs_v: Array) -> tuple[Array, Array, Array]:
-        """Queries, keys and values, [B, T, H, K] each; by one product where the same inputs give as many of each."""
+        """Queries, keys and values, [B, T, H, K] each. Computed in one product if all have the same inputs and number
+        of heads."""
         layers = self.query, self.key, self.value
         if not (inputs_q is inputs_k is inputs_v and self.num_heads == self.num_kv_heads):
             q, k, v = (layer(x) for layer, x in zip(layers, (inputs_q, inputs_k, inputs_v), strict=True))
             return q, k, v
-        # Heads come before the three, so that a mesh that splits the kernels by heads splits the product.
+        # The axis of heads comes before that of the three kernels, so that a mesh that splits heads splits the product.
         kernel = jnp.stack([layer.kernel[...] for layer in layers], axis=2)
         biases = [layer.bias[...] for layer in layers if layer.bias is not None]
         bias = jnp.stack(biases, axis=1) if biases else None
@@ -256,8 +265,8 @@ class MultiHeadAttention(nnx.Module):
         return q.squeeze(3), k.squeeze(3), v.squeeze(3)
 
     def init_cache(self, input_shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> None:
-        """Room for the keys, values and coordinates of sequences of `input_shape` [B, S, D], none of it used: what
-        `decode` goes on from. They are of type `nnx.Cache`; a new call empties them."""
+        """Creates an empty cache (`nnx.Cache`) for the keys, values and coordinates of sequences of `input_shape` [B,
+        S, D]. Required before decoding; a new call empties the cache."""
         batch, length, _ = input_shape
         shape = (batch, length, self.num_kv_heads, self.head_dim)
         self.cached_key, self.cached_value = nnx.Cache(jnp.zeros(shape, dtype)), nnx.Cache(jnp.zeros(shape, dtype))
@@ -265,7 +274,8 @@ class MultiHeadAttention(nnx.Module):
         self.cache_index = nnx.Cache(jnp.int32(0))
 
     def _remember(self, q: Array, k: Array, v: Array, q_pos: Array, mask: Mask, contiguous: bool):
-        """The queries, all keys and values so far, the coordinates, and the mask of the new queries."""
+        """Stores new keys, values and coordinates in the cache. Returns the queries, all stored keys and values, the
+        coordinates of both, and the mask of the new queries."""
         if self.cached_key is None or self.cached_value is None or self.cached_pos is None or self.cache_index is None:
             raise ValueError('decode needs room for keys and values: call init_cache first')
         start, (batch, room) = self.cache_index[...], self.cached_pos.shape
@@ -279,7 +289,11 @@ class MultiHeadAttention(nnx.Module):
         for cache, new in ((self.cached_key, k), (self.cached_value, v), (self.cached_pos, new_pos)):
             cache[...] = jax.lax.dynamic_update_slice_in_dim(cache[...], new.astype(cache[...].dtype), start, axis=1)
         self.cache_index[...] = start + k.shape[1]
-        q = jnp.where(start + k.shape[1] <= room, q, jnp.nan)  # traced: what was cached last has been overwritten
-        mask = mask if isinstance(mask, explicit) else later(mask, start)  # an array has the new queries' rows already
+        q = jnp.where(
+            start + k.shape[1] <= room, q, jnp.nan
+        )  # NaN if the cache overflowed and entries were overwritten
+        mask = (
+            mask if isinstance(mask, explicit) else later(mask, start)
+        )  # arrays already have rows for the new queries only
         k, v = self.cached_key[...].astype(k.dtype), self.cached_value[...].astype(v.dtype)
         return q, k, v, q_pos, self.cached_pos[...], mask & later(causal(), start)

@@ -1,7 +1,7 @@
-"""The encoder: token embeddings, blocks of attention and feed-forward, a linear read-out.
+"""Encoder: token embeddings, blocks of attention and feed-forward layers, and a linear read-out.
 
-Post-norm by default, x <- LN(x + f(x)), as in the models of Ruoss et al. (2023, arXiv:2305.16843); or pre-norm,
-x <- x + f(LN(x)) with a final norm. The encoder owns the position scheme and hands it to every block.
+Post-norm by default, x <- LN(x + f(x)), as in the models of Ruoss et al. (2023, arXiv:2305.16843). Or pre-norm, x <- x
++ f(LN(x)), with a final norm. The encoder owns the position scheme and passes it to every block.
 """
 
 import dataclasses
@@ -26,18 +26,19 @@ from mha.nn.dropout import dropout
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """Position, padding and dropout of a forward pass, for a block. Fields of a pytree may hold anything: no types."""
+    """Arguments of a block in a forward pass: position, padding and dropout. Untyped, since fields of a pytree may hold
+    any object."""
 
     position: Any
-    """The placed scheme."""
+    """Position scheme, after `place`."""
     coordinates: Any
-    """[#B, T]; None where they are the slot numbers."""
+    """Coordinates [#B, T]; None if they are the slot numbers."""
     valid: Any
-    """[#B, T] marks real tokens; None where all are."""
+    """Mask of real tokens [#B, T]; None if all are real."""
     dropout_rate: Any
-    """Replaces the block's own; None leaves it."""
+    """Rate that replaces the block's; None to keep that."""
     rngs: Any
-    """Streams of dropout; None drops nothing."""
+    """Random streams of dropout; None for no dropout."""
     sow_weights: bool = dataclasses.field(default=False, metadata={'static': True})
 
 
@@ -82,8 +83,8 @@ class Block(nnx.Module):
         )
         norm_options: dict[str, Any] = dict(epsilon=norm_eps, dtype=dtype, rngs=rngs)
         self.attention_norm = norms.make(norm_kind, dim, **norm_options)
-        # The block holds these itself: a level of their own would change the order in which gradients add up to a norm,
-        # and the names in checkpoints.
+        # Attributes of the block, not of a submodule: that would change the names in checkpoints, and the order of
+        # additions in the norm of the gradient.
         options: dict[str, Any] = dict(kernel_init=kernel_init, dtype=dtype, rngs=rngs)
         self.activation, *layers = mlps.make(mlp, dim, mlp_dim, **options) or [None] * 4
         self.up, self.down, self.gate = (nnx.data(layer) for layer in layers)
@@ -121,25 +122,26 @@ def _apply(block, x, given):
 
 
 TRAINED = {False: nnx.jit(_apply), True: nnx.jit(nnx.remat(_apply))}
-"""Applies a block in training, by whether the backward pass computes it again; traced once for all blocks alike."""
+"""Calls of a block in training, without and with recomputation in the backward pass. Traced once for all equal
+blocks."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """Tokens of a forward pass, and how it is run: see `Encoder.__call__`."""
+    """Arguments of a forward pass; see `Encoder.__call__`."""
 
     tokens: Int[Array, 'B T']
     valid: Bool[Array, '#B T'] | None
     pos: Num[Array, '#B T'] | None
     train: bool
     key: Key[Array, '*B'] | None
-    """Key of the positions."""
+    """Random key of the coordinates."""
     rngs: nnx.Rngs | None
     dropout_rate: Float[Array, ''] | None
     sow_weights: bool
 
     def halves(self) -> 'tuple[Inputs, Inputs]':
-        """The two sequences that stand side by side."""
+        """Inputs of the two sequences that are stored side by side."""
         arrays = self.tokens, self.valid, self.pos
         parts = ([None, None] if array is None else jnp.split(array, 2, axis=1) for array in arrays)
         first, second = (
@@ -150,29 +152,29 @@ class Inputs:
 
 
 class Encoder(nnx.Module):
-    """Maps tokens [B, T] to class logits: per token [B, T, C], or [B, C] from the mean over real tokens ('pooled').
+    """Encoder from tokens [B, T] to class logits: [B, T, C] per token or, with `readout='pooled'`, [B, C] from the mean
+    over real tokens.
 
-    'pair' reads the halves of the tokens as two sequences, which it encodes apart, with positions from 0 each, to means
-    x and y; the logits are linear in [x, y, x y, x - y], the features of Long Range Arena's retrieval (Tay et al.,
-    2021, arXiv:2011.04006), which has two more layers there.
+    With `readout='pair'`, the two halves of the tokens are separate sequences, each with positions from 0. They are
+    encoded separately into means x and y, and the logits are linear in [x, y, x y, x - y]. These are the features of
+    the retrieval task of Long Range Arena (Tay et al., 2021, arXiv:2011.04006), which adds two more layers.
 
-    `position` is a spec (`mha.positions`), or a comma-separated list with one per layer; layers with equal specs share
+    `position` is a spec (`mha.positions`), or a comma-separated list with one per layer. Layers with equal specs share
     one scheme and its parameters unless `position_per_layer`. `max_len` is the longest sequence in tokens that the
-    scheme must serve. Every shared weight starts equal under every scheme. `pattern`, a spec of `mha.nn.masks` or one
-    per layer, says which keys a query may see of those that `causal` and padding leave.
+    scheme must support. Weights other than those of the scheme have the same initial values under every scheme.
+    `pattern` is a spec of `mha.nn.masks`, or one per layer. It hides keys in addition to `causal` and padding.
 
-    A block is put together from parts with names: `norm` says where the norms stand and `norm_kind` which they are
-    (`mha.model.norms`), `mlp` is the spec of the feed-forward layer (`mha.model.mlp`) of inner width `mlp_dim`, 4 dim
-    unless given; `kv_heads` shares keys and values among heads (grouped-query attention, Ainslie et al., 2023,
-    arXiv:2305.13245), `qk_norm` normalises queries and keys (Henry et al., 2020, arXiv:2010.04245). `tied` reads the
-    logits of class c from the embedding of symbol c (Press & Wolf, 2017, arXiv:1608.05859). `init` is the spec of the
-    initial values of embeddings and linear layers (`mha.model.initial`), `norm_eps` is added to the variance in the
-    norms of blocks, and `embedding_dropout` says whether `dropout_rate` holds behind the embedding, too.
+    Blocks are composed of named parts. `norm` is the order ('post' or 'pre') and `norm_kind` the type of the norms
+    (`mha.model.norms`). `mlp` is the spec of the feed-forward layer (`mha.model.mlp`) and `mlp_dim` its inner width, by
+    default 4 dim. `kv_heads` is the number of heads of keys and values (grouped-query attention, Ainslie et al., 2023,
+    arXiv:2305.13245). `qk_norm` normalises queries and keys (Henry et al., 2020, arXiv:2010.04245). With `tied`, the
+    logit of class c is computed with the embedding of symbol c (Press & Wolf, 2017, arXiv:1608.05859). `init` is the
+    spec of the initial values of embeddings and linear layers (`mha.model.initial`), `norm_eps` is added to the
+    variance in the norms. `embedding_dropout` is whether `dropout_rate` also applies after the embedding.
 
-    `remat` recomputes each block in the backward pass of training (Chen et al., 2016, arXiv:1604.06174), which then
-    holds the activations of one block, not of all. A CPU's compiler merges the two passes again, and nothing is saved
-    there unless told with `xla_disable_hlo_passes=cse_barrier_expander`, as training does.
-    """
+    `remat` recomputes each block in the backward pass of training (Chen et al., 2016, arXiv:1604.06174), so that the
+    activations of only one block are in memory. The CPU compiler undoes this, unless it gets the option
+    `xla_disable_hlo_passes=cse_barrier_expander`, as in our training."""
 
     def __init__(
         self,
@@ -263,7 +265,7 @@ class Encoder(nnx.Module):
         specs = spec.per_layer(position, layers, 'position')
         owners = tuple(range(layers)) if position_per_layer else tuple(specs.index(text) for text in specs)
         dims = positions.Dims(dim, heads, head_dim, self.context(max_len), causal)
-        key = rngs.params()  # one draw, so that a scheme's own parameters shift no other initial weight
+        key = rngs.params()  # one draw, so that a scheme's parameters do not change the initial values of other weights
         distinct = sorted(set(owners))
         self.positions = nnx.List(
             positions.make(specs[i], dims, rngs=nnx.Rngs(jax.random.fold_in(key, i))) for i in distinct
@@ -276,7 +278,7 @@ class Encoder(nnx.Module):
         self.scheme_of_layer = tuple(distinct.index(i) for i in owners)
 
     def context(self, length: int) -> int:
-        """Number of `length` tokens that stand in one sequence."""
+        """Number of tokens in one sequence, of `length` tokens in total."""
         return length // 2 if self.readout == 'pair' else length
 
     def quadratic(self, length: int) -> bool:
@@ -298,11 +300,12 @@ class Encoder(nnx.Module):
         sow_weights: bool = False,
         position_key: Key[Array, '*B'] | None = None,
     ) -> Float[Array, 'B T C'] | Float[Array, 'B C']:
-        """`valid` marks real tokens; padding changes nothing. `pos` defaults to the slot numbers, which suits padding
-        on the right. `rngs` has the streams `dropout` (in training) and `position` (for schemes that draw; where one
-        asks for several draws, an evaluation averages the logits over them, but maps are those of a single draw).
-        `position_key`, one for all or one per example, stands in for that stream. `dropout_rate` replaces the model's
-        outside attention, so that one program can serve several."""
+        """Class logits. `valid` marks real tokens; padding does not change the result. `pos` are coordinates, by
+        default the slot numbers, which suits padding on the right. `rngs` has the streams `dropout`, used in training,
+        and `position`, for schemes that draw coordinates. `position_key` replaces that stream by one key for all
+        examples or one per example. If a scheme asks for several draws, an evaluation averages the logits over them,
+        while `sow_weights` uses a single draw. `dropout_rate` replaces the rate outside attention, so that one program
+        can use several rates."""
         key = position_key
         if key is None and rngs is not None and hasattr(rngs, 'position'):
             key = rngs.position()
@@ -314,7 +317,7 @@ class Encoder(nnx.Module):
         return jax.lax.map(lambda key: self.logits(dataclasses.replace(inputs, key=key, rngs=None)), keys).mean(0)
 
     def attention_weights(self, tokens: Int[Array, 'B T'], **options: Any) -> Float[Array, 'L B H T T']:
-        """Attention weights of every layer, head and example; `options` are those of a call."""
+        """Attention weights of every layer, example and head. `options` are passed to `__call__`."""
         _, captured = nnx.capture(self, nnx.Intermediate)(tokens, **options, sow_weights=True)
         blocks = nnx.to_pure_dict(captured)['blocks']
         return jnp.stack([blocks[layer]['attention']['attention_weights'][0] for layer in range(len(self.blocks))])
@@ -332,14 +335,14 @@ class Encoder(nnx.Module):
         return logits.astype(jnp.float32)
 
     def pool(self, inputs: Inputs) -> Float[Array, 'B D']:
-        """The mean over real tokens."""
+        """Mean over real tokens."""
         x, shape = self.encode(inputs), inputs.tokens.shape
         real = jnp.ones(shape) if inputs.valid is None else jnp.broadcast_to(inputs.valid, shape)
         total = jnp.einsum('btd,bt->bd', x.astype(jnp.float32), real.astype(jnp.float32))
         return (total / jnp.maximum(real.sum(-1, keepdims=True), 1)).astype(x.dtype)
 
     def encode(self, inputs: Inputs) -> Float[Array, 'B T D']:
-        """The last layer's output, under the placement of tokens that the key draws."""
+        """Output of the last layer, with coordinates drawn from the key."""
         placed = self.place(inputs)
         x = self.embedding(inputs.tokens) * math.sqrt(self.dim)
         scheme, coordinates = placed[0]
@@ -351,16 +354,16 @@ class Encoder(nnx.Module):
         x = dropout(x, rate, rngs) if self.embedding_dropout else x
         for block, (scheme, coordinates) in zip(self.blocks, placed, strict=True):
             if inputs.pos is None and not scheme.overrides('remap'):
-                coordinates = None  # slot numbers: a core may rely on it
+                coordinates = None  # the slot numbers, which allow faster cores
             given = Given(scheme, coordinates, inputs.valid, inputs.dropout_rate, rngs, inputs.sow_weights)
             if inputs.train and not inputs.sow_weights:
                 x = TRAINED[self.remat](block, x, given)
-            else:  # each layer traced for itself: it may sow, and cores may tell what they compute (`blockwise`)
+            else:  # traced separately: layers may sow, and the blockwise core may report progress
                 x = block(x, given)
         return x if self.final_norm is None else self.final_norm(x)
 
     def place(self, inputs: Inputs) -> list[tuple[positions.Position, Num[Array, '#B T']]]:
-        """The scheme and the coordinates of every layer, all drawn from one key."""
+        """Scheme and coordinates of every layer, drawn from one key."""
         tokens, key = inputs.tokens, inputs.key
         pos = jnp.arange(tokens.shape[1])[None] if inputs.pos is None else inputs.pos
         placed = []
@@ -371,10 +374,10 @@ class Encoder(nnx.Module):
                 continue
             scheme.extent(tokens.shape[1])
             rows = jnp.broadcast_to(pos, tokens.shape) if scheme.per_example else pos
-            own = prng.fold_in(key, layer) if scheme.per_layer and key is not None else key
+            layer_key = prng.fold_in(key, layer) if scheme.per_layer and key is not None else key
             if key is not None and key.ndim and not (scheme.draws or inputs.train):
-                own = None  # rows placed without chance stay one for all examples where they are
-            placed.append(scheme.place(rows, valid=inputs.valid, key=own, train=inputs.train))
+                layer_key = None  # without random draws, one row of coordinates is enough for all examples
+            placed.append(scheme.place(rows, valid=inputs.valid, key=layer_key, train=inputs.train))
         return placed
 
 

@@ -5,9 +5,9 @@ default    N(0, 1 / D)                               N(0, 1 / fan_in) cut at two
                                                      scaled so that its variance is 1 / fan_in
 haiku      N(0, std^2) cut at two deviations         N(0, 1 / fan_in) cut at two deviations       0
 
-What is cut and not scaled back has .88 of its deviation. `haiku` is what the library of that name does, and with it the
-released code of Ruoss et al. (2023, arXiv:2305.16843): at width 64 its tokens begin with a deviation of .14 beside
-positions of the same size as under `default`, whose tokens begin with 1.
+Cutting a normal distribution at two standard deviations multiplies its standard deviation by .88. `haiku` is the
+default of the library of that name, and the initialisation in the released code of Ruoss et al. (2023,
+arXiv:2305.16843): at width 64, scaled token embeddings have standard deviation .14 there, and 1 with `default`.
 """
 
 from typing import NamedTuple

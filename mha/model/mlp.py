@@ -35,8 +35,9 @@ def apply(layers: Layers, x: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
 
 
 def make(text: str, dim: int, width: int, **options: Any) -> Layers | None:
-    """The feed-forward layer of a spec. Its inner width is that of the spec, else `width`; gated layers take two thirds
-    of `width`, so that they have as many parameters (Shazeer, 2020). None for 'none'. Mistakes are `UserError`s."""
+    """Feed-forward layer that a spec describes; None for 'none'. Its inner width is that of the spec, or else `width`.
+    Gated layers take two thirds of `width`, which gives as many parameters as without a gate (Shazeer, 2020). Mistakes
+    raise `UserError`."""
     call, *more = spec.parse(text)
     if more:
         raise spec.UserError(f'mlp {text!r}: feed-forward layers do not compose')

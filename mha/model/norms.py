@@ -16,7 +16,7 @@ def layer(features: int, *, use_bias: bool = True, **options: Any) -> nnx.LayerN
 
 
 def rms(features: int, *, use_bias: bool = True, **options: Any) -> nnx.RMSNorm:
-    """It has no bias, whatever `use_bias` says."""
+    """RMS norm. It never has a bias, whatever `use_bias` says."""
     return nnx.RMSNorm(features, **options)
 
 
@@ -24,5 +24,5 @@ NORMS = {norm.__name__: norm for norm in (layer, rms)}
 
 
 def make(name: str, features: int, **options: Any) -> nnx.Module:
-    """The norm `name` over the last axis, of so many `features`; raises `UserError` for an unknown name."""
+    """Norm called `name` over a last axis of `features` channels. Raises `UserError` for an unknown name."""
     return NORMS[spec.choose(name, NORMS, 'norm')](features, **options)

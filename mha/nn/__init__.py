@@ -1,1 +1,1 @@
-"""Parts of layers: masks, products of matrices, random numbers, dropout. Imports jax alone."""
+"""Building blocks of layers: masks, matrix products, random numbers, dropout."""

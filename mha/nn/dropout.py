@@ -1,4 +1,5 @@
-"""Dropout (Srivastava et al., 2014) at a rate that may be traced. Training uses cheap keys (`mha.nn.prng`)."""
+"""Dropout (Srivastava et al., 2014) at a rate that may be traced. Training passes keys of the cheap generator
+(`mha.nn.prng`)."""
 
 import functools
 
@@ -11,7 +12,7 @@ from mha.nn.prng import rows
 
 
 def dropout(x: Float[Array, '*shape'], rate: float | Float[Array, ''], rngs: nnx.Rngs | None) -> Float[Array, '*shape']:
-    """x with each entry set to zero with probability `rate`, and the rest scaled to keep the mean. Draws from the
+    """`x` with each entry set to zero with probability `rate` and the others scaled to keep the mean. Draws from the
     stream `dropout` of `rngs`. Without `rngs` or with rate 0, nothing is dropped; a traced rate always draws."""
     if rngs is None or (isinstance(rate, int | float) and rate == 0):
         return x

@@ -1,9 +1,9 @@
-"""Which keys a query may see: masks as composable objects, evaluated tile by tile from slot indices.
+"""Masks: which keys each query may see. Masks are composable objects that are evaluated in tiles, from slot indices.
 
-Masks are about slots of the array, never about positions: those may be random, packed or interpolated.
-`causal() & padding(valid)` allows what both do, `window(64) | global_(2)` what either does; as a person types it, the
-latter is `make('window(64)|global(2)')`. No mask knows how long the sequence is: in a longer one, a query sees the same
-keys and more.
+A mask depends on slots of the array, never on coordinates, which may be random, packed or interpolated. `causal() &
+padding(valid)` shows the keys that both masks show, `window(64) | global_(2)` those that either shows; as a spec, the
+latter is `make('window(64)|global(2)')`. No mask depends on the length of the sequence: in a longer sequence, a query
+sees the same keys and possibly more.
 """
 
 import dataclasses
@@ -20,9 +20,9 @@ from jaxtyping import Array, Bool, Int, Shaped
 from mha import spec
 
 Slots = int | np.integer | np.ndarray
-"""Known when a program is traced, one or many."""
+"""Slots that are known when a program is traced: one, or an array of them."""
 CHUNK = 2**20
-"""How many pairs of slots `Mask.count` looks at in one go."""
+"""Number of pairs of slots that `Mask.count` evaluates at a time."""
 
 
 @dataclass_transform(frozen_default=True)
@@ -35,33 +35,34 @@ def _static(**options) -> Any:
 
 
 class Mask:
-    """Subclasses define `tile`, and `block` where they can tell; arrays they hold may be traced."""
+    """Base class of masks. Subclasses define `tile` and, if they can tell empty tiles, `block`. Their arrays may be
+    traced."""
 
     def tile(self, q: Int[Array, 'Q'], k: Int[Array, 'P']) -> Bool[Array, '#B #H Q P']:
-        """True where the query in slot q[i] may see the key in slot k[j]."""
+        """Tile of the mask: true if the query in slot q[i] may see the key in slot k[j]."""
         raise NotImplementedError
 
     def block(self, q_start: Slots, q_stop: Slots, k_start: Slots, k_stop: Slots) -> np.ndarray:
-        """False only where no query of [q_start, q_stop) can see a key of [k_start, k_stop), both not empty: such tiles
-        need not be computed. The bounds broadcast. Masks that hold data say True."""
+        """False only if no query in [q_start, q_stop) sees a key in [k_start, k_stop), so that the tile may be skipped.
+        No range may be empty; bounds broadcast. Always true for masks that depend on traced data."""
         return np.ones(np.broadcast_shapes(*map(np.shape, (q_start, q_stop, k_start, k_stop))), bool)
 
     def check(self, queries: int | None, keys: int) -> None:
-        """Raises `ValueError` where an array that the mask holds is for other numbers of queries or keys: past its end
-        it would repeat its last entry. `queries` is None where they are not the first ones."""
+        """Raises `ValueError` if an array of the mask is made for another number of queries or keys. (Indexing past its
+        end would repeat its last entry.) `queries` is None if the queries do not begin in slot 0."""
 
     def present(self, queries: int, keys: int) -> Bool[Array, '#B S']:
-        """Which keys hold tokens of the sequence, padding aside, whether or not a pattern hides them from a query."""
+        """Keys that are tokens of the sequence instead of padding, even if a pattern hides them from a query."""
         return jnp.ones((1, keys), bool)
 
     def dense(self, queries: int, keys: int) -> Bool[Array, '#B #H T S']:
-        """The whole mask."""
+        """Whole mask as an array."""
         self.check(queries, keys)
         return self.tile(jnp.arange(queries), jnp.arange(keys))
 
     def count(self, queries: int, keys: int) -> Int[Array, '#B T'] | Int[Array, '#B T H']:
-        """The number of keys that each query may see, by head where the mask has some, without an array of all
-        pairs."""
+        """Number of keys that each query sees, per head if the mask differs between heads. Computed without an array of
+        all pairs."""
         self.check(queries, keys)
 
         def row(q):
@@ -79,8 +80,9 @@ class Mask:
 
 @_mask
 class And(Mask):
-    """What both allow. `block` can be True for an empty tile: one that both see, but nowhere together. It never is
-    where one is `causal` and the other `causal` or a pattern of the offset (`window`, `dilated`, `strided`)."""
+    """Intersection of two masks. `block` may be true for an empty tile in which both masks show something, but nothing
+    in common. It is exact if one is `causal` and the other depends only on the offset (`causal`, `window`, `dilated`,
+    `strided`)."""
 
     first: Mask
     second: Mask
@@ -102,7 +104,7 @@ class And(Mask):
 
 @_mask
 class Or(Mask):
-    """What either allows. `block` is exact if both are."""
+    """Union of two masks. `block` is exact if it is exact for both."""
 
     first: Mask
     second: Mask
@@ -124,7 +126,7 @@ class Or(Mask):
 
 @_mask
 class full(Mask):
-    """Every query sees every key."""
+    """Mask under which every query sees every key."""
 
     def tile(self, q, k):
         return jnp.ones((1, 1, q.size, k.size), bool)
@@ -132,7 +134,7 @@ class full(Mask):
 
 @_mask
 class later(Mask):
-    """`mask` for queries that stand in slots `start`, start + 1, ..: those of one step of decoding."""
+    """`mask` for queries in slots `start`, start + 1, .., as in a step of decoding."""
 
     mask: Mask
     start: Int[Array, '']
@@ -149,7 +151,7 @@ class later(Mask):
 
 @_mask
 class padding(Mask):
-    """Only real tokens are seen as keys: valid [#B, S]."""
+    """Mask that hides padding: only keys with `valid` [#B, S] are seen."""
 
     valid: Bool[Array, '#B S']
 
@@ -166,7 +168,7 @@ class padding(Mask):
 
 @_mask
 class segments(Mask):
-    """Packed sequences: a query sees keys of its own segment, ids [#B, T]."""
+    """Mask for packed sequences: a query sees the keys with the same segment number in `ids` [#B, T]."""
 
     ids: Int[Array, '#B T']
 
@@ -180,13 +182,13 @@ class segments(Mask):
 
 @_mask
 class explicit(Mask):
-    """A boolean array [#B, #H, #T, #S]."""
+    """Mask given as a boolean array [#B, #H, #T, #S]."""
 
     allowed: Bool[Array, '#B #H #T #S']
 
     def tile(self, q, k):
         rows, columns = self.allowed.shape[2:]
-        q, k = (q if rows > 1 else q * 0), (k if columns > 1 else k * 0)  # one serves all, as where arrays broadcast
+        q, k = (q if rows > 1 else q * 0), (k if columns > 1 else k * 0)  # an axis of size 1 is broadcast
         return self.allowed[:, :, q][:, :, :, k]
 
     def present(self, queries, keys):
@@ -199,18 +201,18 @@ class explicit(Mask):
                 _serves('a boolean array', has, asked, of)
 
 
-# --- patterns: what a person may name --------------------------------------------------------------------------------
+# --- patterns, which specs may name ---------------------------------------------------------------------------------
 
 
 class OffsetMask(Mask):
-    """A mask of the offset j - i alone (key minus query: what is ahead is above 0). `block` is exact."""
+    """Base class of masks that depend only on the offset j - i, positive for keys after the query. `block` is exact."""
 
     def sees(self, ahead: Array) -> Array:
-        """Whether a query sees the key so many slots ahead."""
+        """Whether a query sees the key that is `ahead` slots after it."""
         raise NotImplementedError
 
     def meets(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Whether it sees any of the offsets low, low + 1, .. high."""
+        """Whether a query sees any of the offsets low, low + 1, .., high."""
         raise NotImplementedError
 
     def tile(self, q, k):
@@ -222,7 +224,7 @@ class OffsetMask(Mask):
 
 @_mask
 class causal(OffsetMask):
-    """A query sees its own slot and those before it."""
+    """Mask under which a query sees its own slot and earlier ones."""
 
     def sees(self, ahead):
         return ahead <= 0
@@ -233,8 +235,8 @@ class causal(OffsetMask):
 
 @_mask
 class window(OffsetMask):
-    """A query sees `left` slots before it, itself, and `right` slots after it (as many as before, unless given): the
-    sliding window of Longformer (Beltagy et al., 2020, arXiv:2004.05150)."""
+    """Sliding window: a query sees `left` slots before it, itself, and `right` slots after it, by default as many
+    (Longformer; Beltagy et al., 2020, arXiv:2004.05150)."""
 
     left: int = _static()
     right: int | None = _static(default=None)
@@ -252,8 +254,8 @@ class window(OffsetMask):
 
 @_mask
 class dilated(OffsetMask):
-    """A query sees itself and every `step`-th slot, `window` of them on each side: the dilated sliding window of
-    Longformer (Beltagy et al., 2020, arXiv:2004.05150). `dilated(n, 1)` is `window(n)`."""
+    """Dilated sliding window: a query sees itself and `window` slots on each side, `step` slots apart (Longformer;
+    Beltagy et al., 2020, arXiv:2004.05150). `dilated(n, 1)` is `window(n)`."""
 
     window: int = _static()
     step: int = _static()
@@ -272,9 +274,10 @@ class dilated(OffsetMask):
 
 @_mask
 class strided(OffsetMask):
-    """A query sees the `stride` slots before and after it and, at any distance, every `stride`-th slot: the strided
-    attention of the Sparse Transformer (Child et al., 2019, arXiv:1904.10509), both of its patterns in one head. Under
-    a causal mask it is theirs, j >= i - l or (i - j) mod l = 0 for j <= i; without one, its mirror image is added."""
+    """Strided attention of the Sparse Transformer (Child et al., 2019, arXiv:1904.10509), with both of its patterns in
+    one head: a query sees the `stride` slots before and after it and, at any distance, every `stride`-th slot. Under a
+    causal mask this is the published pattern, j >= i - l or (i - j) mod l = 0 for j <= i. Otherwise its mirror image is
+    added."""
 
     stride: int = _static()
 
@@ -291,8 +294,8 @@ class strided(OffsetMask):
 
 @_mask
 class prefix(Mask):
-    """The first `length` slots see each other both ways, the rest is causal (prefix LM; Raffel et al., 2020,
-    arXiv:1910.10683). `block` is exact unless the length is an array."""
+    """Prefix mask: the first `length` slots see each other in both directions, the rest is causal (prefix LM; Raffel et
+    al., 2020, arXiv:1910.10683). `block` is exact unless `length` is an array."""
 
     length: int | Int[Array, '']
 
@@ -311,8 +314,8 @@ class prefix(Mask):
 
 @_mask
 class global_(Mask):
-    """The first `tokens` slots see all and are seen by all: the global attention of Longformer (Beltagy et al., 2020,
-    arXiv:2004.05150) and BigBird (Zaheer et al., 2020, arXiv:2007.14062). A spec says `global(2)`. `block` is exact."""
+    """Global attention: the first `tokens` slots see all slots and are seen by all (Longformer; Beltagy et al., 2020,
+    arXiv:2004.05150; BigBird; Zaheer et al., 2020, arXiv:2007.14062). Called `global` in specs. `block` is exact."""
 
     tokens: int = _static()
 
@@ -329,9 +332,9 @@ class global_(Mask):
 
 @_mask
 class random(Mask):
-    """Blocks of `size` slots; each sees itself and `draws` blocks drawn from those before it, all of them where there
-    are fewer, and they see it: the random attention of BigBird (Zaheer et al., 2020, arXiv:2007.14062), whose blocks
-    draw from the whole sequence. Drawn so, a block's keys depend on `seed` alone, not on how much follows. `block` is
+    """Random attention of BigBird (Zaheer et al., 2020, arXiv:2007.14062) on blocks of `size` slots. Each block sees
+    itself and `draws` random blocks before it, or all of them if there are fewer, and those blocks see it. BigBird
+    draws from the whole sequence; here draws depend only on `seed`, not on the length of the sequence. `block` is
     exact."""
 
     size: int = _static()
@@ -356,7 +359,7 @@ class random(Mask):
         a = np.concatenate([blocks] * (1 + self.draws))
         b = np.concatenate([blocks, *self.drawn(blocks, np.where)])
         a, b = a[b >= 0], b[b >= 0]
-        # The pairs that see each other are counted in the cells of the grid of all bounds, then summed in rectangles.
+        # All bounds form a grid. Visible pairs of blocks are counted per cell, and the counts are summed in rectangles.
         edges = [np.unique(np.append(np.ravel(x), np.ravel(y))) for x, y in zip(low, high, strict=True)]
         cells = np.zeros([len(edge) + 1 for edge in edges], int)
         for pairs in ((a, b), (b, a)):
@@ -369,16 +372,16 @@ class random(Mask):
         return below(high[0], high[1]) - below(low[0], high[1]) > below(high[0], low[1]) - below(low[0], low[1])
 
     def drawn(self, blocks, where):
-        """`draws` arrays like `blocks`: distinct blocks before each, -1 for none left, by Floyd's algorithm. `where` is
-        that of jnp or, for blocks known when a program is traced, of np."""
-        found = []
+        """Drawn blocks: `draws` arrays like `blocks`, of distinct earlier blocks, or -1 if none is left (Floyd's
+        algorithm). `where` is that of jnp or, for numpy arrays, that of np."""
+        picks = []
         for i in range(self.draws):
             last = blocks - self.draws + i  # drawn from 0 .. last
             pick = _hash(blocks, self.seed * self.draws + i) % where(last < 0, 1, last + 1)
-            for other in tuple(found):
-                pick = where(pick == other, last, pick)  # no other was drawn from as far as `last`
-            found.append(where(last < 0, -1, pick))
-        return found
+            for other in tuple(picks):
+                pick = where(pick == other, last, pick)  # earlier draws are below `last`
+            picks.append(where(last < 0, -1, pick))
+        return picks
 
 
 def _hash(x, salt: int):
@@ -401,11 +404,11 @@ def _at_least(low: int, **given: int | None):
 
 
 PATTERNS = {kind.__name__.rstrip('_'): kind for kind in (full, window, dilated, strided, prefix, global_, random)}
-"""What a spec may name."""
+"""Masks that specs may name."""
 
 
 def make(text: str) -> Mask:
-    """The mask of a spec, `|` between what a query may see: `'window(64)|global(2)'`. Mistakes are `UserError`s."""
+    """Mask that a spec describes, such as `'window(64)|global(2)'`; `|` is the union. Mistakes raise `UserError`."""
     what = 'attention pattern'
     calls = spec.parse(text)
     kinds = [PATTERNS[spec.choose(call.name, PATTERNS, what)] for call in calls]
@@ -414,12 +417,12 @@ def make(text: str) -> Mask:
 
 
 MaskLike = Mask | Shaped[Array, '#B #H #T #S'] | Shaped[np.ndarray, '#B #H #T #S'] | None
-"""What `as_mask` takes."""
+"""Types that `as_mask` accepts."""
 
 
 def as_mask(mask: MaskLike) -> Mask:
-    """A mask of any accepted kind as a `Mask`: None allows everything, an array what is True, or 1 in any type (as the
-    masks of flax). Raises `ValueError` for other numbers; where they are traced, only 1 is seen."""
+    """`Mask` from any accepted type. None shows all keys. An array shows keys where it is True or 1, as in flax. Raises
+    `ValueError` for other numbers; if they are traced, only 1 shows a key."""
     if mask is None:
         return full()
     if isinstance(mask, Mask):
@@ -429,7 +432,7 @@ def as_mask(mask: MaskLike) -> Mask:
         return explicit(mask)
     if not isinstance(mask, Tracer) and not np.isin(np.asarray(mask), (0, 1)).all():
         raise ValueError(
-            'a mask holds True where a key is seen and False where not, or 1 and 0; this one has other numbers, as '
-            'those that are added to logits - pass `mask == 0` of such a one'
+            'a mask holds True where a key is seen and False elsewhere, or 1 and 0; this one has other numbers - if '
+            'they are to be added to logits, pass `mask == 0` instead'
         )
     return explicit(mask == 1)

@@ -21,14 +21,14 @@ FOLDED, SPLIT = (0x9E3779B9, 0x85EBCA6B), (0xC2B2AE35, 0x27D4EB2F)
 
 
 def cheap(key: PRNGKeyArray) -> PRNGKeyArray:
-    """Key of the cheap generator, derived from `key`. It draws other numbers than `key` and is used like any key."""
+    """Key of the cheap generator, derived from `key` and used like any other key. It draws other numbers than `key`."""
     data = jax.random.key_data(key).reshape(-1)[-2:]
     return jax.random.wrap_key_data(_fold_in(data, 0), impl=HASH)
 
 
 def rows(key: Key[Array, '*B'], count: int) -> Key[Array, 'B']:
-    """A key for each of `count` examples; where `jax.shard_map` hands every device that many of a larger batch, those
-    of the examples that this device has. Keys [B] are of the examples already."""
+    """Keys of `count` examples. If `jax.shard_map` has split a batch over devices, the keys of the examples on this
+    device. Keys that already have an axis [B] are returned unchanged."""
     if key.ndim:
         return key
     axes = jax.sharding.get_abstract_mesh().manual_axes
@@ -37,12 +37,12 @@ def rows(key: Key[Array, '*B'], count: int) -> Key[Array, 'B']:
 
 
 def fold_in(key: Key[Array, '*B'], data: int) -> Key[Array, '*B']:
-    """`jax.random.fold_in`, of one key or of one per example."""
+    """`jax.random.fold_in`, for one key or one key per example."""
     return jax.vmap(jax.random.fold_in, (0, None))(key, data) if key.ndim else jax.random.fold_in(key, data)
 
 
 def split(key: Key[Array, '*B'], count: int) -> Key[Array, 'N *B']:
-    """`jax.random.split`, of one key or of one per example."""
+    """`jax.random.split`, for one key or one key per example."""
     return jax.vmap(jax.random.split, (0, None), 1)(key, count) if key.ndim else jax.random.split(key, count)
 
 

@@ -1,9 +1,10 @@
-"""Products of matrices in the order that compilers are fast at: [.., M, K] @ [.., K, N], and the larger array is never
-transposed, neither in the forward nor in the backward pass.
+"""Matrix products in the order that compilers execute fastest: [.., M, K] @ [.., K, N]. The larger of two arrays is
+never transposed, in the forward or the backward pass.
 
-Their derivatives are of their own and still derivatives in every mode, to any order: each has a tangent, and the
-tangent, a linear map, has a transpose (`linear_map`). A `jax.custom_vjp` would forbid forward mode and all that is
-built on it, such as products with a Hessian."""
+The products have custom derivatives that can themselves be differentiated in every mode, to any order. Each product has
+a tangent, and the tangent is a linear map with its own transpose (`linear_map`). A `jax.custom_vjp` would rule out
+forward mode and everything built on it, such as Hessian-vector products.
+"""
 
 import math
 from collections.abc import Callable
@@ -19,12 +20,12 @@ from jaxtyping import Array, Bool, Float
 
 
 def accurate(*arrays: Array) -> DTypeLike:
-    """The type for logits, sums and the softmax: float32, or float64 where an array is."""
+    """Type of logits, sums and the softmax: float32, or float64 if one of the arrays has it."""
     return jnp.result_type(jnp.float32, *arrays)
 
 
 def finite(x: Float[Array, '*shape']) -> Float[Array, '*shape']:
-    """`x`, and 0 where it is NaN or infinite."""
+    """`x` with 0 in place of NaN and infinity."""
     return jnp.where(jnp.isfinite(x), x, 0)
 
 
@@ -32,19 +33,20 @@ def finite(x: Float[Array, '*shape']) -> Float[Array, '*shape']:
 def hideable(
     k: Float[Array, 'B S H W'], v: Float[Array, 'B S H V']
 ) -> tuple[Float[Array, 'B S H W'], Float[Array, 'B S H V']]:
-    """Keys and values as a mask can hide them: a weight of 0 would not hide a NaN among values, so it moves to the
-    key, whose logit the mask replaces."""
+    """Keys and values that a mask can hide completely. A weight of 0 does not hide a NaN in a value, so NaN moves from
+    the value to the key, whose logit the mask replaces."""
     return jnp.where(jnp.isfinite(v).all(-1, keepdims=True), k, jnp.nan), finite(v)
 
 
-hideable.defjvp(lambda primals, tangents: (hideable(*primals), tangents))  # as nothing that is seen changes
+hideable.defjvp(lambda primals, tangents: (hideable(*primals), tangents))  # visible entries do not change
 
 
-# --- linear maps with transposes of their own ------------------------------------------------------------------------
+# --- linear maps with custom transposes -------------------------------------------------------------------------------
 
 
 def linear_map(function: Callable[..., Array], transpose: Callable[..., Array], x: Array, fixed: Array) -> Array:
-    """`function(x, fixed)`, linear in x, of which reverse mode takes `transpose(ct, fixed)` for the cotangent of x."""
+    """`function(x, fixed)`, which must be linear in x. Reverse mode computes the cotangent of x as `transpose(ct,
+    fixed)`."""
     return _linear.bind(x, fixed, function=function, transpose=transpose)
 
 
@@ -65,10 +67,10 @@ def _linear_transpose(ct, x, fixed, *, function, transpose):
 
 
 def _linear_batch(arrays, axes, *, function, transpose):
-    (x, fixed), (at, of_fixed) = arrays, axes
-    size = x.shape[at] if at is not None else fixed.shape[of_fixed]
-    x = jnp.moveaxis(x, at, 0) if at is not None else jnp.broadcast_to(x, (size, *x.shape))
-    function, transpose = (jax.vmap(each, (0, of_fixed)) for each in (function, transpose))
+    (x, fixed), (x_axis, fixed_axis) = arrays, axes
+    size = x.shape[x_axis] if x_axis is not None else fixed.shape[fixed_axis]
+    x = jnp.moveaxis(x, x_axis, 0) if x_axis is not None else jnp.broadcast_to(x, (size, *x.shape))
+    function, transpose = (jax.vmap(each, (0, fixed_axis)) for each in (function, transpose))
     return linear_map(function, transpose, x, fixed), 0
 
 
@@ -91,7 +93,8 @@ batching.primitive_batchers[_linear] = _linear_batch
 
 
 def _product(product, pull_left, pull_right):
-    """The tangent of `product(left, right)`; its two parts have the transposes `pull_left` and `pull_right`."""
+    """Rule for the tangent of `product(left, right)`. `pull_left` and `pull_right` are the transposes of its two
+    terms."""
 
     def of_right(right, left):
         return product(left, right)
@@ -113,23 +116,23 @@ def _product(product, pull_left, pull_right):
 
 @jax.custom_jvp
 def inner(q: Float[Array, '*b T W'], k: Float[Array, '*b S W']) -> Float[Array, '*b T S']:
-    """The inner products of the rows of q with those of k, in float32 at least. A row of k that is not finite makes its
-    own column NaN and no gradient: what hides the column hides all of it."""
+    """Inner products of the rows of q with the rows of k, in float32 or better. A row of k that is not finite makes its
+    column NaN but gets no gradient, so that hiding the column hides it completely."""
     return jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=accurate(q, k))
 
 
 @jax.custom_jvp
 def mix(weights: Float[Array, '*b T S'], v: Float[Array, '*b S V']) -> Float[Array, '*b T V']:
-    """Sums of the rows of v under weights."""
+    """Weighted sums of the rows of v."""
     return weights.astype(v.dtype) @ v
 
 
 def _summed(left, right):
-    """left^T right, the narrower of the two transposed."""
+    """Product left^T right; only the narrower of the two is transposed."""
     if left.shape[-1] <= right.shape[-1]:
         return left.swapaxes(-1, -2) @ right
     product = right.swapaxes(-1, -2) @ left
-    return jax.lax.optimization_barrier(product).swapaxes(-1, -2)  # else XLA swaps the two back
+    return jax.lax.optimization_barrier(product).swapaxes(-1, -2)  # otherwise XLA reverses the order again
 
 
 inner.defjvp(_product(inner, lambda ct, k: ct @ finite(k), _summed), symbolic_zeros=True)
@@ -138,13 +141,13 @@ mix.defjvp(_product(mix, inner, lambda ct, weights: _summed(weights, ct)), symbo
 
 @jax.custom_jvp
 def softmax(logits: Float[Array, '*b T S'], allowed: Bool[Array, '*#b #T S']) -> Float[Array, '*b T S']:
-    """The softmax over the keys allowed; its backward pass needs the weights alone, which `mix` keeps too."""
-    # The mask comes after the bias and never by addition: sums of large negatives overflow to NaN rows.
+    """Softmax over the allowed keys. Its backward pass needs only the weights, which `mix` keeps anyway."""
+    # The mask is applied after the bias, and not by addition: sums of large negative numbers overflow to NaN.
     return jax.nn.softmax(jnp.where(allowed, logits, -1e30), axis=-1)
 
 
 def _softmax_pull(d, weights):
-    """Of logits to weights and of weights to logits: the map is symmetric."""
+    """Linear map between changes of logits and of weights; it is its own transpose."""
     return weights * (d - (weights * d).sum(-1, keepdims=True))
 
 
@@ -161,8 +164,8 @@ softmax.defjvp(_softmax_jvp, symbolic_zeros=True)
 def linear(
     x: Float[Array, '...'], kernel: Float[Array, '...'], dimension_numbers: Any = (((-1,), (0,)), ((), ())), **_: Any
 ) -> Float[Array, '...']:
-    """The last axes of x times the first ones of kernel: as many as the first of `dimension_numbers` has, so that the
-    linear layers of `nnx` take it as their `dot_general`."""
+    """Product of the last axes of x with the first axes of the kernel. `dimension_numbers` gives the number of axes, so
+    that linear layers of `nnx` can use this function as `dot_general`."""
     count = len(dimension_numbers[0][0])
     rows, inputs, outputs = x.shape[:-count], x.shape[-count:], kernel.shape[count:]
     y = mix(x.reshape(-1, math.prod(inputs)), kernel.reshape(-1, math.prod(outputs)))

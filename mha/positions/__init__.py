@@ -89,8 +89,8 @@ def checked_extent(part: Position, length: int, name: str) -> int:
 
 
 def check_shapes(scheme: Position, dims: Dims) -> None:
-    """Traces the hooks of a scheme, part by part, on shapes alone. Raises a `UserError` that names scheme and hook
-    where an output has another shape than the protocol says."""
+    """Raises a `UserError` that names scheme and hook, if the output of a hook does not have the shape of the protocol.
+    Hooks are traced part by part without computing them."""
     if isinstance(scheme, Chain):
         for part in scheme.parts:
             check_shapes(part, dims)
@@ -122,7 +122,7 @@ def check_shapes(scheme: Position, dims: Dims) -> None:
             'weights': (logits, jnp.ones((1, 1, tokens, tokens), bool), q, coords),
             'values': (logits, pos, pos),
         }
-        # A scheme with a `place` of its own needs what that draws.
+        # Hooks of a scheme that overrides `place` need its random draws.
         hooks = [hook for hook in inputs if scheme.overrides(hook) and not scheme.overrides('place')]
         return {hook: getattr(scheme, hook)(*inputs[hook]) for hook in hooks}
 

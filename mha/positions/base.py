@@ -1,4 +1,4 @@
-"""The position protocol: six hooks through which position enters a Transformer, and code that schemes share.
+"""Position protocol: six hooks through which position enters a Transformer, and code that schemes share.
 
 Every hook defaults to "no effect"; a scheme overrides only the hooks it uses. Hooks take *coordinates*, which may be
 random, interpolated or packed; masks are about *slots* of the array and live in `mha.nn.masks`.
@@ -53,11 +53,12 @@ class Coords:
     contiguous: bool = dataclasses.field(default=False, metadata={'static': True})
     """Whether coordinates are known to be the slot numbers, so that a bias of the offset needs no gather."""
     tokens: Num[Array, '#B'] | None = None
-    """Number of keys that are tokens of the sequence, padding aside, whatever a pattern shows of them; None: all."""
+    """Number of keys that are tokens of the sequence instead of padding, even if a pattern hides them; None: all
+    keys."""
 
     @property
     def length(self) -> Num[Array, '#B']:
-        """Tokens of the sequence, for what depends on its length."""
+        """Number of tokens in the sequence."""
         return jnp.full((1,), self.k_pos.shape[1]) if self.tokens is None else self.tokens
 
     @property
@@ -80,12 +81,12 @@ class Position(nnx.Module):
     per_layer = False
     """Whether every layer places its tokens anew, from a key of its own."""
     draws = 0
-    """Number of random placements that the logits of an evaluation are averaged over; 0 where it places without
-    chance."""
+    """Number of random placements over which an evaluation averages logits; 0 for schemes without random draws in
+    evaluation."""
     wraps = False
-    """Whether the constructor takes what follows in a spec as `inner`, and speaks for it."""
+    """Whether the constructor takes the rest of the spec as `inner`. The scheme then stands for all of it."""
     dims: Dims | None = None
-    """Of the model that the scheme was made for, where `mha.positions.make` made it."""
+    """Dimensions of the model that the scheme was made for; None if `mha.positions.make` did not make it."""
     example = ''
     """Example arguments, for a scheme that cannot be built without any."""
 
@@ -154,9 +155,9 @@ class Position(nnx.Module):
         key: Key[Array, '*B'] | None = None,
         train: bool = False,
     ) -> 'tuple[Position, Num[Array, "#B T"]]':
-        """The scheme and its coordinates for one forward pass: itself and what `remap` says, unless it draws something
-        that coordinates cannot carry and returns a stand-in that holds the draw, as `nnx.data`. `key` is one for the
-        batch, or one per example [B]."""
+        """Scheme and coordinates for one forward pass. By default these are the scheme itself and the result of
+        `remap`. A scheme whose random draws coordinates cannot express returns a substitute that holds the draws, as
+        `nnx.data`. `key` is one for the batch, or one per example [B]."""
         if key is None or not (self.per_example or key.ndim):
             return self, self.remap(pos, valid=valid, key=key, train=train)
         pos, valid = jnp.broadcast_arrays(pos, True if valid is None else valid)
@@ -175,7 +176,7 @@ class Position(nnx.Module):
 
     @property
     def name(self) -> str:
-        """What a spec calls the scheme."""
+        """Name of the scheme in specs."""
         return type(self).__module__.rpartition('.')[2]
 
     def overrides(self, hook: str) -> bool:
@@ -210,16 +211,16 @@ def frequencies(width: int, theta: float) -> tuple[float, ...]:
 
 
 def lookup(table: Float[Array, 'N D'], pos: Num[Array, '#B T']) -> Float[Array, '#B T D']:
-    """The row of each position, rounded; row 0 for padding on the left, which stands at -1. A row that does not exist
-    reads NaN."""
+    """Rows of a table at rounded positions; row 0 for padding on the left, at position -1. Rows that do not exist are
+    NaN."""
     rows = jnp.round(pos).astype(jnp.int32)
-    # Plain indexing would count from the end, or clamp to the last row, without a word.
+    # Plain indexing would silently count from the end, or clamp to the last row.
     rows = jnp.where(rows < -1, len(table), jnp.maximum(rows, 0))
     return table.at[rows].get(mode='fill', fill_value=jnp.nan)
 
 
 def required(key: Key[Array, '*B'] | None) -> Key[Array, '*B']:
-    """The key, for a scheme that is about to draw."""
+    """`key`; raises an error if it is None, for a scheme that draws."""
     if key is None:
         raise ValueError('the position scheme draws at random: pass rngs with a key for it')
     return key
@@ -279,18 +280,19 @@ class Rotary(Position):
         return self.turn(q, coords.q_pos), self.turn(k, coords.k_pos)
 
     def turn(self, x: Float[Array, 'B T H K'], pos: Num[Array, '#B T']) -> Float[Array, 'B T H K']:
-        """x with the channels of each head turned by the angles of its position."""
+        """`x` with the channels of each head turned by the angles of its position."""
         return self.rotate(x, angles(pos, self.frequencies)[:, :, None])
 
     def turned_on(self, q, k, q_shift, k_shift, where: Bool[Array, '#B Q P']) -> Float[Array, 'B H Q P']:
-        """Change of the logits `where` q and k, already turned, are turned further by `q_shift` and `k_shift`."""
+        """Change of the logits if q and k, which are already turned, are turned further by `q_shift` and `k_shift` at
+        the pairs in `where`."""
         q, k = (x[..., : self.width].astype(jnp.float32) for x in (q, k))
         before = jnp.einsum('bqhk,bphk->bhqp', q, k)
         after = jnp.einsum('bqhk,bphk->bhqp', self.turn(q, q_shift), self.turn(k, k_shift))
         return jnp.where(where[:, None], self.logit_scale * (after - before), 0.0)
 
     def rotate(self, x: Float[Array, 'B T H K'], angle: Float[Array, '#B T #H F']) -> Float[Array, 'B T H K']:
-        """x with its first channels turned by `angle`, computed in float32 whatever the compute type."""
+        """`x` with its first channels turned by `angle`, computed in float32 whatever the compute type."""
         cos, sin = self.amplitude * jnp.cos(angle), self.amplitude * jnp.sin(angle)
         turning, rest = x[..., : self.width].astype(jnp.float32), x[..., self.width :]
         pairs = (2, -1) if self.layout == 'half' else (-1, 2)

@@ -1,1 +1,1 @@
-"""A run: the parts of its config put together, and the files of its workdir."""
+"""Runs: experiments built from a config, and the files in the directory of a run."""

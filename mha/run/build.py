@@ -1,4 +1,4 @@
-"""An experiment built from its config: everything a person can get wrong in one fails here, before any work."""
+"""Builder of experiments. Every mistake in a config is found here, before any work is done."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +13,9 @@ from mha.training import curricula
 
 
 def build(config: Mapping[str, Any], eval_lengths: str | None = None) -> Experiment:
-    """Reads and checks a config. `eval_lengths` replaces those of the config, for a run that is trained already: a
-    device may be too small to train it. Raises `UserError`."""
+    """Experiment that a config describes, checked. `eval_lengths` replaces the lengths to evaluate at. It is given for
+    runs that are already trained; checks of training are then left out, because this device may be too small to train
+    the run. Raises `UserError`."""
     train, members = config['train'], population.members(config)
     checks.numbers(config, members)
     on_cpu = jax.default_backend() == 'cpu'

@@ -1,5 +1,5 @@
-"""Checkpoints of the whole training state, written by orbax in the background while training continues. Each process of
-a run writes the part on its own devices, into one directory that all processes share."""
+"""Checkpoints of the whole training state. Orbax writes them in the background while training continues. Each process
+of a run writes the arrays on its own devices, into one directory that all processes share."""
 
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,11 @@ class Checkpoints:
         abstract, step = jax.tree.map(ocp.utils.to_shape_dtype_struct, like), self.latest()
         try:
             return self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        except Exception as error:  # orbax has no exception class of its own, and raises bare exceptions
+        except Exception as error:  # orbax has no exception class to catch: it raises bare exceptions
             reason = ' '.join(str(error).split())[:200]
             raise UserError(
                 f'cannot read {self.manager.directory / str(step)} ({reason}) - if it is damaged, remove it: the run '
-                'resumes from the one before'
+                'resumes from the previous one'
             ) from error
 
     def close(self) -> None:

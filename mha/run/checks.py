@@ -1,4 +1,4 @@
-"""Checks of an experiment, each a function: mistakes surface before any work, and before a file is written."""
+"""Checks of an experiment, one function each. They run before any work, and before a file is written."""
 
 import math
 import os
@@ -22,13 +22,13 @@ MOST = {
     | {'batch_size': 2**24, 'microbatches': 2**24, 'buckets': 1024},
     'eval': {'examples': 2**24, 'batch_size': 2**24, 'buckets': 1024},
 }
-"""Counts of a config, all at least 1, and the most that each may be: a slip of the finger should not fill the
+"""Largest value of each count of a config; the smallest is 1. The limits catch typing errors that would fill the
 memory."""
 
 
 # ----------------------------------------------------------------------------------------------------------- the config
 def counts(config: Mapping[str, Any]) -> None:
-    """Counts that are below 1 or absurdly large."""
+    """Refuses counts below 1 or above `MOST`."""
     for section, limits in MOST.items():
         for name, most in limits.items():
             count = config[section].get(name)
@@ -41,7 +41,7 @@ def counts(config: Mapping[str, Any]) -> None:
 
 
 def numbers(config: Mapping[str, Any], members: Iterable[population.Member]) -> None:
-    """Settings of model, training and evaluation that are out of their range."""
+    """Refuses settings of model, training and evaluation that are out of range."""
     train, evaluate = config['train'], config['eval']
     counts(config)
     if not 0 <= evaluate['every_steps'] <= MOST['train']['steps']:
@@ -69,7 +69,7 @@ def numbers(config: Mapping[str, Any], members: Iterable[population.Member]) -> 
 
 # ------------------------------------------------------------------------------------------------------- the experiment
 def optimizer(run: Experiment) -> None:
-    """Settings that the optimizer refuses: those of the config, and those of each member."""
+    """Refuses wrong settings of the optimizer, in the config or in a member of the population."""
     run.optimizer()
     for member in run.members:
         numbers = {name: member[name] for name in member if name not in ('seed', 'dropout_rate')}
@@ -80,22 +80,24 @@ def optimizer(run: Experiment) -> None:
 
 
 def layout(run: Experiment) -> None:
-    """A batch that does not divide over the mesh."""
+    """Refuses a batch size that the mesh does not divide."""
     run.layout.check(at_once(run.config['train']))
 
 
 def mesh(run: Experiment) -> None:
-    """Heads that do not divide over the mesh."""
+    """Refuses a number of heads that the mesh does not divide."""
     split = run.layout.mesh.shape[parallel.MODEL]
     if run.config['model']['heads'] % split:
         raise spec.UserError(f'mesh.model={split} does not divide model.heads={run.config["model"]["heads"]}')
 
 
 def readout(run: Experiment) -> None:
-    """A read-out that does not suit the task's answers."""
+    """Refuses a read-out that does not fit the answers of the task."""
     model, task = run.config['model'], run.config['task']
     if run.task.halves and model['readout'] == 'pooled':
-        raise spec.UserError(f"task {task!r} gives pairs, which are read out as such - use model.readout='token'")
+        raise spec.UserError(
+            f"task {task!r} gives pairs, which have a read-out of their own - use model.readout='token'"
+        )
     if model['readout'] == 'pair' and not run.task.halves:
         raise spec.UserError(f"task {task!r} gives single sequences - use model.readout='token' or 'pooled'")
     if model['readout'] == 'pooled' and run.task.output_length(2) != 1:
@@ -104,11 +106,11 @@ def readout(run: Experiment) -> None:
             "model.readout='token'"
         )
     if model['tied'] and run.task.classes != run.task.vocabulary[: run.task.num_classes]:
-        raise spec.UserError(f'model.tied needs classes that are symbols, which those of task {task!r} are not')
+        raise spec.UserError(f'model.tied needs classes that are symbols; those of task {task!r} are not')
 
 
 def positions_reach(run: Experiment) -> None:
-    """A position scheme whose hooks give wrong shapes, or that cannot represent the longest sequence."""
+    """Refuses a position scheme that cannot represent the longest sequence, or whose hooks return wrong shapes."""
     first, final = run.first_shapes, run.final_shapes
     trained = run.longest if final is first else run.train_lengths[-1]
     sizes = run.config['model']
@@ -121,12 +123,12 @@ def positions_reach(run: Experiment) -> None:
 
 
 def evaluation_fits(run: Experiment) -> None:
-    """Logits of one example that exceed the memory."""
+    """Refuses an evaluation if the attention logits of a single example exceed the memory."""
     _logits(run, run.final_shapes, run.longest, 1, 1, 'shorter lengths')
 
 
 def parameters_stay(run: Experiment) -> None:
-    """A final position scheme with other parameters than the first."""
+    """Refuses a final position scheme whose parameters differ from those of the first."""
     first, final = (sorted(shapes(model)) for model in (run.first_shapes, run.final_shapes))
     if first != final:
         raise spec.UserError(
@@ -135,15 +137,16 @@ def parameters_stay(run: Experiment) -> None:
 
 
 def forward_pass(run: Experiment) -> None:
-    """What a core, a mask or a scheme refuses, found on shapes alone."""
+    """Refuses combinations that a core, a mask or a scheme does not support, by tracing a forward pass without
+    computing it."""
     _trace(run.first_shapes, run.task, run.train_lengths[-1], train=True)
     _trace(run.final_shapes, run.task.held_out(), run.longest, train=False)
 
 
 def training_fits(run: Experiment) -> None:
-    """A batch of which one layer's logits exceed what a device of the layout holds."""
+    """Refuses a batch if the attention logits of one layer exceed the memory of the mesh's devices."""
     together = len(run.members) if run.layout.together else 1
-    devices = 1 if jax.default_backend() == 'cpu' else run.layout.mesh.size  # those of a CPU share its memory
+    devices = 1 if jax.default_backend() == 'cpu' else run.layout.mesh.size  # the devices of a CPU share its memory
     choices = 'a smaller train.batch_size, more train.microbatches, shorter train.lengths'
     choices += ", train.members='in turn'" if together > 1 else ''
     examples = at_once(run.config['train']) * together
@@ -151,13 +154,14 @@ def training_fits(run: Experiment) -> None:
 
 
 EVALUATION = (optimizer, layout, mesh, readout, positions_reach, evaluation_fits, parameters_stay, forward_pass)
-"""Checks of every experiment, in the order in which their messages help most."""
+"""Checks of every experiment, the most helpful messages first."""
 TRAINING = (training_fits,)
-"""Further ones of an experiment that is yet to be trained."""
+"""Further checks of an experiment that is yet to be trained."""
 
 
 def _logits(run: Experiment, model: Encoder, length: int, examples: int, devices: int, choices: str) -> None:
-    """Refuses examples of which one layer's logits alone exceed the memory of so many devices; `choices` help."""
+    """Refuses examples if the attention logits of one layer exceed the memory of `devices` devices. The message
+    suggests `choices`."""
     tokens, heads = model.context(run.task.num_tokens(length)), run.config['model']['heads']
     needed = 4 * examples * heads * tokens**2 // devices
     if model.quadratic(run.task.num_tokens(length)) and needed > device_memory():
@@ -169,7 +173,7 @@ def _logits(run: Experiment, model: Encoder, length: int, examples: int, devices
 
 
 def _trace(model: Encoder, task: Task, length: int, train: bool) -> None:
-    """Runs the model's forward pass on shapes alone."""
+    """Traces the model's forward pass without computing it."""
     graphdef, params = nnx.split(model, nnx.Param)
 
     def forward(params, key):
@@ -181,12 +185,12 @@ def _trace(model: Encoder, task: Task, length: int, train: bool) -> None:
 
 
 def at_once(train: Mapping[str, Any]) -> int:
-    """Number of examples that a step computes at once."""
+    """Number of examples in one microbatch of a training step."""
     return train['batch_size'] // max(train['microbatches'], 1)
 
 
 def device_memory() -> int:
-    """Bytes of memory of the device: those of the machine, where it is a CPU."""
+    """Memory of the first device in bytes; for a CPU, the memory of the machine."""
     statistics = jax.local_devices()[0].memory_stats() or {}
     return statistics.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
@@ -198,5 +202,5 @@ def shapes(model: Encoder) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def count(params: Any) -> int:
-    """Number of parameters of one member; `params` [P, ..] are those of all."""
+    """Number of parameters of one member; leaves of `params` are [P, ..], with an axis of members."""
     return sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(params))

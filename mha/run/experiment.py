@@ -1,4 +1,4 @@
-"""Parts of an experiment, made from its config: model, optimizer, training program, evaluator."""
+"""Experiment: the model, optimizer, training program and evaluator that a config describes."""
 
 import dataclasses
 import functools
@@ -23,8 +23,8 @@ from mha.training.step import Purpose
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Parts that `train.py` and `eval.py` run; `build.build` makes one. `config` is a plain nested dict, as in a run's
-    `config.json`."""
+    """All parts of an experiment, as `train.py` and `eval.py` use them. Made by `mha.run.build.build`. `config` is a
+    nested dict, as in the `config.json` of a run."""
 
     config: Mapping[str, Any]
     task: Task
@@ -34,38 +34,39 @@ class Experiment:
     eval_lengths: tuple[int, ...]
 
     def optimizer(self, **numbers: Any) -> optax.GradientTransformation:
-        """The optimizer; `numbers` replace those of the config."""
+        """Optimizer of the config; `numbers` replace settings of the same name."""
         call = spec.Call('optimizer', (), {**self.config['optimizer'], **numbers})
         return spec.build(optim.make, call, 'config', self.config['train']['steps'])
 
     @property
     def train_lengths(self) -> tuple[int, ...]:
-        """The lengths that training meets."""
+        """Lengths that occur in training, sorted."""
         return self.curriculum.lengths
 
     @property
     def longest(self) -> int:
-        """The longest length of training and evaluation."""
+        """Longest length of training and evaluation."""
         return max(self.train_lengths[-1], self.eval_lengths[-1])
 
     @property
     def max_len(self) -> int:
-        """The longest sequence in tokens that the config asks for; it sizes a learned position table."""
+        """Longest sequence, in tokens, of the lengths in the config. It sets the number of rows of learned position
+        tables."""
         longest = spec.lengths(self.config['eval']['lengths'], 'eval.lengths')[-1]
         return max(self.task.num_tokens(length) for length in (self.train_lengths[-1], longest))
 
     @property
     def position(self) -> str:
-        """The position scheme that training starts with."""
+        """Spec of the position scheme at the start of training."""
         return self.config['model']['position']
 
     @property
     def final_position(self) -> str:
-        """The position scheme that training ends with, and that is evaluated."""
+        """Spec of the position scheme at the end of training, which is also the one evaluated."""
         return self.config['train']['final_position'] or self.position
 
     def notes(self) -> list[str]:
-        """What a person may want to know about this config before it runs."""
+        """Warnings about a config that is valid but may not be what its author wants."""
         found, train = [], self.config['train']
         asked, met = spec.lengths(train['lengths'], 'train.lengths')[-1], self.train_lengths[-1]
         if met < asked:
@@ -81,14 +82,15 @@ class Experiment:
         return found
 
     def _one_sided(self) -> bool:
-        """Whether a mask tells left from right, among the first tokens if there are many."""
+        """Whether an attention mask differs from its mirror image, so that it tells left from right. Only the first
+        1024 tokens are compared."""
         tokens = min(self.task.num_tokens(self.train_lengths[-1]), 1024)
         maps = (np.asarray(block.mask.dense(tokens, tokens)) for block in self.final_shapes.blocks)
         return any((seen != seen[..., ::-1, ::-1]).any() for seen in maps)
 
     def model(self, position: str | None = None, key: jax.Array | None = None) -> Encoder:
-        """The model with fresh weights, drawn from `key` or from the first seed; under another `position` scheme if
-        given."""
+        """Model with new weights, drawn from `key` or, by default, from the seed of the first member. `position`
+        replaces the position scheme of the config."""
         readout = 'pair' if self.task.halves else self.config['model']['readout']
         settings = {**self.config['model'], 'readout': readout, 'position': position or self.position}
         call = spec.Call('model', (), settings)
@@ -97,23 +99,24 @@ class Experiment:
         return spec.build(Encoder, call, 'config', **sizes, rngs=nnx.Rngs(key))
 
     def keys(self, purpose: Purpose) -> jax.Array:
-        """One key per member: of its weights, or of its data, dropout and positions."""
+        """One random key per member, for one purpose."""
         return jnp.stack([jax.random.fold_in(jax.random.key(member['seed']), purpose) for member in self.members])
 
     @property
     def varied(self) -> dict[str, jax.Array]:
-        """The numbers in which members differ, seeds aside: [P] each."""
+        """Settings other than the seed in which members differ, each an array [P]."""
         names = [name for name in self.members[0] if name != 'seed']
         return {name: jnp.array([member[name] for member in self.members], jnp.float32) for name in names}
 
     @functools.cached_property
     def first_shapes(self) -> Encoder:
-        """The model that training starts with, shapes without values."""
+        """Model at the start of training, with shapes instead of weights."""
         return nnx.eval_shape(self.model)
 
     @functools.cached_property
     def final_shapes(self) -> Encoder:
-        """The model under the final position scheme, shapes without values; its parameters are those of the first."""
+        """Model under the final position scheme, with shapes instead of weights. It has the same parameters as the
+        first."""
         return (
             self.first_shapes
             if self.final_position == self.position
@@ -122,24 +125,24 @@ class Experiment:
 
     @functools.cached_property
     def state_shapes(self) -> training.State:
-        """Shapes and places of the training state."""
+        """Shapes and shardings of the training state."""
         params = nnx.to_pure_dict(nnx.state(self.first_shapes, nnx.Param))
         members = len(self.members)
         stacked = jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype), params)
         state = jax.eval_shape(self._state, stacked)
-        return jax.tree.map(lambda x, at: x.update(sharding=at), state, self.layout.shardings(state))
+        return jax.tree.map(lambda x, sharding: x.update(sharding=sharding), state, self.layout.shardings(state))
 
     def init(self) -> training.State:
-        """The state before the first step."""
-        # Not jitted: the same small programs serve every member and every model of such widths.
+        """Training state before the first step."""
+        # Not jitted: every member, and every model of the same width, then reuses the same small programs.
         models = [self.model(key=key) for key in self.keys(Purpose.WEIGHTS)]
         weights = [nnx.to_pure_dict(nnx.state(model, nnx.Param)) for model in models]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
         return self.layout.place(self._state(stacked))
 
     def init_from(self, params: Any) -> training.State:
-        """The state before the first step, with the parameters of another run: those of its members [P, ..], or of its
-        only one for all. Raises `UserError` where they do not fit."""
+        """Training state before the first step, with the parameters [P, ..] of another run: one set per member, or a
+        single set for all members. Raises `UserError` if the shapes do not fit."""
         wanted = self.state_shapes.params
         one = {jax.tree_util.keystr(path): leaf.shape[1:] for path, leaf in jax.tree.leaves_with_path(wanted)}
         other = {jax.tree_util.keystr(path): leaf.shape[1:] for path, leaf in jax.tree.leaves_with_path(params)}
@@ -150,7 +153,9 @@ class Experiment:
             )
         members = len(jax.tree.leaves(params)[0])
         if members not in (1, len(self.members)):
-            raise spec.UserError(f'the weights to start with are of {members} members, not of {len(self.members)}')
+            raise spec.UserError(
+                f'the weights to start with are those of {members} members, but this run has {len(self.members)}'
+            )
         stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(self.members), *leaf.shape[1:])), params)
         return self.layout.place(self._state(stacked))
 
@@ -160,9 +165,9 @@ class Experiment:
     def chunk(
         self, final: bool = False, meanwhile: Callable[[], None] = lambda: None
     ) -> Callable[[training.State, int], tuple[training.State, dict[str, jax.Array]]]:
-        """The training program, compiled, under the first position scheme or the final one: `chunk(state, stop)`, see
-        `training.Chunk`. `meanwhile` is called when Python's part is done and the compiler's begins: it may start
-        a thread."""
+        """Compiled training program `chunk(state, stop)` (see `training.Chunk`), under the first or the `final`
+        position scheme. `meanwhile` is called after tracing, before the compiler starts, and must not block: it may
+        start a thread."""
         train, layout = self.config['train'], self.layout
         chunk = training.Chunk(
             nnx.split(self.final_shapes if final else self.first_shapes, nnx.Param)[0],
@@ -179,7 +184,7 @@ class Experiment:
         task, (keys, varied) = layout.replicate(self.task), layout.place((self.keys(Purpose.TRAINING), self.varied))
         options = layout.compiler_options
         if self.config['model']['remat'] and jax.default_backend() == 'cpu':
-            # The compiler merges what is recomputed with the first computation, unless it keeps the barriers.
+            # Without the barriers, the compiler would merge the recomputation with the first computation.
             options['xla_disable_hlo_passes'] = 'cse_barrier_expander'
         lowered = chunk.lower(self.state_shapes, task, keys, np.int32(0), varied)
         meanwhile()
@@ -188,7 +193,7 @@ class Experiment:
 
     @functools.cached_property
     def evaluator(self) -> evaluation.Evaluator:
-        """Measures one member on held-out data: on all devices, wherever it was trained."""
+        """Evaluator of one member at a time, on held-out data. It uses all devices, whatever the mesh of training."""
         settings = self.config['eval']
         graphdef, params = nnx.split(self.final_shapes, nnx.Param)
         return evaluation.Evaluator(
@@ -208,20 +213,20 @@ class Experiment:
     def evaluate(
         self, params: Any, members: Iterable[int] | None = None
     ) -> tuple[list[evaluation.Row], list[evaluation.Row]]:
-        """The rows of all evaluated lengths and of their answer positions, of every member or of those listed, under
-        the final position scheme: see `evaluation.Evaluator`. A row begins with the member's seed and ends with what
-        else it varies."""
+        """Results under the final position scheme: one row per length, and one row per length and answer index (see
+        `evaluation.Evaluator`). `members` are the indices of the members to evaluate, by default all. Every row begins
+        with the seed of its member and ends with the other settings in which members differ."""
         rows, positions = [], []
         for index in range(len(self.members)) if members is None else members:
             member = self.members[index]
             name = f'evaluate {population.named(member)}' if len(self.members) > 1 else 'evaluate'
-            found = self.evaluator(jax.tree.map(lambda x, index=index: x[index], params), name, member['seed'])
+            results = self.evaluator(jax.tree.map(lambda x, index=index: x[index], params), name, member['seed'])
             others = {name: value for name, value in member.items() if name != 'seed'}
-            for into, new in zip((rows, positions), found, strict=True):
+            for into, new in zip((rows, positions), results, strict=True):
                 into += [{'seed': member['seed'], **row, **others} for row in new]
         return rows, positions
 
     def survivors(self, params: Any) -> list[int]:
-        """The members whose parameters are all finite."""
+        """Indices of the members whose parameters are all finite."""
         finite = jax.tree.map(lambda x: np.isfinite(x).reshape(len(self.members), -1).all(1), params)
         return np.flatnonzero(np.all(jax.tree.leaves(finite), axis=0)).tolist()

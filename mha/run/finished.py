@@ -1,4 +1,4 @@
-"""Finished runs in three lines: `load('runs/a')` gives the trained model, its task, and evaluations of its weights."""
+"""Finished runs in a notebook: `load('runs/a')` gives the trained model, its task, and evaluations of its weights."""
 
 import dataclasses
 import functools
@@ -22,8 +22,8 @@ from mha.training.evaluation import Row
 
 
 def load(directory: str | Path, member: int = 0) -> 'Finished':
-    """The finished run in a workdir; of a population, the member of that index. Raises `UserError` where there is none,
-    or where its files do not fit together."""
+    """Finished run in a directory. `member` is the index of the member, for a run that trained a population. Raises
+    `UserError` if the directory holds no finished run, or files that do not belong together."""
     directory = Path(directory).expanduser()
     config = workdir.load_config(directory)
     if workdir.status(directory) == 'diverged':
@@ -31,7 +31,7 @@ def load(directory: str | Path, member: int = 0) -> 'Finished':
     if not workdir.finished(directory):
         raise UserError(f'the run in {directory} is not finished - run its train.py command again first')
     try:
-        config['mesh'] = {'data': 1, 'model': 1}  # where it was trained does not matter
+        config['mesh'] = {'data': 1, 'model': 1}  # the devices of training do not matter
         trained = build(config, eval_lengths=config['eval']['lengths'])
         steps = config['train']['steps']
     except (KeyError, TypeError, AttributeError) as error:
@@ -41,9 +41,9 @@ def load(directory: str | Path, member: int = 0) -> 'Finished':
         raise UserError(f'{directory} has members 0 to {len(trained.members) - 1}, not {member}')
     checkpoints = Checkpoints(directory)
     if (last := checkpoints.latest()) != steps:
-        found = 'no checkpoint' if last is None else f'only the checkpoint of step {last}'
+        state = 'no checkpoint' if last is None else f'only the checkpoint of step {last}'
         raise UserError(
-            f'{directory} holds {found}, not that of its last step {steps} - remove its summary.json, and run its '
+            f'{directory} holds {state}, not that of its last step {steps} - remove its summary.json, and run its '
             'train.py command again'
         )
     state = checkpoints.restore(like=trained.state_shapes)
@@ -53,37 +53,37 @@ def load(directory: str | Path, member: int = 0) -> 'Finished':
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """A trained model and what it is evaluated on."""
+    """Trained model, together with the task and the settings of an evaluation."""
 
     directory: Path
     trained: Experiment
-    """The run as it was trained."""
+    """Experiment as it was trained."""
     experiment: Experiment
-    """The run as it is evaluated."""
+    """Experiment as it is evaluated."""
     params: Any
-    """Parameters of all members, [P, ..] each, on the host."""
+    """Parameters of all members, [P, ..] each, in host memory."""
     member: int
 
     @property
     def config(self) -> dict[str, Any]:
-        """The config that is evaluated, nested."""
+        """Config of the evaluation, a nested dict."""
         return dict(self.experiment.config)
 
     @property
     def task(self) -> Task:
-        """The task on held-out data."""
+        """Task of the evaluation, on held-out data."""
         return self.experiment.task.held_out()
 
     @functools.cached_property
     def model(self) -> Encoder:
-        """The model with the member's weights, under the position scheme that is evaluated."""
+        """Model with the member's weights, under the position scheme of the evaluation."""
         graphdef, _ = nnx.split(self.experiment.final_shapes, nnx.Param)
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf[self.member]), self.params)
         return nnx.merge(graphdef, nnx.State(params))
 
     @property
     def rows(self) -> list[Row]:
-        """The member's rows of extrapolation.csv: the evaluation that its training ended with."""
+        """Rows of the member in extrapolation.csv: the evaluation at the end of training."""
         member = self.trained.members[self.member]
         rows = workdir.read_rows(self.directory / 'extrapolation.csv')
         return [row for row in rows if all(row[name] == value for name, value in member.items())]
@@ -96,8 +96,8 @@ class Finished:
         lengths: str | Iterable[int] | None = None,
         examples: int | None = None,
     ) -> 'Finished':
-        """The same weights under another position scheme, on a variant of the task that has the same symbols and
-        classes, at other lengths ('40,80' or numbers), with other numbers of examples. Raises `UserError` where the
+        """Same weights in another evaluation: under another position scheme, on a task with the same symbols and
+        classes, at other lengths (`'40,80'` or numbers), or with another number of examples. Raises `UserError` if the
         weights do not fit."""
         config = {name: dict(value) if isinstance(value, dict) else value for name, value in self.config.items()}
         config['train']['final_position'] = position or config['train']['final_position']
@@ -110,13 +110,13 @@ class Finished:
         return dataclasses.replace(self, experiment=experiment)
 
     def evaluate(self) -> list[Row]:
-        """The member's accuracy, exact match, loss and baseline at every length."""
+        """Results of the member: accuracy, exact match, loss and baseline at every length."""
         rows, _ = self.experiment.evaluate(self.params, [self.member])
         return rows
 
 
 def _check_fits(run: Experiment, trained: Experiment) -> None:
-    """Raises `UserError` unless a model of the `trained` task can do that of `run`."""
+    """Raises `UserError` if a model trained as in `trained` cannot be evaluated as in `run`."""
     text = run.config['task']
     for what, one, other in (
         ('symbols', run.task.vocabulary, trained.task.vocabulary),

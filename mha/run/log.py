@@ -1,5 +1,5 @@
-"""Training metrics: `metrics.jsonl` is the record, TensorBoard events are for looking. Of several processes
-the first alone writes."""
+"""Training metrics of a run: `metrics.jsonl` is the record, TensorBoard files are for viewing. If several processes
+train, only the first writes them."""
 
 import json
 import math
@@ -15,11 +15,11 @@ from mha.training.metrics import COLUMNS
 
 
 class Metrics:
-    """Appends one object per log step, and member. A resumed run drops what was logged after its checkpoint: it comes
-    again."""
+    """Writer of training metrics: one JSON object per log step and member. A resumed run first drops the records after
+    its checkpoint, because those steps are repeated."""
 
     def __init__(self, workdir: Path, step: int):
-        import tensorboardX  # loads torch where there is one: seconds that a mistake need not wait for
+        import tensorboardX  # slow to import if torch is installed; errors in the config should show before
 
         path, writes = workdir / 'metrics.jsonl', parallel.first()
         if writes:
@@ -35,20 +35,21 @@ class Metrics:
         )
 
     def write(self, step: int, values: Mapping[str, float], member: Mapping[str, Any] | None = None) -> None:
-        """`member` says whose they are, in a population."""
+        """Records the values of a step. `member` names the member of a population."""
         self.file.write(_line({'step': step, **(member or {}), **values}))
         self.file.flush()
         self.show(step, values, member)
 
     def show(self, step: int, values: Mapping[str, float], member: Mapping[str, Any] | None = None) -> None:
-        """Draws values in TensorBoard alone, such as a learning rate that the config tells already."""
+        """Writes values to TensorBoard only, such as a learning rate, which follows from the config."""
         under = ','.join(f'{name}={value}' for name, value in (member or {}).items())
         for name, value in values.items():
             if math.isfinite(value):
                 self.board.add_scalar(f'{name}/{under}' if under else name, value, step)
 
     def hyperparameters(self, config: Mapping[str, Any]) -> None:
-        """The config, nested, in TensorBoard's table of runs beside their loss and accuracy beyond training."""
+        """Adds the config, a nested dict, to TensorBoard's table of hyperparameters, next to loss and accuracy beyond
+        the trained lengths."""
         from tensorboardX.summary import hparams
 
         flat = {key: value for key, value in flatten(config).items() if value is not None}
@@ -59,7 +60,7 @@ class Metrics:
             self.board.file_writer.add_summary(summary)  # pyright: ignore[reportOptionalMemberAccess]
 
     def evaluated(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """The rows of a range evaluation in TensorBoard: curves over length, one per member."""
+        """Adds the rows of a range evaluation to TensorBoard, as curves over length, one per member."""
         for row in rows:
             member = {name: value for name, value in row.items() if name not in COLUMNS}
             for name in (column for column in COLUMNS if column not in ('length', 'examples')):
@@ -71,19 +72,19 @@ class Metrics:
 
 
 def last_step(workdir: Path) -> int:
-    """The newest step that the run there has logged; 0 before the first."""
+    """Last step that a run has logged; 0 before the first."""
     records, _ = read(workdir / 'metrics.jsonl')
     return records[-1]['step'] if records else 0
 
 
 def per_second(count: int, seconds: float) -> float:
-    """A speed; NaN where the clock stood still."""
+    """Rate `count / seconds`; NaN if the clock shows no time passed."""
     return count / seconds if seconds > 0 else math.nan
 
 
 def read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The records of a `metrics.jsonl`, NaN where it says null, and how many of its lines are none. A last line without
-    its end is not counted: a crash leaves it."""
+    """Records of a `metrics.jsonl`, with NaN in place of null, and the number of unreadable lines. An incomplete last
+    line, as a crash leaves it, is not counted."""
     records, broken = [], 0
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
         try:
@@ -99,6 +100,6 @@ def read(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    """JSON knows neither NaN nor infinity: they become null."""
+    """Record as a line of JSON. NaN and infinity become null, because JSON has neither."""
     plain = {name: value if math.isfinite(value) else None for name, value in record.items()}
     return json.dumps(plain) + '\n'

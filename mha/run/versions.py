@@ -1,4 +1,4 @@
-"""Configs of earlier versions in today's keys: old runs stay readable, resumable and comparable."""
+"""Configs of earlier versions, translated to today's keys, so that old runs can be read, resumed and compared."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,17 +16,17 @@ ADDED = {
     'model.embedding_dropout': True,
     'eval.every_steps': 0,
 }
-"""Keys that came later, and the value that runs without them had."""
+"""Keys that were added later, each with the value that describes older runs."""
 
 
 def current(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a run in today's keys, nested: what came later takes its default, what went is translated."""
+    """Nested config in today's keys: added keys get the value of older runs, removed keys are translated."""
     config = {name: dict(value) if isinstance(value, Mapping) else value for name, value in config.items()}
     data = config.pop('data', None)
-    if data and isinstance(config.get('task'), str):  # arguments of the task that are now part of its spec
+    if data and isinstance(config.get('task'), str):  # arguments of the task; today they are part of its spec
         config['task'] = _with_arguments(config['task'], data)
     model = config.get('model')
-    if isinstance(model, dict) and model.get('readout') == 'pair':  # now follows from the task
+    if isinstance(model, dict) and model.get('readout') == 'pair':  # today this follows from the task
         model['readout'] = 'token'
     for key, value in ADDED.items():
         section, _, name = key.partition('.')
@@ -42,8 +42,8 @@ def _with_arguments(task: str, data: Mapping[str, Any]) -> str:
 
 
 def metric(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Name of the metric of a run's task. Runs of text used to say accuracy though they were compared by bits per
-    byte."""
+    """Name of the metric of a run's task. Old runs on text say `accuracy` in their summary, but were compared in bits
+    per byte."""
     said = summary.get('metric', 'accuracy')
     text = said == 'accuracy' and isinstance(task := config.get('task'), str) and spec.parse(task)[0].name == 'text'
     return 'bits_per_byte' if text else said

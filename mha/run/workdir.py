@@ -1,5 +1,5 @@
-"""A run's directory: whose it is, and the small files in it. Nothing that is there already is lost or overwritten. Of
-several processes the first alone writes."""
+"""Directory of a run: which run it belongs to, and its small files. Nothing that exists is lost or overwritten. If
+several processes train, only the first writes."""
 
 import csv
 import datetime
@@ -27,24 +27,24 @@ from mha.training import optim
 
 try:
     import fcntl
-except ImportError:  # Windows: runs there are not guarded
+except ImportError:  # Windows: directories are not locked there
     fcntl = None
 
 LONGEST_NAME = 180
-"""Bytes of a file's name: with an ending, below the 255 that file systems take."""
+"""Longest file name in bytes, without its ending. File systems allow 255 in total."""
 LARGEST_PATCH = 4 * 2**20
-"""Bytes of the changes that are kept beside a run."""
+"""Largest size in bytes of `changes.patch`."""
 _held: list[io.IOBase] = []
-"""Lock files of this process, open as long as it lives."""
+"""Lock files that this process keeps open until it ends."""
 
 
 def claim(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Makes `workdir` the directory of the run that `config` describes, new or begun before. Raises `UserError` if it
-    holds another run or something else."""
+    """Makes `workdir` the directory of the run that `config` describes; that run may have begun before. Raises
+    `UserError` if the directory holds another run or other files."""
     if (workdir / 'config.json').exists():
         check_same(workdir, config)
         return
-    if {'[', ']'} & {*str(workdir.absolute())}:  # orbax takes them for a pattern, and its files end up incomplete
+    if {'[', ']'} & {*str(workdir.absolute())}:  # orbax reads brackets as a pattern and loses files
         raise UserError(f'checkpoints cannot be kept below a path with [ or ], {workdir} - choose another --workdir')
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -60,8 +60,8 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Raises `UserError` unless the run in `workdir`, if there is one, is the one that `config` describes, or its first
-    steps: a run may go on beyond `train.steps` where its schedule does not depend on them."""
+    """Raises `UserError` if `workdir` holds another run than the one that `config` describes. The config may ask for
+    more `train.steps`, unless the learning rate or `train.final_steps` depends on their number."""
     if not (workdir / 'config.json').exists():
         return
     there, here = (flatten(each) for each in (load_config(workdir), json.loads(json.dumps(config, default=list))))
@@ -85,8 +85,8 @@ def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
 
 
 def extend(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Lets a run that this process holds go on to the steps of `config`, where they are more; the evaluation that it
-    ended with is kept under another name."""
+    """Records a larger number of `train.steps` in a run that is locked by this process. The results at the earlier
+    number of steps are kept under another name."""
     steps = load_config(workdir)['train']['steps']
     if steps == config['train']['steps']:
         return
@@ -98,14 +98,14 @@ def extend(workdir: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_data(workdir: Path, sha256: str) -> None:
-    """Raises `UserError` if the run in `workdir` has read other data than these."""
+    """Raises `UserError` if the run in `workdir` was trained on data with another checksum."""
     there = summary(workdir).get('data_sha256', sha256)
     if there != sha256:
         raise UserError(f'{workdir} was trained on other text (sha256 {there[:8]}.. there, {sha256[:8]}.. here)')
 
 
 def load_config(workdir: Path) -> dict[str, Any]:
-    """The config of the run in `workdir`, in today's keys."""
+    """Config of the run in `workdir`, in today's keys."""
     path = workdir / 'config.json'
     if not path.exists():
         raise UserError(f'no run in {workdir} (it has no config.json) - give the --workdir that train.py was given')
@@ -113,13 +113,13 @@ def load_config(workdir: Path) -> dict[str, Any]:
 
 
 def summary(workdir: Path) -> dict[str, Any]:
-    """The run's summary.json; empty before it has one."""
+    """Content of the run's summary.json; an empty dict before it is written."""
     path = workdir / 'summary.json'
     return _read_json(path) if path.exists() else {}
 
 
 def status(workdir: Path) -> str:
-    """How far the run in `workdir` is: 'not started', 'running', 'diverged', or 'finished' once it is evaluated."""
+    """State of the run in `workdir`: 'not started', 'running', 'diverged', or 'finished' after its evaluation."""
     return summary(workdir).get('status', 'running') if (workdir / 'summary.json').exists() else 'not started'
 
 
@@ -129,7 +129,7 @@ def finished(workdir: Path) -> bool:
 
 
 def check_writable(workdir: Path) -> None:
-    """Raises `UserError` if no file can be written to `workdir`: before the work whose results would be lost."""
+    """Raises `UserError` if no file can be written to `workdir`. Called before the work whose results would be lost."""
     try:
         with tempfile.TemporaryFile(dir=workdir):
             pass
@@ -138,8 +138,8 @@ def check_writable(workdir: Path) -> None:
 
 
 def hold(workdir: Path) -> None:
-    """Keeps `workdir` for this process as long as it lives. Raises `UserError` if it cannot be written to, or if a
-    living process has it. A crash leaves nothing behind that blocks: the operating system holds the lock."""
+    """Locks `workdir` until this process ends. Raises `UserError` if it is not writable or another process has locked
+    it. A crash leaves no lock behind, because the operating system releases it."""
     check_writable(workdir)
     file = open(workdir / 'lock', 'a+')  # noqa: SIM115 - open for the whole run
     if not _lock(file):
@@ -151,7 +151,7 @@ def hold(workdir: Path) -> None:
 
 
 def check_unused(workdir: Path) -> None:
-    """Raises `UserError` if a living process has `workdir`."""
+    """Raises `UserError` if another process has locked `workdir`."""
     if (workdir / 'lock').exists():
         with open(workdir / 'lock') as file:
             if not _lock(file):
@@ -159,7 +159,7 @@ def check_unused(workdir: Path) -> None:
 
 
 def _lock(file: io.TextIOBase) -> bool:
-    """Whether no other process has locked the file; also where its file system knows no locks."""
+    """Whether this process now has the lock on `file`; also true if the file system does not support locks."""
     try:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -176,7 +176,8 @@ def _in_use(workdir: Path, file: io.TextIOBase) -> str:
 
 
 def environment() -> tuple[dict[str, Any], str]:
-    """What a run ran on: versions, device, commit, command; and the changes to that commit, as a patch."""
+    """Record of where a run was started: versions, devices, commit, command. And the uncommitted changes, as a
+    patch."""
     packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'ml-collections', 'tensorflow-datasets', 'numpy')
     commit, patch = _commit(Path(__file__).parents[2])
     large = len(patch.encode()) > LARGEST_PATCH
@@ -195,7 +196,8 @@ def environment() -> tuple[dict[str, Any], str]:
 
 
 def _commit(root: Path) -> tuple[str | None, str]:
-    """The commit that is checked out at `root`, None without one, and what differs: new Python files included."""
+    """Commit that is checked out at `root`, or None; and the uncommitted changes as a patch, new Python files
+    included."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(['git', *arguments], capture_output=True, text=True, cwd=root, errors='replace')
@@ -203,7 +205,7 @@ def _commit(root: Path) -> tuple[str | None, str]:
 
     try:
         if Path(git('rev-parse', '--show-toplevel').strip() or '/nowhere').resolve() != root.resolve():
-            return None, ''  # an installed package, maybe inside somebody's repository
+            return None, ''  # an installed package, perhaps inside another repository
         new = git('ls-files', '--others', '--exclude-standard', '-z', '--', '*.py').split('\0')
         patch = git('diff', 'HEAD', '--binary')
         patch += ''.join(git('diff', '--no-index', '--', os.devnull, name) for name in new if name)
@@ -213,21 +215,21 @@ def _commit(root: Path) -> tuple[str | None, str]:
 
 
 def file_name(text: str) -> str:
-    """`text` with what file names do not bear replaced: `'one(a=4)|two'` -> `'one_a=4_two'`. What is too long ends in
-    a hash."""
+    """`text` as a file name, with `_` for unsuitable characters: `'one(a=4)|two'` -> `'one_a=4_two'`. A long name is
+    shortened and ends in a hash."""
     name = re.sub(r'[^\w.,=-]+', '_', text).strip('_')
     return name if len(name.encode()) <= LONGEST_NAME else hashed(text)
 
 
 def hashed(text: str, longest: int = LONGEST_NAME) -> str:
-    """A file name, of so many bytes at most, that no other text has: its beginning, and a hash of the whole."""
+    """File name that no other text has: the beginning of `text` and a hash of all of it, at most `longest` bytes."""
     start = re.sub(r'[^\w.,=-]+', '_', text).strip('_').encode()[: longest - 9].decode(errors='ignore')
     return f'{start.rstrip("_")}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'
 
 
 def evaluation_name(lengths: Sequence[int], examples: int, task: str | None = None, position: str | None = None) -> str:
-    """The file of a later evaluation: `'evaluation_40_80_512-examples.csv'`, and behind it the `task` and `position` if
-    they are not those of the run. Other evaluations have other names."""
+    """File name of a later evaluation, such as `'evaluation_40_80_512-examples.csv'`. The `task` and `position` follow
+    if they differ from those of training. Different evaluations have different names."""
     listed = compact(lengths)
     named = listed.replace(',', '_')
     if len(named) > 80:
@@ -235,7 +237,7 @@ def evaluation_name(lengths: Sequence[int], examples: int, task: str | None = No
     name, under = f'evaluation_{named}_{examples}-examples', ''
     for text in (task, position):
         if text:
-            # brackets, bars and quotes are of a spec and may become '_'; what else does makes two specs alike
+            # '_' may stand for brackets, bars and quotes of a spec; for more, two specs could get the same name
             within = re.findall(r'\'[^\']*\'|"[^"]*"', text)
             plain = all(re.fullmatch(r'[\w.,=-]*', quoted[1:-1]) for quoted in within)
             under += f'_{file_name(text) if plain else hashed(text)}'
@@ -245,12 +247,12 @@ def evaluation_name(lengths: Sequence[int], examples: int, task: str | None = No
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes the file whole or not at all."""
+    """Writes a JSON file. A crash leaves either the old file or the new one."""
     _replace(path, json.dumps(value, indent=2, default=list) + '\n')
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Writes a range evaluation as csv, whole or not at all."""
+    """Writes the rows of a range evaluation as csv. A crash leaves either the old file or the new one."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
     writer.writeheader()
@@ -259,7 +261,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, float | int]]:
-    """The rows of a range evaluation; none where it is not written yet."""
+    """Rows of a range evaluation; an empty list if the file does not exist."""
     if not path.exists():
         return []
     try:

@@ -20,8 +20,8 @@ def example(name: str) -> str:
 
 
 def make(text: str, *, causal: bool = False) -> Task:
-    """The task that a spec such as `"odds_first(order='released')"` describes, for a causal or a bidirectional model.
-    A wrong name or argument is a one-line `ValueError`."""
+    """Task that a spec such as `"odds_first(order='released')"` describes, for a causal or a bidirectional model.
+    Raises a one-line `ValueError` for a wrong name or argument."""
     call, *more = spec.parse(text)
     if more:
         raise spec.UserError(f'task {text!r}: tasks do not compose')

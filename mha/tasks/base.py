@@ -59,7 +59,7 @@ class Task:
     sha256: str = ''
     """Checksum that identifies the data of a task in the records of a run."""
     baseline_per_position = True
-    """Whether the content-blind baseline may know the output position (see `mha.training.evaluation`)."""
+    """Whether the baseline without input may depend on the index in the answer (see `mha.training.evaluation`)."""
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -79,7 +79,7 @@ class Task:
 
     @property
     def data_sizes(self) -> dict[str, int]:
-        """Sizes of the splits of the data that it reads, for the run's record."""
+        """Sizes of the splits of the data that a task reads, for the summary of a run."""
         return {}
 
     @property
@@ -115,7 +115,7 @@ class Task:
         raise NotImplementedError
 
     def num_tokens(self, length: int) -> int:
-        """Number of tokens the model sees."""
+        """Number of tokens that the model reads for an example of `length`."""
         return self.input_length(length) + self.output_length(length)
 
     def sample(

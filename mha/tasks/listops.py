@@ -7,9 +7,9 @@ MIN, MAX, MED (the median, rounded down) and SM (the sum mod 10) have 2 argument
 node at `max_depth` is a digit. An example of length l has l symbols: a tree, then blanks.
 
 Long Range Arena draws every node independently, an operator with probability 1/4, and rejects trees of the wrong
-length. `released=True` draws from that law given the length, without rejection: the sizes of the arguments of an
-operator with so many symbols, one after the other, from the law of sums of sizes, which is computed beforehand. Blanks
-follow only where no tree has the length. Drawing takes l^2 operations per example.
+length. With `released=True`, trees follow that law, conditioned on the length, without rejection: for an operator of a
+given size, the sizes of its arguments are drawn one by one from their conditional distribution, which is computed
+beforehand. Blanks occur only at lengths that no tree has. Drawing an example takes l^2 operations.
 
 By default, trees are drawn to fill a budget of symbols, with fewer arguments (4.7 on average at lengths 500 to 1000,
 against 6.0) and fewer operators deep down. The root is an operator with a budget of l symbols. An operator with a

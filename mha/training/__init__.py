@@ -1,1 +1,2 @@
-"""Training and evaluation: the update step, optimisers, curricula, range evaluation. No model or core by name."""
+"""Training and evaluation: update step, optimisers, curricula, range evaluation. Independent of particular models and
+cores."""

@@ -1,4 +1,5 @@
-"""Buckets: lengths to pad to, so that a run compiles a few programs instead of one per length."""
+"""Padded lengths, also called buckets: batches are padded to one of a few lengths, so that a run compiles a few
+programs instead of one per length."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,12 +7,12 @@ import numpy as np
 
 
 def choose(lengths: Sequence[int], tokens: Callable[[int], int], count: int) -> tuple[int, ...]:
-    """Buckets: at most `count` of `lengths`, including the largest. They are chosen such that padding every length to
-    the next bucket adds the fewest tokens, with all lengths equally likely."""
+    """Padded lengths: at most `count` of `lengths`, including the largest. They are chosen such that padding every
+    length to the next of them adds the fewest tokens, with all lengths equally likely."""
     lengths = sorted(set(lengths))
     cost = np.array([tokens(length) for length in lengths], float)
     n = len(lengths)
-    # best[j]: fewest tokens of the first j lengths with the buckets so far; cuts[b][j - 1]: start of the last bucket.
+    # best[j]: fewest tokens of the first j lengths with the buckets so far; cuts[b][j - 1]: start of the last one.
     best = np.concatenate([[0.0], np.full(n, np.inf)])
     cuts = []
     for _ in range(min(count, n)):

@@ -1,5 +1,5 @@
-"""Range evaluation: accuracy and loss per length, inside and beyond the trained lengths, beside what a predictor that
-never looks at the input would get."""
+"""Range evaluation: accuracy and loss at every length, inside and beyond the trained lengths, next to a baseline that
+never reads the input."""
 
 import concurrent.futures
 import contextlib
@@ -23,38 +23,40 @@ from mha.training.step import Purpose, logits_of
 Row = dict[str, float | int]
 
 PAIRS_IN_MEMORY = 2**23
-"""Attention logits per head of a batch whose model holds them all: long sequences are evaluated a few at a time."""
+"""Largest number of attention logits per head in a batch, for models that hold them in memory."""
 TOKENS_IN_MEMORY = 2**17
-"""Tokens of a batch whose model does not."""
+"""Largest number of tokens in a batch, for other models."""
 PAIRS_PER_DISPATCH = 2**29
-"""Attention logits per head between two steps of the progress bar: a few seconds on a CPU."""
+"""Largest number of attention logits per head between two updates of the progress bar: a few seconds on a CPU."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Bucket:
-    """Lengths whose examples are padded alike and measured by one program."""
+    """Lengths whose examples are padded to the same length and measured by one program."""
 
     max_length: int
     size: int
-    """Examples of a batch."""
+    """Number of examples in a batch."""
     batches: int
-    """Of a dispatch."""
+    """Number of batches in a dispatch."""
     layout: parallel.Layout | None
-    """Of a batch; None on one device."""
+    """Layout of a batch on devices; None for one device."""
     watched: bool
-    """Whether the program tells of its progress."""
+    """Whether the program reports progress within a batch."""
 
 
 class Evaluator:
-    """Range evaluation of models that differ in their parameters alone; `params` are those of one, or their shapes.
+    """Range evaluation of models that differ only in their parameters. `params` are those of one model, or their
+    shapes.
 
-    The `examples` of a length depend on `seed` and the length alone: all schemes and runs meet the same ones.
-    `baseline` is the accuracy of the most frequent class, per output position where the task allows, computed from
-    these examples. Dropout is off; schemes that draw positions draw for every example, from its number and the run's
-    seed alone. Compiles at most `programs` programs. `quadratic` says whether the model holds the attention logits of
-    all pairs of so many tokens: batches are as large as memory allows, at most `batch_size`, and go over the devices of
-    `layout` where these divide them; else one device works. The progress bar moves within long examples, too: they pass
-    `layers` layers of attention."""
+    The `examples` of a length depend only on `seed` and the length, so all schemes and runs see the same ones. The
+    baseline is the accuracy of the most frequent class in these examples, per index in the answer if the task allows
+    that. Dropout is off. Schemes that draw coordinates draw them for every example, from the number of the example and
+    the seed of the run. At most `programs` programs are compiled.
+
+    Batches are as large as memory allows, at most `batch_size`. `quadratic(tokens)` says whether the model holds the
+    attention logits of all pairs in memory. A batch is spread over the devices of `layout` if they divide it; otherwise
+    one device is used. The progress bar also moves within long examples, for which it needs the number of `layers`."""
 
     def __init__(
         self,
@@ -83,12 +85,12 @@ class Evaluator:
             watched = padded**2 > PAIRS_PER_DISPATCH and not quadratic(padded)
             self.buckets.append(Bucket(max_length, size, batches, self._dividing(size), watched))
         self.watcher: Callable[[int], None] = lambda queries: None
-        """Called with the number of queries that a layer is done with, where a bucket is watched."""
+        """Function that is called with the number of queries that a layer has processed, if a bucket is watched."""
         self.drawing: concurrent.futures.Future | None = None
         self.measuring: dict[Bucket, concurrent.futures.Future] = {}
 
     def compile(self) -> None:
-        """Begins to compile the programs, one after the other, while this thread goes on."""
+        """Starts to compile the programs in another thread."""
         if self.drawing is not None:
             return
         thread = concurrent.futures.ThreadPoolExecutor(1)
@@ -97,10 +99,10 @@ class Evaluator:
             self.measuring[bucket] = thread.submit(self._measure, bucket)
 
     def __call__(self, params: Any, name: str = 'evaluate', run_seed: int = 0) -> tuple[list[Row], list[Row]]:
-        """One row per length: `metrics.COLUMNS`. And one per position of its answers, the first counted symbol being
-        position 1: length, position, accuracy, count (the examples whose answer is as long), low, high (the 95 %
-        interval over them). `name` stands before the progress bar; `run_seed`
-        is that of random positions."""
+        """Results per length, and per length and index in the answer. Rows of the first list have the columns
+        `metrics.COLUMNS`. Rows of the second list have: length; position, the index of a counted symbol in the answer,
+        from 1; accuracy; count, the number of examples with such a symbol; low and high, the 95 % interval over them.
+        `name` is the label of the progress bar, `run_seed` the seed of random coordinates."""
         self.compile()
         place = functools.cache(functools.partial(_place, (params, self.task)))
         rows, positions = [], []
@@ -109,16 +111,17 @@ class Evaluator:
             for length in self.lengths:
                 sums = self._sums(length, run_seed, place, bar)
                 rows.append(metrics.row(length, sums))
-                for at, (correct, count) in enumerate(zip(sums['correct'], sums['symbols'], strict=True), 1):
+                for index, (correct, count) in enumerate(zip(sums['correct'], sums['symbols'], strict=True), 1):
                     if count:
-                        row = {'length': length, 'position': at, 'accuracy': float(correct / count)}
+                        row = {'length': length, 'position': index, 'accuracy': float(correct / count)}
                         low, high = metrics.wilson(int(correct), int(count))
                         positions.append(row | {'count': int(count), 'low': low, 'high': high})
                 bar.set_postfix_str(f'length {length}, accuracy {rows[-1]["accuracy"]:.3f}')
         return rows, positions
 
     def _sums(self, length: int, run_seed: int, place: Callable[..., Any], bar: tqdm) -> dict[str, np.ndarray]:
-        """What is counted over the examples of a length; `place(layout)` are the parameters and the task there."""
+        """Sums over the examples of a length; `place(layout)` returns the parameters and the task on the devices of a
+        layout."""
         bucket = next(bucket for bucket in self.buckets if bucket.max_length >= length)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), Purpose.EVALUATION), length)
         data_key, position_key = jax.random.split(key)
@@ -128,7 +131,7 @@ class Evaluator:
         dispatches = self.examples // bucket.size // bucket.batches
         keys = _data(jax.random.split(jax.random.fold_in(position_key, run_seed), self.examples))
         groups = _grouped((jax.device_get(drawn), keys), dispatches, bucket.batches, bucket.size)
-        found = []
+        parts = []
         for batches in groups:
             end = bar.n + bucket.batches * bucket.size * self.task.num_tokens(length)
             share = self.task.num_tokens(length) / self.task.num_tokens(bucket.max_length) / self.layers
@@ -138,20 +141,20 @@ class Evaluator:
 
             self.watcher = move
             sums = self.measuring[bucket].result()(*place(bucket.layout), batches)
-            found.append(jax.device_get(sums))
+            parts.append(jax.device_get(sums))
             bar.update(end - bar.n)
-        return jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found)
+        return jax.tree.map(lambda *leaves: np.sum(leaves, axis=0), *parts)
 
     def _dividing(self, batch_size: int) -> parallel.Layout | None:
         return self.layout if self.layout is not None and self.layout.divides(batch_size) else None
 
     def _draw(self):
-        """The program that draws the examples of any length, padded to the longest."""
+        """Program that draws the examples of any length, padded to the longest length."""
         draw = functools.partial(_draw, examples=self.examples, max_length=self.buckets[-1].max_length)
         return _compiled(draw, self._dividing(self.examples), self.task, _data(jax.random.key(0)), np.int32(0))
 
     def _measure(self, bucket: Bucket):
-        """The program that measures the examples of a bucket's lengths."""
+        """Program that measures the examples of all lengths in a bucket."""
         draw = functools.partial(_draw, examples=self.examples, max_length=self.buckets[-1].max_length, layout=None)
         key = _data(jax.random.key(0))
         examples = jax.eval_shape(draw, self.task, key, np.int32(0)), key[None]
@@ -167,12 +170,12 @@ class Evaluator:
 
 
 def _divisor(number: int, limit: int) -> int:
-    """The largest divisor of `number` up to `limit`; 1 at least."""
+    """Largest divisor of `number` that is at most `limit`, or 1."""
     return next(divisor for divisor in range(max(min(limit, number), 1), 0, -1) if number % divisor == 0)
 
 
 def _grouped(examples, dispatches, batches, size):
-    """The examples [N, T] of each dispatch: [size, batches, T]."""
+    """Examples [N, T], divided into dispatches of [size, batches, T]."""
     groups = jax.tree.map(lambda x: x.reshape(dispatches, batches, size, -1).swapaxes(1, 2), examples)
     return [jax.tree.map(lambda x, i=i: x[i], groups) for i in range(dispatches)]
 
@@ -182,12 +185,12 @@ def _place(tree, layout):
 
 
 def _data(keys):
-    """Of random keys, on the host: arrays there go to the devices of any program."""
+    """Random keys as arrays in host memory, which can be passed to programs on any devices."""
     return np.asarray(jax.random.key_data(keys))
 
 
 def _compiled(function, layout, *arguments):
-    """`function(.., layout=layout)` for arguments of these shapes."""
+    """Compiled program of `function(.., layout=layout)` for arguments of these shapes."""
     options = {}
     if layout is not None:
         whole = layout.replicated
@@ -196,14 +199,14 @@ def _compiled(function, layout, *arguments):
 
 
 def _draw(task, key, length, *, examples, max_length, layout):
-    """`examples` of `length`."""
+    """Batch of `examples` examples of `length`."""
     batch = task.examples(jax.random.split(jax.random.wrap_key_data(key), examples), length, max_length)
     return batch if layout is None else layout.split(batch)
 
 
 def _measure(graphdef, params, task, batches, *, max_length, layout):
-    """Sums over batches [B, N, T] of examples and the keys of their positions, one of the N after the other: memory
-    stays that of one."""
+    """Sums over batches [B, N, T] with the keys of their coordinates. The N batches are measured one after the other,
+    in the memory of one."""
 
     def measure(batches, params, task):
         def measure_batch(inputs):

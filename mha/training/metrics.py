@@ -1,6 +1,8 @@
-"""Metrics of a range evaluation, each defined once: its column in result files, its value, its direction, how it is
-shown. The evaluator, the summary of a run, tables, curves and `compare.py --metric` read `METRICS`: another metric is
-another entry there, and what it counts another sum. Reports read this file, so jax is imported by `count` alone."""
+"""Metrics of a range evaluation, each defined once in `METRICS`: value, column in result files, direction, format.
+
+The evaluator, the summary of a run, tables, curves and `compare.py --metric` read `METRICS`. A new metric is a new
+entry and, if necessary, a new sum in `count`. Reports import this file, so only `count` imports jax.
+"""
 
 import dataclasses
 import math
@@ -8,12 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 Z95 = 1.959964
-"""The normal quantile of a 95 % interval."""
+"""Quantile of the normal distribution for a 95 % interval."""
 
 
 def wilson(successes: int, count: int) -> tuple[float, float]:
-    """Wilson confidence interval (95 %) of a success rate from `count` independent trials (Wilson, 1927); unlike the
-    normal approximation, it is right near 0 and 1."""
+    """Wilson confidence interval (95 %) of a success rate from `count` independent trials (Wilson, 1927). Unlike the
+    normal approximation, it is accurate near 0 and 1."""
     rate, z2 = successes / count, Z95**2 / count
     centre, half = (rate + z2 / 2) / (1 + z2), math.sqrt(z2 * (rate * (1 - rate) + z2 / 4)) / (1 + z2)
     return min(max(centre - half, 0.0), rate), max(min(centre + half, 1.0), rate)
@@ -21,33 +23,33 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """One way to measure a model at a length."""
+    """Metric of a model at one length."""
 
     name: str
-    """How tasks, summaries and `--metric` name it."""
+    """Name in tasks, summaries and `--metric`."""
     title: str
     header: str
-    """Its short title, above a column."""
+    """Short title, for the header of a column."""
     column: str
-    """Where result files hold its value, before `scale`."""
+    """Column of result files that holds the value before `scale` is applied."""
     value: Callable[[Mapping[str, Any]], Any]
-    """Its value from the sums of `count`."""
+    """Function from the sums of `count` to the value."""
     best: Literal['max', 'min'] = 'max'
     limits: tuple[float, float] = (0.0, 1.0)
     scale: float = 1.0
     per_example: bool = False
-    """Whether each example is one independent trial, right or wrong, so that Wilson's interval holds."""
+    """Whether every example is one independent trial, right or wrong, as Wilson's interval requires."""
     has_baseline: bool = False
-    """Whether the `baseline` column is a value of this metric."""
+    """Whether the column `baseline` is a value of this metric."""
     of_language: bool = False
-    """Whether only language models have it, whose question depends on the direction: next bytes, or hidden ones."""
+    """Whether only language models have this metric. Their problem depends on the direction: next or masked bytes."""
 
     def of(self, row: Mapping[str, Any]) -> float:
-        """Its value in a row of results."""
+        """Value of the metric in a row of results."""
         return float(row[self.column]) * self.scale
 
     def show(self, value: float, examples: int) -> str:
-        """A value as people read it, with its interval over so many examples where it has one."""
+        """Value as text, with its 95 % interval over `examples` if the metric has one."""
         if not self.per_example or math.isnan(value):
             return number(value)
         low, high = wilson(round(value * examples), examples)
@@ -98,11 +100,11 @@ METRICS = {
     )
 }
 COLUMNS = ('length', *dict.fromkeys(metric.column for metric in METRICS.values()), 'baseline', 'examples')
-"""Columns of a result, behind the seed. New metrics come before `baseline`; readers go by name."""
+"""Columns of a result file after the seed. New metrics are inserted before `baseline`; readers use names."""
 
 
 def one_per_column(own: Metric) -> list[Metric]:
-    """The metrics, in the order of their columns; where several share one, `own` or the first of them."""
+    """Metrics in the order of their columns. If several share a column, `own` is chosen, or else the first."""
     columns: dict[str, Metric] = {}
     for metric in METRICS.values():
         columns.setdefault(metric.column, metric)
@@ -110,31 +112,32 @@ def one_per_column(own: Metric) -> list[Metric]:
 
 
 def row(length: int, sums: Mapping[str, Any]) -> dict[str, float | int]:
-    """The results at a length: `COLUMNS`."""
+    """Result at one length, with the columns `COLUMNS`."""
     values = {metric.column: float(metric.value(sums)) for metric in METRICS.values()}
     baseline = float(sums['classes'].max(-1).sum() / sums['symbols'].sum())
     return {'length': length, **values, 'baseline': baseline, 'examples': int(sums['examples'])}
 
 
 def count(logits: Any, batch: Any, task: Any) -> dict[str, Any]:
-    """Sums over a batch of examples, inside jit: what every value and the baseline are computed from. `correct` and
-    `symbols` are per answer position, `classes` per class, and per token where the task's baseline may know it."""
+    """Sums over a batch of examples, from which all metrics and the baseline are computed; runs inside jit. `correct`
+    and `symbols` have one entry per index in the answer. `classes` has one per class and, if the baseline of the task
+    may depend on it, per token."""
     import jax
     import jax.numpy as jnp
 
     from mha.training.step import losses
 
     right = (logits.argmax(-1) == batch.targets) & batch.metric_mask
-    at = jnp.cumsum(batch.metric_mask, -1) - 1
+    answer_index = jnp.cumsum(batch.metric_mask, -1) - 1
 
-    def per_position(counted):
-        return jnp.zeros(at.shape[-1], int).at[at].add(counted)
+    def per_answer_index(counted):
+        return jnp.zeros(answer_index.shape[-1], int).at[answer_index].add(counted)
 
     classes = jax.nn.one_hot(batch.targets, task.num_classes, dtype=int) * batch.metric_mask[..., None]
     return {
         'examples': jnp.array(len(logits)),
-        'correct': per_position(right),
-        'symbols': per_position(batch.metric_mask),
+        'correct': per_answer_index(right),
+        'symbols': per_answer_index(batch.metric_mask),
         'exact': (right == batch.metric_mask).all(-1).sum(),
         'loss': jnp.sum(losses(logits, batch), where=batch.loss_mask),
         'scored': batch.loss_mask.sum(),

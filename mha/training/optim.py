@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 from mha import spec
 
 Number = float | Float[Array, '']
-"""Number, or traced scalar: an input of the compiled program, in which members of a population differ."""
+"""Number, or a traced scalar if members of a population differ in it."""
 Rate = optax.Schedule
 
 

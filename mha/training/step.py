@@ -1,10 +1,10 @@
 """Training: state, update step, and chunks of steps as one program for all members of a population.
 
-Randomness is `fold_in(seed, step)` and the data come from the device, so a resumed run repeats the uninterrupted one
-bit for bit (but for the order in which a GPU adds), and the stream of data does not depend on the model. The lengths of
-the steps depend on the curriculum alone: all seeds meet the same ones, so that members can share a program. One chunk
-is one dispatch; inside it every step draws its length and its batch, and branches to the gradients of the batch cut to
-the next bucket.
+All randomness comes from `fold_in(seed, step)`, and the data are generated on the device. A resumed run therefore
+repeats the uninterrupted one bit for bit (on a GPU up to the order of additions), and the data do not depend on the
+model. The length of each step depends only on the curriculum. It is the same for all seeds, so that members can share a
+program. A chunk is one dispatch. In it, every step draws a length and a batch, and branches to the gradients of the
+batch cut to the next padded length.
 """
 
 import dataclasses
@@ -25,42 +25,42 @@ from mha.training.curricula import Curriculum
 
 
 class Purpose(enum.IntEnum):
-    """What a random key is for: folded into it, so that no two purposes share numbers."""
+    """Purpose of a random key. It is folded into the key, so that no two purposes share random numbers."""
 
     WEIGHTS = 0
     """Initial weights, from a member's seed."""
     TRAINING = 1
-    """Examples, dropout and positions of training, from a member's seed."""
+    """Examples, dropout and random coordinates in training, from a member's seed."""
     EVALUATION = 2
-    """Examples of an evaluation, from `eval.seed`; positions also from a member's seed."""
+    """Examples of an evaluation, from `eval.seed`, and random coordinates, also from a member's seed."""
     LENGTHS = 3
-    """Lengths of the steps, the same for all runs."""
+    """Lengths of the training steps, the same for all runs."""
 
 
 Varied = Mapping[str, Float[Array, 'P']]
-"""The numbers in which members differ, seeds aside."""
+"""Settings other than the seed in which members differ."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-    """All that a step changes: parameters, the optimizer's state and a running mean of the parameters, each with an
-    axis of members [P, ..] in front, and the number of steps done."""
+    """Training state: parameters, state of the optimizer and running mean of the parameters, all with an axis of
+    members [P, ..] in front, and the number of completed steps."""
 
     params: Any
     opt_state: Any
     mean: Any
-    """None without averaging."""
+    """Running mean of the parameters; None without averaging."""
     step: Any
 
     @property
     def evaluated(self) -> Any:
-        """The parameters that count: their mean where one is kept."""
+        """Parameters to evaluate: the running mean if there is one."""
         return self.params if self.mean is None else self.mean
 
 
 def init(params: Any, optimizer: optax.GradientTransformation, average: float) -> State:
-    """The state before the first step; `params` is a nested dict with the axis of members."""
+    """Training state before the first step; leaves of `params` [P, ..] have an axis of members."""
     mean = jax.tree.map(jnp.copy, params) if average else None
     return State(params, jax.vmap(optimizer.init)(params), mean, jnp.int32(0))
 
@@ -76,15 +76,15 @@ def logits_of(
     dropout_rate: Any = None,
     one_length: bool = True,
 ) -> Float[Array, 'B #T C']:
-    """Class logits of the model; a pooled read-out counts for every slot. `position` is the key of positions, one for
-    all examples or one each; `dropout_rate` replaces the model's."""
+    """Class logits of the model; a pooled read-out gives one logit vector for all slots. `position` is the random key
+    of the coordinates, one for all examples or one per example. `dropout_rate` replaces the rate of the model."""
     model = nnx.merge(graphdef, nnx.State(params))
     options: dict[str, Any] = {} if dropout_rate is None else {'dropout_rate': dropout_rate}
     if position.ndim:
         options['position_key'] = jax.vmap(prng.cheap)(position)
     streams = {'position': None if position.ndim else position, 'dropout': dropout}
     rngs = nnx.Rngs(**{name: prng.cheap(key) for name, key in streams.items() if key is not None})
-    # Where all examples share a length, one row of `valid` serves all: biases are computed once, not B times.
+    # If all examples have the same length, one row of `valid` is enough: biases are computed once, not B times.
     valid = batch.valid[:1] if one_length else batch.valid
     logits = model(batch.tokens, valid=valid, train=train, rngs=rngs, **options)
     return logits if logits.ndim == 3 else logits[:, None]
@@ -103,11 +103,11 @@ class Sums:
 
     loss: Any
     scored: Any
-    """Number of symbols that the loss counts."""
+    """Number of symbols that count in the loss."""
     answers: Any
-    """Number of symbols that accuracy counts."""
+    """Number of symbols that count in the accuracy."""
     right: Any
-    """Number of right ones among them."""
+    """Number of correct symbols among them."""
 
 
 METRICS: dict[str, Callable[[Sums, Any, Array], Array]] = {
@@ -116,37 +116,39 @@ METRICS: dict[str, Callable[[Sums, Any, Array], Array]] = {
     'gradient_norm': lambda sums, grads, length: optax.tree.norm(grads),
     'length': lambda sums, grads, length: length.astype(jnp.float32).mean(),
 }
-"""Training metrics, from a step's sums, its mean gradients and its lengths; each is logged as the mean over a chunk."""
+"""Training metrics: functions of the sums, mean gradients and lengths of a step. Logged as means over a chunk."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """A number of training steps as one program: calling it with `(state, task, keys, stop, varied)` updates every
-    member until step `stop` and returns the new state and each member's means [P] of `METRICS` over the chunk.
+    """Several training steps as one program. A call with `(state, task, keys, stop, varied)` trains every member until
+    step `stop`. It returns the new state and, for each member, the means [P] of `METRICS` over the chunk.
 
-    The gradients are compiled once per bucket, all within one program that serves chunks of any size."""
+    Gradients are compiled once per padded length. The same program runs chunks of any number of steps."""
 
     graphdef: nnx.GraphDef
     optimizer: Callable[..., optax.GradientTransformation]
-    """`optimizer(learning_rate=..)` builds the optimizer with the numbers that members vary."""
+    """Function `optimizer(learning_rate=..)` that builds the optimizer with the settings of a member."""
     curriculum: Curriculum
     buckets: Sequence[int]
-    """Lengths to pad to, sorted."""
+    """Padded lengths, sorted."""
     batch_size: int
     length_per: str = 'batch'
-    """'batch' draws one length for all examples of a step, 'example' one for each."""
+    """'batch': one length for all examples of a step; 'example': one length for each."""
     microbatches: int = 1
-    """Parts that a batch is computed in, one after the other, in the memory of one; the step is that of the whole,
-    dropout's draws aside."""
+    """Number of parts of a batch that are computed one after the other to save memory. The result is the same except
+    for the draws of dropout."""
     average: float = 0.0
-    """Decay of the running mean of the parameters; 0 keeps none."""
+    """Decay of the running mean of the parameters; 0: no mean."""
     together: bool = False
-    """Whether members train together, vectorised, or in turn."""
+    """Whether members train together, vectorised, instead of one after the other."""
     summed: Callable[[Callable], Callable] = lambda function: function
-    """Spreads over devices a function of a batch whose results are sums over its examples (`mha.machine.parallel`)."""
+    """Wrapper that distributes a function of a batch over devices; its results must be sums over examples
+    (`mha.machine.parallel`)."""
 
     def compiled(self, shardings: Any = None) -> Callable[..., tuple[State, dict[str, Array]]]:
-        """The chunk under `jax.jit`, the state donated; `shardings` are those of the state and of the means."""
+        """Chunk under `jax.jit`, which reuses the memory of the old state. `shardings` are those of the new state and
+        the means."""
         return jax.jit(self.__call__, donate_argnums=0, out_shardings=shardings)
 
     def __call__(
@@ -161,9 +163,10 @@ class Chunk:
         return State(*new, step=jnp.maximum(state.step, stop)), means
 
     def member(self, inputs, *, task, start, stop):
-        """One member's steps. All members share the step: loops over steps of their own would run all branches."""
+        """Training steps of one member. The step is shared by all members: with a step per member, vectorised loops
+        would execute every branch."""
         *learned, key, varied = inputs
-        # One branch per bucket holds the model on so many slots, and nothing else: each is compiled apart.
+        # Only the model is inside the branches, one per padded length, because each branch is compiled separately.
         branches = [self.summed(functools.partial(self.gradients, bucket)) for bucket in self.buckets]
 
         def next_step(carry):
@@ -183,20 +186,21 @@ class Chunk:
         return tuple(new), jax.tree.map(lambda total: total / (stop - start), totals)
 
     def lengths(self, step: Int[Array, '']) -> Int[Array, '*B']:
-        """The length of all examples of a step, or of each."""
+        """Length of a step, one for all examples or one for each."""
         key = jax.random.fold_in(jax.random.key(Purpose.LENGTHS), step)
         if self.length_per == 'batch':
             return self.curriculum.draw(key, step)
         return jax.vmap(lambda key: self.curriculum.draw(key, step))(jax.random.split(key, self.batch_size))
 
     def gradients(self, max_length: int, batch: Batch, params: Any, task: Task, keys: Any, varied: Any):
-        """Sums over a batch cut to `max_length`, and gradients of its loss; `keys` of dropout and of positions."""
+        """Sums over a batch cut to `max_length`, and gradients of its loss. `keys` are those of dropout and of random
+        coordinates."""
         dropout_key, position_key = keys
         batch = task.cut(batch, max_length)
         grad = jax.grad(functools.partial(self.loss, position_key=position_key, varied=varied), has_aux=True)
         if self.microbatches == 1:
             return grad(params, batch, dropout_key)[::-1]
-        # Every n-th example: then a part draws the same on any number of devices.
+        # A part takes every n-th example, so that its random draws do not depend on the number of devices.
         parts = jax.tree.map(lambda x: x.reshape(-1, self.microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
         dropout_keys = jax.random.split(dropout_key, self.microbatches)
         zero = jnp.float32(0)
@@ -208,7 +212,7 @@ class Chunk:
         return jax.lax.scan(add, start, (parts, dropout_keys))[0][::-1]
 
     def loss(self, params: Any, batch: Batch, dropout_key: PRNGKeyArray, *, position_key: PRNGKeyArray, varied: Any):
-        """The loss summed over a batch, and all sums."""
+        """Loss summed over a batch, and all sums."""
         logits = logits_of(
             self.graphdef,
             params,
@@ -225,12 +229,12 @@ class Chunk:
         return loss, Sums(loss, *counts)
 
     def update(self, params: Any, opt_state: Any, mean: Any, step: Int[Array, ''], grads: Any, varied: Any):
-        """Parameters, optimizer's state and running mean after a step with the gradients `grads`."""
+        """Parameters, state of the optimizer and running mean after a step with gradients `grads`."""
         numbers = {name: value for name, value in varied.items() if name != 'dropout_rate'}
         updates, opt_state = self.optimizer(**numbers).update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
         if mean is not None:
-            # Few steps have a short memory: the first parameters are soon forgotten, whatever the decay.
+            # The decay is smaller in the first steps, so that the initial parameters are soon forgotten.
             decay = jnp.minimum(self.average, (1 + step) / (10 + step))
             mean = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, mean, params)
         return params, opt_state, mean

@@ -1,1 +1,1 @@
-"""What people look at: reports of finished runs, catalogues of schemes and tasks."""
+"""Views for people: reports of finished runs, catalogues of schemes and tasks."""

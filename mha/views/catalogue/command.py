@@ -1,4 +1,4 @@
-"""The commands `python -m mha.positions` and `python -m mha.tasks`: a list, a description of one spec, or its page in
+"""Commands `python -m mha.positions` and `python -m mha.tasks`: a list, a description of one spec, or the page in
 docs/."""
 
 import shutil
@@ -15,7 +15,7 @@ from mha.views.catalogue import schemes as scheme_catalogue
 from mha.views.catalogue import tasks as task_catalogue
 
 flags = cli.flags
-flags.disclaim_key_flags()  # they belong to the module that is run, whose --help shows them
+flags.disclaim_key_flags()  # the flags belong to the module that is run, so that its --help shows them
 ROOT = Path(__file__).parents[3]
 
 
@@ -81,7 +81,7 @@ def _run(
     show: Callable[[str], None],
     write: Callable[[Path], None],
 ) -> None:
-    """Runs a command: `show_all` takes the width of the terminal, `show` a spec, `write` the folder of the page."""
+    """Runs a command. `show_all` takes the width of the terminal, `show` a spec, `write` the folder of the page."""
     docs = flags.DEFINE_bool('docs', False, f'Write docs/{page}.')
 
     def main(text: str = '', *more: str) -> None:
@@ -101,7 +101,7 @@ def _run(
 
 def _write_page(page: str, write: Callable[[Path], None]) -> None:
     if len(sys.argv) > 2:
-        raise UserError('--docs describes everything at the default sizes, and takes nothing else')
+        raise UserError('--docs writes the page for default sizes and takes nothing else')
     if not (ROOT / 'pyproject.toml').exists():
         raise UserError(f'--docs writes docs/{page} of a checkout, and this package is installed')
     write(ROOT / 'docs')

@@ -1,10 +1,10 @@
-"""What a position scheme does to attention, as a picture. One token is repeated, so that all structure is position's:
+"""Picture of what a position scheme does to attention. All tokens are equal, so that all structure is due to position:
 
     x_i = z + embedding,   z ~ N(0, 1/sqrt(K)),   q_i = k_i = the heads of x_i, scaled so that z . z / sqrt(K) = 1
     cell (i, j) = mean over heads of   q_i . k_j / sqrt(K) + bias + content,   or of the weights A_ij
 
-over the largest weight of the row where a scheme replaces the softmax. One that only moves coordinates is shown by
-D = p_i - p_j, in training.
+For a scheme that replaces the softmax, weights are divided by the largest weight of their row. A scheme that only
+changes coordinates is shown by the offsets D = p_i - p_j in training.
 """
 
 import dataclasses
@@ -29,16 +29,16 @@ from mha.nn import masks
 from mha.positions import HOOKS, Chain, Coords, Dims, OffsetBias, Position
 
 MOVE = 0.5
-"""Standard deviation of what is added to parameters whose initial values show nothing."""
+"""Standard deviation of the noise added to parameters whose initial values show no structure."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Heatmap:
     values: np.ndarray
-    """[T, T], queries down and keys across; nan where the key is masked."""
+    """Values [T, T] with queries down and keys across; NaN for masked keys."""
     quantity: str
     moved: bool
-    """Whether the parameters were moved from their initial values."""
+    """Whether noise was added to the initial parameters."""
 
     @property
     def flat(self) -> bool:
@@ -46,7 +46,7 @@ class Heatmap:
 
 
 def compute(text: str, dims: Dims) -> Heatmap:
-    """The heatmap of a spec over `dims.max_len` tokens."""
+    """Heatmap of a spec for `dims.max_len` tokens."""
     scheme = nnx.eval_shape(lambda: positions.make(text, dims, rngs=nnx.Rngs(0)))
     moves_only = set(hooks(scheme)) in ({'remap'}, {'place'}, {'remap', 'place'})
     quantity = 'D' if moves_only else 'A / max' if scheme.overrides('weights') else 'logit'
@@ -74,18 +74,18 @@ def compute(text: str, dims: Dims) -> Heatmap:
 
 
 def hooks(scheme: Position) -> list[str]:
-    """The hooks that a scheme uses; 'place' is that of one whose draws coordinates cannot carry."""
+    """Hooks that a scheme uses. 'place' stands for random draws that coordinates cannot express."""
     parts = scheme.parts if isinstance(scheme, Chain) else [scheme]
     places = any(type(part).place is not Position.place for part in parts)
     return ['place'] * places + [hook for hook in HOOKS if scheme.overrides(hook)]
 
 
 def _cells(scheme, z, mask, scale, key, dims):
-    """[T, T], the mean over heads."""
+    """Values [T, T], averaged over heads."""
     length, width = dims.max_len, dims.heads * dims.head_dim
     scheme, pos = scheme.place(jnp.arange(length)[None], key=key, train=True)
 
-    def split(x):  # into heads, by repeating or leaving out channels where H K is not D
+    def split(x):  # into heads, repeating or dropping channels if H K is not D
         return x[..., np.arange(width) % dims.dim].reshape(*x.shape[:-1], dims.heads, dims.head_dim)
 
     token = jnp.broadcast_to(z, (1, length, dims.dim))
@@ -99,11 +99,11 @@ def _cells(scheme, z, mask, scale, key, dims):
     logits = scale * jnp.einsum('bthw,bshw->bhts', q, k)
     for term in (scheme.bias(pos, pos), scheme.content(q, k, pos, pos)):
         logits = logits if term is None else logits + term
-    return logits[0].mean(0, where=logits[0] > -1e20)  # over the heads whose own mask, if any, lets j pass
+    return logits[0].mean(0, where=logits[0] > -1e20)  # heads that mask j themselves are left out
 
 
 class _Offset(OffsetBias):
-    """b = D: shows the offsets that a scheme meets."""
+    """Bias b = D, which shows the offsets that a scheme sees."""
 
     def __init__(self, dims):
         self.heads = dims.heads
@@ -113,7 +113,7 @@ class _Offset(OffsetBias):
 
 
 def _shown(scheme: Position, dims: Dims) -> Position:
-    """A scheme that only moves coordinates, followed by one that shows them."""
+    """Scheme that only changes coordinates, followed by one that shows the offsets."""
     *before, last = scheme.parts if isinstance(scheme, Chain) else [scheme]
     if last.wraps:
         last.inner = _Offset(dims)  # pyright: ignore[reportAttributeAccessIssue] - what `wraps` promises
@@ -122,7 +122,7 @@ def _shown(scheme: Position, dims: Dims) -> Position:
 
 
 SIDE, LEFT, BOTTOM, RIGHT, BAR = 480, 62, 60, 104, 16
-"""Pixels: the least side of the square of cells, its margins, the width of the colour bar."""
+"""Pixels: smallest side of the square of cells, margins on the left, bottom and right, width of the colour bar."""
 INK, GREY = '#24292f', '#57606a'
 STYLE: dict[Any, Any] = {
     'font.family': 'DejaVu Sans',
@@ -143,7 +143,7 @@ STYLE: dict[Any, Any] = {
 
 
 def png(heatmap: Heatmap, title: str = '') -> bytes:
-    """The picture, its cells made of whole pixels."""
+    """Picture as PNG. Every cell has the same whole number of pixels."""
     length = len(heatmap.values)
     side = length * math.ceil(SIDE / length)
     width, height = LEFT + side + RIGHT, BOTTOM + side + (44 if title else 12)
@@ -184,10 +184,11 @@ def png(heatmap: Heatmap, title: str = '') -> bytes:
 
 
 SAME = 0.5
-"""Pictures look the same below this distance: fonts and compilers differ a little between machines."""
+"""Largest distance of two pictures that count as equal, because fonts and compilers differ slightly between
+machines."""
 
 
 def distance(one: bytes, other: bytes) -> float:
-    """Mean difference of two PNGs, in 1/255."""
+    """Mean difference of two PNGs, in units of 1/255."""
     a, b = (np.asarray(Image.open(io.BytesIO(png)).convert('RGB'), np.int16) for png in (one, other))
     return float(np.abs(a - b).mean()) if a.shape == b.shape else math.inf

@@ -1,4 +1,4 @@
-"""What code says of itself - docstrings, arguments, directions - and how it is laid out in terminals and on pages."""
+"""Descriptions taken from code - docstrings, arguments, directions - and their layout in terminals and on pages."""
 
 import inspect
 import re
@@ -12,16 +12,17 @@ from typing import Any, TypeVar
 from mha.spec import Call, UserError
 
 WIDTH, ROOM = 120, 30
-"""Characters of a line where no terminal says how many, and the fewest of a summary in a table."""
+"""Characters: width of a line if the terminal does not say, and smallest width of a summary in a table."""
 T = TypeVar('T')
 
 
-# --- What the code says ----------------------------------------------------------------------------------------------
+# --- Content of the code ---------------------------------------------------------------------------------------------
 
 
 def either(build: Callable[[bool], T], causal: bool) -> tuple[T, bool, str]:
-    """`build(causal)`, or the other direction's if that is the only one; which it is; and in words, which there are.
-    Raises the `UserError` of the direction that was asked for."""
+    """Plug-in in one direction: the result of `build(causal)` or, if that raises `UserError`, of the other direction;
+    whether it is causal; and the directions that work, in words. Raises the `UserError` of `build(causal)` if none
+    works."""
     built: dict[bool, T] = {}
     refusal = UserError('')
     for direction in (not causal, causal):
@@ -31,18 +32,20 @@ def either(build: Callable[[bool], T], causal: bool) -> tuple[T, bool, str]:
             refusal = error
     if not built:
         raise refusal
-    found = causal if causal in built else not causal
-    return built[found], found, 'both' if len(built) == 2 else 'causal' if found else 'bidirectional'
+    chosen = causal if causal in built else not causal
+    return built[chosen], chosen, 'both' if len(built) == 2 else 'causal' if chosen else 'bidirectional'
 
 
 def paragraphs(kind: type) -> tuple[str, str, str]:
-    """Of a class's file: the first paragraph in one line, the rest of its docstring, the docstring of the class."""
+    """Docstrings of a plug-in: the first paragraph of its file in one line, the rest of its file's docstring, and the
+    docstring of the class."""
     first, _, rest = inspect.cleandoc(sys.modules[kind.__module__].__doc__ or '').partition('\n\n')
     return ' '.join(first.split()), rest.strip('\n'), inspect.cleandoc(kind.__doc__ or '')
 
 
 def arguments(kind: type, given: Collection[str]) -> list[tuple[str, str, str]]:
-    """Name, type and default of what a spec may give; the parameters `given` are not for a person to set."""
+    """Name, type and default of each argument of a spec. The parameters `given` are left out, because users do not set
+    them."""
     return [
         (p.name, _type(p.annotation), 'required' if p.default is p.empty else repr(p.default))
         for p in list(inspect.signature(kind.__init__).parameters.values())[1:]
@@ -66,7 +69,8 @@ def _type(hint: Any) -> str:
 
 
 def described(call: Call, kind: type, given: Collection[str]) -> list[str]:
-    """The docstrings of `kind`, and its arguments with what `call` gives, as lines."""
+    """Description of a call in lines: the docstrings of `kind`, and a table of its arguments with the values in
+    `call`."""
     title, rest, use = paragraphs(kind)
     accepted = arguments(kind, given)
     here = dict(zip([name for name, *_ in accepted], call.args, strict=False)) | dict(call.kwargs)
@@ -78,7 +82,7 @@ def described(call: Call, kind: type, given: Collection[str]) -> list[str]:
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """A line per row; the columns `right` are flush right."""
+    """Table in lines, one per row; the columns with indices in `right` are flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         '  '.join(
@@ -90,7 +94,7 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[st
 
 
 def listed(facts: Mapping[str, str]) -> list[str]:
-    """`name  fact`, wrapped."""
+    """Facts in lines `name fact`, wrapped."""
     lines = []
     for name, fact in facts.items():
         first, *more = textwrap.wrap(fact, WIDTH - 18)
@@ -99,15 +103,16 @@ def listed(facts: Mapping[str, str]) -> list[str]:
 
 
 def indented(lines: Sequence[str]) -> list[str]:
-    """Lines that belong to a heading."""
+    """Lines, indented below a heading."""
     return [f'    {line}'.rstrip() for line in lines]
 
 
 def table(
     header: Sequence[str], rows: Sequence[tuple[str, Sequence[str], str]], right: Sequence[int], width: int = WIDTH
 ) -> str:
-    """A line per row, under the titles of their groups: a row is its group, its cells, and a summary that is cut to
-    `width`. On a narrow terminal the last columns are left out, so that the summary keeps `ROOM`."""
+    """Table of plug-ins for a terminal, one line per row, below the titles of their groups. A row has a group, cells
+    and a summary, which is cut to `width`. On a narrow terminal the last columns are left out, so that summaries keep
+    at least `ROOM` characters."""
     columns = [header, *(cells for _, cells, _ in rows)]
     while len(columns[0]) > 1 and width - len(aligned(columns)[0]) - 2 < ROOM:
         columns = [row[:-1] for row in columns]
@@ -123,7 +128,7 @@ def table(
 
 
 def clipped(text: str, width: int) -> str:
-    """`text`, an ellipsis in place of what is too long."""
+    """`text`, cut to `width` characters with an ellipsis."""
     return text if len(text) <= width else text[: width - 1].rstrip() + '…'
 
 
@@ -136,13 +141,13 @@ def page(
     rows: Sequence[tuple[str, Sequence[str], str, Sequence[str]]],
     right: Sequence[int],
 ) -> str:
-    """An overview that links to a section per row: a row is its group, its cells with its name first, a summary, and
-    the paragraphs of its section."""
+    """Page in Markdown: an overview with a link to a section per row. A row has a group, cells that begin with its
+    name, a summary, and the paragraphs of its section."""
     rule = ['---:' if i in right else '---' for i in range(len(header) + 1)]
     overview, sections, group = [[*header, 'summary'], rule], [], None
-    for own, (name, *cells), summary, text in rows:
-        if own != group:
-            group = own
+    for title, (name, *cells), summary, text in rows:
+        if title != group:
+            group = title
             overview.append([f'**{group}**', *[''] * len(header)])
             sections.append(f'## {group}')
         overview.append([f'[{name}](#{name})', *cells, markdown(summary)])
@@ -151,7 +156,7 @@ def page(
 
 
 def section(name: str, kind: type, given: Collection[str]) -> list[str]:
-    """The docstrings of `kind` and its arguments, as paragraphs in Markdown under the heading `name`."""
+    """Section in Markdown: the heading `name`, the docstrings of `kind`, and a table of its arguments."""
     title, rest, use = paragraphs(kind)
     text = [f'### {name}', f'**{markdown(title)}**']
     text += [f'```text\n{rest}\n```'] * bool(rest) + [markdown(use)] * bool(use)
@@ -162,12 +167,12 @@ def section(name: str, kind: type, given: Collection[str]) -> list[str]:
 
 
 def grid(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; its second row says how columns are aligned."""
+    """Table in Markdown; the second row gives the alignment of the columns."""
     return '\n'.join('| ' + ' | '.join(cell.replace('|', '\\|') for cell in row) + ' |' for row in rows)
 
 
 def markdown(text: str) -> str:
-    """Plain text, its code spans kept, papers linked and everything else shown as it is."""
+    """Plain text as Markdown: code spans are kept, papers become links, other special characters are escaped."""
     parts = re.split(r'(`[^`]*`)', text)
     parts[::2] = [re.sub(r'([\\*_<>\[\]])', r'\\\1', part) for part in parts[::2]]
     return re.sub(r'arXiv:(\d{4}\.\d{4,5})', r'[\g<0>](https://arxiv.org/abs/\1)', ''.join(parts))

@@ -1,4 +1,4 @@
-"""Position schemes described from their code alone: in the terminal, and as the page docs/schemes.md."""
+"""Catalogue of position schemes, made from their code: in the terminal, and as the page docs/schemes.md."""
 
 import bisect
 import dataclasses
@@ -17,23 +17,23 @@ from mha.views.catalogue.heatmap import Heatmap
 from mha.views.catalogue.prose import WIDTH, described, either, grid, indented, listed, markdown, paragraphs, section
 
 DIMS = Dims(dim=64, heads=8, head_dim=8, max_len=48)
-"""The encoder's default sizes, and sequences as long as the pictures show."""
+"""Default sizes of the encoder, and the length of sequences in pictures."""
 GIVEN = ('dims', 'inner', 'rngs')
 """Parameters of a scheme that no spec sets."""
 LONGEST = 2**20
-"""A scheme that serves so many tokens serves any number."""
+"""Number of tokens from which on the length of sequences counts as unlimited."""
 
 NOTHING = 'No positions'
 GROUPS = {
-    'place': 'Where tokens stand',
-    'remap': 'Where tokens stand',
+    'place': 'Coordinates',
+    'remap': 'Coordinates',
     'embed': 'Added to the embeddings',
     'qk': 'Queries and keys, turned or scaled',
     'bias': 'Biases: logits from positions',
     'content': 'Logits from content and offset',
     'weights': 'In place of the softmax',
 }
-"""A scheme is listed under the title of the last of its hooks."""
+"""Title of the group of a scheme, by the last of its hooks."""
 
 
 # --- Facts -----------------------------------------------------------------------------------------------------------
@@ -41,11 +41,11 @@ GROUPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A spec that can be built, and what it says of itself."""
+    """Spec of a scheme that can be built, and its properties."""
 
     text: str
     scheme: Position
-    """Its parameters are shapes without values."""
+    """Scheme whose parameters are shapes without values."""
     dims: Dims
     directions: str
 
@@ -63,7 +63,7 @@ class Entry:
 
     @property
     def parameters(self) -> dict[str, tuple[int, ...]]:
-        """Shapes by name."""
+        """Shapes of the parameters by name."""
         flat = nnx.to_flat_state(nnx.state(self.scheme, nnx.Param))
         return {'.'.join(map(str, path)): leaf.shape for path, leaf in flat}
 
@@ -73,7 +73,7 @@ class Entry:
 
     @property
     def directed(self) -> str:
-        """Whether it tells left from right by itself; '-' where a causal mask does."""
+        """Whether the scheme tells left from right by itself; '-' for causal-only schemes, where the mask does."""
         return '-' if self.directions == 'causal' else 'yes' if self.scheme.directed else 'no'
 
     @property
@@ -82,7 +82,7 @@ class Entry:
 
     @property
     def longest(self) -> str:
-        """The longest sequence, in tokens."""
+        """Longest sequence in tokens, as text."""
 
         def refuses(length):
             try:
@@ -109,7 +109,7 @@ class Entry:
         }
 
     def heatmap(self) -> Heatmap:
-        """Bidirectional where that can be built and shows anything."""
+        """Heatmap: bidirectional if the scheme supports that and the picture shows structure, otherwise causal."""
         drawn = heatmap.compute(self.text, self.dims)
         if not drawn.flat or self.directions != 'both':
             return drawn
@@ -118,18 +118,18 @@ class Entry:
 
 
 def look(text: str, dims: Dims = DIMS) -> Entry:
-    """A spec built for `dims`, or for the other direction if that is the only one. Raises `UserError`."""
+    """Entry of a spec, built for `dims` or, if that is impossible, for the other direction. Raises `UserError`."""
 
     def build(causal):
-        at = dataclasses.replace(dims, causal=causal)
-        return nnx.eval_shape(lambda: positions.make(text, at, rngs=nnx.Rngs(0)))
+        sizes = dataclasses.replace(dims, causal=causal)
+        return nnx.eval_shape(lambda: positions.make(text, sizes, rngs=nnx.Rngs(0)))
 
     scheme, causal, directions = either(build, dims.causal)
     return Entry(text, scheme, dataclasses.replace(dims, causal=causal), directions)
 
 
 def kind_of(call: Call) -> type[Position]:
-    """The class behind a name."""
+    """Class of the scheme that a call names."""
     return spec.load(positions, call.name, Position, 'position scheme')
 
 
@@ -137,7 +137,7 @@ def kind_of(call: Call) -> type[Position]:
 
 
 def table(dims: Dims = DIMS, width: int = WIDTH) -> str:
-    """All schemes, a line each."""
+    """Table of all schemes, one line each."""
     rows = []
     for name, entry in _entries(dims):
         title = re.sub(r',? arXiv:[\d.]+(?=[;)])', '', paragraphs(kind_of(entry.calls[0]))[0])
@@ -147,7 +147,7 @@ def table(dims: Dims = DIMS, width: int = WIDTH) -> str:
 
 
 def _entries(dims: Dims = DIMS) -> list[tuple[str, Entry]]:
-    """All schemes that load, by name, group after group."""
+    """Entries of all schemes that load, by name, in the order of the groups."""
     order = [NOTHING, *dict.fromkeys(GROUPS.values())]
     examples, _ = spec.loadable(positions.names(), positions.example)
     entries = [(name, look(text, dims)) for name, text in examples.items()]
@@ -162,7 +162,7 @@ def _cells(name: str, entry: Entry) -> list[str]:
 
 
 def describe(text: str, dims: Dims = DIMS) -> str:
-    """All about one spec: each part, then the whole."""
+    """Full description of one spec: every part, then the whole."""
     entry = look(text, dims)
     parts = list(entry.scheme.parts) if isinstance(entry.scheme, Chain) else [entry.scheme]
     blocks = []
@@ -188,29 +188,31 @@ INTRODUCTION = f"""\
 # Position schemes
 
 Made from the code by `make docs`; a test compares the two. Every scheme is a file of `mha/positions`.
-`python -m mha.positions` prints the table below, and `python -m mha.positions 'SPEC'` describes and draws any spec,
-with arguments and compositions.
+`python -m mha.positions` prints the table below. `python -m mha.positions 'SPEC'` describes any spec, with arguments
+and compositions; `--picture=FILE.png` draws it.
 
-* **hooks**: where the scheme enters the Transformer ([the protocol](architecture.md#the-position-protocol)). `place`
-  is for schemes whose draws coordinates cannot carry.
-* **parameters** at the encoder's default sizes ({_sizes(DIMS)}).
-  All layers share them unless `position_per_layer`.
-* **directions**: both, or causal attention alone.
-* **directed**: whether the scheme by itself tells a bidirectional encoder left from right. A causal mask always does.
-* **cores** that can run it: any that computes softmax attention, or `dense` where a scheme needs whole rows of logits.
-* **length**: the longest sequence it serves.
+* **hooks**: where the scheme enters the Transformer ([the protocol](architecture.md#the-position-protocol)).
+  `place` stands for random draws that coordinates cannot express.
+* **parameters**: their number at the encoder's default sizes ({_sizes(DIMS)}). All layers share them unless
+  `position_per_layer`.
+* **directions**: bidirectional and causal attention (both), or causal attention only.
+* **directed**: whether a bidirectional encoder with this scheme can tell left from right. A causal mask always
+  does.
+* **cores** that support the scheme: any that computes softmax attention, or only `dense`, if the scheme needs whole
+  rows of logits.
+* **length**: the longest sequence that the scheme supports.
 
-**Pictures.** One random token, {DIMS.max_len} times, its queries equal to its keys and scaled so that every logit is 1
-without a scheme: all structure is the scheme's. A cell is the *logit* of query i and key j, the mean over heads; where
-the scheme replaces the softmax, the attention weight over the largest of its row (*A / max*). Schemes that only say
-where tokens stand show the offsets *D* = p_i - p_j that the scheme behind them would meet in training. Parameters have
-their initial values; where these show nothing, random numbers of standard deviation {heatmap.MOVE} are added
-(*parameters moved*). White is masked.
+**Pictures.** The input is one random token, repeated {DIMS.max_len} times. Queries equal keys and are scaled so
+that every logit is 1 without a scheme; all structure is therefore due to the scheme. A cell is the *logit* of query
+i and key j, averaged over heads. For schemes that replace the softmax, it is the attention weight divided by the
+largest of its row (*A / max*). For schemes that only change coordinates, it is the offset *D* = p_i - p_j in
+training. Parameters have their initial values. If these show no structure, random numbers of standard deviation
+{heatmap.MOVE} are added (*parameters moved*). Masked cells are white.
 """
 
 
 def page() -> str:
-    """docs/schemes.md, without its pictures."""
+    """Text of docs/schemes.md, without its pictures."""
     rows = []
     for name, entry in _entries():
         kind = kind_of(entry.calls[0])
@@ -225,12 +227,12 @@ def page() -> str:
 
 
 def picture(name: str) -> bytes:
-    """A scheme's PNG."""
+    """Picture of a scheme as PNG."""
     return heatmap.png(look(positions.example(name)).heatmap())
 
 
 def write(folder: Path) -> None:
-    """The page and its pictures; one that would look the same stays as it is."""
+    """Writes the page and its pictures. A picture that would look the same is not rewritten."""
     text = page()
     (folder / 'schemes').mkdir(parents=True, exist_ok=True)
     wanted = {folder / 'schemes' / f'{name}.png': name for name in positions.names()}

@@ -1,4 +1,4 @@
-"""Tasks described from their code alone: in the terminal with samples, and as the page docs/tasks.md."""
+"""Catalogue of tasks, made from their code: in the terminal, with samples, and as the page docs/tasks.md."""
 
 import dataclasses
 import functools
@@ -27,12 +27,12 @@ from mha.views.catalogue.prose import (
 )
 
 GIVEN = ('causal',)
-"""A parameter of tasks that no spec sets."""
+"""Parameters of a task that no spec sets."""
 LEVELS = ('regular', 'context-free', 'context-sensitive', 'algorithmic', 'retrieval', 'language')
-"""The order of the groups."""
+"""Order of the groups."""
 NO_LEVEL = 'other'
 LENGTH, LENGTHS = 6, (6, 9, 12)
-"""Of the example in a table, and of those on the page."""
+"""Length of the example in tables, and lengths of the examples on the page."""
 
 
 # --- Facts -----------------------------------------------------------------------------------------------------------
@@ -40,7 +40,7 @@ LENGTH, LENGTHS = 6, (6, 9, 12)
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A task that can be built, and what it says of itself."""
+    """Task that can be built, and its properties."""
 
     text: str
     task: Task
@@ -64,40 +64,40 @@ class Entry:
 
     @property
     def everywhere(self) -> bool:
-        """Whether its classes are the same on every machine, rather than those of the files that it reads."""
+        """Whether the classes are the same on every machine; false if they depend on the files that the task reads."""
         return not self.task.sha256 or 'num_classes' not in vars(self.task)
 
     def readable(self, example: Batch) -> tuple[str, str]:
-        """Input and answer of one example, on one line."""
+        """Input and answer of one example, each on one line."""
         read, answer = self.task.readable(example)
         return visible(read), visible(answer)
 
 
 def visible(text: str) -> str:
-    """A dot in place of what terminals and tables do not show as one character."""
+    """`text` with a dot for every character that terminals and tables do not show as one character."""
     return ''.join(character if character.isprintable() else '·' for character in text)
 
 
 def look(text: str, causal: bool = False) -> Entry:
-    """A task built for one direction, or for the other if that is the only one. Raises `UserError`."""
+    """Entry of a task, built for one direction or, if that is impossible, for the other. Raises `UserError`."""
     task, _, directions = either(lambda causal: tasks.make(text, causal=causal), causal)
     return Entry(text, task, directions)
 
 
 def entries() -> list[tuple[str, Entry]]:
-    """All tasks that load, by name, level after level."""
+    """Entries of all tasks that load, by name, in the order of the levels."""
     examples, _ = spec.loadable(tasks.names(), tasks.example)
     found = [(name, look(text)) for name, text in examples.items()]
     return sorted(found, key=lambda item: [*LEVELS, item[1].task.level].index(item[1].task.level))
 
 
 def draw(entries: Sequence[Entry], length: int) -> list[Batch]:
-    """An example of each task, without a batch axis, of one of the `LENGTHS`; the same ones whenever it is asked."""
+    """One example of `length` (one of `LENGTHS`) for each task, without a batch axis; always the same examples."""
     key = jax.random.fold_in(jax.random.key(0), length)
     return _draw([entry.task for entry in entries], key, length, max(LENGTHS))
 
 
-# One program for all tasks, which runs a few times: quick to compile rather than quick, and kept on disk.
+# One program for all tasks, cached on disk. It runs only a few times, so it is compiled quickly, not optimised.
 @functools.partial(jax.jit, static_argnums=3, compiler_options={'xla_backend_optimization_level': 0})
 def _draw(found: list[Task], key: PRNGKeyArray, length: int | Int[Array, ''], max_length: int) -> list[Batch]:
     return [task.example(key, length, max_length) for task in found]
@@ -110,7 +110,7 @@ EXAMPLE_WIDTH = 24
 
 
 def table(entries: Sequence[tuple[str, Entry]], width: int = WIDTH) -> str:
-    """A line for each of `entries()`."""
+    """Table of the tasks in `entries()`, one line each."""
     drawn = draw([entry for _, entry in entries], LENGTH)
     rows = []
     for (name, entry), example in zip(entries, drawn, strict=True):
@@ -125,13 +125,14 @@ def _cells(name: str, entry: Entry, chance: str) -> list[str]:
 
 
 def first_sentence(kind: type[Task]) -> str:
-    """What a task's file says first, without its papers."""
+    """First sentence of a task's file, without its papers."""
     title = re.sub(r' \([^()]*\b\d{4}\b[^()]*\)', '', paragraphs(kind)[0])
     return re.split(r'(?<=[.?!]) +(?=[A-Z])', title)[0]
 
 
 def describe(entry: Entry, length: int, count: int, seed: int) -> str:
-    """All about one task, and `count` samples of `length`, a line each; two where lines are long."""
+    """Full description of one task, with `count` samples of `length`, one per line, or two lines each if they are
+    long."""
     task = entry.task
     run = jax.jit(lambda task, key: task.batch(key, count, length, length))
     batch = jax.device_get(run(task, jax.random.key(seed)))
@@ -156,7 +157,7 @@ def describe(entry: Entry, length: int, count: int, seed: int) -> str:
 
 
 def _shown(symbols: Sequence[str], count: int = 30) -> str:
-    """Up to `count` of them, each once."""
+    """Up to `count` different symbols, as text."""
     different = list(dict.fromkeys(map(visible, symbols)))
     return ' '.join([*different[:count], *['…'] * (len(different) > count)])
 
@@ -166,24 +167,26 @@ def _shown(symbols: Sequence[str], count: int = 30) -> str:
 INTRODUCTION = """\
 # Tasks
 
-Made from the code by `make docs`; a test compares the two. Every task is a file of `mha/tasks`. `python -m mha.tasks`
-prints the table below, and `python -m mha.tasks 'SPEC' --length=12` describes any task, with arguments, and shows
-samples of it. `--config.task='SPEC'` trains on one.
+Made from the code by `make docs`; a test compares the two. Every task is a file of `mha/tasks`. `python -m
+mha.tasks` prints the table below, and `python -m mha.tasks 'SPEC' --length=12` describes any task, with arguments,
+and shows samples of it. `--config.task='SPEC'` trains on one.
 
-* **directions**: both; or causal attention alone, where prompt and answer are one sequence (`model.causal=True`).
-* **classes**: how many different symbols an answer is made of.
-* **chance**: the share of symbols that a uniform guess among the classes gets right.
-* **metric**: what published tables of the task show. Runs report accuracy per symbol and exact match of whole answers.
-* **vocabulary**: what the model reads, with `_` for the placeholder where answers are written.
-* **level**: the task's class in the Chomsky hierarchy where it has one
-  (Delétang et al., 2023, [arXiv:2207.02098](https://arxiv.org/abs/2207.02098)).
+* **directions**: bidirectional and causal models (both), or causal models only (`model.causal=True`), for which
+  prompt and answer are one sequence.
+* **classes**: number of different symbols in answers.
+* **chance**: accuracy of a uniform guess among the classes.
+* **metric**: metric of published tables of the task. Runs always report accuracy per symbol and exact match of
+  answers.
+* **vocabulary**: symbols that the model reads, with `_` for the placeholder of an answer symbol.
+* **level**: class of the task in the Chomsky hierarchy, if it has one (Delétang et al., 2023,
+  [arXiv:2207.02098](https://arxiv.org/abs/2207.02098)).
 
-Each task says what it counts as length. What depends on the files that a task reads is not shown.
+Each task defines its length. Values that depend on the files that a task reads are not shown.
 """
 
 
 def page(entries: Sequence[tuple[str, Entry]]) -> str:
-    """docs/tasks.md, of `entries()`."""
+    """Text of docs/tasks.md, for `entries()`."""
     drawn = zip(*(draw([entry for _, entry in entries], length) for length in LENGTHS), strict=True)
     rows = []
     for (name, entry), examples in zip(entries, drawn, strict=True):
@@ -211,10 +214,10 @@ def page(entries: Sequence[tuple[str, Entry]]) -> str:
 
 
 def _code(text: str) -> str:
-    """A code span that may hold backticks."""
+    """Code span in Markdown, also for text with backticks."""
     return f'`` {text} ``' if '`' in text else f'`{text}`'
 
 
 def write(folder: Path) -> None:
-    """The page."""
+    """Writes the page."""
     (folder / 'tasks.md').write_text(page(entries()), encoding='utf-8')

@@ -1,1 +1,1 @@
-"""What finished runs say: tables, curves and one HTML page, made from the files of their workdirs alone."""
+"""Reports of finished runs: tables, curves and one HTML page, made only from the files of the runs."""

@@ -1,4 +1,5 @@
-"""Columns of a report, each defined once: terminal, table.csv, seeds.csv, table.md and report.html read this list."""
+"""Columns of a report, each defined once. The terminal, table.csv, seeds.csv, table.md and report.html read this
+list."""
 
 import dataclasses
 import math
@@ -10,12 +11,12 @@ from mha.views.report.comparison import Comparison, Problem, Range, Row, longest
 from mha.views.report.runs import compact, span
 
 NOT_ABOVE, BEYOND = '†', '‡'
-"""Marks of a score that is not above the baseline, and of an interval that reaches beyond the metric's limits."""
+"""Marks of a score that is not above the baseline, and of an interval that extends beyond the metric's limits."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """A cell for people: a value, its spread over seeds and the best of them, where there are several."""
+    """Formatted cell: a value and, for several seeds, the interval and the best seed."""
 
     value: str
     spread: str = ''
@@ -32,10 +33,11 @@ def _nothing(_: Any) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One column, or several of a csv file: `fields` are those that a row of one seed has, too."""
+    """Column of a report. In csv files it may become several: `fields` are written for every row and every seed,
+    `spread` only for rows."""
 
     header: str = ''
-    """For people; columns without one are for csv files alone."""
+    """Title in tables for people; a column without a title is for csv files only."""
     kind: Literal['label', 'number', 'score'] = 'number'
     show: Callable[[Row], Shown] = lambda row: Shown('')
     baseline: Callable[[Problem], str] = lambda problem: ''
@@ -50,7 +52,7 @@ def columns(comparison: Comparison) -> list[Column]:
 
 
 def shown(comparison: Comparison) -> list[Column]:
-    """The columns for people."""
+    """Columns of tables for people."""
     return [column for column in columns(comparison) if column.header]
 
 
@@ -70,7 +72,7 @@ def _label(comparison: Comparison, index: int) -> Column:
 
 
 def _over(comparison: Comparison, over: Range) -> Column:
-    """The mean over a range of lengths; the last range is the score."""
+    """Column of the mean over a range of lengths; the last range is the score."""
     metric, score = comparison.metric, over == comparison.ranges[-1]
     low, high = metric.limits
 
@@ -124,7 +126,7 @@ def _parameters() -> Column:
 
 
 def _judged(comparison: Comparison) -> list[Column]:
-    """Whether a row beats the baseline, and the longest length that it solves."""
+    """Columns that say whether a row beats the baseline, and the longest length that it solves."""
     found = [Column(fields=lambda row: {'beats_baseline': comparison.beats_baseline(row)})]
     if comparison.metric.best == 'max':
         found.append(
@@ -134,7 +136,7 @@ def _judged(comparison: Comparison) -> list[Column]:
 
 
 def _meaning(comparison: Comparison) -> Column:
-    """What the numbers of a row mean."""
+    """Columns that say what the numbers of a row mean."""
 
     def fields(row: Row) -> dict[str, Any]:
         return {

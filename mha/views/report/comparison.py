@@ -1,7 +1,8 @@
-"""Runs side by side: one row per setting, one value per seed and length, and what they are averaged over.
+"""Comparison of runs: one row per setting, with one value per seed and length, and the ranges of lengths to average
+over.
 
 The interval is the 95 % t-interval over seeds, t(n - 1) s / sqrt(n). Published tables give the maximum over seeds
-instead (Delétang et al., 2023, arXiv:2207.02098), so that is shown beside it, never one without the other.
+instead (Delétang et al., 2023, arXiv:2207.02098), so both are always shown.
 """
 
 import dataclasses
@@ -30,18 +31,19 @@ from mha.views.report.runs import (
 Problem = tuple[str, ...]
 
 TRAINED = 'trained_lengths'
-"""The setting that says what a run was trained on, where runs differ in that."""
+"""Key of the trained lengths, which become a setting if runs differ in them."""
 SOLVED = 0.9
-"""Accuracy, or exact match, above which a length counts as solved."""
+"""Accuracy or exact match above which a length counts as solved."""
 
 
 def longest(lengths: Sequence[int], values: np.ndarray) -> int | None:
-    """The longest length at which `values` [lengths] is above `SOLVED`; None without any."""
+    """Longest length at which `values` [lengths] exceeds `SOLVED`; None if there is none."""
     return max((length for length, value in zip(lengths, values, strict=True) if value > SOLVED), default=None)
 
 
 def choose_metric(name: str, run: Run) -> Metric:
-    """`'auto'` is the metric of the task. Raises `UserError` for one that the task does not have."""
+    """Metric called `name`; `'auto'` is the metric of the task. Raises `UserError` if the task does not have the
+    metric."""
     choose(name, ('auto', *METRICS), 'metric')
     metric = run.metric if name == 'auto' else METRICS[name]
     if metric.of_language and not run.metric.of_language:
@@ -51,7 +53,8 @@ def choose_metric(name: str, run: Run) -> Metric:
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The evaluated lengths above `low` and up to `high`; of the score, those above each run's own trained ones."""
+    """Evaluated lengths above `low` and up to `high`. With `own`, the lower bound is the longest trained length of each
+    run, as in the score."""
 
     key: str
     name: str
@@ -65,9 +68,10 @@ class Range:
 
 
 def ranges(lengths: Sequence[int], *trained: tuple[int, int]) -> list[Range]:
-    """The trained lengths, then those beyond up to twice, five times and any multiple of the longest trained one, and
-    last the score: everything beyond. Where runs differ in trained lengths, every longest one ends a range, and the
-    score begins after each run's own. Ranges without an evaluated length are left out."""
+    """Ranges of lengths that a report averages over, in this order: the trained lengths; lengths up to twice, up to
+    five times and beyond five times the longest trained length; the score, over all lengths beyond the trained ones. If
+    runs differ in trained lengths, each longest trained length ends a range, and the score begins after that of each
+    run. Ranges without an evaluated length are left out."""
     evaluated, longest_trained = np.array(lengths), sorted({high for _, high in trained})
     first, last = longest_trained[0], longest_trained[-1]
     shortest = max(low for low, _ in trained)
@@ -80,7 +84,7 @@ def ranges(lengths: Sequence[int], *trained: tuple[int, int]) -> list[Range]:
             found.append(Range(span(inside), span(inside) + mark, low, high))
     beyond = evaluated[evaluated > first]
     if beyond.size:
-        if len(longest_trained) == 1:  # not the same lengths twice
+        if len(longest_trained) == 1:  # the same lengths need no second column
             found = [over for over in found if not np.array_equal(evaluated[over.inside(lengths, trained[0])], beyond)]
         name = f'score ({span(beyond)})' if len(longest_trained) == 1 else 'score (beyond trained)'
         found.append(Range('score', name, first, own=True))
@@ -89,8 +93,8 @@ def ranges(lengths: Sequence[int], *trained: tuple[int, int]) -> list[Range]:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What the seeds of a row gave: `deviation` and `half_width` of the 95 % interval are nan for a single seed, all is
-    nan without a length."""
+    """Statistics over the seeds of a row: mean, standard deviation, half width of the 95 % interval, and best. For a
+    single seed, deviation and half width are NaN; for a range without lengths, all are."""
 
     mean: float
     deviation: float
@@ -99,7 +103,7 @@ class Cell:
 
 
 def half_width(values: np.ndarray) -> np.ndarray:
-    """Of the 95 % t-interval for the mean over the first axis, the seeds; nan for one seed."""
+    """Half width of the 95 % t-interval for the mean over the first axis, the seeds; NaN for one seed."""
     n = len(values)
     if n < 2:
         return np.full(values.shape[1:], math.nan)
@@ -108,25 +112,25 @@ def half_width(values: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """The runs that differ in nothing but their seed. `problem` is what they were asked to solve, `values` [seeds,
-    lengths] how they did."""
+    """Runs that differ only in their seed. `problem` is what they are asked to solve; `values` [seeds, lengths] are
+    their results."""
 
     labels: tuple[str, ...]
     problem: Problem
     trained: tuple[int, int]
-    """The shortest and the longest length trained on."""
+    """Shortest and longest trained length."""
     seeds: tuple[int, ...]
     values: np.ndarray
     parameters: int | None
 
     def only(self, index: int) -> 'Row':
-        """One of its seeds."""
+        """Row with only the seed at `index`."""
         return dataclasses.replace(self, seeds=(self.seeds[index],), values=self.values[index : index + 1])
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Everything that the table, the curves and the page show."""
+    """Content of a report: everything that the table, the curves and the page show."""
 
     paths: tuple[Path, ...]
     runs: tuple[Run, ...]
@@ -134,12 +138,12 @@ class Comparison:
     metric: Metric
     varying: tuple[str, ...]
     keys: tuple[str, ...]
-    """The settings that label a row: those that vary, or else the position."""
+    """Settings that label a row: those that vary or, if none does, the position scheme."""
     rows: tuple[Row, ...]
     baselines: dict[Problem, np.ndarray]
-    """[lengths] of each problem; none for a metric that has no baseline."""
+    """Baseline [lengths] of each problem; empty for a metric without a baseline."""
     evaluation: str | None = None
-    """The later evaluation that is compared; None for that of training."""
+    """Name or lengths of the later evaluation that is compared; None for the evaluation that ends training."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -147,7 +151,7 @@ class Comparison:
 
     @property
     def trained(self) -> list[tuple[int, int]]:
-        """The trained lengths of the rows, each once."""
+        """Trained lengths of all rows, without duplicates."""
         return sorted({row.trained for row in self.rows}, key=lambda trained: (trained[1], trained[0]))
 
     @property
@@ -156,7 +160,7 @@ class Comparison:
 
     @property
     def headers(self) -> list[str]:
-        """The last part of each key where that says which."""
+        """Titles of the label columns: the last part of each key, or the whole key if the last part is not unique."""
         last = [short(key).replace('_', ' ') if key == TRAINED else short(key) for key in self.keys]
         return [header if last.count(header) == 1 else key for header, key in zip(last, self.keys, strict=True)]
 
@@ -177,7 +181,8 @@ class Comparison:
         return 'baseline' if len(self.baselines) == 1 else f'baseline ({", ".join(problem)})'
 
     def beats_baseline(self, row: Row) -> bool | None:
-        """Whether the mean score is above what an answer without reading the input gets; None without a baseline."""
+        """Whether the mean score exceeds the baseline, a prediction without reading the input; None if there is no
+        baseline."""
         if row.problem not in self.baselines:
             return None
         score = self.ranges[-1]
@@ -185,8 +190,9 @@ class Comparison:
 
 
 def compare(paths: Sequence[Path], metric: str = 'auto', evaluation: str | None = None) -> Comparison:
-    """The finished runs at or below `paths`, by the evaluation that training ended with or by a later one (its file
-    name, or its lengths). What cannot be read is left out by name, unless it was named itself."""
+    """Comparison of the finished runs at or below `paths`, by the evaluation that ends training or by a later
+    `evaluation` (its file name or its lengths). Unreadable runs are listed as left out; if `paths` names one of them,
+    `UserError` is raised instead."""
     runs = [_left_out(path, 'a link that leads nowhere') for path in dangling(paths)]
     for path in find(paths):
         name = evaluation_of(path, evaluation)
@@ -214,15 +220,15 @@ def _left_out(path: Path, reason: str) -> Run:
 
 
 def unfinished(left_out: Sequence[Run]) -> str:
-    """`'2 runs: a (running), b (not evaluated)'`"""
-    named = dict.fromkeys(f'{run.path} ({run.status})' for run in left_out)  # a workdir may hold several
+    """Text that lists the runs left out: `'2 runs: a (running), b (not evaluated)'`."""
+    named = dict.fromkeys(f'{run.path} ({run.status})' for run in left_out)  # a directory may hold several runs
     return f'{len(named)} run{"s" * (len(named) > 1)}: {", ".join(named)}'
 
 
 def of_runs(
     runs: Sequence[Run], metric: str = 'auto', *, paths: Sequence[Path] = (), left_out: Sequence[Run] = ()
 ) -> Comparison:
-    """Raises `UserError` where the numbers of two runs do not belong in one table."""
+    """Comparison of given runs. Raises `UserError` if their numbers do not belong in one table."""
     check_comparable(runs)
     metrics = {run.task: choose_metric(metric, run) for run in runs}
     if len(set(metrics.values())) > 1:
@@ -236,7 +242,7 @@ def of_runs(
     for run in runs:
         groups.setdefault(tuple(run.setting(key) for key in keys), []).append(run)
     rows = [_row(labels, problem_of(members[0], differ), members, measure) for labels, members in groups.items()]
-    baselines = _baselines(runs, differ)  # checked for every metric, shown for the one it is about
+    baselines = _baselines(runs, differ)  # checked for every metric, shown only for accuracy
     if not measure.has_baseline:
         baselines = {}
     found = Comparison(tuple(paths), tuple(runs), tuple(left_out), measure, tuple(differ), keys, tuple(rows), baselines)
@@ -246,14 +252,14 @@ def of_runs(
 
 
 def _with_trained(runs: Sequence[Run]) -> Sequence[Run]:
-    """The runs with their trained lengths as a setting, where they differ in them."""
+    """Runs with their trained lengths added as a setting, if runs differ in them."""
     if len({run.trained for run in runs}) == 1:
         return runs
     return [dataclasses.replace(run, config={**run.config, TRAINED: span(run.trained)}) for run in runs]
 
 
 def _told_by_trained(key: str, runs: Sequence[Run]) -> bool:
-    """Whether a setting says no more than the trained lengths, which have a column."""
+    """Whether a setting only repeats the trained lengths, which have a column already."""
     if key != 'train.lengths' or TRAINED not in runs[0].config:
         return False
     pairs = {(run.setting(TRAINED), run.setting(key)) for run in runs}
@@ -261,22 +267,24 @@ def _told_by_trained(key: str, runs: Sequence[Run]) -> bool:
 
 
 def problem_of(run: Run, differ: Sequence[str]) -> Problem:
-    """The task; of language models also their direction, where that varies. Each problem has a baseline and a picture
-    of its own."""
-    directed = run.metric.of_language and 'model.causal' in differ  # the next byte, or hidden ones
+    """Problem of a run: the task and, for language models of both directions, the direction. Every problem has its own
+    baseline and panel."""
+    directed = (
+        run.metric.of_language and 'model.causal' in differ
+    )  # causal models predict the next byte, others masked bytes
     return (run.task, f'causal={run.setting("model.causal")}') if directed else (run.task,)
 
 
 def _row(labels: tuple[str, ...], problem: Problem, runs: Sequence[Run], metric: Metric) -> Row:
-    where: dict[int, Run] = {}
+    run_of_seed: dict[int, Run] = {}
     for run in runs:
         for seed in run.seeds:
-            if seed in where:
+            if seed in run_of_seed:
                 raise UserError(
-                    f'{where[seed].path} and {run.path} have the same settings and the same seed {seed} - one of them '
-                    'must go: they are not independent'
+                    f'{run_of_seed[seed].path} and {run.path} have the same settings and the same seed {seed} - '
+                    'leave one out: they are not independent'
                 )
-            where[seed] = run
+            run_of_seed[seed] = run
     values = {seed: line for run in runs for seed, line in zip(run.seeds, run.grid(metric.column), strict=True)}
     seeds = tuple(sorted(values))
     return Row(
@@ -290,7 +298,8 @@ def _row(labels: tuple[str, ...], problem: Problem, runs: Sequence[Run], metric:
 
 
 def _baselines(runs: Sequence[Run], differ: Sequence[str]) -> dict[Problem, np.ndarray]:
-    """Computed from the evaluation examples, hence equal for all runs that met the same ones."""
+    """Baseline of each problem. It is computed from the evaluation examples, so runs with the same examples must
+    agree."""
     found: dict[Problem, tuple[Run, np.ndarray]] = {}
     for run in runs:
         for line in run.grid('baseline'):

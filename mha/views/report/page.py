@@ -1,5 +1,4 @@
-"""The report of a comparison as files: table.csv, seeds.csv, table.md, curves.svg and report.html, which needs nothing
-else."""
+"""Files of a report: table.csv, seeds.csv, table.md, curves.svg, and report.html, which needs no other file."""
 
 import csv
 import html
@@ -27,8 +26,8 @@ PAGE_COLOURS = {plots.INK: 'var(--ink)', plots.GREY: 'var(--grey)', plots.SHADE:
 
 
 def write(comparison: Comparison, output: Path) -> list[Path]:
-    """Writes the files into the directory `output` and returns their paths. Raises `UserError` where that would
-    overwrite something else than a report of the same runs, or of some of them."""
+    """Writes the files into the directory `output` and returns their paths. Raises `UserError` rather than overwrite
+    anything but a report of the same runs, or of some of them."""
     svg = plots.curves(comparison)
     files = {
         'table.csv': as_csv(comparison),
@@ -42,7 +41,7 @@ def write(comparison: Comparison, output: Path) -> list[Path]:
         output.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             (output / f'{name}.tmp').write_text(content, encoding='utf-8')
-        for name in reversed(files):  # the page first: it says whose report this is, should the rest not follow
+        for name in reversed(files):  # the page first: it names the runs, in case writing fails midway
             os.replace(output / f'{name}.tmp', output / name)
     except OSError as error:
         raise UserError(f'cannot write to {str(output)!r}: {error.strerror}') from error
@@ -50,12 +49,12 @@ def write(comparison: Comparison, output: Path) -> list[Path]:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """One line per row of the table, numbers in full, and what they mean in columns of their own."""
+    """Table as csv: one line per row, with unrounded numbers and columns that say what they mean."""
     return _csv([_fields(comparison, row, spread=True) for row in comparison.rows])
 
 
 def seeds_as_csv(comparison: Comparison) -> str:
-    """One line per row and seed."""
+    """Results as csv: one line per row and seed."""
     return _csv(
         [
             {'seed': seed, **_fields(comparison, row.only(index), spread=False)}
@@ -124,7 +123,8 @@ def _notes(comparison: Comparison) -> list[str]:
 
 
 def _inline(svg: str) -> markupsafe.Markup:
-    """matplotlib has escaped the text inside; colours become the page's, so that they follow light and dark."""
+    """SVG for use inside the page. Its colours become those of the page, for light and dark mode; its text is already
+    escaped."""
     svg = svg[svg.index('<svg') :]
     for colour, variable in PAGE_COLOURS.items():
         svg = svg.replace(colour, variable)
@@ -134,13 +134,13 @@ def _inline(svg: str) -> markupsafe.Markup:
 
 
 def _compared(comparison: Comparison, output: Path) -> str:
-    """What was compared as seen from the report, so that both may move."""
+    """Paths of the compared runs relative to the report, so that both may be moved together."""
     return json.dumps(sorted({os.path.relpath(path.resolve(), output.resolve()) for path in _paths(comparison)}))
 
 
 def _check_ours(comparison: Comparison, output: Path, names: Iterable[str]) -> None:
-    """Raises `UserError` if the directory `output` holds a report of other runs than these and those below them, or
-    somebody's files."""
+    """Raises `UserError` if the directory `output` holds other files of these names, or a report of runs that are not
+    in this comparison."""
     there = [output / name for name in names if (output / name).exists()]
     page = output / 'report.html'
     if not there:

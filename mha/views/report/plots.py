@@ -1,5 +1,5 @@
-"""Curves of a metric against length, and of accuracy against the position of an answer, as SVG that is the same, byte
-for byte, for the same runs."""
+"""Curves of a metric against length, and of accuracy against the index of a symbol in the answer, as SVG. The same runs
+give the same bytes."""
 
 import csv
 import io
@@ -19,20 +19,22 @@ from mha.spec import UserError
 from mha.views.report.comparison import Comparison, Problem, Row, half_width, of_runs
 from mha.views.report.runs import Run
 
-# Okabe and Ito's colours that read on light and on dark paper, and two more; then again with other dashes and markers.
+# Okabe and Ito's colours that are legible on light and dark backgrounds, and two more. Further lines repeat them with
+# other dashes and markers.
 PALETTE = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#9467bd', '#8c8c1a')
 DASHES: tuple[Any, ...] = ('-', (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)), (0, (3, 1.5, 1, 1.5, 1, 1.5)))
 GLYPHS = {'o': '●', 's': '■', '^': '▲', 'D': '◆', 'v': '▼', 'P': '✚'}
-"""Markers, and how text shows them; not as many as dashes, so that pairs of both repeat late."""
+"""Markers and their characters in text. Their number differs from that of the dashes, so that pairs of both repeat
+late."""
 INK, GREY, SHADE, PAPER = '#24292f', '#77808a', '#eef1f4', '#ffffff'
 MOST_LABELS = 8
-"""More lines than this get a legend instead of labels at their ends."""
+"""Largest number of lines with labels at their ends; more lines get a legend."""
 WIDEST, HIGHEST = 36, 2
-"""Of a label, in characters and lines: long ones would widen the page. The table has them in full."""
+"""Largest width (characters) and height (lines) of a label. The table has long names in full."""
 WIDTH, HEIGHT, HIGH, GAP = 6.2, 3.4, 5.0, 1.0
-"""Inches of a panel: its width, its height at least and at most, and the gap to the next."""
+"""Inches: width of a panel, its smallest and largest height, and the gap between panels."""
 LINE = 11 / 72
-"""Inches of a line of a label."""
+"""Height in inches of one line of a label."""
 
 STYLE: dict[Any, Any] = {
     'svg.hashsalt': 'mha',
@@ -55,27 +57,27 @@ STYLE: dict[Any, Any] = {
 
 
 def styles(comparison: Comparison) -> list[dict[str, Any]]:
-    """Colour, dashes and marker of each row's line; rows that differ in nothing but the problem look alike."""
+    """Colour, dashes and marker of the line of each row. Rows that differ only in the problem look alike."""
     order = list(dict.fromkeys(_name(comparison, row) for row in comparison.rows))
-    places = [order.index(_name(comparison, row)) for row in comparison.rows]
+    ranks = [order.index(_name(comparison, row)) for row in comparison.rows]
     markers = list(GLYPHS)
     return [
         {
-            'color': PALETTE[place % len(PALETTE)],
-            'linestyle': DASHES[place // len(PALETTE) % len(DASHES)],
-            'marker': markers[place // len(PALETTE) % len(markers)],
+            'color': PALETTE[rank % len(PALETTE)],
+            'linestyle': DASHES[rank // len(PALETTE) % len(DASHES)],
+            'marker': markers[rank // len(PALETTE) % len(markers)],
         }
-        for place in places
+        for rank in ranks
     ]
 
 
 def curves(comparison: Comparison) -> str:
-    """All rows, one panel per problem, as SVG."""
+    """Curves of all rows as SVG, with one panel per problem."""
     return _svg(figure(comparison))
 
 
 def run_curve(runs: Sequence[Run], path: Path) -> None:
-    """The curves of a workdir beside their baseline."""
+    """Writes the curves of one directory of runs, with the baseline."""
     path.write_text(curves(of_runs([run for run in runs if run.rows])), encoding='utf-8')
 
 
@@ -96,7 +98,7 @@ def figure(comparison: Comparison) -> Figure:
 
 
 def _panels(legends: Sequence[float]) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel for each legend, of so many inches, one below the other."""
+    """Figure with one panel below the other; `legends` are the heights of their legends in inches."""
     rooms = [max(HEIGHT, height) for height in legends]
     top = total = sum(rooms) + GAP * len(rooms)
     drawing, panels = Figure(figsize=(8, total)), []
@@ -127,7 +129,7 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem, labels: Mapping
             continue
         label = labels[_name(comparison, row)]
         mean, spread = row.values.mean(0), half_width(row.values)
-        axes.plot(lengths, mean, **style, **line, label=label, zorder=4 - index / 1000)  # the best on top
+        axes.plot(lengths, mean, **style, **line, label=label, zorder=4 - index / 1000)  # the best row on top
         if len(trained) > 1:
             _mark_trained(axes, lengths, mean, row.trained[1], style['color'])
         if len(row.seeds) > 1:
@@ -155,32 +157,33 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem, labels: Mapping
 
 
 def _height(label: str) -> float:
-    """Inches of a label."""
+    """Height of a label in inches."""
     return LINE * (1.15 + label.count('\n'))
 
 
 def _inches(axes: Axes) -> float:
-    """Height of a panel."""
+    """Height of a panel in inches."""
     drawing = axes.get_figure(root=True)
     assert drawing is not None
     return axes.get_position().height * drawing.get_figheight()
 
 
 def _legend(axes: Axes) -> None:
-    """Beside the panel, with handles long enough to show dashes and marker."""
+    """Draws a legend to the right of the panel, with handles long enough to show dashes and markers."""
     axes.legend(loc='upper left', bbox_to_anchor=(1.02, 1.02), frameon=False, fontsize=9, handlelength=4.2)
 
 
 def _mark_trained(axes: Axes, lengths: np.ndarray, values: np.ndarray, longest: int, colour: str) -> None:
-    """A tick across a curve at the longest length that it was trained on, as far as it was evaluated."""
+    """Draws a tick across a curve at its longest trained length, clipped to the evaluated lengths."""
     scale = np.log if axes.get_xscale() == 'log' else np.asarray
-    at = np.clip(longest, lengths[0], lengths[-1])
-    value = np.interp(scale(at), scale(lengths), values)
-    axes.plot(at, value, '|', color=colour, markersize=15, markeredgewidth=2.2, clip_on=False, zorder=5)
+    length = np.clip(longest, lengths[0], lengths[-1])
+    value = np.interp(scale(length), scale(lengths), values)
+    axes.plot(length, value, '|', color=colour, markersize=15, markeredgewidth=2.2, clip_on=False, zorder=5)
 
 
 def _labels(comparison: Comparison) -> dict[str, str]:
-    """Names of the rows, wrapped: in two lines, in more of them for many settings and where they look alike."""
+    """Wrapped names of the rows. They have at most two lines, or more if there are many settings or if shorter ones
+    would look alike."""
     names = list(dict.fromkeys(_name(comparison, row) for row in comparison.rows))
     sizes = ((WIDEST, HIGHEST), (WIDEST, 4 * HIGHEST), (2 * WIDEST, 4 * HIGHEST))
     for width, highest in sizes[len(comparison.keys) > 2 :]:
@@ -191,7 +194,7 @@ def _labels(comparison: Comparison) -> dict[str, str]:
 
 
 def _name(comparison: Comparison, row: Row) -> str:
-    """Without what the problem says: that is the panel's title."""
+    """Name of a row, without the task, which is the title of its panel."""
     labels = zip(comparison.keys, comparison.headers, row.labels, strict=True)
     pairs = [(key, f'{header}={label}', label) for key, header, label in labels if key != 'task']
     named = ', '.join(label if key == 'model.position' else pair for key, pair, label in pairs)
@@ -199,8 +202,8 @@ def _name(comparison: Comparison, row: Row) -> str:
 
 
 def _wrap(text: str, width: int = WIDEST, highest: int = HIGHEST) -> str:
-    """Broken behind commas and bars where it can be; cut where it is too long even so, but for its end: compositions
-    often differ there."""
+    """Text broken after commas and bars. Text that is still too long loses its beginning, because compositions often
+    differ at the end."""
     lines = ['']
     for part in re.findall(r'[^,|]+[,|]? ?|[,|] ?', text):
         if lines[-1] and len((lines[-1] + part).rstrip()) > width:
@@ -212,7 +215,8 @@ def _wrap(text: str, width: int = WIDEST, highest: int = HIGHEST) -> str:
 
 
 def _range(comparison: Comparison, problem: Problem) -> tuple[float | None, float | None]:
-    """Of what was measured: the interval of two seeds may be many times as wide."""
+    """Limits of the vertical axis: the measured values and a margin. Intervals are ignored, because that of two seeds
+    may be very wide."""
     values = np.concatenate([row.values.ravel() for row in comparison.rows if row.problem == problem])
     values = values[np.isfinite(values)]
     if not values.size:
@@ -222,8 +226,8 @@ def _range(comparison: Comparison, problem: Problem) -> tuple[float | None, floa
 
 
 def _length_axis(axes: Axes, lengths: np.ndarray, trained: Sequence[tuple[int, int]]) -> None:
-    """Ticks at evaluated lengths, as many as fit. Trained lengths are shaded, a single one is a line; where rows differ
-    in them, each curve has a mark of its own."""
+    """Draws the axis of lengths, with as many ticks at evaluated lengths as fit. Trained lengths are shaded, or marked
+    by a line if there is only one. If rows differ in trained lengths, each curve has its own mark instead."""
     longest = [high for _, high in trained]
     low, high = min(lengths[0], *longest), lengths[-1]
     logarithmic = high > 20 * low
@@ -244,10 +248,10 @@ def _length_axis(axes: Axes, lengths: np.ndarray, trained: Sequence[tuple[int, i
     axes.xaxis.set_major_formatter('{x:.0f}')
     axes.set_xlabel('length')
 
-    place = offset_copy(axes.get_xaxis_transform(), axes.get_figure(root=True), y=4, units='points')
+    transform = offset_copy(axes.get_xaxis_transform(), axes.get_figure(root=True), y=4, units='points')
 
     def above(x: int | float, text: str) -> None:
-        axes.text(x, 1, text, transform=place, fontsize=8.5, color=GREY)
+        axes.text(x, 1, text, transform=transform, fontsize=8.5, color=GREY)
 
     if len(trained) > 1:
         above(axes.get_xlim()[0], 'trained up to the tick of each curve')
@@ -261,18 +265,18 @@ def _length_axis(axes: Axes, lengths: np.ndarray, trained: Sequence[tuple[int, i
 
 
 def _label_ends(axes: Axes, x: int, ends: list[tuple[str, float, str]]) -> None:
-    """Names beside the last points, moved apart as little as makes them readable (least squares)."""
+    """Draws labels at the right ends of the lines, moved apart as little as necessary (least squares)."""
     ends = sorted(ends, key=lambda end: end[1])
     bottom, top = axes.get_ylim()
-    from scipy.optimize import isotonic_regression  # half a second, which a mistake need not wait for
+    from scipy.optimize import isotonic_regression  # takes half a second to import; errors should show before
 
     names = [name for name, *_ in ends]
-    heights = np.array([_height(name) for name in names])
-    gaps = (heights[1:] + heights[:-1]) / 2 / _inches(axes)
+    sizes = np.array([_height(name) for name in names])
+    gaps = (sizes[1:] + sizes[:-1]) / 2 / _inches(axes)
     wanted = np.array([(value - bottom) / (top - bottom) for _, value, _ in ends])
     steps = np.cumsum([0, *gaps])
-    at = np.clip(isotonic_regression(wanted - steps).x, 0, 1 - steps[-1]) + steps
-    for name, (_, value, ink), height in zip(names, ends, at, strict=True):
+    heights = np.clip(isotonic_regression(wanted - steps).x, 0, 1 - steps[-1]) + steps
+    for name, (_, value, ink), height in zip(names, ends, heights, strict=True):
         axes.annotate(
             name,
             xy=(x, value),
@@ -286,7 +290,7 @@ def _label_ends(axes: Axes, x: int, ends: list[tuple[str, float, str]]) -> None:
                 'arrowstyle': '-',
                 'color': ink,
                 'linewidth': 1.1,
-                'relpos': (0, 0.5),  # to where the label begins
+                'relpos': (0, 0.5),  # ends at the beginning of the label
                 'shrinkA': 1,
                 'shrinkB': 3,
             },
@@ -294,9 +298,9 @@ def _label_ends(axes: Axes, x: int, ends: list[tuple[str, float, str]]) -> None:
 
 
 def position_curves(table: Path, path: Path) -> None:
-    """Draws accuracy against the position of the answer's symbols, one line per length, from what
-    `eval.py --per_position` writes. Bands are 95 % intervals: over the examples of one seed, or over several seeds.
-    Members of a population that differ in more than their seed have panels of their own."""
+    """Draws accuracy against the index of a symbol in the answer, one line per length, from a file of `eval.py
+    --per_position`. Bands are 95 % intervals: over the examples for one seed, otherwise over seeds. Members of a
+    population that differ in other settings than the seed have separate panels."""
     groups = _positions(table)
     with matplotlib.rc_context(STYLE):
         drawing, panels = _panels([LINE * 1.5 * (len(lines) + 2) for lines in groups.values()])
@@ -306,7 +310,7 @@ def position_curves(table: Path, path: Path) -> None:
 
 
 def _positions(table: Path) -> dict[str, dict[int, dict[int, list[Mapping[str, str]]]]]:
-    """The rows of a table by what members vary, length and position."""
+    """Rows of a table, grouped by the settings of members, by length and by index in the answer."""
     groups: dict[str, dict[int, dict[int, list[Mapping[str, str]]]]] = {}
     known = ('seed', 'length', 'position', 'accuracy', 'count', 'low', 'high')
     with table.open(newline='') as file:
@@ -323,21 +327,21 @@ def _positions(table: Path) -> dict[str, dict[int, dict[int, list[Mapping[str, s
 
 def _position_panel(axes: Axes, name: str, lines: Mapping[int, Mapping[int, Sequence[Mapping[str, str]]]]) -> None:
     last = max(max(line) for line in lines.values())
-    colours = matplotlib.colormaps['viridis'](np.linspace(0, 0.85, len(lines)))  # lengths are ordered: so are these
+    colours = matplotlib.colormaps['viridis'](np.linspace(0, 0.85, len(lines)))  # ordered colours for ordered lengths
     for colour, (length, line) in zip(colours, sorted(lines.items()), strict=True):
-        at = sorted(line)
-        values = [np.array([float(row['accuracy']) for row in line[place]]) for place in at]
+        indices = sorted(line)
+        values = [np.array([float(row['accuracy']) for row in line[index]]) for index in indices]
         mean = np.array([each.mean() for each in values])
         low, high = (
             [
-                float(line[place][0][edge]) if len(each) == 1 else each.mean() + sign * half_width(each)
-                for place, each in zip(at, values, strict=True)
+                float(line[index][0][edge]) if len(each) == 1 else each.mean() + sign * half_width(each)
+                for index, each in zip(indices, values, strict=True)
             ]
             for edge, sign in (('low', -1), ('high', 1))
         )
-        marker = '' if len(at) > 1 else 'o'
-        axes.plot(at, mean, color=colour, linewidth=1.6, marker=marker, label=f'length {length}', clip_on=False)
-        axes.fill_between(at, np.clip(low, 0, 1), np.clip(high, 0, 1), color=colour, alpha=0.15, linewidth=0)
+        marker = '' if len(indices) > 1 else 'o'
+        axes.plot(indices, mean, color=colour, linewidth=1.6, marker=marker, label=f'length {length}', clip_on=False)
+        axes.fill_between(indices, np.clip(low, 0, 1), np.clip(high, 0, 1), color=colour, alpha=0.15, linewidth=0)
     axes.set_ylim(0, 1)
     axes.set_xlim(0.5, last + 0.5)
     axes.set_xlabel('position in the answer')

@@ -1,4 +1,4 @@
-"""Runs as files: finding them, reading them, and what differs between their settings."""
+"""Runs as files: finding them, reading them, and the settings in which they differ."""
 
 import csv
 import dataclasses
@@ -17,27 +17,33 @@ from mha.training import metrics
 
 COLUMNS = ('seed', *metrics.COLUMNS)
 REQUIRED = ('seed', 'length', 'examples')
-"""Columns of every result file; what an older one did not measure is nan."""
+"""Columns of every result file. Other columns are NaN in older files that lack them."""
 NOT_SETTINGS = (
-    'seed',  # averaged over
-    'eval.lengths',  # compared as evaluated
-    *('mesh.data', 'mesh.model', 'train.members', 'train.microbatches', 'model.remat'),  # how, not what, is computed
+    'seed',  # rows average over it
+    'eval.lengths',  # the evaluated lengths are compared instead
+    *(
+        'mesh.data',
+        'mesh.model',
+        'train.members',
+        'train.microbatches',
+        'model.remat',
+    ),  # they change how results are computed, not the results
     *('train.log_every_steps', 'train.checkpoint_every_steps', 'eval.batch_size', 'eval.buckets'),
 )
 TRAINED = 'extrapolation.csv'
-"""The evaluation that training ends with."""
+"""File of the evaluation that ends training."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One workdir, or those of its members that differ in nothing but their seed."""
+    """One run; or, for a population, those members that differ only in their seed."""
 
     path: Path
     config: Mapping[str, Any]
-    """Flattened: `'model.position'`."""
+    """Flat config, with keys such as `'model.position'`."""
     summary: Mapping[str, Any]
     rows: Mapping[str, np.ndarray]
-    """The columns of extrapolation.csv, sorted by seed, then length; empty before the first evaluation."""
+    """Columns of the result file, sorted by seed, then by length; empty before the first evaluation."""
 
     @property
     def status(self) -> str:
@@ -45,7 +51,7 @@ class Run:
         return 'not evaluated' if status == 'finished' and not self.rows else status
 
     def setting(self, key: str) -> str:
-        """As text; a dash where the config does not have the key."""
+        """Setting as text; a dash if the config does not have the key."""
         return text(self.config.get(key, '-'))
 
     @property
@@ -54,13 +60,13 @@ class Run:
 
     @property
     def metric(self) -> metrics.Metric:
-        """What published tables of the task show."""
+        """Metric that published tables of the task report."""
         name = versions.metric(self.summary, self.config)
         return metrics.METRICS[choose(name, metrics.METRICS, f'metric in {self.path / "summary.json"}')]
 
     @property
     def trained(self) -> tuple[int, int]:
-        """The shortest and the longest length trained on."""
+        """Shortest and longest trained length."""
         found = self.summary.get('trained_lengths') or lengths(self.setting('train.lengths'), 'train.lengths')
         return int(min(found)), int(max(found))
 
@@ -73,12 +79,13 @@ class Run:
         return tuple(int(seed) for seed in np.unique(self.rows['seed']))
 
     def grid(self, column: str) -> np.ndarray:
-        """A column as [seeds, lengths]."""
+        """Values of a column as [seeds, lengths]."""
         return self.rows[column].reshape(len(self.seeds), len(self.lengths))
 
 
 def find(paths: Iterable[str | Path]) -> list[Path]:
-    """The runs at or below each path, each once: directories that hold a config.json. Links are followed."""
+    """Directories of the runs at or below each path, without duplicates. A run is a directory with a config.json. Links
+    are followed."""
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
         if not path.is_dir():
@@ -92,12 +99,13 @@ def find(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def _below(path: Path, seen: set[Path]) -> Iterator[Path]:
-    """Runs at or below a directory. `seen` holds the directories that were searched: links may lead in circles."""
+    """Directories of the runs at or below `path`. `seen` holds the directories already searched, because links may form
+    cycles."""
     for folder, below, files in os.walk(path, followlinks=True):
         below[:] = [name for name in below if _new(Path(folder, name), seen)]
         if 'config.json' in files:
             yield Path(folder)
-            below.clear()  # what lies inside a run belongs to it
+            below.clear()  # directories inside a run belong to it
 
 
 def _new(folder: Path, seen: set[Path]) -> bool:
@@ -107,7 +115,7 @@ def _new(folder: Path, seen: set[Path]) -> bool:
 
 
 def dangling(paths: Iterable[str | Path]) -> list[Path]:
-    """Links at or below each path that lead nowhere: runs may have been there. Those inside of runs do not count."""
+    """Broken links at or below each path, which may have led to runs. Links inside runs are ignored."""
     found = []
     for path in paths:
         for folder, below, files in os.walk(path):
@@ -124,7 +132,7 @@ def evaluations(workdir: Path) -> list[str]:
 
 
 def evaluation_of(workdir: Path, asked: str | None) -> str:
-    """File name of an evaluation asked for by its name or its lengths; what was asked for where there is none."""
+    """File name of the evaluation with the name or the lengths `asked`; `asked` itself if there is none."""
     there = evaluations(workdir)
     if asked is None:
         return TRAINED
@@ -141,7 +149,7 @@ def evaluation_of(workdir: Path, asked: str | None) -> str:
 
 
 def _lengths(path: Path) -> tuple[int, ...]:
-    """The lengths of a result file; none where it cannot be read."""
+    """Lengths of a result file; empty if the file cannot be read."""
     try:
         with path.open(newline='') as file:
             return tuple(sorted({int(record['length']) for record in csv.DictReader(file)}))
@@ -150,8 +158,8 @@ def _lengths(path: Path) -> tuple[int, ...]:
 
 
 def read(workdir: Path, evaluation: str = TRAINED) -> list[Run]:
-    """The runs of a workdir in any state, with one of its range evaluations; what is not written yet is empty. A
-    workdir has several where members of its population differ in more than their seed, and one for each that
+    """Runs in a directory, finished or not, with the results of one evaluation; a run without results has no rows.
+    Members of a population that differ in more than their seed are separate runs, and so is each member that
     diverged."""
     config, path = _config(workdir / 'config.json'), workdir / 'summary.json'
     summary = _json(path) if path.exists() else {}
@@ -175,7 +183,7 @@ def read(workdir: Path, evaluation: str = TRAINED) -> list[Run]:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """The config of a run, in today's keys. Raises `UserError` for that of something else."""
+    """Config of a run in today's keys. Raises `UserError` for any other file."""
     config = {'population': {}, **_json(path)}
     for key, kind, what in (('seed', int, 'a whole number'), ('task', str, 'text'), ('population', dict, 'a section')):
         if not isinstance(config.get(key, '' if key == 'task' else None), kind):
@@ -185,7 +193,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _check(run: Run) -> None:
-    """Raises `UserError` if a run with results does not say what they are about."""
+    """Raises `UserError` if a run with results has no valid metric or trained lengths."""
     if not run.rows:
         return
     try:
@@ -205,7 +213,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _csv(path: Path, member: population.Member) -> dict[str, np.ndarray]:
-    """The rows of all members that differ from this one in nothing but their seed."""
+    """Result rows of all members that differ from `member` only in their seed."""
     try:
         with path.open(newline='') as file:
             records = list(csv.DictReader(file))
@@ -233,24 +241,24 @@ def _csv(path: Path, member: population.Member) -> dict[str, np.ndarray]:
 
 
 def text(value: Any) -> str:
-    """A setting as it is compared and shown: 1 and 1.0 are the same."""
+    """Setting as text, for display and comparison; 1 and 1.0 are equal."""
     return f'{value:.12g}' if isinstance(value, float) else str(value)
 
 
 def span(lengths: Sequence[int] | np.ndarray) -> str:
-    """'1-20', or '128' where all are the same."""
+    """Text of a range of lengths: `'1-20'`, or `'128'` for a single length."""
     low, high = min(lengths), max(lengths)
     return str(low) if low == high else f'{low}-{high}'
 
 
 def varying(runs: Sequence[Run]) -> list[str]:
-    """The settings that are not the same in all runs."""
+    """Keys of the settings in which runs differ."""
     keys = dict.fromkeys(key for run in runs for key in run.config if key not in NOT_SETTINGS)
     return [key for key in keys if len({run.setting(key) for run in runs}) > 1]
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
-    """Refuses runs whose numbers mean different things, however alike the columns look."""
+    """Raises `UserError` if the numbers of the runs have different meanings."""
     for run in runs[1:]:
         for what, of in {
             'evaluated lengths': lambda run: compact(run.lengths),

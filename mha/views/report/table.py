@@ -1,4 +1,4 @@
-"""A comparison as text: the table, the notes below it, and the runs of a workdir on one screen."""
+"""Comparison as text: the table, the notes below it, and a summary of the runs in one directory."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ from mha.views.report.comparison import SOLVED, Comparison, longest, of_runs, ra
 from mha.views.report.runs import Run, span
 
 FEW = 100
-"""Examples below which the most frequent class is often so by accident."""
+"""Number of examples below which the baseline is too high, because the most frequent class is frequent by chance."""
 FACTS = {'steps': 'steps', 'batch size': 'train.batch_size', 'learning rate': 'learning_rate'}
 
 
 def grid(comparison: Comparison, best_everywhere: bool = True) -> tuple[list[str], list[list[str]]]:
-    """The table as text: headers and lines. The best seed is shown in every range, or in the last, the score, only."""
+    """Table as text: headers and lines. The best seed is shown for every range, or only for the score."""
     columns = shown(comparison)
     lines = [
         [column.show(row).text(best_everywhere or column.kind == 'score') for column in columns]
@@ -27,13 +27,13 @@ def grid(comparison: Comparison, best_everywhere: bool = True) -> tuple[list[str
 
 
 def text(comparison: Comparison) -> str:
-    """For a terminal."""
+    """Table and notes for a terminal."""
     headers, lines = grid(comparison, best_everywhere=False)
     return '\n'.join([*_ruled([headers, *lines], left=len(comparison.keys)), '', *notes(comparison)])
 
 
 def align(lines: Sequence[Sequence[str]], left: int) -> list[list[str]]:
-    """Cells padded to the width of their column, all but the first `left` to the right."""
+    """Cells padded to the width of their column: the first `left` columns flush left, the others flush right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         [
@@ -50,14 +50,16 @@ def _ruled(lines: Sequence[Sequence[str]], left: int) -> list[str]:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What must be known to read the numbers: the facts in a line, then the marks that the table uses."""
+    """Explanations of the numbers: one line of facts, then the marks that occur in the table."""
     found = [facts(comparison)]
     if len(comparison.trained) > 1:
-        found.append('score: each row over the evaluated lengths beyond its own trained ones')
+        found.append('score: mean of each row over the evaluated lengths beyond its own trained lengths')
     if comparison.baselines:
         found.append('baseline: always the most frequent class of the evaluation data, without reading the input')
         if (few := int(comparison.runs[0].rows['examples'].min())) < FEW:
-            found.append(f'{few} examples are their own baseline: it is too high')
+            found.append(
+                f'the baseline is too high, because the most frequent class is chosen on the same {few} examples'
+            )
     if any(comparison.beats_baseline(row) is False for row in comparison.rows):
         found.append(f'{NOT_ABOVE} the mean score is not above the baseline')
     if any(BEYOND in column.show(row).spread for column in shown(comparison) for row in comparison.rows):
@@ -68,7 +70,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def facts(comparison: Comparison) -> str:
-    """One line: task, lengths, examples, metric, aggregation, seeds and training."""
+    """Facts in one line: task, lengths, examples, metric, aggregation, seeds and training."""
     first = comparison.runs[0]
     tasks = list(dict.fromkeys(row.problem[0] for row in comparison.rows))
     counts = sorted({int(count) for count in first.rows['examples']})
@@ -106,7 +108,7 @@ def _trained(comparison: Comparison) -> str:
 
 
 def _corpus(runs: Sequence[Run]) -> list[str]:
-    """Size and split of the data of tasks that read some."""
+    """Sizes of the training and test data, for tasks that read data."""
     found = []
     for run in runs:
         train, test = (run.summary.get(f'data_{split}_bytes') for split in ('train', 'test'))
@@ -117,9 +119,9 @@ def _corpus(runs: Sequence[Run]) -> list[str]:
 
 
 def scores(runs: Sequence[Run]) -> dict[str, float | None]:
-    """The runs of a workdir in four numbers, in the metric of their task and averaged over all members: the mean over
-    the evaluated lengths up to the longest trained one ('in_range') and beyond ('score'), the longest length solved,
-    and this over the longest trained; None without any."""
+    """Summary of the runs in a directory, in the metric of the task, averaged over all members: the mean over the
+    evaluated lengths up to the longest trained length ('in_range') and beyond it ('score'), the longest solved length
+    ('longest'), and its ratio to the longest trained length ('longest_share'). None for values that do not exist."""
     run, *_ = runs = [run for run in runs if run.rows]
     metric, trained = run.metric, run.trained[1]
     values = np.concatenate([run.grid(metric.column) for run in runs]).mean(0) * metric.scale
@@ -134,8 +136,9 @@ def scores(runs: Sequence[Run]) -> dict[str, float | None]:
 
 
 def summarise(runs: Sequence[Run]) -> str:
-    """The runs of a workdir on one screen. Exact match has the interval over its examples: they are independent, the
-    symbols of an answer are not. Over several lengths the interval is at most too wide."""
+    """Table of the runs in one directory. For a single run, exact match has a Wilson interval over examples, because
+    whole answers are independent, unlike the symbols of an answer. For a range of several lengths, the interval may be
+    too wide but not too narrow."""
     left_out, runs = [run for run in runs if not run.rows], [run for run in runs if run.rows]
     if not runs:
         raise UserError(
@@ -157,12 +160,12 @@ def summarise(runs: Sequence[Run]) -> str:
         lines.append([over.name, *cells, number(run.grid('baseline')[0, inside].mean())])
     if comparison.beats_baseline(comparison.rows[0]) is False:
         lines[-1][1 + measured.index(run.metric)] += f' {NOT_ABOVE}'
-    note = 'in brackets: 95 % interval over the examples of this one run (Wilson), whole answers right or not'
+    note = 'in brackets: 95 % interval over the examples of this run (Wilson)'
     return '\n'.join([*_ruled([headers, *lines], left=1), '', *_solved(run), note, *notes(comparison), *lost])
 
 
 def _solved(run: Run) -> list[str]:
-    """The longest length solved, in a line; under a loss there is none."""
+    """Line with the longest solved length; no line if the metric is a loss."""
     if run.metric.best == 'min':
         return []
     solved, share = (scores([run])[name] for name in ('longest', 'longest_share'))

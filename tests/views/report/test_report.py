@@ -281,7 +281,7 @@ def test_trained_lengths_may_differ(make, tmp_path):
     assert comparison.cell(comparison.rows[1], score).mean == pytest.approx((1 + 4 * 0.25) / 5)
     text = table.text(comparison)
     assert 'trained on lengths 1-10 or 1-20' in text
-    assert 'beyond its own trained ones' in text
+    assert 'beyond its own trained lengths' in text
     (axes,) = plots.figure(comparison).axes
     ticks = {float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == '|'}
     assert ticks == {10, 20}
@@ -723,4 +723,4 @@ def test_how_a_run_is_computed_sets_no_runs_apart(make):
 
 @pytest.mark.parametrize(('examples', 'told'), [(8, True), (512, False)])
 def test_a_baseline_of_few_examples_is_told(make, examples, told):
-    assert ('8 examples are their own baseline' in table.text(compare(make('a', examples=examples)))) == told
+    assert ('on the same 8 examples' in table.text(compare(make('a', examples=examples)))) == told
