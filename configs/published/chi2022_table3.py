@@ -8,6 +8,7 @@ an A100. The text is bytes of the standard library of Python, not tokens of Open
 is the order of the schemes and how the loss goes on beyond 512. `--config.task="text('path/*.txt')"` takes other text.
 
 Small: 2 layers of width 64, trained on 64 bytes, evaluated to 1024, 400 steps, one seed.
+Not yet run.
 """
 
 from configs import common

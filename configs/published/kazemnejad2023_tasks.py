@@ -11,6 +11,7 @@ Not as published: prompts are symbols, not sentences in pieces of words; example
 100,000; T5 leaves its logits unscaled, which its initial values make up for.
 
 Small: 2 layers of width 64, copying alone, lengths 2-10, evaluated to 20, 1500 steps, one seed.
+Not yet run.
 """
 
 from configs import common

@@ -8,6 +8,7 @@ standard library of Python by bytes, without adaptive inputs, not WikiText-103 b
 the schemes, and where they stop gaining. `--config.task="text('path/*.txt')"` takes other text.
 
 Small: 2 layers of width 64, trained on 64 or 256 bytes, evaluated to 512, 300 steps of Adam.
+Not yet run.
 """
 
 from configs import common

@@ -9,6 +9,7 @@ short trees prevail there; trees are drawn anew in every step, not from 96,000. 
 Transformer, and linear attention with two feature maps.
 
 Small: 2 layers of width 64, trees of depth 4 with up to 5 arguments, lengths 10-60, 1000 steps.
+Not yet run to the end: about 20 minutes for the first two cells on two busy CPU cores.
 """
 
 from configs import common

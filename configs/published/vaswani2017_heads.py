@@ -10,6 +10,7 @@ the number of heads: small from 4 to 32 there, and a loss with one.
 
 Small: 2 layers of width 64, lengths 1-16, evaluated to 32, 1500 steps. `configs/heads.py` asks the same with more steps
 and a scheme that extrapolates.
+Not yet run.
 """
 
 from configs import common
