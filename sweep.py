@@ -63,13 +63,11 @@ def main() -> None:
             raise UserError(f'cell {name}: {error}') from error
         workdir.check_same(directory / 'cells' / name, cell)
     grid = launchers.Grid(directory, {name: cell['train']['steps'] for name, cell in configs.items()})
-    if len(together) < len(every) and POPULATION.value == 'none':
-        many = f'{len(every)} cells are {len(together)} but for seeds, rates and weight decay'
-        print(f'{many}: --population=auto trains those as members of one run', file=sys.stderr)
     if DRY_RUN.value:
         print('\n'.join(shlex.join(_dry_command(grid.workdir(name), chosen[name])) for name in configs), flush=True)
         left = [cell for name, cell in configs.items() if not grid.finished(name)]
         cache.keep_programs()
+        _offer_populations(len(every), len(together))
         print(f'{len(configs)} cells, {rehearsal.estimate(left, grid, JOBS.value or 1)}', file=sys.stderr)
         return
 
@@ -81,6 +79,7 @@ def main() -> None:
     workdir.hold(directory)
     for name, cell in configs.items():  # the config file may change before the last cell starts
         workdir.write_json(directory / 'configs' / f'{name}.json', cell)
+    _offer_populations(len(every), len(together))
     manifest.add(directory, {name: chosen[name] for name in configs}, _config_text())
     failed = launcher.run(grid)
     if failed:
@@ -89,6 +88,12 @@ def main() -> None:
         )
     if failed is not None:
         print(f'all {len(configs)} cells are finished; now: python compare.py {directory}')
+
+
+def _offer_populations(cells: int, runs: int) -> None:
+    if runs < cells and POPULATION.value == 'none':
+        many = f'{cells} cells are {runs} but for seeds, rates and weight decay'
+        print(f'{many}: --population=auto trains those as members of one run', file=sys.stderr)
 
 
 def _flattened(configs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -26,12 +26,15 @@ def get_config() -> ConfigDict:
     config.model.causal = False
     config.model.norm = 'post'  # or 'pre'
     config.model.norm_kind = 'layer'  # or 'rms' (mha/model/norms.py)
+    config.model.norm_eps = 1e-6  # added to the variance in the norms
     config.model.mlp = 'relu'  # spec (mha/model/mlp.py): 'gelu', 'swiglu(width=170)', 'geglu', 'none'
     config.model.kv_heads = config_dict.placeholder(int)  # heads of keys and values; default: as many as heads
     config.model.qk_norm = 'none'  # norm of queries and keys: 'layer' or 'rms'
     config.model.readout = 'token'  # or 'pooled'; tasks with two sequences always read out pairs
     config.model.tied = False  # logits from the token embeddings instead of a separate layer
+    config.model.init = 'default'  # initial values, a spec (mha/model/initial.py): 'haiku', as in Ruoss et al. (2023)
     config.model.dropout_rate = 0.1
+    config.model.embedding_dropout = True  # whether dropout also applies after the embedding
     config.model.attention_dropout_rate = 0.0
     config.model.use_bias = False  # biases of the attention projections
     config.model.core = 'auto'  # spec of an attention core (mha/cores): 'dense', 'blockwise', 'flash', 'linear'
@@ -72,3 +75,10 @@ def get_config() -> ConfigDict:
     config.eval.every_steps = 0  # steps between evaluations during training; 0: evaluate only at the end
     config.eval.seed = 0  # seed of the evaluation examples, the same for all runs
     return config
+
+
+def is_small(size: str) -> bool:
+    """Whether a config is requested in its small form, as in `--config=<file>:small`."""
+    if size not in ('full', 'small'):
+        raise ValueError(f"the size is 'full' or 'small', not {size!r}")
+    return size == 'small'

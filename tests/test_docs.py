@@ -12,7 +12,8 @@ from mha import positions, spec, tasks
 from mha.run.build import build
 
 ROOT = Path(__file__).parent.parent
-CONFIGS = sorted(path for path in ROOT.glob('configs/*.py') if path.stem != 'common')
+CONFIGS = sorted(path for path in ROOT.glob('configs/**/*.py') if path.stem != 'common')
+PUBLISHED = [path for path in CONFIGS if path.parent.name == 'published']
 
 DOCUMENTS = [pytest.param(path, id=path.name) for path in (ROOT / 'README.md', *sorted(ROOT.glob('docs/**/*.md')))]
 KEYS = spec.flatten(common.get_config().to_dict())
@@ -32,7 +33,7 @@ def test_commands_and_links_of_the_documents(path):
         assert (path.parent / link).exists(), link
     for key in re.findall(r'--config\.([\w.]+\w)', text):
         assert key in KEYS, key
-    for file in re.findall(r'\b(?:configs|benchmarks)/\w+\.py\b|(?<=--config=)[\w/.]+', text):
+    for file in re.findall(r'\b(?:configs|benchmarks)/[\w/]+\.py\b|(?<=--config=)[\w/.]+', text):
         assert (ROOT / file).exists() or file == 'configs/rope_base.py', file
     for script, flags in re.findall(r'\b(train|eval|sweep|compare)\.py((?: +(?:--)?[^\s`]+)*)', text):
         source = (ROOT / f'{script}.py').read_text()
@@ -77,18 +78,41 @@ def test_experiment_of_the_documents(tmp_path):
 SLOW = [pytest.param(path, marks=[pytest.mark.slow] * (path.stem != 'quickstart'), id=path.stem) for path in CONFIGS]
 
 
+def forms(path):
+    """Config and cells of an experiment, in each of its sizes."""
+    module = runpy.run_path(str(path))
+    assert f'--config={path.relative_to(ROOT)}' in module['__doc__']
+    for arguments in ((), ('small',)) if path in PUBLISHED else ((),):
+        cells = list(module['sweep'](*arguments))
+        assert len({str(cell) for cell in cells}) == len(cells) > 1
+        yield lambda arguments=arguments: module['get_config'](*arguments), cells
+
+
+def build_cell(get_config, cell):
+    config = get_config()
+    config.update_from_flattened_dict(cell)
+    return build(config.to_dict())
+
+
 @pytest.mark.parametrize('path', SLOW)
 def test_every_cell_of_every_config_builds(path, tmp_path, monkeypatch):
     monkeypatch.setenv('MHA_CACHE', str(tmp_path))
-    module = runpy.run_path(str(path))
-    assert f'--config=configs/{path.name}' in module['__doc__']
-    build(module['get_config']().to_dict())
-    cells = list(module['sweep']())
-    assert len({str(cell) for cell in cells}) == len(cells) > 1
-    for cell in (cell for cell in cells if cell.get('seed', 0) == 0):
-        config = module['get_config']()
-        config.update_from_flattened_dict(cell)
-        build(config.to_dict())
+    for get_config, cells in forms(path):
+        for cell in ({}, *(cell for cell in cells if cell.get('seed', 0) == 0)):
+            build_cell(get_config, cell)
+
+
+@pytest.mark.parametrize('path', [pytest.param(path, id=path.stem) for path in PUBLISHED])
+def test_configs_of_published_tables(path, tmp_path, monkeypatch):
+    """They take a size, their cells set what there is, and one small cell builds; the slow test above builds all."""
+    monkeypatch.setenv('MHA_CACHE', str(tmp_path))
+    full, small = forms(path)
+    assert full[0]().to_dict() != small[0]().to_dict()
+    for _, cells in (full, small):
+        assert {key for cell in cells for key in cell} <= {*KEYS}
+    build_cell(small[0], small[1][-1])
+    with pytest.raises(ValueError, match="the size is 'full' or 'small', not 'tiny'"):
+        runpy.run_path(str(path))['get_config']('tiny')
 
 
 def test_quickstart_shows_at_least_five_schemes():

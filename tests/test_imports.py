@@ -45,7 +45,7 @@ FORBIDDEN = {
 
 
 def modules():
-    for path in sorted([*ROOT.glob('mha/**/*.py'), *ROOT.glob('configs/*.py')]):
+    for path in sorted([*ROOT.glob('mha/**/*.py'), *ROOT.glob('configs/**/*.py')]):
         parts = path.relative_to(ROOT).with_suffix('').parts
         yield '.'.join(parts[:-1] if parts[-1] == '__init__' else parts), path
 

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.slow
 def test_a_wheel_of_any_checkout_works_elsewhere(tmp_path):
-    """Built beside runs and what an earlier build has left, it holds the package alone, with the report's template, and
-    runs from anywhere."""
+    """Built beside runs and what an earlier build has left, it holds the package alone, with the report's template and
+    the published tables, and runs from anywhere."""
     checkout, wheels, site = tmp_path / 'checkout', tmp_path / 'wheels', tmp_path / 'site'
     leave_out = shutil.ignore_patterns('.git', '.venv', '__pycache__', 'runs')
     shutil.copytree(ROOT, checkout, ignore=leave_out)
@@ -30,9 +30,10 @@ def test_a_wheel_of_any_checkout_works_elsewhere(tmp_path):
     (wheel,) = wheels.iterdir()
     files = zipfile.ZipFile(wheel).namelist()
     assert {name.split('/')[0] for name in files} == {'mha', f'{wheel.name.rsplit("-", 3)[0]}.dist-info'}
-    package = {str(path.relative_to(ROOT)) for path in (ROOT / 'mha').rglob('*') if path.suffix in ('.py', '.html')}
+    kinds = ('.py', '.html', '.csv', '.json')
+    package = {str(path.relative_to(ROOT)) for path in (ROOT / 'mha').rglob('*') if path.suffix in kinds}
     assert {name for name in files if name.startswith('mha/')} == package
-    assert 'mha/views/report/templates/report.html' in package
+    assert {'mha/views/report/templates/report.html', 'mha/views/report/published/ruoss2023.csv'} <= package
     metadata = zipfile.ZipFile(wheel).read(next(name for name in files if name.endswith('METADATA'))).decode()
     wanted = ('Requires-Dist: jax', 'Requires-Python: >=3.11', 'Provides-Extra: dev', 'Provides-Extra: peers')
     for line in (f'Version: {mha.__version__}', *wanted):
@@ -45,6 +46,7 @@ def test_a_wheel_of_any_checkout_works_elsewhere(tmp_path):
         (['-c', script], 0, str(site)),
         (['-m', 'mha.positions', 'rope'], 0, 'Rotary position embedding'),
         (['-m', 'mha.tasks', '--docs'], 2, 'checkout'),
+        (['-c', 'from mha.views.report import published; print(published.load("chi2022").year)'], 0, '2022'),
     ):
         done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environ, capture_output=True, text=True)
         assert done.returncode == code, done.stderr

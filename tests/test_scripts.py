@@ -495,7 +495,7 @@ def test_sweep_resumes_and_compare_reports(script, tmp_path):
     shown = script('compare.py', tmp_path / 'grid').stdout
     assert 'randomize(max_position=256)|rope' in shown
     report = tmp_path / 'grid' / 'report'
-    written = {'table.csv', 'seeds.csv', 'table.md', 'curves.svg', 'report.html'}
+    written = {'table.csv', 'seeds.csv', 'results.csv', 'table.md', 'table.tex', 'curves.svg', 'report.html'}
     assert {path.name for path in report.iterdir()} == written
 
 

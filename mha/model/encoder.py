@@ -11,12 +11,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from mha import cores, positions, spec
+from mha.model import initial, norms
 from mha.model import mlp as mlps
-from mha.model import norms
 from mha.model.attention import MultiHeadAttention
 from mha.nn import masks, prng
 from mha.nn.dropout import dropout
@@ -54,9 +55,11 @@ class Block(nnx.Module):
         mask: masks.Mask,
         norm: str,
         norm_kind: str,
+        norm_eps: float,
         mlp: str,
         kv_heads: int | None,
         qk_norm: str,
+        kernel_init: Initializer,
         dropout_rate: float,
         attention_dropout_rate: float,
         use_bias: bool,
@@ -73,17 +76,20 @@ class Block(nnx.Module):
             use_bias=use_bias,
             dropout_rate=attention_dropout_rate,
             normalize_qk=qk_norm,
+            kernel_init=kernel_init,
             core=core,
             dtype=dtype,
             rngs=rngs,
         )
-        self.attention_norm = norms.make(norm_kind, dim, dtype=dtype, rngs=rngs)
+        norm_options: dict[str, Any] = dict(epsilon=norm_eps, dtype=dtype, rngs=rngs)
+        self.attention_norm = norms.make(norm_kind, dim, **norm_options)
         # Attributes of the block, not of a submodule: that would change the names in checkpoints, and the order of
         # additions in the norm of the gradient.
+        options: dict[str, Any] = dict(kernel_init=kernel_init, dtype=dtype, rngs=rngs)
         with spec.setting('model.mlp'):
-            self.activation, *layers = mlps.make(mlp, dim, mlp_dim, dtype=dtype, rngs=rngs) or [None] * 4
+            self.activation, *layers = mlps.make(mlp, dim, mlp_dim, **options) or [None] * 4
         self.up, self.down, self.gate = (nnx.data(layer) for layer in layers)
-        self.mlp_norm = nnx.data(None if self.up is None else norms.make(norm_kind, dim, dtype=dtype, rngs=rngs))
+        self.mlp_norm = nnx.data(None if self.up is None else norms.make(norm_kind, dim, **norm_options))
 
     def __call__(self, x: Float[Array, 'B T D'], given: Given) -> Float[Array, 'B T D']:
         mask = self.mask if given.valid is None else self.mask & masks.padding(given.valid)
@@ -163,7 +169,9 @@ class Encoder(nnx.Module):
     (`mha.model.norms`). `mlp` is the spec of the feed-forward layer (`mha.model.mlp`) and `mlp_dim` its inner width, by
     default 4 dim. `kv_heads` is the number of heads of keys and values (grouped-query attention, Ainslie et al., 2023,
     arXiv:2305.13245). `qk_norm` normalises queries and keys (Henry et al., 2020, arXiv:2010.04245). With `tied`, the
-    logit of class c is computed with the embedding of symbol c (Press & Wolf, 2017, arXiv:1608.05859).
+    logit of class c is computed with the embedding of symbol c (Press & Wolf, 2017, arXiv:1608.05859). `init` is the
+    spec of the initial values of embeddings and linear layers (`mha.model.initial`), `norm_eps` is added to the
+    variance in the norms. `embedding_dropout` is whether `dropout_rate` also applies after the embedding.
 
     `remat` recomputes each block in the backward pass of training (Chen et al., 2016, arXiv:1604.06174), so that the
     activations of only one block are in memory. The CPU compiler undoes this, unless it gets the option
@@ -186,12 +194,15 @@ class Encoder(nnx.Module):
         causal: bool = False,
         norm: Literal['post', 'pre'] = 'post',
         norm_kind: str = 'layer',
+        norm_eps: float = 1e-6,
         mlp: str = 'relu',
         kv_heads: int | None = None,
         qk_norm: str = 'none',
         readout: Literal['token', 'pooled', 'pair'] = 'token',
         tied: bool = False,
+        init: str = 'default',
         dropout_rate: float = 0.1,
+        embedding_dropout: bool = True,
         attention_dropout_rate: float = 0.0,
         use_bias: bool = False,
         core: str = 'auto',
@@ -206,6 +217,8 @@ class Encoder(nnx.Module):
         for name, rate in dict(dropout_rate=dropout_rate, attention_dropout_rate=attention_dropout_rate).items():
             if not 0 <= rate < 1:
                 raise spec.UserError(f'model.{name} must be at least 0 and below 1, not {rate}')
+        if not 0 < norm_eps < math.inf:
+            raise spec.UserError(f'model.norm_eps must be above 0 and finite, not {norm_eps}')
         spec.choose(norm, ('post', 'pre'), 'model.norm')
         spec.choose(readout, ('token', 'pooled', 'pair'), 'model.readout')
         spec.choose(norm_kind, norms.NORMS, 'model.norm_kind')
@@ -222,11 +235,9 @@ class Encoder(nnx.Module):
             )
         head_dim = head_dim or dim // heads
         self.readout, self.remat, self.dim = readout, remat, dim
-        compute = jnp.dtype(dtype)
-        self.embedding = nnx.Embed(
-            vocab_size, dim, embedding_init=jax.nn.initializers.normal(dim**-0.5), dtype=compute, rngs=rngs
-        )
-        self.dropout_rates = (dropout_rate, attention_dropout_rate)
+        compute, start = jnp.dtype(dtype), initial.make(init, dim)
+        self.embedding = nnx.Embed(vocab_size, dim, embedding_init=start.embedding, dtype=compute, rngs=rngs)
+        self.dropout_rates, self.embedding_dropout = (dropout_rate, attention_dropout_rate), embedding_dropout
         sizes = (dim, heads, head_dim, mlp_dim or 4 * dim)
         with spec.setting('model.pattern'):
             patterns = [masks.make(text) for text in spec.per_layer(pattern, layers, 'pattern')]
@@ -238,9 +249,11 @@ class Encoder(nnx.Module):
                 mask=mask & (masks.causal() if causal else masks.full()),
                 norm=norm,
                 norm_kind=norm_kind,
+                norm_eps=norm_eps,
                 mlp=mlp,
                 kv_heads=kv_heads,
                 qk_norm=qk_norm,
+                kernel_init=start.kernel,
                 dropout_rate=dropout_rate,
                 attention_dropout_rate=attention_dropout_rate,
                 use_bias=use_bias,
@@ -250,10 +263,11 @@ class Encoder(nnx.Module):
             )
             for mask in patterns
         )
-        self.final_norm = nnx.data(norms.make(norm_kind, dim, dtype=compute, rngs=rngs) if norm == 'pre' else None)
+        options: dict[str, Any] = dict(dtype=compute, rngs=rngs)
+        self.final_norm = nnx.data(norms.make(norm_kind, dim, epsilon=norm_eps, **options) if norm == 'pre' else None)
         features = 4 * dim if readout == 'pair' else dim
         self.num_classes = num_classes
-        self.head = nnx.data(None if tied else nnx.Linear(features, num_classes, dtype=compute, rngs=rngs))
+        self.head = nnx.data(None if tied else nnx.Linear(features, num_classes, kernel_init=start.kernel, **options))
 
         dims = positions.Dims(dim, heads, head_dim, self.context(max_len), causal)
         key = rngs.params()  # one draw, so that a scheme's parameters do not change the initial values of other weights
@@ -346,7 +360,8 @@ class Encoder(nnx.Module):
         if inputs.train and inputs.rngs is None and max(self.dropout_rates) > 0:
             raise ValueError('dropout draws: pass rngs with a stream for it, or train=False')
         rngs = inputs.rngs if inputs.train else None
-        x = dropout(x, self.dropout_rates[0] if inputs.dropout_rate is None else inputs.dropout_rate, rngs)
+        rate = self.dropout_rates[0] if inputs.dropout_rate is None else inputs.dropout_rate
+        x = dropout(x, rate, rngs) if self.embedding_dropout else x
         for block, (scheme, coordinates) in zip(self.blocks, placed, strict=True):
             if inputs.pos is None and not scheme.overrides('remap'):
                 coordinates = None  # the slot numbers, which allow faster cores

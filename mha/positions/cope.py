@@ -19,8 +19,9 @@ from mha.spec import at_least, at_most
 class Cope(Position):
     """Positions that count relevant tokens; causal only. All keys beyond `p_max - 1` relevant tokens share a position.
     `gate='scaled'` computes gates from the scaled logits and their biases, as the published code does; 'raw' removes
-    the scale 1/sqrt(K) first, as the paper's text says. Coordinates are not read. The table starts at zero. Published
-    with a separate table in every layer, shared by the heads (`position_per_layer=True`)."""
+    the scale 1/sqrt(K) first, as the paper's text says. `scale=True` divides q_i . e by sqrt(K), too, as the published
+    code does by default, where `p_max` is the longest trained sequence + 1. Coordinates are not read. The table starts
+    at zero. Published with a separate table in every layer, shared by the heads (`position_per_layer=True`)."""
 
     directed = True
     causal_only = True
@@ -30,17 +31,20 @@ class Cope(Position):
         dims,
         p_max: Annotated[int, at_least(2), at_most(2**16)] = 16,
         gate: Literal['scaled', 'raw'] = 'scaled',
+        scale: bool = False,
         *,
         rngs,
     ):
         self.p_max, self.gate, self.head_dim = p_max, gate, dims.head_dim
+        self.read_scale = dims.head_dim**-0.5 if scale else 1.0
         self.e = nnx.Param(jnp.zeros((p_max, dims.head_dim)))
 
     def weights(self, logits, mask, q, coords):
         scale = 1.0 if self.gate == 'scaled' else self.head_dim**0.5
         gates = jnp.where(mask, jax.nn.sigmoid(scale * logits), 0)
         p = jnp.minimum(jax.lax.cumsum(gates, axis=3, reverse=True), self.p_max - 1)
-        columns = jnp.einsum('bthk,pk->bhtp', q[..., : self.head_dim].astype(jnp.float32), self.e[...])
+        queries = self.read_scale * q[..., : self.head_dim].astype(jnp.float32)
+        columns = jnp.einsum('bthk,pk->bhtp', queries, self.e[...])
         below, above = (
             jnp.take_along_axis(columns, whole.astype(jnp.int32), axis=3) for whole in (jnp.floor(p), jnp.ceil(p))
         )

@@ -12,24 +12,28 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import Position, add_difference
-from mha.spec import Level
+from mha.spec import Level, Spread
 
 
 class Fox(Position):
     """Decay learned from content. `bias_init` is the initial b. The default 0, as in the official code, gives f = 0.5
-    and forgets within a few tokens; on short tasks prefer 5, which gives f = 0.993. For encoders we add a bidirectional
+    and forgets within a few tokens; on short tasks prefer 5, which gives f = 0.993. W starts at `init_std`, by default
+    D^(-1/2), in the official code 0.02. For encoders we add a bidirectional
     form that is not in the paper: a second set of gates f' forgets the future, ln f'_(i+1) + .. + ln f'_j for j > i.
     That form replaces the softmax and needs whole rows of logits. Gates follow the slots of the array; coordinates are
     not read. Published with separate parameters in every layer (`position_per_layer=True`)."""
 
     directed = True
 
-    def __init__(self, dims, bias_init: Level = 0.0, causal: bool | None = None, *, rngs):
+    def __init__(
+        self, dims, bias_init: Level = 0.0, causal: bool | None = None, init_std: Spread | None = None, *, rngs
+    ):
         self.causal = dims.causal if causal is None else causal
         if self.causal and not dims.causal:
             raise ValueError('causal=True needs a causal model: it would favour the far future - leave it out')
         gates = dims.heads if self.causal else 2 * dims.heads
-        self.w = nnx.Param(dims.dim**-0.5 * jax.random.normal(rngs.params(), (dims.dim, gates)))
+        std = dims.dim**-0.5 if init_std is None else init_std
+        self.w = nnx.Param(std * jax.random.normal(rngs.params(), (dims.dim, gates)))
         self.b = nnx.Param(jnp.full((gates,), bias_init))
         self.head_dim = dims.head_dim
 

@@ -53,7 +53,7 @@ class RandomizeOffsets(Position):
         self.directed = inner.directed or both_sides
 
     def overrides(self, hook):
-        return self.inner.overrides(hook)
+        return hook == 'place' or self.inner.overrides(hook)
 
     def extent(self, length):
         if length > self.max_position:

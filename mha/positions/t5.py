@@ -15,11 +15,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.positions.base import OffsetBias
-from mha.spec import REACH, at_most
+from mha.spec import Spread, at_most
 
 
 class T5(OffsetBias):
-    """Learned bias per head and bucket of distances, shared by all layers as published; constant at large distances."""
+    """Learned bias per head and bucket of distances, shared by all layers as published; constant at large distances. It
+    starts at `init_std`; T5's own at D^(-1/2)."""
 
     directed = True
 
@@ -27,8 +28,9 @@ class T5(OffsetBias):
         self,
         dims,
         buckets: Annotated[int, at_most(1024)] = 32,
-        max_distance: Annotated[int, at_most(REACH)] = 128,
+        max_distance: Annotated[int, at_most(2**31 - 1)] = 128,
         causal: bool | None = None,
+        init_std: Spread = 0.02,
         *,
         rngs,
     ):
@@ -39,7 +41,7 @@ class T5(OffsetBias):
         if max_distance <= per_side // 2:
             raise ValueError(f'max_distance must be above {per_side // 2} for {buckets} buckets, not {max_distance}')
         self.starts = bucket_starts(per_side, max_distance)
-        self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (buckets, dims.heads)))
+        self.table = nnx.Param(init_std * jax.random.normal(rngs.params(), (buckets, dims.heads)))
 
     def offset_bias(self, offset):
         return jnp.moveaxis(self.table[...][self.bucket(offset)], -1, 0)

@@ -14,6 +14,9 @@ ADDED = {
     'model.kv_heads': None,
     'model.qk_norm': 'none',
     'model.tied': False,
+    'model.norm_eps': 1e-6,
+    'model.init': 'default',
+    'model.embedding_dropout': True,
     'eval.every_steps': 0,
 }
 """Keys that were added later, each with the value that describes older runs."""

@@ -4,8 +4,10 @@
     86+7=    /6,7:6+7+0=13|3~1&8+/8,0:8+0+1=9|9~0&+!93.
 
 The second line is the scratchpad: per decimal place, both digits and the carry; a last carry takes a step of its own,
-with digits 0. Published: trained on lengths up to 8, tested on 9 to 16; length is the number of digits of the longer
-number. All pairs of digit counts with that maximum are equally likely. Numbers have no leading zeros.
+with digits 0. A number whose digits are used up leaves nothing; with `released=True`, as in the released code, it
+leaves a 0 while the other has digits: &8+0 after the first step above. Published: trained on lengths up to 8, tested on
+9 to 16; length is the number of digits of the longer number. All pairs of digit counts with that maximum are equally
+likely, where the paper's data have as many examples of every pair at all lengths. Numbers have no leading zeros.
 
 Huang et al. (2024, arXiv:2410.02140) add binary numbers. Length is the number of symbols of the prompt without `$`,
 which begins a sequence, and at least 4. The number of digits of the first number is uniform in 1 .. l - 3. Published:
@@ -26,7 +28,7 @@ from mha.tasks.base import EMPTY, digits
 
 class Addition(Scratchpad):
     """Two numbers of `base` in, their sum out. Length is that of the longer number, or, with `measure='prompt'`, of
-    both with + and =."""
+    both with + and =. `released=True` writes the scratchpad of the released code."""
 
     level = 'context-sensitive'
 
@@ -36,12 +38,13 @@ class Addition(Scratchpad):
         base: Annotated[int, between(2, 10)] = 10,
         measure: Literal['longer', 'prompt'] = 'longer',
         bos: bool = False,
+        released: bool = False,
         *,
         causal: bool = False,
     ):
         if scratchpad and base != 10:
             raise ValueError(f'scratchpad must be False for base={base}, not {scratchpad!r}')
-        self.base, self.measure = base, measure
+        self.base, self.measure, self.released = base, measure, released
         self.alphabet = f'{"0123456789"[:base]}+=.,'
         super().__init__(scratchpad, bos=bos, causal=causal)
 
@@ -83,6 +86,7 @@ class Addition(Scratchpad):
         longer = jnp.maximum(*sizes)
         real = (place < longer) | (total > 0) & (place == longer)
         left = place[None] > place[:, None]
+        left_a, left_b = (self.remaining(real & left, place, length) for real in (real_a[None], real_b[None]))
         answer = self.reply(
             jnp.where(real, total % self.base, EMPTY)[::-1],
             real,
@@ -90,9 +94,17 @@ class Addition(Scratchpad):
             computation=self.concat(a[:, None], '+', b[:, None], '+', carry[:, None], '=', digits(total, 2)),
             output=total[:, None] % self.base,
             variables=total[:, None] // self.base,
-            remaining=self.concat(self.written(a, real_a[None] & left), '+', self.written(b, real_b[None] & left)),
+            remaining=self.concat(self.written(a, left_a), '+', self.written(b, left_b)),
         )
         return self.concat(self.written(a, real_a), '+', self.written(b, real_b), '='), answer
+
+    def remaining(self, left, place, length):
+        """Mask [steps, places] of the digits of a number that a step writes as left; beyond a number's end they are
+        0."""
+        if not self.released:
+            return left
+        used_up = ~left.any(1, keepdims=True) & (place[:, None] + 1 < length)
+        return left | used_up & (place[None] == place[:, None] + 1)
 
     def number(self, key, size, places):
         """Digits [places] of a random number of `size` digits, least significant first, and a mask of those that

@@ -87,3 +87,12 @@ def test_gradients_reach_the_table_from_zero_and_the_gates():
 def test_errors(text, causal, message):
     with pytest.raises(UserError, match=message):
         make(text, causal)
+
+
+def test_scaled_reads_of_the_table():
+    """Divided by the root of the head size, as the published code does by default."""
+    mask, q = jnp.tri(9, dtype=bool)[None, None], jax.random.normal(jax.random.key(2), (1, 9, 4, 8))
+    logits, table = jax.random.normal(jax.random.key(1), (1, 4, 9, 9)), jax.random.normal(jax.random.key(0), (4, 8))
+    scaled, plain = make('cope(p_max=4, scale=True)'), make('cope(p_max=4)')
+    scaled.e[...], plain.e[...] = table, table / np.sqrt(8)
+    np.testing.assert_allclose(scaled.weights(logits, mask, q, None), plain.weights(logits, mask, q, None), atol=1e-6)

@@ -114,3 +114,8 @@ def test_cross_attention_is_refused(text):
 def test_the_causal_form_needs_a_causal_model():
     with pytest.raises(UserError, match='causal=True needs a causal model'):
         make('fox(causal=True)', causal=False)
+
+
+@pytest.mark.parametrize(('text', 'std'), [('fox', 24**-0.5), ('fox(init_std=0.02)', 0.02)])
+def test_initial_values(text, std):
+    assert np.std(make(text, heads=400).w[...]) == pytest.approx(std, rel=0.05)

@@ -49,6 +49,11 @@ def test_the_schemes_have_the_shapes_of_the_protocol(text):
     positions.check_shapes(entry.scheme, entry.dims)
 
 
+@pytest.mark.parametrize('inner', ['alibi', 't5', 'txl', 'kerple', 'sandwich'])
+def test_what_draws_when_placed_is_not_asked_before(inner):
+    positions.check_shapes(positions.make(f'randomize_offsets(max_position=8)|{inner}', DIMS, rngs=nnx.Rngs(0)), DIMS)
+
+
 def test_a_broken_file_leaves_the_others_listed(monkeypatch):
     load = importlib.import_module
 

@@ -135,3 +135,9 @@ def test_initial_values_are_small():
 def test_errors(text, causal, message):
     with pytest.raises(UserError, match=message):
         make(text, causal)
+
+
+@pytest.mark.parametrize(('text', 'std'), [('t5', 0.02), ('t5(init_std=0.5)', 0.5)])
+def test_initial_values(text, std):
+    table = make(text, heads=64).table[...]
+    assert np.std(table) == pytest.approx(std, rel=0.05)

@@ -41,7 +41,7 @@ def reverse(prompt, variant='mc'):
     return ' '.join([*words[::-1], *more, '.']), []
 
 
-def addition(prompt, base=10, measure='longer'):
+def addition(prompt, base=10, measure='longer', released=False):
     a, b = prompt.rstrip('=').split('+')
     assert all(number == str(int(number)) for number in (a, b))
     if base == 2:
@@ -50,9 +50,10 @@ def addition(prompt, base=10, measure='longer'):
     while any(left) or carry:
         x, y = (int(number[-1:] or 0) for number in left)
         left = tuple(number[:-1] for number in left)
+        shown = tuple(number or '0' for number in left) if released and any(left) else left
         before, total = carry, x + y + carry
         carry = total // 10
-        steps.append((f'{x},{y}', f'{x}+{y}+{before}={total}', str(total % 10), str(carry), '+'.join(left)))
+        steps.append((f'{x},{y}', f'{x}+{y}+{before}={total}', str(total % 10), str(carry), '+'.join(shown)))
     return f'{int(a) + int(b)}.', steps
 
 
@@ -245,6 +246,7 @@ EXAMPLES = [
     ("reverse(variant='mcrv')", '31 4 15 >', '15 4 31 | 31 4 15 .'),
     ('addition', '86+7=', '93.'),
     ('addition(scratchpad=True)', '86+7=', '/6,7:6+7+0=13|3~1&8+/8,0:8+0+1=9|9~0&+!93.'),
+    ('addition(scratchpad=True, released=True)', '86+7=', '/6,7:6+7+0=13|3~1&8+0/8,0:8+0+1=9|9~0&+!93.'),
     ("addition(scratchpad='output')", '5+7=', '|2|1!12.'),
     ("addition(base=2, measure='prompt', bos=True)", '$11+1=', '100.'),
     ('polynomial', 'x=-2;3*x^2+-1*x^0=', '1.'),

@@ -1,6 +1,8 @@
 """ListOps against a parser and evaluator in plain Python."""
 
 import functools
+import itertools
+import math
 import statistics
 from collections import Counter
 
@@ -12,7 +14,8 @@ from mha import tasks
 from mha.spec import UserError
 
 LENGTHS, MAX_LENGTH, BATCH = (1, 2, 3, 4, 7, 20), 20, 64
-CASES = ['listops', 'listops(max_depth=3, max_arguments=2)']
+RELEASED = 'listops(max_depth=3, max_arguments=3, released=True)'
+CASES = ['listops', 'listops(max_depth=3, max_arguments=2)', 'listops(released=True)', RELEASED]
 OPERATORS = {
     '[MIN': min,
     '[MAX': max,
@@ -115,14 +118,61 @@ def test_distribution():
     assert all(abs(count - share) < 5 * np.sqrt(len(triples) / 4) for count in np.sum(triples, axis=0))
 
 
+def law(length, depth, most=3, deepest=3):
+    """Every shape of a tree of Long Range Arena with so many symbols, and its probability, by enumeration."""
+    if length == 1:
+        yield 'x', 1.0 if depth == deepest else 3 / 4
+    if depth == deepest:
+        return
+    for number in range(2, most + 1):
+        for sizes in itertools.product(range(1, length), repeat=number):
+            if sum(sizes) == length - 2:
+                for shapes in itertools.product(*(list(law(size, depth + 1, most, deepest)) for size in sizes)):
+                    shape, shares = zip(*shapes, strict=True)
+                    yield f'[{"".join(shape)}]', math.prod(shares) / 4 / (most - 1)
+
+
+def shape(tree):
+    return 'x' if isinstance(tree, int) else f'[{"".join(map(shape, tree[1:]))}]'
+
+
+@pytest.mark.parametrize('length', [4, 5, 7, 8, 9, 11, 12])
+def test_the_released_law(length):
+    """Shapes of trees given their length, and of what is left: operators and digits are uniform."""
+    expected = dict(law(length, 1))
+    found = [parse(word)[0] for word, _ in read(RELEASED, length, batch=2000)]
+    shapes = Counter(map(shape, found))
+    if not expected:  # no tree has so many symbols: the next smaller one
+        shorter = max(n for n in range(length) if dict(law(n, 1)))
+        expected = dict(law(shorter, 1))
+    total = sum(expected.values())
+    assert {*shapes} <= {*expected}
+    for each, share in expected.items():
+        share /= total
+        assert abs(shapes[each] / len(found) - share) < 5 * np.sqrt(share * (1 - share) / len(found)) + 1e-9
+    kinds = Counter(node[0] for tree in found for node in nodes(tree))
+    assert all(abs(kinds[kind] / kinds.total() - 1 / 4) < 5 * np.sqrt(3 / 16 / kinds.total()) for kind in OPERATORS)
+
+
+@pytest.mark.slow
+def test_the_released_trees_are_as_wide_and_deep_as_those_of_long_range_arena():
+    """Means of the released generator's trees of 500 to 1000 symbols."""
+    found = [parse(word) for word, _ in read('listops(released=True)', 700, batch=64, max_length=700)]
+    operators = [node for tree, _ in found for node in nodes(tree)]
+    assert not any(blanks for _, blanks in found)
+    assert np.mean([len(node) - 1 for node in operators]) == pytest.approx(5.97, abs=0.15)
+    assert np.mean([len(node) == 3 for node in operators]) == pytest.approx(0.113, abs=0.015)
+
+
 def test_depth_is_reached():
     assert {depth(parse(word)[0]) for word, _ in read('listops(max_depth=3, max_arguments=2)', 20)} == {3}
 
 
 @pytest.mark.parametrize('length', [1, 7])
-def test_the_padding_does_not_change_the_example(length):
-    batch = jax.jit(lambda key: tasks.make('listops').batch(key, BATCH, length, length))(jax.random.key(0))
-    wide = sampler('listops', BATCH, MAX_LENGTH)(jax.random.key(0), length)
+@pytest.mark.parametrize('text', ['listops', 'listops(released=True)'])
+def test_the_padding_does_not_change_the_example(text, length):
+    batch = jax.jit(lambda key: tasks.make(text).batch(key, BATCH, length, length))(jax.random.key(0))
+    wide = sampler(text, BATCH, MAX_LENGTH)(jax.random.key(0), length)
     for one, two in zip(jax.tree.leaves(batch), jax.tree.leaves(wide), strict=True):
         np.testing.assert_array_equal(two[:, : one.shape[1]], one)
         assert not two[:, one.shape[1] :].any()

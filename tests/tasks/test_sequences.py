@@ -21,6 +21,7 @@ FAST = [
     'copying',
     "reverse(variant='mc2x')",
     'addition(scratchpad=True)',
+    'addition(scratchpad=True, released=True)',
     'polynomial(scratchpad=True)',
     'sorting(scratchpad=True)',
     "sorting(kind='integers')",

@@ -9,7 +9,7 @@ from flax import nnx
 from mha.model.encoder import Inputs
 from mha.positions import Chain, Position
 from mha.spec import UserError
-from tests.model.encoder.models import CLASSES, HEADS, TOKENS, B, T, call, make, shared, weights
+from tests.model.encoder.models import CLASSES, DIM, HEADS, TOKENS, B, T, call, make, shared, weights
 
 
 @pytest.mark.parametrize(
@@ -217,9 +217,54 @@ def test_tied_readout_reads_the_embedding():
         (dict(norm_kind='batch'), "unknown model.norm_kind 'batch'"),
         (dict(qk_norm='l2'), "unknown model.qk_norm 'l2'"),
         (dict(kv_heads=3), 'does not divide'),
+        (dict(norm_eps=0.0), 'norm_eps must be above 0'),
+        (dict(init='glorot'), "unknown init 'glorot'"),
+        (dict(init='haiku(std=0.0)'), 'std must be above 0'),
+        (dict(init='haiku|haiku'), 'do not compose'),
     ],
     ids=str,
 )
 def test_mistakes_in_the_choice_of_blocks(options, words):
     with pytest.raises(UserError, match=words):
         make(**options)
+
+
+@pytest.mark.parametrize(
+    ('init', 'embedding', 'kernel', 'cut'),
+    [('default', 64**-0.5, 0.125, 2.28), ('haiku', 0.0176, 0.110, 2.0), ('haiku(std=0.1)', 0.088, 0.110, 2.0)],
+)
+def test_initial_values(init, embedding, kernel, cut):
+    """Standard deviations at width 64, of every kernel in units of its own fan-in; kernels end at `cut` of 1/8."""
+    model = make(init=init, vocab_size=500, dim=64, heads=4, head_dim=32, mlp_dim=256, num_classes=64)
+    assert np.std(model.embedding.embedding[...]) == pytest.approx(embedding, rel=0.02)
+    block = model.blocks[0]
+    for layer, fan_in in ((block.attention.query, 64), (block.attention.out, 128), (block.up, 64), (block.down, 256)):
+        assert np.std(layer.kernel[...]) == pytest.approx(kernel * (64 / fan_in) ** 0.5, rel=0.03)
+    assert np.std(model.head.kernel[...]) == pytest.approx(kernel, rel=0.03)
+    assert not any(np.any(layer.bias[...]) for layer in (block.up, block.down, model.head))
+    assert np.abs(block.up.kernel[...]).max() == pytest.approx(cut / 8, rel=0.01)
+
+
+def test_size_of_the_released_encoder_of_ruoss_et_al():
+    """Of missing_duplicate_string, with Transformer-XL's parameters in every layer: as counted in the released code."""
+    sizes = dict(vocab_size=5, num_classes=2, max_len=41, layers=5, dim=64, heads=8, mlp_dim=256)
+    model = make(**sizes, position='txl', position_per_layer=True, init='haiku', norm_eps=1e-5)
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == 270_210
+
+
+@pytest.mark.parametrize('kind', ['layer', 'rms'])
+def test_epsilon_of_the_norms(kind):
+    model = make(norm='pre', norm_kind=kind, norm_eps=1e-3)
+    norm = [*(norm for block in model.blocks for norm in (block.attention_norm, block.mlp_norm)), model.final_norm]
+    x = jnp.full((1, 1, DIM), 1e-2).at[0, 0, ::2].set(-1e-2)
+    for each in norm:
+        np.testing.assert_allclose(each(x), x / np.sqrt(1e-4 + 1e-3), rtol=1e-5)
+
+
+def test_dropout_behind_the_embedding_can_be_left_out():
+    """Without blocks that drop, what the model encodes is then the same under all keys."""
+    for drops in (True, False):
+        model = make(embedding_dropout=drops, dropout_rate=0.5, layers=1)
+        model.blocks[0].dropout_rate = 0.0
+        one, two = (call(model, train=True, seed=seed) for seed in (0, 1))
+        assert (np.abs(one - two).max() > 1e-2) == drops

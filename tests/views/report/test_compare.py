@@ -43,7 +43,7 @@ def test_report(grid):
     assert done.returncode == 0
     assert done.stderr.splitlines() == [f'left out 1 run: {grid / "cells" / "b"} (running)']
     assert '0.750' in done.stdout
-    for name in ('table.csv', 'seeds.csv', 'table.md', 'curves.svg', 'report.html'):
+    for name in ('table.csv', 'seeds.csv', 'results.csv', 'table.md', 'table.tex', 'curves.svg', 'report.html'):
         assert str(grid / 'report' / name) in done.stdout
         assert (grid / 'report' / name).stat().st_size > 0
 

@@ -27,21 +27,23 @@ def test_one_setting_down_and_another_across(compared):
     assert table.columns == (('bucket_sort',), ('reverse_string',))
     headers, lines = pivot.grid(table)
     assert headers == ['position', 'bucket_sort', 'reverse_string', 'mean rank', 'MRR']
-    assert [line[0] for line in lines] == ['rope', 'alibi', 'baseline']
-    rope, alibi, baseline = lines
+    (alibi, rope, baseline) = lines
+    assert [line[0] for line in lines] == ['alibi', 'rope', 'baseline']
     assert rope[1].startswith('0.410 ± 0.127')
     assert alibi[2].startswith('0.510 ± 0.127')
     assert rope[3:] == alibi[3:] == ['1.50', '0.750']
     assert baseline[1:3] == ['0.400', '0.400']
     files = pivot.files(table)
-    (first, _) = csv.DictReader(io.StringIO(files['pivot.csv']))
-    assert float(first['reverse_string']) == pytest.approx(0.91)
+    (_, second) = csv.DictReader(io.StringIO(files['pivot.csv']))
+    assert float(second['reverse_string']) == pytest.approx(0.91)
     assert r'rope & 0.410 $\pm$ 0.127' in files['pivot.tex']
 
 
 def test_rows_that_share_a_cell_are_refused(compared, make):
-    with pytest.raises(UserError, match=r'differ in (model\.position|task) share a cell .* --best='):
-        pivot.pivot(comparison.compare(compared.paths), ['task'], [])
+    rates = [make(f'rate{rate}', optimizer__learning_rate=rate, model__position='rope') for rate in (0.1, 0.2)]
+    three = comparison.compare([*compared.paths, *rates])
+    with pytest.raises(UserError, match=r'differ in optimizer\.learning_rate share a cell .* --best=optimizer'):
+        pivot.pivot(three, ['task'], ['position'])
     with pytest.raises(UserError, match=r"unknown setting in --rows 'tsk' - did you mean 'task'"):
         pivot.pivot(compared, ['tsk'], ['position'])
     with pytest.raises(UserError, match='a table needs --rows'):
@@ -59,7 +61,7 @@ def test_the_best_rate_is_chosen_by_the_trained_lengths_alone(make):
             folders.append(folder)
     chosen, lines = pivot.choose_best(comparison.compare(folders), 'learning_rate')
     assert [row.labels for row in chosen.rows] == [('0.01',)]
-    assert lines == ['reverse_string: learning rate 0.01 of 0.1, 0.01; max over all of these and seeds 0.920']
+    assert lines == ['reverse_string: learning_rate 0.01 of 0.1, 0.01; max over all of these and seeds 0.920']
     assert chosen.best == 'optimizer.learning_rate'
 
 

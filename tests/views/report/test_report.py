@@ -321,7 +321,7 @@ def test_every_form_of_the_table_has_every_column(make, tmp_path, monkeypatch):
     comparison = compare(make('a'))
     page.write(comparison, tmp_path / 'report')
     assert 'eleven' in table.text(comparison)
-    for name in ('table.csv', 'seeds.csv', 'table.md', 'report.html'):
+    for name in ('table.csv', 'seeds.csv', 'table.md', 'table.tex', 'report.html'):
         expected = ',extra\n' if name.endswith('csv') else 'eleven'
         assert expected in (tmp_path / 'report' / name).read_text()
 
@@ -436,7 +436,9 @@ def test_files(make, tmp_path):
     comparison = compare(*folders)
     output = tmp_path / 'new' / 'report'
     written = page.write(comparison, output)
-    assert [path.name for path in written] == ['table.csv', 'seeds.csv', 'table.md', 'curves.svg', 'report.html']
+    assert [path.name for path in written] == [
+        *('table.csv', 'seeds.csv', 'results.csv', 'table.md', 'table.tex', 'curves.svg', 'report.html')
+    ]
 
     rows = list(csv.DictReader((output / 'table.csv').open()))
     assert [row['model.position'] for row in rows] == [spec, 'none']
@@ -502,7 +504,7 @@ def test_a_place_is_compared_again(make, tmp_path, monkeypatch):
     assert table.facts(compare(moved)) in (moved / 'report' / 'table.md').read_text()
 
 
-@pytest.mark.parametrize('name', ['table.csv', 'seeds.csv', 'table.md', 'curves.svg', 'report.html'])
+@pytest.mark.parametrize('name', ['table.csv', 'seeds.csv', 'table.md', 'table.tex', 'curves.svg', 'report.html'])
 def test_files_of_others_are_left_alone(make, tmp_path, name):
     (tmp_path / name).write_text('precious')
     with pytest.raises(UserError, match=f'{name} is there already'):
