@@ -3,6 +3,7 @@
     python compare.py runs/grid [more runs] [--output=runs/grid/report] [--metric=accuracy] [--evaluation=40,80]
     python compare.py runs/grid --rows=position --columns=task         # one setting down, another across
     python compare.py runs/grid --best=learning_rate --pairs           # tuned rows, and which of them differ
+    python compare.py runs/grid --published=ruoss2023                  # beside the numbers of a paper
     python compare.py runs/grid --only=task=bucket_sort --only=seed=0  # some of the runs
 
 Every argument is a run, or a directory with runs below it at any depth; links are followed. Runs that differ only in
@@ -23,7 +24,7 @@ from absl import flags
 from mha import cli
 from mha.spec import UserError
 from mha.training.metrics import METRICS
-from mha.views.report import comparison, page, pivot, table
+from mha.views.report import beside, comparison, page, pivot, published, table
 
 OUTPUT = flags.DEFINE_string(
     'output', None, 'Directory of the report; default: report/ in the first directory, or in the sweep.'
@@ -37,6 +38,7 @@ BEST = flags.DEFINE_string('best', None, 'Setting of which each row keeps the be
 COLUMNS = flags.DEFINE_list('columns', [], 'Settings across, of a table of scores with --rows down.')
 ONLY = flags.DEFINE_multi_string('only', [], 'Condition that runs must meet: model.position=rope. Repeatable.')
 PAIRS = flags.DEFINE_bool('pairs', False, 'Compare all pairs of rows of a task by paired t-tests over seeds.')
+PUBLISHED = flags.DEFINE_string('published', None, f'Table of a paper beside ours: {", ".join(published.names())}.')
 ROWS = flags.DEFINE_list('rows', [], 'Settings down, of a table of scores with --columns across.')
 METRIC = flags.DEFINE_enum('metric', 'auto', ['auto', *METRICS], 'Metric to compare; auto: the metric of the task.')
 
@@ -78,6 +80,11 @@ def main(*paths: str) -> None:
         tests = pivot.pairs(compared)
         more['pairs.csv'] = pivot.pairs_csv(tests)
         shown += ['', pivot.pairs_text(tests)]
+    if PUBLISHED.value:
+        paper = published.load(PUBLISHED.value)
+        found = beside.pairs(compared, paper)
+        more['published.csv'] = beside.as_csv(found)
+        shown += ['', beside.text(compared, found, paper)]
     output = OUTPUT.value or str(default_output(directories, EVALUATION.value))
     written = page.write(compared, cli.path('output', output), more)
     if compared.left_out:

@@ -2,10 +2,14 @@
 
 import json
 import os
+import random
 import shlex
+import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +17,7 @@ from mha.run import launchers
 from mha.run.launchers import base, local
 from mha.spec import UserError
 
+ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json, os, pathlib, sys, time
 config, workdir = (pathlib.Path(argument.partition('=')[2]) for argument in sys.argv[1:])
@@ -151,3 +156,41 @@ def test_commands_of_what_is_left(grid, capsys):
 def test_mistakes_in_a_cluster(text):
     with pytest.raises(UserError, match=r'local|--cluster'):
         launchers.make(text, 1)
+
+
+@pytest.mark.slow
+def test_kills_at_ten_random_moments_change_nothing(small_sweep, curves, steps, tmp_path):
+    """Half of them end the launcher, half a process that it has started: no step is logged twice, none is missing, and
+    the results are those of an undisturbed sweep."""
+    count, rng = 3000, random.Random(0)
+    environ = {**os.environ, 'MHA_CACHE': str(tmp_path / 'cache'), 'JAX_PLATFORMS': 'cpu'}
+
+    def launch(workdir):
+        command = [sys.executable, 'sweep.py', f'--config={small_sweep(count)}', f'--workdir={workdir}', '--jobs=2']
+        return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    whole, torn = tmp_path / 'whole', tmp_path / 'torn'
+    assert launch(whole).wait() == 0
+    launcher, kills = launch(torn), 0
+    while kills < 10:
+        time.sleep(rng.uniform(0.5, 6))
+        if launcher.poll() is not None:
+            launcher = launch(torn)
+            continue
+        pids = [int(path.read_text() or 0) for path in torn.glob('cells/*/lock')]
+        victims = [launcher.pid] if kills % 2 else [pid for pid in pids if pid and pid_runs(pid)]
+        if victims:
+            os.kill(rng.choice(victims), signal.SIGKILL)
+            kills += 1
+    launcher.wait()
+    assert launch(torn).wait() == 0
+    assert curves(torn) == curves(whole)
+    for seed in range(3):
+        assert steps(torn, f'seed={seed}') == list(range(50, count + 1, 50))
+
+
+def pid_runs(pid):
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().split()[2] not in 'ZX'
+    except OSError:
+        return False

@@ -17,20 +17,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not shutil.which('slurmctld') or os.geteuid() != 0, reason='needs slurm-wlm, munge and root'),
 ]
-CONFIG = """
-from configs import common, sweeps
-
-def get_config():
-    config = common.get_config()
-    config.model.update(dict(layers=1, dim=16, heads=2, dropout_rate=0.0))
-    config.train.update(dict(steps=STEPS, batch_size=4, lengths='1-4', buckets=1))
-    config.train.update(dict(log_every_steps=50, checkpoint_every_steps=50))
-    config.eval.update(dict(lengths='2,4,8', examples=8, buckets=1))
-    return config
-
-def sweep():
-    return sweeps.over('seed', range(3))
-"""
 
 
 def free_port():
@@ -53,12 +39,11 @@ def slurm(tmp_path_factory):
 
 
 @pytest.fixture
-def launch(slurm, tmp_path):
+def launch(slurm, small_sweep):
     """`launch(workdir, steps)` starts a sweep of three cells."""
 
     def start(workdir, steps, cluster='slurm(cpus=1)'):
-        config = tmp_path / f'config{steps}.py'
-        config.write_text(CONFIG.replace('STEPS', str(steps)))
+        config = small_sweep(steps)
         command = [sys.executable, 'sweep.py', f'--config={config}', f'--workdir={workdir}', f'--cluster={cluster}']
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=ROOT, env=slurm, stdout=pipe, stderr=pipe, text=True)
@@ -78,16 +63,7 @@ def job_of(workdir, cell):
     return [record['job'] for record in records if record['cell'] == cell]
 
 
-def steps(workdir, cell):
-    lines = (workdir / 'cells' / cell / 'metrics.jsonl').read_text().splitlines()
-    return [json.loads(line)['step'] for line in lines]
-
-
-def curves(workdir):
-    return {path.parent.name: path.read_text() for path in workdir.glob('cells/*/extrapolation.csv')}
-
-
-def test_cancelled_requeued_and_orphaned_cells_come_to_the_same_results(launch, slurm, tmp_path):
+def test_cancelled_requeued_and_orphaned_cells_come_to_the_same_results(launch, slurm, curves, steps, tmp_path):
     count = 2000
     whole, torn = tmp_path / 'whole', tmp_path / 'torn'
     undisturbed = launch(whole, count)
@@ -109,7 +85,7 @@ def test_cancelled_requeued_and_orphaned_cells_come_to_the_same_results(launch, 
         assert steps(torn, f'seed={seed}') == list(range(50, count + 1, 50))
 
 
-def test_a_time_limit_queues_a_cell_again(launch, tmp_path):
+def test_a_time_limit_queues_a_cell_again(launch, steps, tmp_path):
     """The job has a minute, of which the last 30 seconds are for its end; it takes more than one such job."""
     done = launch(tmp_path / 'grid', 200_000, 'slurm(cpus=1, timeout=1, grace=30)')
     wait_for(tmp_path / 'grid' / 'cells' / 'seed=0' / 'metrics.jsonl')

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.special import stdtrit
 
 from mha import spec
 from mha.spec import UserError, choose, short
 from mha.training.metrics import METRICS, Metric
+from mha.views.report import statistics
 from mha.views.report.runs import (
     Run,
     check_comparable,
@@ -107,14 +107,6 @@ class Cell:
     best: float
 
 
-def half_width(values: np.ndarray) -> np.ndarray:
-    """Half width of the 95 % t-interval for the mean over the first axis, the seeds; NaN for one seed."""
-    n = len(values)
-    if n < 2:
-        return np.full(values.shape[1:], math.nan)
-    return np.asarray(stdtrit(n - 1, 0.975) * values.std(0, ddof=1) / math.sqrt(n))
-
-
 @dataclasses.dataclass(frozen=True)
 class Row:
     """Runs that differ only in their seed. `problem` is what they are asked to solve; `values` [seeds, lengths] are
@@ -181,7 +173,7 @@ class Comparison:
         scores = row.values[:, inside].mean(1)
         best = scores.max() if self.metric.best == 'max' else scores.min()
         deviation = scores.std(ddof=1) if len(scores) > 1 else math.nan
-        return Cell(float(scores.mean()), float(deviation), float(half_width(scores)), float(best))
+        return Cell(float(scores.mean()), float(deviation), float(statistics.half_width(scores)), float(best))
 
     def baseline(self, problem: Problem, over: Range, trained: tuple[int, int]) -> float:
         inside = over.inside(self.lengths, trained)

@@ -16,7 +16,8 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import offset_copy
 
 from mha.spec import UserError
-from mha.views.report.comparison import Comparison, Problem, Row, half_width, of_runs
+from mha.views.report import statistics
+from mha.views.report.comparison import Comparison, Problem, Row, of_runs
 from mha.views.report.runs import Run
 
 # Okabe and Ito's colours that are legible on light and dark backgrounds, and two more. Further lines repeat them with
@@ -128,7 +129,7 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem, labels: Mapping
         if row.problem != problem:
             continue
         label = labels[_name(comparison, row)]
-        mean, spread = row.values.mean(0), half_width(row.values)
+        mean, spread = row.values.mean(0), statistics.half_width(row.values)
         axes.plot(lengths, mean, **style, **line, label=label, zorder=4 - index / 1000)  # the best row on top
         if len(trained) > 1:
             _mark_trained(axes, lengths, mean, row.trained[1], style['color'])
@@ -334,7 +335,7 @@ def _position_panel(axes: Axes, name: str, lines: Mapping[int, Mapping[int, Sequ
         mean = np.array([each.mean() for each in values])
         low, high = (
             [
-                float(line[index][0][edge]) if len(each) == 1 else each.mean() + sign * half_width(each)
+                float(line[index][0][edge]) if len(each) == 1 else each.mean() + sign * statistics.half_width(each)
                 for index, each in zip(indices, values, strict=True)
             ]
             for edge, sign in (('low', -1), ('high', 1))

@@ -10,19 +10,18 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 
 LEVEL = 0.95
 RESAMPLES = 9999
 
 
-def t_half_width(values: np.ndarray, level: float = LEVEL) -> float:
-    """Half width of the t-interval of a mean, t(n - 1) s / sqrt(n); NaN for a single value."""
-    from scipy.special import stdtrit
-
+def half_width(values: np.ndarray, level: float = LEVEL) -> np.ndarray:
+    """Half width of the t-interval of a mean over the first axis, the seeds: t(n - 1) s / sqrt(n). NaN for one seed."""
     count = len(values)
     if count < 2:
-        return math.nan
-    return float(stdtrit(count - 1, (1 + level) / 2) * values.std(ddof=1) / math.sqrt(count))
+        return np.full(values.shape[1:], math.nan)
+    return np.asarray(stdtrit(count - 1, (1 + level) / 2) * values.std(0, ddof=1) / math.sqrt(count))
 
 
 def bootstrap(values: np.ndarray, level: float = LEVEL, seed: int = 0) -> tuple[float, float]:
@@ -63,14 +62,12 @@ def pairs(scores: Mapping[str, Mapping[int, float]], corrected: bool = True) -> 
         differences = np.array([scores[first][seed] - scores[second][seed] for seed in common])
         mean = float(differences.mean()) if common else math.nan
         raw.append(paired_p(differences))
-        found.append(Pair(first, second, len(common), mean, t_half_width(differences), math.nan))
+        found.append(Pair(first, second, len(common), mean, float(half_width(differences)), math.nan))
     return [dataclasses.replace(pair, p=p) for pair, p in zip(found, holm(raw) if corrected else raw, strict=True)]
 
 
 def paired_p(differences: np.ndarray) -> float:
     """Two-sided p-value of the paired t-test; NaN for fewer than two differences, 1 if all are 0."""
-    from scipy.special import stdtr
-
     count = len(differences)
     if count < 2:
         return math.nan

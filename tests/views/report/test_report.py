@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mha.spec import UserError, lengths
-from mha.views.report import columns, page, plots, runs, table
+from mha.views.report import columns, page, plots, runs, statistics, table
 from mha.views.report import comparison as comparing
 
 
@@ -38,7 +38,7 @@ def test_interval_and_maximum_over_three_seeds(make):
 def test_quantiles(seeds, quantile):
     values = np.arange(seeds, dtype=float)
     expected = quantile * values.std(ddof=1) / math.sqrt(seeds)
-    assert comparing.half_width(values) == pytest.approx(expected, rel=2e-4)
+    assert statistics.half_width(values) == pytest.approx(expected, rel=2e-4)
 
 
 def test_one_seed_has_no_interval(make):

@@ -14,7 +14,7 @@ def test_intervals_and_paired_tests_are_those_of_scipy():
     for count in (2, 3, 10):
         values, others = rng.normal(size=(2, count))
         low, high = stats.t.interval(0.95, count - 1, values.mean(), values.std(ddof=1) / math.sqrt(count))
-        assert statistics.t_half_width(values) == pytest.approx((high - low) / 2)
+        assert statistics.half_width(values) == pytest.approx((high - low) / 2)
         assert statistics.paired_p(values - others) == pytest.approx(stats.ttest_rel(values, others).pvalue)
     assert math.isnan(statistics.paired_p(np.ones(1)))
     assert statistics.paired_p(np.zeros(3)) == 1
@@ -65,7 +65,7 @@ def test_errors_are_as_frequent_as_the_level_says():
         false += any(pair.differs for pair in pairs if 'high' not in (pair.first, pair.second))
         found += all(pair.differs for pair in pairs if 'high' in (pair.first, pair.second))
         one = np.array(list(rows['a'].values()))
-        held += abs(one.mean()) <= statistics.t_half_width(one)
+        held += abs(one.mean()) <= statistics.half_width(one)
     assert 0.03 < false / studies < 0.06
     assert held / studies == pytest.approx(0.95, abs=0.015)
     assert found / studies > 0.9

@@ -1,0 +1,121 @@
+"""Published numbers beside those of a comparison, with every difference in settings."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from mha.spec import UserError, as_text, compact
+from mha.training.metrics import number
+from mha.views.report import published, statistics
+from mha.views.report.comparison import Comparison, Row
+from mha.views.report.published import Published
+from mha.views.report.runs import Run
+from mha.views.report.table import align, csv_text
+
+HEADERS = ('task', 'scheme', 'theirs', 'aggregation', 'lengths', 'mark', 'ours', 'best seed', 'our lengths')
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """A published number and ours. `lengths` are those of theirs that we evaluated, or, without any, all of ours beyond
+    the trained ones."""
+
+    theirs: published.Row
+    ours: Row
+    lengths: tuple[int, ...]
+    mean: float
+    half_width: float
+    best: float
+
+
+def pairs(comparison: Comparison, table: Published) -> list[Beside]:
+    """The rows that have a number in the table: equal names of task and scheme, equal metric. Raises `UserError` if
+    there is none."""
+    found = []
+    for row in comparison.rows:
+        run = _run(comparison, row)
+        for theirs in table.like(run.setting('task'), run.setting('model.position')):
+            if theirs.metric == comparison.metric.name:
+                found.append(_beside(comparison, row, theirs))
+    if not found:
+        tasks, schemes = ({getattr(row, name) for row in table.rows} - {''} for name in ('task', 'scheme'))
+        raise UserError(
+            f'no compared run has a number in {table.name} - it has the tasks {", ".join(sorted(tasks))} and the '
+            f'schemes {", ".join(sorted(schemes))}'
+        )
+    return found
+
+
+def _beside(comparison: Comparison, row: Row, theirs: published.Row) -> Beside:
+    evaluated = np.array(comparison.lengths)
+    inside = np.isin(evaluated, theirs.lengths)
+    if not inside.any():
+        inside = evaluated > row.trained[1]
+    if not inside.any():
+        return Beside(theirs, row, (), math.nan, math.nan, math.nan)
+    scores = row.values[:, inside].mean(1)
+    best = scores.max() if comparison.metric.best == 'max' else scores.min()
+    width = float(statistics.half_width(scores))
+    return Beside(theirs, row, tuple(evaluated[inside].tolist()), float(scores.mean()), width, float(best))
+
+
+def _run(comparison: Comparison, row: Row) -> Run:
+    """A run of the row."""
+    labels = dict(zip(comparison.keys, row.labels, strict=True))
+    return next(run for run in comparison.runs if all(run.setting(key) == label for key, label in labels.items()))
+
+
+def differences(comparison: Comparison, found: Sequence[Beside], table: Published) -> dict[str, tuple[str, str]]:
+    """Settings in which compared runs differ from the published ones: their value and ours, by key."""
+    values: dict[str, tuple[set[str], set[str]]] = {}
+    for each in found:
+        for key, theirs, ours in published.differences(table, _run(comparison, each.ours).config, each.theirs):
+            both = values.setdefault(key, (set(), set()))
+            both[0].add(as_text(theirs))
+            both[1].add(as_text(ours))
+    return {key: (', '.join(sorted(theirs)), ', '.join(sorted(ours))) for key, (theirs, ours) in values.items()}
+
+
+def _line(each: Beside) -> list[str]:
+    theirs = each.theirs
+    spread = '' if theirs.low is None or theirs.high is None else f' [{number(theirs.low)}-{number(theirs.high)}]'
+    width = '' if math.isnan(each.half_width) else f' ± {number(each.half_width)}'
+    return [
+        theirs.task_label,
+        theirs.scheme_label,
+        f'{number(theirs.value)}{spread}',
+        theirs.aggregation,
+        compact(theirs.lengths) if theirs.lengths else '-',
+        theirs.mark,
+        f'{number(each.mean)}{width}',
+        number(each.best),
+        compact(each.lengths) if each.lengths else '-',
+    ]
+
+
+def text(comparison: Comparison, found: Sequence[Beside], table: Published) -> str:
+    """Both numbers for a terminal, then the protocol of the paper and the differences in settings."""
+    first, *rest = ('   '.join(line) for line in align([HEADERS, *map(_line, found)], 2))
+    differ = differences(comparison, found, table)
+    lines = [[key, theirs, ours] for key, (theirs, ours) in differ.items()]
+    told = align([['setting', 'theirs', 'ours'], *lines], 3) if lines else [['no difference in the settings it tells']]
+    marks = {each.theirs.mark for each in found}
+    return '\n'.join(
+        [
+            f'{table.authors} ({table.year}, arXiv:{table.arxiv}), {table.table}: {table.protocol}',
+            *(f'{mark}: {published.MARKS[mark]}' for mark in published.MARKS if mark in marks),
+            '',
+            first,
+            '─' * len(first),
+            *(line.rstrip() for line in rest),
+            '',
+            *('   '.join(line).rstrip() for line in told),
+        ]
+    )
+
+
+def as_csv(found: Sequence[Beside]) -> str:
+    """Both numbers as csv."""
+    return csv_text([dict(zip(HEADERS, _line(each), strict=True)) for each in found])

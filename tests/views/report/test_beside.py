@@ -1,0 +1,40 @@
+"""Published numbers beside those of runs."""
+
+import pytest
+
+from mha.spec import UserError
+from mha.views.report import beside, comparison, published
+
+PAPER = published.load('ruoss2023')
+
+
+def test_theirs_and_ours_at_the_same_lengths(make):
+    sizes = dict(model__dim=64, model__heads=8)
+    folders = [make(f's{seed}', beyond, seed=seed, **sizes) for seed, beyond in enumerate((0.5, 0.6))]
+    compared = comparison.compare(folders)
+    (found,) = beside.pairs(compared, PAPER)
+    assert found.theirs.scheme_label == 'RoPE'
+    assert found.lengths == (60, 120)  # of 41 to 500
+    assert found.mean == pytest.approx(0.55)
+    assert found.best == 0.6
+    text = beside.text(compared, [found], PAPER)
+    assert 'Reverse String   RoPE' in text
+    assert 'recalled: from memory' in text
+    differ = beside.differences(compared, [found], PAPER)
+    assert differ['train.lengths'] == ('1-40', '1-20')
+    assert differ['train.steps'][1] == '100'
+    assert 'model.causal' not in differ
+    assert beside.as_csv([found]).splitlines()[1].startswith('Reverse String,RoPE,0.519,maximum,41-500,recalled,0.550')
+
+
+def test_other_lengths_are_named(make):
+    compared = comparison.compare([make('a', evaluated=(10, 20, 30, 40))])
+    (found,) = beside.pairs(compared, PAPER)
+    assert found.lengths == (30, 40)
+
+
+def test_runs_without_a_published_number_are_refused(make):
+    with pytest.raises(
+        UserError, match=r'no compared run has a number in ruoss2023 - it has the tasks .*reverse_string'
+    ):
+        beside.pairs(comparison.compare([make('a', model__position='cope')]), PAPER)
