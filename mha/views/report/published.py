@@ -79,9 +79,12 @@ class Published:
     rows: tuple[Row, ...]
 
     def like(self, task: str, scheme: str) -> list[Row]:
-        """Rows whose task and scheme have the same names as these specs, whatever the arguments."""
+        """Rows whose task and scheme have the same names as these specs, whatever the arguments. The arguments of the
+        task count if the table has several tasks of its name."""
         wanted = _names(task), _names(scheme)
-        return [row for row in self.rows if (_names(row.task), _names(row.scheme)) == wanted]
+        found = [row for row in self.rows if (_names(row.task), _names(row.scheme)) == wanted]
+        variants = {row.task for row in self.rows if _names(row.task) == wanted[0]}
+        return [row for row in found if len(variants) < 2 or _calls(row.task) == _calls(task)]
 
     def settings_of(self, row: Row) -> dict[str, Any]:
         """The settings behind a row."""

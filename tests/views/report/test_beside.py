@@ -34,7 +34,5 @@ def test_other_lengths_are_named(make):
 
 
 def test_runs_without_a_published_number_are_refused(make):
-    with pytest.raises(
-        UserError, match=r'no compared run has a number in ruoss2023 - it has the tasks .*reverse_string'
-    ):
+    with pytest.raises(UserError, match=r'no compared run has a number .* the tasks .*reverse_string'):
         beside.pairs(comparison.compare([make('a', model__position='cope')]), PAPER)

@@ -91,6 +91,9 @@ def test_rows_like_those_of_a_run():
     assert (row.scheme_label, row.value) == ('Randomized RoPE', 0.996)
     assert row.scheme == "randomize(max_position=2048, redraw='layer')|rope"
     assert table.like('bucket_sort', 'rope|alibi') == []
+    crasp = published.load('huang2024')
+    assert {row.task_label for row in crasp.like('majority(symbols=26)', 'none')} == {'Majority'}
+    assert crasp.like("regular(language='tomita1')", 'none') == []
     assert {row.lengths for row in published.load('chi2022').like('', 'kerple')} >= {(512,), (16384,)}
 
 
