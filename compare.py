@@ -15,6 +15,7 @@ lengths or its file name; that report goes to `report_<evaluation>/`. An existin
 compares the same runs, or some of them.
 """
 
+import contextlib
 import re
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from absl import flags
 from mha import cli
 from mha.spec import UserError
 from mha.training.metrics import METRICS
-from mha.views.report import beside, comparison, page, pivot, published, table
+from mha.views.report import beside, comparison, page, pivot, published, ranks, table
 
 OUTPUT = flags.DEFINE_string(
     'output', None, 'Directory of the report; default: report/ in the first directory, or in the sweep.'
@@ -80,6 +81,8 @@ def main(*paths: str) -> None:
         tests = pivot.pairs(compared)
         more['pairs.csv'] = pivot.pairs_csv(tests)
         shown += ['', pivot.pairs_text(tests)]
+        with contextlib.suppress(UserError):  # too few rows, tasks or seeds for ranks
+            more['ranks.svg'] = ranks.diagram(compared)
     if PUBLISHED.value:
         paper = published.load(PUBLISHED.value)
         found = beside.pairs(compared, paper)

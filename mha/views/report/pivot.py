@@ -186,7 +186,7 @@ def pairs(comparison: Comparison) -> list[tuple[str, statistics.Pair]]:
     found: list[tuple[str, statistics.Pair]] = []
     for problem in dict.fromkeys(row.problem for row in comparison.rows):
         rows = {
-            _name(comparison, row): dict(zip(row.seeds, _scores(comparison, row, score), strict=True))
+            name(comparison, row): dict(zip(row.seeds, scores(comparison, row, score), strict=True))
             for row in comparison.rows
             if row.problem == problem
         }
@@ -195,12 +195,13 @@ def pairs(comparison: Comparison) -> list[tuple[str, statistics.Pair]]:
     return [(task, dataclasses.replace(pair, p=p)) for (task, pair), p in zip(found, corrected, strict=True)]
 
 
-def _scores(comparison: Comparison, row: Row, over: Range) -> list[float]:
+def scores(comparison: Comparison, row: Row, over: Range) -> list[float]:
+    """Mean over a range of lengths for each seed of a row; NaN without an evaluated length in the range."""
     inside = over.inside(comparison.lengths, row.trained)
     return row.values[:, inside].mean(1).tolist() if inside.any() else [math.nan] * len(row.seeds)
 
 
-def _name(comparison: Comparison, row: Row) -> str:
+def name(comparison: Comparison, row: Row) -> str:
     """Labels of a row, without its task."""
     return ', '.join(label for key, label in zip(comparison.keys, row.labels, strict=True) if key != 'task')
 

@@ -74,7 +74,7 @@ def styles(comparison: Comparison) -> list[dict[str, Any]]:
 
 def curves(comparison: Comparison) -> str:
     """Curves of all rows as SVG, with one panel per problem."""
-    return _svg(figure(comparison))
+    return as_svg(figure(comparison))
 
 
 def run_curve(runs: Sequence[Run], path: Path) -> None:
@@ -110,7 +110,7 @@ def _panels(legends: Sequence[float]) -> tuple[Figure, list[Axes]]:
     return drawing, panels
 
 
-def _svg(drawing: Figure) -> str:
+def as_svg(drawing: Figure) -> str:
     file = io.StringIO()
     nothing = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
     with matplotlib.rc_context(STYLE):
@@ -307,7 +307,7 @@ def position_curves(table: Path, path: Path) -> None:
         drawing, panels = _panels([LINE * 1.5 * (len(lines) + 2) for lines in groups.values()])
         for axes, (name, lines) in zip(panels, groups.items(), strict=True):
             _position_panel(axes, name, lines)
-    path.write_text(_svg(drawing), encoding='utf-8')
+    path.write_text(as_svg(drawing), encoding='utf-8')
 
 
 def _positions(table: Path) -> dict[str, dict[int, dict[int, list[Mapping[str, str]]]]]:
