@@ -14,6 +14,7 @@ import mha
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('document', ['README.md', 'docs/library.md'])
 def test_python_of_the_documents_runs(document, tmp_path, monkeypatch):
     """In place of the runs that the documents train stands a small stored one, which has no parameters of positions

@@ -169,6 +169,7 @@ def test_a_run_of_an_earlier_version_evaluates_resumes_and_compares(script, tmp_
 SMALL = (*QUICK, '--config.optimizer.schedule=constant', '--config.eval.every_steps=6')
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_to_more_steps(script, finished, tmp_path):
     """As if they had been asked for at once; its first results stay. Not while a process has it, nor where the schedule
     depends on the number of steps."""
@@ -206,6 +207,7 @@ def test_a_run_starts_with_the_weights_of_another(script, finished, tmp_path):
     assert not (tmp_path / 'b').exists()
 
 
+@pytest.mark.slow
 def test_eval_of_tasks_that_read_data(environ, script, tmp_path):
     """One in processes of its own: data reach a device only after the devices are counted."""
     (tmp_path / 'a.txt').write_text('to be or not to be ' * 40)
@@ -655,6 +657,7 @@ def test_a_flag_that_the_sweep_sets_is_refused(script, tmp_path):
         assert done.stderr.count('\n') == 1
 
 
+@pytest.mark.slow
 def test_cells_train_the_config_as_it_was(environ, script, tmp_path):
     """Though its file, with an argument and keys that refer to others, is edited while they run; and a launcher that
     was killed leaves cells that the next one finds."""

@@ -221,6 +221,7 @@ def test_pooled_readout_trains_single_answers():
     assert np.isfinite(means['loss']).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('position', 'length', 'kernels', 'branches'),
     [('rope', 12, 0, 1), ('t5', 140, 4, 1), ('shaw', 140, 0, 3)],

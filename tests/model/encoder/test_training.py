@@ -71,6 +71,7 @@ def test_remat_changes_no_gradient(options):
         np.testing.assert_allclose(one, two, atol=1e-6 * max(1, np.abs(one).max()))
 
 
+@pytest.mark.slow
 def test_remat_needs_less_memory():
     """With the barriers that a CPU's compiler would remove before it merges equal parts of a program."""
     barriers = {'xla_disable_hlo_passes': 'cse_barrier_expander'}
