@@ -29,6 +29,8 @@ late."""
 INK, GREY, SHADE, PAPER = '#24292f', '#77808a', '#eef1f4', '#ffffff'
 MOST_LABELS = 8
 """Largest number of lines with labels at their ends; more lines get a legend."""
+MOST_DOTS = 2000
+"""Largest number of seeds' dots in a figure; above it, the figure has none."""
 WIDEST, HIGHEST = 36, 2
 """Largest width (characters) and height (lines) of a label. The table has long names in full."""
 WIDTH, HEIGHT, HIGH, GAP = 6.2, 3.4, 5.0, 1.0
@@ -122,6 +124,7 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem, labels: Mapping
     lengths = np.array(comparison.lengths)
     trained = sorted({row.trained for row in comparison.rows if row.problem == problem}, key=lambda each: each[1])
     _length_axis(axes, lengths, trained)
+    dots = sum(row.values.size for row in comparison.rows)
     ends: list[tuple[str, float, str]] = []
     line: dict[str, Any] = dict(linewidth=2, markersize=4, clip_on=False)
     for index, (row, style) in enumerate(zip(comparison.rows, styles(comparison), strict=True)):
@@ -135,7 +138,7 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem, labels: Mapping
         if len(row.seeds) > 1:
             low, high = (np.clip(mean + sign * spread, *limits) for sign in (-1, 1))
             axes.fill_between(lengths, low, high, color=style['color'], alpha=0.12, linewidth=0)
-        if 1 < len(row.seeds) <= 5:
+        if 1 < len(row.seeds) <= 5 and dots <= MOST_DOTS:
             for seed in row.values:
                 axes.plot(lengths, seed, '.', color=style['color'], alpha=0.55, markersize=4, clip_on=False, zorder=2)
         if np.isfinite(mean[-1]):
