@@ -5,11 +5,13 @@ import dataclasses
 from collections.abc import Sequence
 
 from mha.training.metrics import number
-from mha.views.report import pivot, statistics
-from mha.views.report.comparison import Comparison, Problem, Row
+from mha.views.report import pivot, plots, statistics
+from mha.views.report.comparison import Comparison, Problem
 
-MOST_VALUES = 6
-"""Largest number of values of a setting that the question lists."""
+MOST_NAMES = 6
+"""Largest number of rows that a line names."""
+MOST_CHARACTERS = 60
+"""Length up to which the question lists the values of a setting."""
 MOST_PAIRS = 20_000
 """Largest number of pairs of rows that are tested."""
 
@@ -17,12 +19,21 @@ Test = tuple[str, statistics.Pair]
 
 
 @dataclasses.dataclass(frozen=True)
+class Best:
+    """Best row of a task: its name, its score with the interval, and how it compares."""
+
+    task: str
+    row: str
+    score: str
+    remark: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Answer:
     """Lines for people. `differing` are the pairs whose difference the tests find, the clearest first."""
 
     question: str
-    best: list[tuple[str, str]]
-    """Task, and text of its best row."""
+    best: list[Best]
     differences: str
     baseline: str
     tests: list[Test]
@@ -35,7 +46,7 @@ class Answer:
 def answer(comparison: Comparison) -> Answer:
     tests = _tests(comparison)
     problems = dict.fromkeys(row.problem for row in comparison.rows)
-    best = [(', '.join(problem), _best(comparison, problem, tests)) for problem in problems]
+    best = [_best(comparison, problem, tests) for problem in problems]
     return Answer(question(comparison), best, _differences(comparison, tests), _baseline(comparison), tests)
 
 
@@ -45,35 +56,31 @@ def question(comparison: Comparison) -> str:
     for index, header in enumerate(comparison.headers):
         values = list(dict.fromkeys(row.labels[index] for row in comparison.rows))
         if len(values) > 1:
-            listed = ', '.join(values[:MOST_VALUES]) + (', ..' if len(values) > MOST_VALUES else '')
-            parts.append(f'{len(values)} values of {header} ({listed})')
+            listed = ', '.join(values)
+            listed = f' ({listed})' if len(listed) <= MOST_CHARACTERS else ''
+            parts.append(f'{len(values)} values of {header}{listed}')
     runs = sum(len(row.seeds) for row in comparison.rows)
     over = 'lengths beyond the trained ones' if comparison.ranges[-1].key == 'score' else comparison.ranges[-1].name
     asked = ' and '.join(parts) or 'one setting'
     return f'{comparison.metric.title} at {over}: {asked}; {_count(runs, "result")}, one per row and seed'
 
 
-def name(comparison: Comparison, row: Row) -> str:
-    """Labels of a row, without its task."""
-    labels = [label for key, label in zip(comparison.keys, row.labels, strict=True) if key != 'task']
-    return ', '.join(labels) or row.problem[0]
-
-
 def _count(number: int, noun: str) -> str:
     return f'{number:,} {noun}{"" if number == 1 else "s"}'
 
 
-def _best(comparison: Comparison, problem: Problem, tests: Sequence[Test]) -> str:
-    """Text of the best row of a problem, and the number of rows from which it differs; rows are sorted by score."""
+def _best(comparison: Comparison, problem: Problem, tests: Sequence[Test]) -> Best:
+    """Best row of a problem; rows are sorted by score."""
     score = comparison.ranges[-1]
     row = next(row for row in comparison.rows if row.problem == problem)
     cell = comparison.cell(row, score)
     spread = '' if len(row.seeds) == 1 else f' ± {number(cell.half_width)}'
     known = problem in comparison.baselines
-    baseline = f' (baseline {number(comparison.baseline(problem, score, row.trained))})' if known else ''
-    own = [pair for task, pair in tests if task == problem[0] and name(comparison, row) in (pair.first, pair.second)]
-    differs = f'; differs from {sum(pair.differs for pair in own)} of {_count(len(own), "other")}' if own else ''
-    return f'{name(comparison, row)}: {number(cell.mean)}{spread}{baseline}{differs}'
+    remarks = [f'baseline {number(comparison.baseline(problem, score, row.trained))}'] if known else []
+    name = pivot.row_name(comparison, row)
+    own = [pair for task, pair in tests if task == problem[0] and name in (pair.first, pair.second)]
+    remarks += [f'differs from {sum(pair.differs for pair in own)} of {_count(len(own), "other row")}'] if own else []
+    return Best(', '.join(problem), plots.row_name(comparison, row), f'{number(cell.mean)}{spread}', '; '.join(remarks))
 
 
 def _tests(comparison: Comparison) -> list[Test]:
@@ -103,7 +110,7 @@ def _baseline(comparison: Comparison) -> str:
     if not above or len(above) == len(comparison.rows):
         every = 'Every row exceeds' if above else 'No row exceeds'
         return f'{every} the baseline, a prediction without reading the input.'
-    listed = list(dict.fromkeys(name(comparison, row) for row in above))
-    names = f': {"; ".join(listed)}' if len(listed) <= MOST_VALUES and len(comparison.baselines) == 1 else ''
+    listed = list(dict.fromkeys(plots.row_name(comparison, row) for row in above))
+    names = f': {"; ".join(listed)}' if len(listed) <= MOST_NAMES and len(comparison.baselines) == 1 else ''
     verb = 'exceeds' if len(above) == 1 else 'exceed'
     return f'{len(above)} of {_count(len(comparison.rows), "row")} {verb} the baseline{names}.'

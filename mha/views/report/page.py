@@ -1,10 +1,11 @@
 """Files of a report: tables as csv, Markdown and LaTeX, curves.svg, and report.html, which needs no other file.
 
-The page is complete without a script: jinja writes the table, matplotlib the curves. Its script, templates/report.js,
-then sorts and filters the table and replaces the curves by figures that a reader can question, drawn as SVG from JSON
-in the page. It is our own, in plain JavaScript: a page needs lines, bands, dots and a heatmap, about 600 lines, while
-a general library adds 0.2 to 4 MB to each report and draws on a canvas that can neither be read aloud nor be saved as
-vectors, or needs its own build. Text from runs reaches the page escaped by jinja, or as JSON without '<', '>' and '&'.
+The page is complete without a script: jinja writes the table, matplotlib the curves. Its script (templates/report.js)
+then sorts and filters the table and replaces the curves by figures that answer the pointer and the keyboard, drawn as
+SVG (templates/chart.js) from JSON in the page. Both are ours, in plain JavaScript without a build: lines, bands, dots
+and a heatmap take 250 lines, while charting libraries add 0.2 to 4 MB to every report, and those that draw on a canvas
+have no text to read aloud or to save as vectors. Text from runs reaches the page escaped by jinja, or as JSON without
+'<', '>' and '&'.
 """
 
 import dataclasses
@@ -135,6 +136,7 @@ def as_html(comparison: Comparison, svg: str, output: Path) -> str:
         problems=[
             (problem, list(rows)) for problem, rows in itertools.groupby(_rows(comparison), lambda row: row.row.problem)
         ],
+        dots=_dots_scale(comparison),
         longest=max(len(part) for row in comparison.rows for part in row.labels[0].split('|')) + 1,
         tasks=', '.join(dict.fromkeys(row.problem[0] for row in comparison.rows)),
         facts=first[0].upper() + first[1:],
@@ -148,14 +150,14 @@ def as_html(comparison: Comparison, svg: str, output: Path) -> str:
         command=_command(comparison, output),
         compared=_compared(comparison, output),
         css=_own('report.css'),
-        script=_own('report.js'),
+        script=_own('chart.js', 'report.js'),
         data=htmlsafe_json_dumps(page_data(comparison), separators=(',', ':'), allow_nan=False),
     )
 
 
-def _own(name: str) -> markupsafe.Markup:
-    """Text of a file of ours, to be written into the page as it is."""
-    return markupsafe.Markup((TEMPLATES / name).read_text(encoding='utf-8').rstrip())
+def _own(*names: str) -> markupsafe.Markup:
+    """Text of files of ours, to be written into the page as it is."""
+    return markupsafe.Markup('\n'.join((TEMPLATES / name).read_text(encoding='utf-8').rstrip() for name in names))
 
 
 def _score_first(found: list[Column]) -> list[Column]:
@@ -171,6 +173,8 @@ class PageRow:
     index: int
     colour: str
     glyph: str
+    others: str
+    """All labels but the first, for narrow screens."""
     scores: list[str]
     dots: list[float]
     baseline: float | None
@@ -202,12 +206,21 @@ def _rows(comparison: Comparison) -> list[PageRow]:
                 index=index,
                 colour=style['color'],
                 glyph=plots.GLYPHS[style['marker']],
+                others=', '.join(
+                    f'{header} {label}' for header, label in zip(comparison.headers[1:], row.labels[1:], strict=True)
+                ),
                 scores=[number(value) for value in finite],
                 dots=[place(value) for value in finite],
                 baseline=None if baseline is None else place(baseline),
             )
         )
     return found
+
+
+def _dots_scale(comparison: Comparison) -> str:
+    """Limits of the scale of dots."""
+    low, high = comparison.metric.limits
+    return f'{low:.0f} to {high:.0f}' if math.isfinite(high) else 'the smallest to the largest score'
 
 
 def _differences(comparison: Comparison) -> list[tuple[str, list[str]]]:

@@ -60,8 +60,8 @@ STYLE: dict[Any, Any] = {
 
 def styles(comparison: Comparison) -> list[dict[str, Any]]:
     """Colour, dashes and marker of the line of each row. Rows that differ only in the problem look alike."""
-    order = list(dict.fromkeys(_name(comparison, row) for row in comparison.rows))
-    ranks = [order.index(_name(comparison, row)) for row in comparison.rows]
+    order = list(dict.fromkeys(row_name(comparison, row) for row in comparison.rows))
+    ranks = [order.index(row_name(comparison, row)) for row in comparison.rows]
     markers = list(GLYPHS)
     return [
         {
@@ -90,7 +90,7 @@ def figure(comparison: Comparison) -> Figure:
         heights = []
         for problem in problems:
             lines = [
-                labels[_name(comparison, row)].count('\n') + 1 for row in comparison.rows if row.problem == problem
+                labels[row_name(comparison, row)].count('\n') + 1 for row in comparison.rows if row.problem == problem
             ]
             heights.append(LINE * (sum(lines) + 0.5 * len(lines) + 2))
         drawing, panels = _panels(heights)
@@ -130,7 +130,7 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem, labels: Mapping
     for index, (row, style) in enumerate(zip(comparison.rows, styles(comparison), strict=True)):
         if row.problem != problem:
             continue
-        label = labels[_name(comparison, row)]
+        label = labels[row_name(comparison, row)]
         mean, spread = row.values.mean(0), half_width(row.values)
         axes.plot(lengths, mean, **style, **line, label=label, zorder=4 - index / 1000)  # the best row on top
         if len(trained) > 1:
@@ -187,7 +187,7 @@ def _mark_trained(axes: Axes, lengths: np.ndarray, values: np.ndarray, longest: 
 def _labels(comparison: Comparison) -> dict[str, str]:
     """Wrapped names of the rows. They have at most two lines, or more if there are many settings or if shorter ones
     would look alike."""
-    names = list(dict.fromkeys(_name(comparison, row) for row in comparison.rows))
+    names = list(dict.fromkeys(row_name(comparison, row) for row in comparison.rows))
     sizes = ((WIDEST, HIGHEST), (WIDEST, 4 * HIGHEST), (2 * WIDEST, 4 * HIGHEST))
     for width, highest in sizes[len(comparison.keys) > 2 :]:
         labels = {name: _wrap(name, width, highest) for name in names}
@@ -196,7 +196,7 @@ def _labels(comparison: Comparison) -> dict[str, str]:
     return {name: name for name in names}
 
 
-def _name(comparison: Comparison, row: Row) -> str:
+def row_name(comparison: Comparison, row: Row) -> str:
     """Name of a row, without the task, which is the title of its panel."""
     labels = zip(comparison.keys, comparison.headers, row.labels, strict=True)
     pairs = [(key, f'{header}={label}', label) for key, header, label in labels if key != 'task']

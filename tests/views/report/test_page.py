@@ -85,7 +85,8 @@ def test_answer(make):
     assert 'accuracy per symbol at lengths beyond the trained ones: 3 values of position (rope, alibi, none)' in (
         found.question
     )
-    assert found.best == [('reverse_string', 'rope: 0.904 ± 0.010 (baseline 0.400); differs from 2 of 2 others')]
+    remark = 'baseline 0.400; differs from 2 of 2 other rows'
+    assert found.best == [answer.Best('reverse_string', 'rope', '0.904 ± 0.010', remark)]
     assert found.differences.startswith('3 of 3 pairs of rows differ in paired t-tests')
     assert found.baseline == '2 of 3 rows exceed the baseline: rope; alibi.'
     assert len(found.differing) == 3
@@ -93,7 +94,7 @@ def test_answer(make):
 
 def test_answer_of_one_run(make):
     found = answer.answer(comparison.compare([make('a')]))
-    assert found.best == [('reverse_string', 'rope: 0.500 (baseline 0.400)')]
+    assert found.best == [answer.Best('reverse_string', 'rope', '0.500', 'baseline 0.400')]
     assert found.differences == 'No differences are tested: there is one row.'
     assert found.baseline.startswith('Every row exceeds the baseline')
     found = answer.answer(comparison.compare([make('b', model__position='t5', baseline=0.6), make('c', baseline=0.6)]))
@@ -145,6 +146,10 @@ class Page:
     def open(self, hash=''):
         self.driver.get('about:blank')
         self.driver.get(f'{self.path.as_uri()}{hash}')
+        end = time.monotonic() + 20
+        while not self.js("document.documentElement.classList.contains('live')"):
+            assert time.monotonic() < end, self.errors()
+            time.sleep(0.05)
         return self
 
     def js(self, script, *arguments):
@@ -186,7 +191,8 @@ class Page:
         """Text of a column in the rows that are shown, without the baseline."""
         return self.js(
             "[...document.querySelectorAll('#table tbody tr[data-row]:not([hidden])')]"
-            '.map(line => line.cells[arguments[0]].textContent.trim())',
+            '.map(line => line.cells[arguments[0]])'
+            '.map(cell => (cell.querySelector(".name") || cell).textContent.trim())',
             index,
         )
 
