@@ -99,8 +99,9 @@ def _differences(comparison: Comparison, tests: Sequence[Test]) -> str:
     differing = [pair for pair in tested if pair.differs]
     how = 'paired t-tests over common seeds, p < 0.05 after correction for all pairs (Holm)'
     if not differing:
-        return f'None of {_count(len(tested), "pair")} of rows differs in {how}.'
-    return f'{len(differing)} of {_count(len(tested), "pair")} of rows differ in {how}.'
+        return f'None of {len(tested):,} pairs of rows differs in {how}.'
+    verb = 'differs' if len(differing) == 1 else 'differ'
+    return f'{len(differing):,} of {len(tested):,} pairs of rows {verb} in {how}.'
 
 
 def _baseline(comparison: Comparison) -> str:

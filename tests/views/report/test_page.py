@@ -352,6 +352,29 @@ def test_a_single_run_and_other_metrics(driver, make, tmp_path, metric):
 
 
 @pytest.mark.slow
+def test_rows_of_other_trained_lengths_and_values_that_are_missing(driver, make, tmp_path):
+    """Every curve has a tick at its longest trained length; a value that is not a number interrupts its curve."""
+    folders = [make('a'), make('b', 0.7, train__lengths='1-10'), make('c', 0.6, seed=1)]
+    lines = (folders[0] / 'extrapolation.csv').read_text().replace('0,60,0.5', '0,60,nan')
+    (folders[0] / 'extrapolation.csv').write_text(lines)
+    shown = Page(driver, written(comparison.compare(folders), tmp_path / 'report'))
+    assert shown.lines() == 2
+    assert shown.js('document.querySelectorAll(\'#curves path[stroke-width="2.2"]\').length') == 2
+    shown.click('#table th:nth-child(2) button')
+    assert shown.column(1)[-1].startswith('nan')  # whichever way
+    assert shown.errors() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('evaluated', [(40,), (1, 500), tuple(range(1, 101))])
+def test_any_lengths(driver, make, tmp_path, evaluated):
+    shown = Page(driver, written(comparison.compare([make('a', evaluated=evaluated)]), tmp_path / 'report'))
+    assert shown.texts('#curves text')[-1:] != []
+    assert 'NaN' not in shown.js("document.getElementById('curves').innerHTML")
+    assert shown.errors() == []
+
+
+@pytest.mark.slow
 def test_narrow_screens_do_not_scroll_sideways(opened):
     """390 px is the width of a phone. Chromium has no narrower window than 500 px, but emulates one."""
     opened.driver.execute_cdp_cmd(

@@ -27,7 +27,7 @@ const heading = (string, width) =>
   text(0, 14, fit(string, width), { 'font-weight': 600, 'font-size': 13, fill: 'var(--ink)' })
 // Text that loses its beginning if it is too long.
 const fit = (string, width) =>
-  string.length * 7.6 > width ? `…${string.slice(-Math.floor(width / 7.6))}` : string
+  string.length * 8.4 > width ? `…${string.slice(1 - Math.floor(width / 8.4))}` : string
 const show = value => {
   if (value === null || value === undefined) return '-'
   return Math.abs(value) >= 1000 ? value.toFixed(0) : value.toFixed(3)
@@ -209,13 +209,15 @@ function follow(panel, flat, width) {
     if (aloud) byId('said').textContent = parts.join(', ')
   }
   const nearest = (points, far) => points.reduce((best, point) => far(point) < far(best) ? point : best)
-  panel.addEventListener('pointermove', event => {
+  const point = event => {
     if (!flat.length) return
     const frame = panel.getBoundingClientRect(), zoom = width / frame.width
     const px = (event.clientX - frame.left) * zoom, py = (event.clientY - frame.top) * zoom
     go(nearest(flat, point => (point.px - px) ** 2 + (point.py - py) ** 2))
-  })
-  panel.addEventListener('pointerleave', leave)
+  }
+  panel.addEventListener('pointermove', point)
+  panel.addEventListener('pointerdown', point)
+  panel.addEventListener('pointerleave', event => { if (event.pointerType !== 'touch') leave() }) // a tap stays
   panel.addEventListener('blur', leave)
   panel.addEventListener('keydown', event => {
     const keys = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }

@@ -449,6 +449,7 @@ setUpFilters()
 document.documentElement.classList.add('live')
 restore()
 addEventListener('hashchange', restore)
+addEventListener('pointerdown', event => { if (!event.target.closest('.panels')) { hush(); light([]) } })
 let known = innerWidth
 addEventListener('resize', () => { if (innerWidth !== known) { known = innerWidth; changed() } })
 window.report = { csvText, svgText, state }  // for tests
