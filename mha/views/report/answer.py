@@ -1,7 +1,9 @@
 """Question and answer of a comparison in a few lines: the best row of each task, which differences the paired tests
 find, and which rows exceed the baseline."""
 
+import collections
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from mha.training.metrics import number
@@ -44,7 +46,7 @@ class Answer:
 
 
 def answer(comparison: Comparison) -> Answer:
-    tests = _tests(comparison)
+    tests = pivot.pairs(comparison) if _pairs(comparison) <= MOST_PAIRS else []
     problems = dict.fromkeys(row.problem for row in comparison.rows)
     best = [_best(comparison, problem, tests) for problem in problems]
     return Answer(question(comparison), best, _differences(comparison, tests), _baseline(comparison), tests)
@@ -78,24 +80,29 @@ def _best(comparison: Comparison, problem: Problem, tests: Sequence[Test]) -> Be
     known = problem in comparison.baselines
     remarks = [f'baseline {number(comparison.baseline(problem, score, row.trained))}'] if known else []
     name = pivot.row_name(comparison, row)
-    own = [pair for task, pair in tests if task == problem[0] and name in (pair.first, pair.second)]
+    own = [
+        pair
+        for task, pair in tests
+        if task == problem[0] and name in (pair.first, pair.second) and not math.isnan(pair.p)
+    ]
     remarks += [f'differs from {sum(pair.differs for pair in own)} of {_count(len(own), "other row")}'] if own else []
     return Best(', '.join(problem), plots.row_name(comparison, row), f'{number(cell.mean)}{spread}', '; '.join(remarks))
 
 
-def _tests(comparison: Comparison) -> list[Test]:
-    sizes = [sum(row.problem == problem for row in comparison.rows) for problem in {r.problem for r in comparison.rows}]
-    if sum(size * (size - 1) // 2 for size in sizes) > MOST_PAIRS:
-        return []
-    return pivot.pairs(comparison)
+def _pairs(comparison: Comparison) -> int:
+    """Number of pairs of rows of the same problem."""
+    sizes = collections.Counter(row.problem for row in comparison.rows)
+    return sum(size * (size - 1) // 2 for size in sizes.values())
 
 
 def _differences(comparison: Comparison, tests: Sequence[Test]) -> str:
-    tested = [pair for _, pair in tests if pair.p == pair.p]
+    tested, count = [pair for _, pair in tests if not math.isnan(pair.p)], _pairs(comparison)
+    if not count:
+        return 'No differences are tested: no task has two rows.'
+    if count > MOST_PAIRS:
+        return f'No differences are tested: there are {count:,} pairs of rows.'
     if not tested:
-        rows = len(comparison.rows) > 1
-        reason = 'no two rows of a task share two seeds' if rows else 'there is one row'
-        return f'No differences are tested: {reason if len(tests) or not rows else "there are too many pairs"}.'
+        return 'No differences are tested: no two rows of a task share two seeds.'
     differing = [pair for pair in tested if pair.differs]
     how = 'paired t-tests over common seeds, p < 0.05 after correction for all pairs (Holm)'
     if not differing:

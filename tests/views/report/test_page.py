@@ -66,6 +66,22 @@ def test_training_files_without_records(make, content):
     assert embedded.training_curves(runs.read(folder)[0]) == []
 
 
+def test_positions_of_members(make):
+    folder = make('a', population={'learning_rate': (0.1, 0.2)}, optimizer__learning_rate=0.1)
+    results = (folder / 'extrapolation.csv').read_text().splitlines()
+    lines = [f'{line},{rate}' for rate in (0.1, 0.2) for line in results[1:]]
+    (folder / 'extrapolation.csv').write_text('\n'.join([f'{results[0]},learning_rate', *lines]))
+    lines = [f'0,2,{at},{at * rate},8,0,1,{rate}' for rate in (0.1, 0.2) for at in (1, 2)]
+    header = 'seed,length,position,accuracy,count,low,high,learning_rate'
+    (folder / 'evaluation_2_positions.csv').write_text('\n'.join([header, *lines]))
+    (folder / 'evaluation_9_positions.csv').write_text('seed,length\n0,1\n')
+    data = embedded.page_data(comparison.compare([folder]))
+    assert [(each['name'], each['values']) for each in data['positions']] == [
+        ('evaluation_2', [[0.1, 0.2]]),
+        ('evaluation_2', [[0.2, 0.4]]),
+    ]
+
+
 def test_names_are_text(make, tmp_path):
     folders = [make(f'{i}', i / 5, model__position=name) for i, name in enumerate(NASTY)]
     path = written(comparison.compare(folders), tmp_path / 'report')
@@ -95,11 +111,20 @@ def test_answer(make):
 def test_answer_of_one_run(make):
     found = answer.answer(comparison.compare([make('a')]))
     assert found.best == [answer.Best('reverse_string', 'rope', '0.500', 'baseline 0.400')]
-    assert found.differences == 'No differences are tested: there is one row.'
+    assert found.differences == 'No differences are tested: no task has two rows.'
     assert found.baseline.startswith('Every row exceeds the baseline')
     found = answer.answer(comparison.compare([make('b', model__position='t5', baseline=0.6), make('c', baseline=0.6)]))
     assert 'no two rows of a task share two seeds' in found.differences
+    assert found.best[0].remark == 'baseline 0.600'
     assert found.baseline.startswith('No row exceeds')
+    found = answer.answer(comparison.compare([make('d', seed=1), make('e', task='bucket_sort', seed=1)]))
+    assert found.differences == 'No differences are tested: no task has two rows.'
+
+
+def test_answer_of_too_many_pairs(make, monkeypatch):
+    monkeypatch.setattr(answer, 'MOST_PAIRS', 2)
+    found = answer.answer(comparison.compare([make(f'{i}', model__position=f's{i}') for i in range(3)]))
+    assert found.differences == 'No differences are tested: there are 3 pairs of rows.'
 
 
 # -------------------------------------------------------------------------------------------------------------- budget
