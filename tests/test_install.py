@@ -30,10 +30,10 @@ def test_a_wheel_of_any_checkout_works_elsewhere(tmp_path):
     (wheel,) = wheels.iterdir()
     files = zipfile.ZipFile(wheel).namelist()
     assert {name.split('/')[0] for name in files} == {'mha', f'{wheel.name.rsplit("-", 3)[0]}.dist-info'}
-    kinds = ('.py', '.html', '.csv', '.json')
+    kinds = ('.py', '.html', '.css', '.js', '.csv', '.json')
     package = {str(path.relative_to(ROOT)) for path in (ROOT / 'mha').rglob('*') if path.suffix in kinds}
     assert {name for name in files if name.startswith('mha/')} == package
-    assert {'mha/views/report/templates/report.html', 'mha/views/report/published/ruoss2023.csv'} <= package
+    assert {'mha/views/report/templates/chart.js', 'mha/views/report/published/ruoss2023.csv'} <= package
     metadata = zipfile.ZipFile(wheel).read(next(name for name in files if name.endswith('METADATA'))).decode()
     wanted = ('Requires-Dist: jax', 'Requires-Python: >=3.11', 'Provides-Extra: dev', 'Provides-Extra: peers')
     for line in (f'Version: {mha.__version__}', *wanted):

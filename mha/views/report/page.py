@@ -1,8 +1,18 @@
-"""Files of a report: tables as csv, Markdown and LaTeX, curves.svg, and report.html, which needs no other file."""
+"""Files of a report: tables as csv, Markdown and LaTeX, curves.svg, and report.html, which needs no other file.
 
+The page is complete without a script: jinja writes the table, matplotlib the curves. Its script (templates/report.js)
+then sorts and filters the table and replaces the curves by figures that answer the pointer and the keyboard, drawn as
+SVG (templates/chart.js) from JSON in the page. Both are ours, in plain JavaScript without a build: lines, bands, dots
+and a heatmap take 250 lines, while charting libraries add 0.2 to 4 MB to every report, and those that draw on a canvas
+have no text to read aloud or to save as vectors. Text from runs reaches the page escaped by jinja, or as JSON without
+'<', '>' and '&'.
+"""
+
+import dataclasses
 import html
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -12,13 +22,22 @@ from typing import Any
 
 import jinja2
 import markupsafe
+import numpy as np
+from jinja2.utils import htmlsafe_json_dumps
 
-from mha.spec import UserError
+from mha.spec import UserError, compact
+from mha.training.metrics import number
 from mha.views.report import latex, plots
-from mha.views.report.columns import columns, shown
+from mha.views.report.answer import answer
+from mha.views.report.columns import Column, columns, shown
 from mha.views.report.comparison import Comparison, Row, unfinished
+from mha.views.report.embedded import page_data
+from mha.views.report.runs import Run
 from mha.views.report.table import align, csv_text, grid, notes
 
+TEMPLATES = Path(__file__).with_name('templates')
+MOST_TESTS = 200
+"""Largest number of paired differences that the page lists."""
 MARK = r'<meta name="compared" content="([^"]*)">'
 PAGE_COLOURS = {plots.INK: 'var(--ink)', plots.GREY: 'var(--grey)', plots.SHADE: 'var(--shade)', plots.PAPER: 'none'}
 
@@ -101,32 +120,124 @@ def as_latex(comparison: Comparison) -> str:
 
 def as_html(comparison: Comparison, svg: str, output: Path) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name('templates')),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    styles = plots.styles(comparison)
-    ranked = itertools.groupby(zip(styles, comparison.rows, strict=True), key=lambda pair: pair[1].problem)
     settings = [key for key in comparison.runs[0].config if key not in comparison.varying and key != 'seed']
     first, *others = _notes(comparison)
+    answered = answer(comparison)
     return environment.get_template('report.html').render(
         comparison=comparison,
-        columns=shown(comparison),
+        answer=answered,
+        columns=_score_first(shown(comparison)),
         problems=[
-            (problem, [(style['color'], plots.GLYPHS[style['marker']], row) for style, row in rows])
-            for problem, rows in ranked
+            (problem, list(rows)) for problem, rows in itertools.groupby(_rows(comparison), lambda row: row.row.problem)
         ],
+        dots=_dots_scale(comparison),
+        longest=max(len(part) for row in comparison.rows for part in row.labels[0].split('|')) + 1,
         tasks=', '.join(dict.fromkeys(row.problem[0] for row in comparison.rows)),
         facts=first[0].upper() + first[1:],
         notes=others,
         curves=_inline(svg),
+        differing=answered.differing,
+        tests=answered.differing[:MOST_TESTS],
         varying={key: sorted({run.setting(key) for run in comparison.runs}) for key in comparison.varying},
+        differences=_differences(comparison),
         common={key: comparison.runs[0].setting(key) for key in settings},
         command=_command(comparison, output),
         compared=_compared(comparison, output),
+        css=_own('report.css'),
+        script=_own('chart.js', 'report.js'),
+        data=htmlsafe_json_dumps(page_data(comparison), separators=(',', ':'), allow_nan=False),
     )
+
+
+def _own(*names: str) -> markupsafe.Markup:
+    """Text of files of ours, to be written into the page as it is."""
+    return markupsafe.Markup('\n'.join((TEMPLATES / name).read_text(encoding='utf-8').rstrip() for name in names))
+
+
+def _score_first(found: list[Column]) -> list[Column]:
+    """Columns with the score before the ranges, so that narrow screens show it."""
+    return sorted(found, key=lambda column: ('label', 'score', 'number').index(column.kind))
+
+
+@dataclasses.dataclass(frozen=True)
+class PageRow:
+    """Row of the table of the page: the score of each seed as a dot, from 0 to 100, and the baseline on that scale."""
+
+    row: Row
+    index: int
+    colour: str
+    glyph: str
+    others: str
+    """All labels but the first, for narrow screens."""
+    scores: list[str]
+    dots: list[float]
+    baseline: float | None
+
+
+def _rows(comparison: Comparison) -> list[PageRow]:
+    score, limits = comparison.ranges[-1], comparison.metric.limits
+    values = [
+        row.values[:, inside].mean(1)
+        if (inside := score.inside(comparison.lengths, row.trained)).any()
+        else np.empty(0)
+        for row in comparison.rows
+    ]
+    known = np.concatenate([*values, *([limits] if np.isfinite(limits).all() else [])])
+    known = known[np.isfinite(known)]
+    low, high = (known.min(), known.max()) if known.size else (0, 1)
+
+    def place(value: float) -> float:
+        return round(float((value - low) / ((high - low) or 1) * 100), 1)
+
+    found = []
+    for index, (row, style, each) in enumerate(zip(comparison.rows, plots.styles(comparison), values, strict=True)):
+        finite = [value for value in each.tolist() if math.isfinite(value)]
+        has_baseline = row.problem in comparison.baselines and finite
+        baseline = comparison.baseline(row.problem, score, row.trained) if has_baseline else None
+        found.append(
+            PageRow(
+                row=row,
+                index=index,
+                colour=style['color'],
+                glyph=plots.GLYPHS[style['marker']],
+                others=', '.join(
+                    f'{header} {label}' for header, label in zip(comparison.headers[1:], row.labels[1:], strict=True)
+                ),
+                scores=[number(value) for value in finite],
+                dots=[place(value) for value in finite],
+                baseline=None if baseline is None else place(baseline),
+            )
+        )
+    return found
+
+
+def _dots_scale(comparison: Comparison) -> str:
+    """Limits of the scale of dots."""
+    low, high = comparison.metric.limits
+    return f'{low:.0f} to {high:.0f}' if math.isfinite(high) else 'the smallest to the largest score'
+
+
+def _differences(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """Path of every run, and the settings in which it differs from the first."""
+    first, *others = comparison.runs
+
+    def seeds(run: Run) -> str:
+        return f'seed={compact(run.seeds)}'
+
+    found = [(str(first.path), [seeds(first)])]
+    for run in others:
+        keys = dict.fromkeys((*first.config, *run.config))
+        changed = [
+            f'{key}={run.setting(key)}' for key in keys if key != 'seed' and first.setting(key) != run.setting(key)
+        ]
+        found.append((str(run.path), [*changed, seeds(run)]))
+    return found
 
 
 def _notes(comparison: Comparison) -> list[str]:

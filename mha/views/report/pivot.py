@@ -186,7 +186,7 @@ def pairs(comparison: Comparison) -> list[tuple[str, statistics.Pair]]:
     found: list[tuple[str, statistics.Pair]] = []
     for problem in dict.fromkeys(row.problem for row in comparison.rows):
         rows = {
-            name(comparison, row): dict(zip(row.seeds, scores(comparison, row, score), strict=True))
+            row_name(comparison, row): dict(zip(row.seeds, scores(comparison, row, score), strict=True))
             for row in comparison.rows
             if row.problem == problem
         }
@@ -201,7 +201,7 @@ def scores(comparison: Comparison, row: Row, over: Range) -> list[float]:
     return row.values[:, inside].mean(1).tolist() if inside.any() else [math.nan] * len(row.seeds)
 
 
-def name(comparison: Comparison, row: Row) -> str:
+def row_name(comparison: Comparison, row: Row) -> str:
     """Labels of a row, without its task."""
     return ', '.join(label for key, label in zip(comparison.keys, row.labels, strict=True) if key != 'task')
 

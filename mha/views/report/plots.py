@@ -30,6 +30,8 @@ late."""
 INK, GREY, SHADE, PAPER = '#24292f', '#77808a', '#eef1f4', '#ffffff'
 MOST_LABELS = 8
 """Largest number of lines with labels at their ends; more lines get a legend."""
+MOST_DOTS = 2000
+"""Largest number of seeds' dots in a figure; above it, the figure has none."""
 WIDEST, HIGHEST = 36, 2
 """Largest width (characters) and height (lines) of a label. The table has long names in full."""
 WIDTH, HEIGHT, HIGH, GAP = 6.2, 3.4, 5.0, 1.0
@@ -59,8 +61,8 @@ STYLE: dict[Any, Any] = {
 
 def styles(comparison: Comparison) -> list[dict[str, Any]]:
     """Colour, dashes and marker of the line of each row. Rows that differ only in the problem look alike."""
-    order = list(dict.fromkeys(_name(comparison, row) for row in comparison.rows))
-    ranks = [order.index(_name(comparison, row)) for row in comparison.rows]
+    order = list(dict.fromkeys(row_name(comparison, row) for row in comparison.rows))
+    ranks = [order.index(row_name(comparison, row)) for row in comparison.rows]
     markers = list(GLYPHS)
     return [
         {
@@ -89,7 +91,7 @@ def figure(comparison: Comparison) -> Figure:
         heights = []
         for problem in problems:
             lines = [
-                labels[_name(comparison, row)].count('\n') + 1 for row in comparison.rows if row.problem == problem
+                labels[row_name(comparison, row)].count('\n') + 1 for row in comparison.rows if row.problem == problem
             ]
             heights.append(LINE * (sum(lines) + 0.5 * len(lines) + 2))
         drawing, panels = _panels(heights)
@@ -123,12 +125,13 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem, labels: Mapping
     lengths = np.array(comparison.lengths)
     trained = sorted({row.trained for row in comparison.rows if row.problem == problem}, key=lambda each: each[1])
     _length_axis(axes, lengths, trained)
+    dots = sum(row.values.size for row in comparison.rows)
     ends: list[tuple[str, float, str]] = []
     line: dict[str, Any] = dict(linewidth=2, markersize=4, clip_on=False)
     for index, (row, style) in enumerate(zip(comparison.rows, styles(comparison), strict=True)):
         if row.problem != problem:
             continue
-        label = labels[_name(comparison, row)]
+        label = labels[row_name(comparison, row)]
         mean, spread = row.values.mean(0), statistics.half_width(row.values)
         axes.plot(lengths, mean, **style, **line, label=label, zorder=4 - index / 1000)  # the best row on top
         if len(trained) > 1:
@@ -136,7 +139,7 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem, labels: Mapping
         if len(row.seeds) > 1:
             low, high = (np.clip(mean + sign * spread, *limits) for sign in (-1, 1))
             axes.fill_between(lengths, low, high, color=style['color'], alpha=0.12, linewidth=0)
-        if 1 < len(row.seeds) <= 5:
+        if 1 < len(row.seeds) <= 5 and dots <= MOST_DOTS:
             for seed in row.values:
                 axes.plot(lengths, seed, '.', color=style['color'], alpha=0.55, markersize=4, clip_on=False, zorder=2)
         if np.isfinite(mean[-1]):
@@ -185,7 +188,7 @@ def _mark_trained(axes: Axes, lengths: np.ndarray, values: np.ndarray, longest: 
 def _labels(comparison: Comparison) -> dict[str, str]:
     """Wrapped names of the rows. They have at most two lines, or more if there are many settings or if shorter ones
     would look alike."""
-    names = list(dict.fromkeys(_name(comparison, row) for row in comparison.rows))
+    names = list(dict.fromkeys(row_name(comparison, row) for row in comparison.rows))
     sizes = ((WIDEST, HIGHEST), (WIDEST, 4 * HIGHEST), (2 * WIDEST, 4 * HIGHEST))
     for width, highest in sizes[len(comparison.keys) > 2 :]:
         labels = {name: _wrap(name, width, highest) for name in names}
@@ -194,7 +197,7 @@ def _labels(comparison: Comparison) -> dict[str, str]:
     return {name: name for name in names}
 
 
-def _name(comparison: Comparison, row: Row) -> str:
+def row_name(comparison: Comparison, row: Row) -> str:
     """Name of a row, without the task, which is the title of its panel."""
     labels = zip(comparison.keys, comparison.headers, row.labels, strict=True)
     pairs = [(key, f'{header}={label}', label) for key, header, label in labels if key != 'task']

@@ -41,7 +41,7 @@ def ranks(comparison: Comparison) -> Ranks:
     found: dict[str, dict[Any, float]] = {}
     for row in comparison.rows:
         values = pivot.scores(comparison, row, score)
-        line = found.setdefault(pivot.name(comparison, row), {})
+        line = found.setdefault(pivot.row_name(comparison, row), {})
         line.update([(row.problem, float(np.mean(values)))] if kind == 'tasks' else zip(row.seeds, values, strict=True))
     every = {block for scores in found.values() for block in scores}
     complete = {name: scores for name, scores in found.items() if scores.keys() == every}

@@ -1,9 +1,11 @@
 """Runs made of a few files."""
 
 import csv
+import itertools
 import json
 import math
 
+import numpy as np
 import pytest
 
 from mha.spec import lengths
@@ -50,3 +52,46 @@ def make(tmp_path):
         return folder
 
     return make
+
+
+@pytest.fixture
+def study(make):
+    """Plants runs of all combinations of schemes, tasks, head counts and seeds, with training curves; the first run
+    also has accuracies per position. Returns their common directory."""
+
+    def study(schemes, tasks, seeds, heads=(8,), lengths=LENGTHS, records=50):
+        rng = np.random.default_rng(0)
+        folders = []
+        for number, (task, count, scheme, seed) in enumerate(
+            itertools.product(tasks, heads, range(len(schemes)), range(seeds))
+        ):
+            folder = make(
+                f'{number}',
+                evaluated=lengths,
+                task=task,
+                model__position=schemes[scheme],
+                model__heads=count,
+                seed=seed,
+            )
+            floor, reach = 0.25 + 0.5 * tasks.index(task) / len(tasks), 30 * (scheme + 1) + 3 * count + rng.normal(0, 6)
+            with (folder / 'extrapolation.csv').open('w', newline='') as file:
+                writer = csv.writer(file)
+                writer.writerow(runs.COLUMNS)
+                for length in lengths:
+                    accuracy = floor - 0.1 + (1.1 - floor) / (1 + math.exp((length - reach) / 12))
+                    baseline = floor + 0.05 * length / max(lengths)
+                    writer.writerow([seed, length, round(accuracy, 4), 0.25, 2 * length, baseline, 64])
+            with (folder / 'metrics.jsonl').open('w') as file:
+                for step in range(10, 10 * records + 10, 10):
+                    loss = math.exp(-step / (300 + 100 * scheme)) * 2 + rng.exponential(0.05)
+                    file.write(
+                        json.dumps({'step': step, 'loss': loss, 'accuracy': math.exp(-loss), 'length': 9.0}) + '\n'
+                    )
+            folders.append(folder)
+        lines = ['seed,length,position,accuracy,count,low,high']
+        for length in (20, 60, 120):
+            lines += [f'0,{length},{at},{max(0, 1 - at / 90):.3f},64,0,1' for at in range(1, length + 1)]
+        (folders[0] / 'evaluation_20_60_120_64-examples_positions.csv').write_text('\n'.join(lines) + '\n')
+        return folders[0].parent
+
+    return study

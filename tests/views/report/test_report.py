@@ -469,9 +469,10 @@ def test_files(make, tmp_path):
 
     html = (output / 'report.html').read_text()
     assert not re.search(r'(src|href|url)\s*[=(]\s*["\']?(?!["\']?#|url\(#)', html)
-    assert '<script' not in html
+    assert html.count('<script') == 2  # data and program; test_page.py has the tests of both
     assert '<b>' not in html
-    assert html.count('<svg') == 1
+    assert html.count('class="static"><svg') == 1
+    assert html.count('<svg class="dots"') == 2
     assert f'--output={output}' in html
 
 
