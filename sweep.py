@@ -9,6 +9,7 @@
 The same command, run again, skips finished cells and resumes interrupted ones. Flags `--config.x=y` apply to all cells.
 """
 
+import json
 import os
 import re
 import shlex
@@ -50,12 +51,12 @@ def main() -> None:
     # ----------------------------------------------------------------------------------------------- Cells, all checked
     begun = manifest.read(directory)
     every = _sweep(config)
-    together = cells.populations(every)
+    kept = _kept(every)
+    together = cells.populations(kept)
     chosen = cells.named(together if POPULATION.value == 'auto' else every, begun)
+    chosen = {name: overrides for name, overrides in chosen.items() if overrides in (*kept, *together)}
     cells.check_begun_alike(chosen, begun)
     configs = {name: _with_overrides(overrides).to_dict() for name, overrides in chosen.items()}
-    if ONLY.value:
-        configs = {name: configs[name] for name in spec.only(ONLY.value, _flattened(configs))}
     for name, cell in configs.items():  # so that a mistake in the last cell shows before the others run
         try:
             build(cell)
@@ -72,11 +73,7 @@ def main() -> None:
         return
 
     # -------------------------------------------------------------------------------------------- Files, then the cells
-    if directory.exists() and any(path.name != 'lock' for path in directory.iterdir()) and not begun:
-        raise UserError(f'{directory} is not empty and holds no sweep - choose another --workdir')
-    for folder in 'logs', 'configs', 'cells':
-        (directory / folder).mkdir(parents=True, exist_ok=True)
-    workdir.hold(directory)
+    _prepare(directory, begun)
     for name, cell in configs.items():  # the config file may change before the last cell starts
         workdir.write_json(directory / 'configs' / f'{name}.json', cell)
     _offer_populations(len(every), len(together))
@@ -87,7 +84,7 @@ def main() -> None:
             f'{len(failed)} of {len(configs)} cells failed ({", ".join(failed)}); the same command tries them again'
         )
     if failed is not None:
-        print(f'all {len(configs)} cells are finished; now: python compare.py {directory}')
+        print(f'all {len(configs)} cells are finished; now: python compare.py {shlex.quote(str(directory))}')
 
 
 def _offer_populations(cells: int, runs: int) -> None:
@@ -96,8 +93,30 @@ def _offer_populations(cells: int, runs: int) -> None:
         print(f'{many}: --population=auto trains those as members of one run', file=sys.stderr)
 
 
-def _flattened(configs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: spec.flatten(config) for name, config in configs.items()}
+def _kept(every: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Cells that meet the conditions of --only."""
+    if not ONLY.value:
+        return every
+    flat = {index: spec.flatten(_with_overrides(cell).to_dict()) for index, cell in enumerate(every)}
+    return [every[index] for index in spec.only(ONLY.value, flat)]
+
+
+def _prepare(directory: Path, begun: Mapping[str, Any]) -> None:
+    """Makes the directory of the sweep and locks it. Raises `UserError` if it holds something else."""
+    ours = {'lock', 'logs', 'configs', 'cells'}
+    try:
+        there = {path.name for path in directory.iterdir()} if directory.exists() else set()
+        if 'manifest.jsonl' in there and not begun:
+            raise UserError(f'{directory / "manifest.jsonl"} names no cell that can be read - restore it, or remove it')
+        if there - ours and not begun:
+            raise UserError(f'{directory} is not empty and holds no sweep - choose another --workdir')
+        for folder in 'logs', 'configs', 'cells':
+            (directory / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f'cannot make the directory {directory}: {error.strerror} - choose another --workdir'
+        ) from error
+    workdir.hold(directory)
 
 
 def _config_text() -> str:
@@ -126,9 +145,20 @@ def _sweep(config: Any) -> list[dict[str, Any]]:
             raise UserError(f'{file} yields no cells in {function}()')
         for cell in cells:
             _check_cell(cell, f'{function}() of {file}', keys)
-        plain = [{key: tuple(v) if isinstance(v, range) else v for key, v in cell.items()} for cell in cells]
+        plain = [{key: _plain(value) for key, value in cell.items()} for cell in cells]
         found += [cell for cell in plain if cell not in found or not SWEEP.value]
     return found
+
+
+def _plain(value: Any) -> Any:
+    """Value of a cell in types that JSON knows: ranges and arrays as tuples, numbers of NumPy as Python's."""
+    value = value.tolist() if hasattr(value, 'tolist') else value
+    value = tuple(value) if isinstance(value, range | list) else value
+    try:
+        json.dumps(value)
+    except TypeError as error:
+        raise UserError(f'sweep() yields {value!r}, which is no number, text or tuple of these') from error
+    return value
 
 
 def _check_cell(cell: Any, sweep: str, keys: Mapping[str, Any]) -> None:

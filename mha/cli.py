@@ -141,7 +141,7 @@ def config_file(text: str) -> tuple[Path, list[str]]:
     name, *argument = text.split(':', 1) if '://' not in text else [text]
     file = path('config', name)
     if not file.is_file():
-        there = sorted(str(file) for file in Path('configs').rglob('*.py') if file.stem not in ('common', '__init__'))
+        there = sorted(str(file) for file in Path('configs').rglob('*.py') if file.stem not in ('common', 'sweeps'))
         raise UserError(f'no config file {name!r} - choices: {", ".join(there)}')
     return file, argument
 

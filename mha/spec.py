@@ -376,7 +376,9 @@ def only(conditions: Iterable[str], configs: Mapping[T, Mapping[str, Any]]) -> l
         key, equals, value = condition.partition('=')
         if not equals:
             raise UserError(f'--only={condition}: write it as key=value, such as --only=model.position=rope')
-        choose(key, {key for config in configs.values() for key in config}, 'key in --only')
+        known = {key for config in configs.values() for key in config}
+        ends = [each for each in known if each.endswith(f'.{key}') and not each.startswith('population.')]
+        key = ends[0] if key not in known and len(ends) == 1 else choose(key, known, 'key in --only')
         values = {as_text(config.get(key)) for config in configs.values()}
         wanted.setdefault(key, []).append(choose(value, values, f'value of {key} in --only'))
     found = [

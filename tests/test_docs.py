@@ -12,7 +12,7 @@ from mha import positions, spec, tasks
 from mha.run.build import build
 
 ROOT = Path(__file__).parent.parent
-CONFIGS = sorted(path for path in ROOT.glob('configs/**/*.py') if path.stem != 'common')
+CONFIGS = sorted(path for path in ROOT.glob('configs/**/*.py') if path.stem not in ('common', 'sweeps'))
 PUBLISHED = [path for path in CONFIGS if path.parent.name == 'published']
 
 DOCUMENTS = [pytest.param(path, id=path.name) for path in (ROOT / 'README.md', *sorted(ROOT.glob('docs/**/*.md')))]

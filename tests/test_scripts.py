@@ -650,6 +650,32 @@ def test_config_that_does_not_work(source, words, script, tmp_path):
     assert not (tmp_path / 'grid').exists()
 
 
+def test_directories_that_a_sweep_cannot_have(script, tmp_path):
+    """And one that a launcher left before it named its cells, which it can."""
+    (tmp_path / 'file').write_text('')
+    (tmp_path / 'broken').mkdir()
+    (tmp_path / 'broken' / 'manifest.jsonl').write_text('garbage\n[]\n{"cell": "a", "overrides": 3}\n')
+    for name, told in {'file': 'cannot make', 'broken': 'names no cell that can be read'}.items():
+        done = script('sweep.py', *QUICK, f'--workdir={tmp_path / name}', '--cluster=commands', code=2)
+        assert told in done.stderr
+        assert done.stderr.count('\n') == 1
+    (tmp_path / 'early' / 'configs').mkdir(parents=True)
+    (tmp_path / 'early' / 'lock').write_text('')
+    assert 'train.py' in script('sweep.py', *QUICK, f'--workdir={tmp_path / "early"}', '--cluster=commands').stdout
+
+
+def test_values_of_numpy_in_a_sweep(script, tmp_path):
+    config = tmp_path / 'mine.py'
+    start = 'import numpy as np\nfrom configs import sweeps\nfrom configs.quickstart import get_config\n'
+    start += 'def sweep():\n    '
+    config.write_text(f"{start}return sweeps.over('seed', np.arange(2))")
+    command = ('sweep.py', f'--config={config}', *QUICK[1:], f'--workdir={tmp_path / "grid"}', '--cluster=commands')
+    lines = script(*command).stdout.splitlines()
+    assert [line.rpartition('/')[2] for line in lines] == ['seed=0', 'seed=1']
+    config.write_text(f"{start}return sweeps.over('seed', [object()])")
+    assert 'no number, text or tuple' in script(*command, code=2).stderr
+
+
 def test_a_flag_that_the_sweep_sets_is_refused(script, tmp_path):
     for flags in ['--config.seed=7'], ['--config.seed=7', '--dry_run']:
         done = script('sweep.py', QUICK[0], *flags, f'--workdir={tmp_path / "grid"}', code=2)

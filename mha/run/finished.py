@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.model.encoder import Encoder
-from mha.run import workdir
+from mha.run import population, workdir
 from mha.run.build import build
 from mha.run.checkpoint import Checkpoints
 from mha.run.checks import shapes
@@ -51,7 +51,7 @@ def load(directory: str | Path, member: int = 0) -> 'Finished':
     return Finished(directory, trained, trained, trained.layout.fetch(state.evaluated), member)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Finished:
     """Trained model, together with the task and the settings of an evaluation."""
 
@@ -64,10 +64,14 @@ class Finished:
     """Parameters of all members, [P, ..] each, in host memory."""
     member: int
 
+    def __repr__(self) -> str:
+        under = f'task={self.config["task"]!r}, position={self.experiment.final_position!r}'
+        return f'Finished({str(self.directory)!r}, member={self.member}, {under})'
+
     @property
     def config(self) -> dict[str, Any]:
-        """Config of the evaluation, a nested dict."""
-        return dict(self.experiment.config)
+        """Config of the evaluation, a nested dict; that of the member alone in a population."""
+        return population.config_of(self.experiment.config, self.experiment.members[self.member])
 
     @property
     def task(self) -> Task:
@@ -99,7 +103,9 @@ class Finished:
         """Same weights in another evaluation: under another position scheme, on a task with the same symbols and
         classes, at other lengths (`'40,80'` or numbers), or with another number of examples. Raises `UserError` if the
         weights do not fit."""
-        config = {name: dict(value) if isinstance(value, dict) else value for name, value in self.config.items()}
+        config = {
+            name: dict(value) if isinstance(value, dict) else value for name, value in self.experiment.config.items()
+        }
         config['train']['final_position'] = position or config['train']['final_position']
         config['task'] = task or config['task']
         config['eval']['examples'] = examples or config['eval']['examples']

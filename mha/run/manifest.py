@@ -40,11 +40,11 @@ def _append(path: Path, record: Mapping[str, Any]) -> None:
 
 def _lines(path: Path, *keys: str) -> Iterator[dict[str, Any]]:
     """Records that have these keys. A broken line, as a crash leaves it, is skipped."""
-    for line in path.read_text(errors='replace').splitlines() if path.exists() else []:
+    for line in path.read_text(errors='replace').splitlines() if path.is_file() else []:
         try:
             record = json.loads(line)
-            complete = all(key in record for key in keys)
-        except (ValueError, TypeError):
+        except ValueError:
             continue
-        if complete:
+        kinds = {'cell': str, 'overrides': dict, 'error': list}
+        if isinstance(record, dict) and all(isinstance(record.get(key), kinds[key]) for key in keys):
             yield record

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mha.run import manifest, workdir
+from mha.spec import UserError
 
 TRAIN = Path(__file__).parents[3] / 'train.py'
 
@@ -33,14 +34,17 @@ class Grid:
 
     def finished(self, name: str) -> bool:
         """Whether a cell is evaluated after as many steps as it should train: a sweep may go on to more."""
-        return workdir.finished(self.workdir(name)) and self._trained_steps(name) >= self.steps[name]
+        try:
+            return workdir.finished(self.workdir(name)) and self._trained_steps(name) >= self.steps[name]
+        except UserError:  # a file of the run is broken, which its own process tells
+            return False
 
     def _trained_steps(self, name: str) -> int:
         return workdir.load_config(self.workdir(name))['train']['steps']
 
     def hopeless(self, name: str, code: int | None) -> bool:
         """Whether a second try would fail, too: the run has diverged, or its config was refused."""
-        return code == 2 or workdir.status(self.workdir(name)) == 'diverged'
+        return code == 2 or workdir.status(self.workdir(name)) == 'diverged'  # train.py ends with 2 on broken files
 
     def error(self, name: str, lines: int = 3) -> list[str]:
         """Last lines that a cell printed."""

@@ -218,10 +218,24 @@ def compare(
     if not finished:
         raise UserError(f'no finished run in {", ".join(map(str, paths))} - {unfinished(left_out)}')
     if only:
-        configs = dict(enumerate(run.config for run in finished))
-        finished = [finished[index] for index in spec.only(only, configs)]
+        finished = _only(finished, only)
     compared = of_runs(finished, metric, paths=paths, left_out=left_out)
     return dataclasses.replace(compared, evaluation=evaluation, only=tuple(only))
+
+
+def _only(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
+    """Runs that meet all conditions. Members of a population that differ only in their seed are one run, of which the
+    asked seeds stay."""
+    single = {(index, seed): {**run.config, 'seed': seed} for index, run in enumerate(runs) for seed in run.seeds}
+    kept = spec.only(conditions, single)
+    seeds = {index: [seed for other, seed in kept if other == index] for index, _ in kept}
+    return [
+        dataclasses.replace(
+            runs[index],
+            rows={name: values[np.isin(runs[index].rows['seed'], wanted)] for name, values in runs[index].rows.items()},
+        )
+        for index, wanted in seeds.items()
+    ]
 
 
 def _left_out(path: Path, reason: str) -> Run:

@@ -45,7 +45,7 @@ def pivot(comparison: Comparison, rows: Sequence[str], columns: Sequence[str]) -
     and if rows of the comparison that differ in another setting would share a cell."""
     down = [_index(comparison, key, 'setting in --rows') for key in rows]
     across = [_index(comparison, key, 'setting in --columns') for key in columns]
-    if not down or not across or set(down) & set(across):
+    if not down or not across or len({*down, *across}) < len([*down, *across]):
         raise UserError('a table needs --rows=.. and --columns=.., which name different settings that vary')
     found: dict[tuple[Labels, Labels], Row] = {}
     for row in comparison.rows:
@@ -83,7 +83,10 @@ def pivot(comparison: Comparison, rows: Sequence[str], columns: Sequence[str]) -
 def _index(comparison: Comparison, name: str, what: str) -> int:
     """Index of a setting among the labels of rows, by its key or the header of its column."""
     headers = list(comparison.headers)
-    choose(name, [*comparison.keys, *headers], what)
+    constant = any(f'.{key}'.endswith(f'.{name}') for key in comparison.runs[0].config)
+    if name not in (*comparison.keys, *headers) and constant:
+        raise UserError(f'{what}: {name!r} does not vary in these runs - choices: {", ".join(comparison.keys)}')
+    choose(name, {*comparison.keys, *headers}, what)
     return comparison.keys.index(name) if name in comparison.keys else headers.index(name)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import pytest
 
@@ -93,3 +94,24 @@ def test_cells_that_have_not_begun_are_named(make, tmp_path):
     (sweep / 'failures.jsonl').write_text('{"cell": "two", "error": ["out of memory"]}\n')
     left_out = {run.path.name: run.status for run in comparison.compare([sweep]).left_out}
     assert left_out == {'two': 'failed: out of memory', 'three': 'not started'}
+
+
+def test_only_some_members_of_a_population(make):
+    """Members that differ only in their seed share a run; conditions on the seed reach each of them."""
+    folder = make('a')
+    path = folder / 'extrapolation.csv'
+    first, *rows = path.read_text().splitlines()
+    others = [row.replace('0,', '1,', 1) for row in rows]
+    path.write_text('\n'.join([first, *rows, *others, '']))
+    config = json.loads((folder / 'config.json').read_text())
+    (folder / 'config.json').write_text(json.dumps(config | {'population': {'seed': [0, 1]}}))
+    assert comparison.compare([folder]).rows[0].seeds == (0, 1)
+    (row,) = comparison.compare([folder], only=['seed=1', 'position=rope']).rows
+    assert row.seeds == (1,)
+
+
+def test_a_setting_that_does_not_vary_is_told_so(compared):
+    with pytest.raises(UserError, match=r"'learning_rate' does not vary in these runs - choices: task, model"):
+        pivot.choose_best(compared, 'learning_rate')
+    with pytest.raises(UserError, match='name different settings'):
+        pivot.pivot(compared, ['task', 'task'], ['position'])
