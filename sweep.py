@@ -53,8 +53,9 @@ def main() -> None:
     every = _sweep(config)
     kept = _kept(every)
     together = cells.populations(kept)
-    chosen = cells.named(together if POPULATION.value == 'auto' else every, begun)
-    chosen = {name: overrides for name, overrides in chosen.items() if overrides in (*kept, *together)}
+    auto = POPULATION.value == 'auto'
+    named = cells.named(together if auto else every, begun)  # the names of some cells are those among all
+    chosen = {name: overrides for name, overrides in named.items() if overrides in (together if auto else kept)}
     cells.check_begun_alike(chosen, begun)
     configs = {name: _with_overrides(overrides).to_dict() for name, overrides in chosen.items()}
     for name, cell in configs.items():  # so that a mistake in the last cell shows before the others run
@@ -68,7 +69,7 @@ def main() -> None:
         print('\n'.join(shlex.join(_dry_command(grid.workdir(name), chosen[name])) for name in configs), flush=True)
         left = [cell for name, cell in configs.items() if not grid.finished(name)]
         cache.keep_programs()
-        _offer_populations(len(every), len(together))
+        _offer_populations(len(kept), len(together))
         print(f'{len(configs)} cells, {rehearsal.estimate(left, grid, JOBS.value or 1)}', file=sys.stderr)
         return
 
@@ -76,7 +77,7 @@ def main() -> None:
     _prepare(directory, begun)
     for name, cell in configs.items():  # the config file may change before the last cell starts
         workdir.write_json(directory / 'configs' / f'{name}.json', cell)
-    _offer_populations(len(every), len(together))
+    _offer_populations(len(kept), len(together))
     manifest.add(directory, {name: chosen[name] for name in configs}, _config_text())
     failed = launcher.run(grid)
     if failed:

@@ -369,8 +369,8 @@ def as_text(value: Any) -> str:
 
 
 def only(conditions: Iterable[str], configs: Mapping[T, Mapping[str, Any]]) -> list[T]:
-    """Names of the flattened configs that meet all conditions. `['model.position=rope', 'seed=0', 'seed=1']` asks for
-    this scheme and one of these seeds. Raises `UserError` for a key or value that no config has."""
+    """Names of the flattened configs that meet all conditions. `['model.heads=4', 'seed=0', 'seed=1']` asks for this
+    number of heads and one of these seeds. Raises `UserError` for a key or value that no config has."""
     wanted: dict[str, list[str]] = {}
     for condition in conditions:
         key, equals, value = condition.partition('=')

@@ -83,7 +83,8 @@ def forms(path):
     module = runpy.run_path(str(path))
     assert f'--config={path.relative_to(ROOT)}' in module['__doc__']
     for arguments in ((), ('small',)) if path in PUBLISHED else ((),):
-        cells = list(module['sweep'](*arguments))
+        names = [name for name in module if name == 'sweep' or name.startswith('sweep_')]
+        cells = [cell for name in names for cell in module[name](*arguments)]
         assert len({str(cell) for cell in cells}) == len(cells) > 1
         yield lambda arguments=arguments: module['get_config'](*arguments), cells
 

@@ -85,7 +85,7 @@ class MultiHeadAttention(nnx.Module):
 
         >>> import jax.numpy as jnp, mha
         >>> from flax import nnx
-        >>> layer = mha.MultiHeadAttention(8, 64, position='rope', rngs=nnx.Rngs(0))
+        >>> layer = mha.MultiHeadAttention(8, 64, rngs=nnx.Rngs(0))
         >>> layer(jnp.ones((2, 30, 64)), mask=mha.masks.causal()).shape
         (2, 30, 64)
 

@@ -16,7 +16,7 @@ NUMBERS = {key: f'population.{name}' for name, key in population.SETTINGS.items(
 # ---------------------------------------------------------------------------------------------------------------- names
 def named(cells: Sequence[Overrides], known: Mapping[str, Overrides]) -> dict[str, Overrides]:
     """Cells by their names, which are also names of directories: the name in the manifest `known`, or else a name such
-    as `'position=rope,seed=0'` for `{'model.position': 'rope', 'seed': 0}`. Keys are shortened as far as they stay
+    as `'heads=4,seed=0'` for `{'model.heads': 4, 'seed': 0}`. Keys are shortened as far as they stay
     different. Names that are too long, or equal, end in a hash."""
     keys = {key for cell in cells for key in cell}
     plain = [json.loads(json.dumps(cell)) for cell in cells]

@@ -64,5 +64,5 @@ def spoken(seconds: float) -> str:
     """Time in words: `'2 h 5 min'`, `'40 s'`."""
     minutes, hours = round(seconds / 60), int(seconds / 3600)
     if hours:
-        return f'{hours} h {round(seconds / 60) - 60 * hours} min'
+        return f'{hours} h {minutes - 60 * hours} min'
     return f'{minutes} min' if seconds >= 100 else f'{max(round(seconds), 1)} s'

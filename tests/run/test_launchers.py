@@ -159,9 +159,17 @@ def test_commands_of_what_is_left(grid, capsys):
     assert shlex.split(line) == cells.command('two')
 
 
-@pytest.mark.parametrize('text', ['locl', 'local(jobs=3)', 'local|slurm'])
-def test_mistakes_in_a_cluster(text):
-    with pytest.raises(UserError, match=r'local|--cluster'):
+@pytest.mark.parametrize(
+    ('text', 'told'),
+    [
+        ('locl', "unknown cluster 'locl' - did you mean 'local'"),
+        ('local(cpus=3)', "unknown argument of cluster 'local'"),
+        ('local|slurm', 'one launcher runs a sweep, not 2'),
+        ('slurm(timeout=0)', 'timeout must be at least 1, not 0'),
+    ],
+)
+def test_mistakes_in_a_cluster(text, told):
+    with pytest.raises(UserError, match=told):
         launchers.make(text, 1)
 
 

@@ -50,7 +50,7 @@ def start(
 
 
 STARTS = {}
-"""What `start` gave, by its arguments: equal settings share one compiled chunk."""
+"""Results of `start` by its arguments: equal settings share one compiled chunk."""
 
 
 def run(stops, **options):

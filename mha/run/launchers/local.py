@@ -37,7 +37,6 @@ class Running:
     bar: Any
     ours: bool
     started: float = dataclasses.field(default_factory=time.time)
-    pid: int | None = None
     code: int | None = None
     """Exit code of the process; None until it has ended."""
 
@@ -136,7 +135,7 @@ def gpus() -> list[str]:
         return [name for name in visible.split(',') if name]
     with contextlib.suppress(OSError):
         listed = subprocess.run(['nvidia-smi', '-L'], capture_output=True, text=True).stdout
-        return [str(number) for number, _ in enumerate(line for line in listed.splitlines() if line.startswith('GPU'))]
+        return [str(number) for number in range(sum(line.startswith('GPU') for line in listed.splitlines()))]
     return []
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from mha.machine import parallel
 from mha.run import log
 from mha.run.launchers.base import Grid, Launcher
-from mha.spec import UserError
+from mha.spec import Count, Shift, UserError
 
 try:
     import submitit
@@ -33,14 +33,14 @@ class Slurm(Launcher):
         self,
         jobs: int | None,
         partition: str = '',
-        timeout: int = 240,
-        cpus: int = 2,
-        gpus: int = 0,
-        memory: int = 0,
+        timeout: Count = 240,
+        cpus: Count = 2,
+        gpus: Shift = 0,
+        memory: Shift = 0,
         account: str = '',
         qos: str = '',
         constraint: str = '',
-        grace: int = 90,
+        grace: Count = 90,
     ):
         super().__init__(jobs)
         named = dict(partition=partition, account=account, qos=qos, constraint=constraint, array_parallelism=jobs)

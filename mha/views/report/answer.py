@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from mha.training.metrics import number
-from mha.views.report import pivot, plots, statistics
+from mha.views.report import pivot, statistics
 from mha.views.report.comparison import Comparison, Problem
 
 MOST_NAMES = 6
@@ -53,7 +53,7 @@ def answer(comparison: Comparison) -> Answer:
 
 
 def question(comparison: Comparison) -> str:
-    """What was compared: the settings that vary with their values, and the number of runs."""
+    """Question of a comparison: the settings that vary with their values, and the number of runs."""
     parts = []
     for index, header in enumerate(comparison.headers):
         values = list(dict.fromkeys(row.labels[index] for row in comparison.rows))
@@ -79,14 +79,14 @@ def _best(comparison: Comparison, problem: Problem, tests: Sequence[Test]) -> Be
     spread = '' if len(row.seeds) == 1 else f' ± {number(cell.half_width)}'
     known = problem in comparison.baselines
     remarks = [f'baseline {number(comparison.baseline(problem, score, row.trained))}'] if known else []
-    name = pivot.row_name(comparison, row)
+    name = comparison.name(row)
     own = [
         pair
         for task, pair in tests
         if task == problem[0] and name in (pair.first, pair.second) and not math.isnan(pair.p)
     ]
     remarks += [f'differs from {sum(pair.differs for pair in own)} of {_count(len(own), "other row")}'] if own else []
-    return Best(', '.join(problem), plots.row_name(comparison, row), f'{number(cell.mean)}{spread}', '; '.join(remarks))
+    return Best(', '.join(problem), name, f'{number(cell.mean)}{spread}', '; '.join(remarks))
 
 
 def _pairs(comparison: Comparison) -> int:
@@ -118,7 +118,7 @@ def _baseline(comparison: Comparison) -> str:
     if not above or len(above) == len(comparison.rows):
         every = 'Every row exceeds' if above else 'No row exceeds'
         return f'{every} the baseline, a prediction without reading the input.'
-    listed = list(dict.fromkeys(plots.row_name(comparison, row) for row in above))
+    listed = list(dict.fromkeys(comparison.name(row) for row in above))
     names = f': {"; ".join(listed)}' if len(listed) <= MOST_NAMES and len(comparison.baselines) == 1 else ''
     verb = 'exceeds' if len(above) == 1 else 'exceed'
     return f'{len(above)} of {_count(len(comparison.rows), "row")} {verb} the baseline{names}.'

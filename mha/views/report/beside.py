@@ -8,8 +8,8 @@ import numpy as np
 
 from mha.spec import UserError, as_text, compact
 from mha.training.metrics import number
-from mha.views.report import published, statistics
-from mha.views.report.comparison import Comparison, Row
+from mha.views.report import published
+from mha.views.report.comparison import Cell, Comparison, Row
 from mha.views.report.published import Published
 from mha.views.report.runs import Run
 from mha.views.report.table import align, csv_text
@@ -25,9 +25,7 @@ class Beside:
     theirs: published.Row
     ours: Row
     lengths: tuple[int, ...]
-    mean: float
-    half_width: float
-    best: float
+    measured: Cell
 
 
 def pairs(comparison: Comparison, table: Published) -> list[Beside]:
@@ -53,12 +51,7 @@ def _beside(comparison: Comparison, row: Row, theirs: published.Row) -> Beside:
     inside = np.isin(evaluated, theirs.lengths)
     if not inside.any():
         inside = evaluated > row.trained[1]
-    if not inside.any():
-        return Beside(theirs, row, (), math.nan, math.nan, math.nan)
-    scores = row.values[:, inside].mean(1)
-    best = scores.max() if comparison.metric.best == 'max' else scores.min()
-    width = float(statistics.half_width(scores))
-    return Beside(theirs, row, tuple(evaluated[inside].tolist()), float(scores.mean()), width, float(best))
+    return Beside(theirs, row, tuple(evaluated[inside].tolist()), comparison.over_seeds(comparison.scores(row, inside)))
 
 
 def _run(comparison: Comparison, row: Row) -> Run:
@@ -81,7 +74,7 @@ def differences(comparison: Comparison, found: Sequence[Beside], table: Publishe
 def _line(each: Beside) -> list[str]:
     theirs = each.theirs
     spread = '' if theirs.low is None or theirs.high is None else f' [{number(theirs.low)}-{number(theirs.high)}]'
-    width = '' if math.isnan(each.half_width) else f' ± {number(each.half_width)}'
+    width = '' if math.isnan(each.measured.half_width) else f' ± {number(each.measured.half_width)}'
     return [
         theirs.task_label,
         theirs.scheme_label,
@@ -89,8 +82,8 @@ def _line(each: Beside) -> list[str]:
         theirs.aggregation,
         compact(theirs.lengths) if theirs.lengths else '-',
         theirs.mark,
-        f'{number(each.mean)}{width}',
-        number(each.best),
+        f'{number(each.measured.mean)}{width}',
+        number(each.measured.best),
         compact(each.lengths) if each.lengths else '-',
     ]
 

@@ -166,14 +166,25 @@ class Comparison:
         last = [key.replace('_', ' ') if key in words else short(key) for key in self.keys]
         return [header if last.count(header) == 1 else key for header, key in zip(last, self.keys, strict=True)]
 
-    def cell(self, row: Row, over: Range) -> Cell:
-        inside = over.inside(self.lengths, row.trained)
-        if not inside.any():
-            return Cell(*[math.nan] * 4)
-        scores = row.values[:, inside].mean(1)
+    def name(self, row: Row) -> str:
+        """Name of a row: its labels without the task."""
+        labels = zip(self.keys, self.headers, row.labels, strict=True)
+        pairs = [(key, f'{header}={label}', label) for key, header, label in labels if key != 'task']
+        named = ', '.join(label if key == 'model.position' else pair for key, pair, label in pairs)
+        return named or self.runs[0].setting('model.position')
+
+    def scores(self, row: Row, inside: np.ndarray) -> np.ndarray:
+        """Mean of each seed over the lengths in the mask `inside`; NaN if there are none."""
+        return row.values[:, inside].mean(1) if inside.any() else np.full(len(row.seeds), math.nan)
+
+    def over_seeds(self, scores: np.ndarray) -> Cell:
+        """Statistics of one score per seed."""
         best = scores.max() if self.metric.best == 'max' else scores.min()
         deviation = scores.std(ddof=1) if len(scores) > 1 else math.nan
         return Cell(float(scores.mean()), float(deviation), float(statistics.half_width(scores)), float(best))
+
+    def cell(self, row: Row, over: Range) -> Cell:
+        return self.over_seeds(self.scores(row, over.inside(self.lengths, row.trained)))
 
     def baseline(self, problem: Problem, over: Range, trained: tuple[int, int]) -> float:
         inside = over.inside(self.lengths, trained)

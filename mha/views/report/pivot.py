@@ -9,7 +9,7 @@ import numpy as np
 from mha.spec import UserError, choose
 from mha.training.metrics import number
 from mha.views.report import latex, statistics
-from mha.views.report.comparison import Cell, Comparison, Range, Row
+from mha.views.report.comparison import Cell, Comparison, Row
 from mha.views.report.table import align, csv_text
 
 Labels = tuple[str, ...]
@@ -178,35 +178,29 @@ def _in_range(comparison: Comparison, row: Row) -> float:
     inside = np.array(comparison.lengths) <= row.trained[1]
     if not inside.any():
         raise UserError('--best chooses by the trained lengths, of which none was evaluated')
-    return float(row.values[:, inside].mean())
+    return float(comparison.scores(row, inside).mean())
 
 
 # ------------------------------------------------------------------------------------------------------ pairwise tests
 def pairs(comparison: Comparison) -> list[tuple[str, statistics.Pair]]:
     """Paired comparisons of all rows of each problem, by their scores: the problem, and each pair. p-values are
     corrected for the number of pairs of all problems."""
-    score = comparison.ranges[-1]
     found: list[tuple[str, statistics.Pair]] = []
     for problem in dict.fromkeys(row.problem for row in comparison.rows):
         rows = {
-            row_name(comparison, row): dict(zip(row.seeds, scores(comparison, row, score), strict=True))
+            comparison.name(row): dict(zip(row.seeds, scores_of(comparison, row), strict=True))
             for row in comparison.rows
             if row.problem == problem
         }
-        found += [(problem[0], pair) for pair in statistics.pairs(rows, corrected=False)]
-    corrected = statistics.holm([pair.p for _, pair in found])
-    return [(task, dataclasses.replace(pair, p=p)) for (task, pair), p in zip(found, corrected, strict=True)]
+        found += [(problem[0], pair) for pair in statistics.pairs(rows)]
+    corrected = statistics.corrected([pair for _, pair in found])
+    return [(task, pair) for (task, _), pair in zip(found, corrected, strict=True)]
 
 
-def scores(comparison: Comparison, row: Row, over: Range) -> list[float]:
-    """Mean over a range of lengths for each seed of a row; NaN without an evaluated length in the range."""
-    inside = over.inside(comparison.lengths, row.trained)
-    return row.values[:, inside].mean(1).tolist() if inside.any() else [math.nan] * len(row.seeds)
-
-
-def row_name(comparison: Comparison, row: Row) -> str:
-    """Labels of a row, without its task."""
-    return ', '.join(label for key, label in zip(comparison.keys, row.labels, strict=True) if key != 'task')
+def scores_of(comparison: Comparison, row: Row) -> list[float]:
+    """Score of each seed of a row."""
+    inside = comparison.ranges[-1].inside(comparison.lengths, row.trained)
+    return comparison.scores(row, inside).tolist()
 
 
 def pairs_csv(found: Sequence[tuple[str, statistics.Pair]]) -> str:

@@ -17,7 +17,7 @@ from matplotlib.transforms import offset_copy
 
 from mha.spec import UserError
 from mha.views.report import statistics
-from mha.views.report.comparison import Comparison, Problem, Row, of_runs
+from mha.views.report.comparison import Comparison, Problem, of_runs
 from mha.views.report.runs import Run
 
 # Okabe and Ito's colours that are legible on light and dark backgrounds, and two more. Further lines repeat them with
@@ -61,8 +61,8 @@ STYLE: dict[Any, Any] = {
 
 def styles(comparison: Comparison) -> list[dict[str, Any]]:
     """Colour, dashes and marker of the line of each row. Rows that differ only in the problem look alike."""
-    order = list(dict.fromkeys(row_name(comparison, row) for row in comparison.rows))
-    ranks = [order.index(row_name(comparison, row)) for row in comparison.rows]
+    order = list(dict.fromkeys(comparison.name(row) for row in comparison.rows))
+    ranks = [order.index(comparison.name(row)) for row in comparison.rows]
     markers = list(GLYPHS)
     return [
         {
@@ -90,9 +90,7 @@ def figure(comparison: Comparison) -> Figure:
     with matplotlib.rc_context(STYLE):
         heights = []
         for problem in problems:
-            lines = [
-                labels[row_name(comparison, row)].count('\n') + 1 for row in comparison.rows if row.problem == problem
-            ]
+            lines = [labels[comparison.name(row)].count('\n') + 1 for row in comparison.rows if row.problem == problem]
             heights.append(LINE * (sum(lines) + 0.5 * len(lines) + 2))
         drawing, panels = _panels(heights)
         for axes, problem in zip(panels, problems, strict=True):
@@ -131,7 +129,7 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem, labels: Mapping
     for index, (row, style) in enumerate(zip(comparison.rows, styles(comparison), strict=True)):
         if row.problem != problem:
             continue
-        label = labels[row_name(comparison, row)]
+        label = labels[comparison.name(row)]
         mean, spread = row.values.mean(0), statistics.half_width(row.values)
         axes.plot(lengths, mean, **style, **line, label=label, zorder=4 - index / 1000)  # the best row on top
         if len(trained) > 1:
@@ -188,21 +186,13 @@ def _mark_trained(axes: Axes, lengths: np.ndarray, values: np.ndarray, longest: 
 def _labels(comparison: Comparison) -> dict[str, str]:
     """Wrapped names of the rows. They have at most two lines, or more if there are many settings or if shorter ones
     would look alike."""
-    names = list(dict.fromkeys(row_name(comparison, row) for row in comparison.rows))
+    names = list(dict.fromkeys(comparison.name(row) for row in comparison.rows))
     sizes = ((WIDEST, HIGHEST), (WIDEST, 4 * HIGHEST), (2 * WIDEST, 4 * HIGHEST))
     for width, highest in sizes[len(comparison.keys) > 2 :]:
         labels = {name: _wrap(name, width, highest) for name in names}
         if len(set(labels.values())) == len(names):
             return labels
     return {name: name for name in names}
-
-
-def row_name(comparison: Comparison, row: Row) -> str:
-    """Name of a row, without the task, which is the title of its panel."""
-    labels = zip(comparison.keys, comparison.headers, row.labels, strict=True)
-    pairs = [(key, f'{header}={label}', label) for key, header, label in labels if key != 'task']
-    named = ', '.join(label if key == 'model.position' else pair for key, pair, label in pairs)
-    return named or comparison.runs[0].setting('model.position')
 
 
 def _wrap(text: str, width: int = WIDEST, highest: int = HIGHEST) -> str:

@@ -21,7 +21,7 @@ MARKS = {
     'verified': "read in the authors' text or files, or computed from the results they released",
     'recalled': 'from memory: not a bound for a test',
 }
-"""How sure a number is."""
+"""Marks of numbers, with their meaning."""
 SPECS = ('task', 'model.position', 'model.mlp', 'optimizer.name', 'optimizer.schedule', 'train.curriculum')
 
 
@@ -64,7 +64,7 @@ class Published:
     year: int
     arxiv: str
     table: str
-    """Where the numbers stand in the paper."""
+    """Place of the numbers in the paper."""
     config: str
     """File name of the config with these settings in `configs/published/`; empty where there is none."""
     protocol: str

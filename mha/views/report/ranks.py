@@ -36,12 +36,12 @@ class Ranks:
 def ranks(comparison: Comparison) -> Ranks:
     """Mean ranks of the rows that have a score in every block. Raises `UserError` for fewer than three rows or fewer
     than two blocks."""
-    score, problems = comparison.ranges[-1], list(dict.fromkeys(row.problem for row in comparison.rows))
+    problems = list(dict.fromkeys(row.problem for row in comparison.rows))
     kind = 'tasks' if len(problems) > 1 else 'seeds'
     found: dict[str, dict[Any, float]] = {}
     for row in comparison.rows:
-        values = pivot.scores(comparison, row, score)
-        line = found.setdefault(pivot.row_name(comparison, row), {})
+        values = pivot.scores_of(comparison, row)
+        line = found.setdefault(comparison.name(row), {})
         line.update([(row.problem, float(np.mean(values)))] if kind == 'tasks' else zip(row.seeds, values, strict=True))
     every = {block for scores in found.values() for block in scores}
     complete = {name: scores for name, scores in found.items() if scores.keys() == every}

@@ -47,23 +47,28 @@ class Pair:
     half_width: float
     """Half width of the 95 % t-interval of the mean difference; not corrected for the number of pairs."""
     p: float
-    """p-value of the paired t-test, corrected for the number of pairs; NaN with fewer than two common seeds."""
+    """p-value of the paired t-test; NaN with fewer than two common seeds."""
 
     @property
     def differs(self) -> bool:
         return self.p < 1 - LEVEL
 
 
-def pairs(scores: Mapping[str, Mapping[int, float]], corrected: bool = True) -> list[Pair]:
-    """Paired comparisons of all rows, each a score per seed. `corrected=False` leaves the p-values of single tests."""
-    found, raw = [], []
+def pairs(scores: Mapping[str, Mapping[int, float]]) -> list[Pair]:
+    """Paired comparisons of all rows, each a score per seed, with the p-values of single tests."""
+    found = []
     for first, second in itertools.combinations(scores, 2):
         common = sorted(scores[first].keys() & scores[second].keys())
         differences = np.array([scores[first][seed] - scores[second][seed] for seed in common])
         mean = float(differences.mean()) if common else math.nan
-        raw.append(paired_p(differences))
-        found.append(Pair(first, second, len(common), mean, float(half_width(differences)), math.nan))
-    return [dataclasses.replace(pair, p=p) for pair, p in zip(found, holm(raw) if corrected else raw, strict=True)]
+        found.append(Pair(first, second, len(common), mean, float(half_width(differences)), paired_p(differences)))
+    return found
+
+
+def corrected(pairs: Sequence[Pair]) -> list[Pair]:
+    """Pairs with p-values corrected for their number (`holm`)."""
+    ps = holm([pair.p for pair in pairs])
+    return [dataclasses.replace(pair, p=p) for pair, p in zip(pairs, ps, strict=True)]
 
 
 def paired_p(differences: np.ndarray) -> float:

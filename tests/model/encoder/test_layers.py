@@ -246,7 +246,7 @@ def test_initial_values(init, embedding, kernel, cut):
 
 
 def test_size_of_the_released_encoder_of_ruoss_et_al():
-    """Of missing_duplicate_string, with Transformer-XL's parameters in every layer: as counted in the released code."""
+    """Number of parameters for one of their tasks, Transformer-XL's in every layer: as in the released code."""
     sizes = dict(vocab_size=5, num_classes=2, max_len=41, layers=5, dim=64, heads=8, mlp_dim=256)
     model = make(**sizes, position='txl', position_per_layer=True, init='haiku', norm_eps=1e-5)
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == 270_210

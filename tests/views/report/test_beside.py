@@ -15,8 +15,8 @@ def test_theirs_and_ours_at_the_same_lengths(make):
     (found,) = beside.pairs(compared, PAPER)
     assert found.theirs.scheme_label == 'RoPE'
     assert found.lengths == (60, 120)  # of 41 to 500
-    assert found.mean == pytest.approx(0.55)
-    assert found.best == 0.6
+    assert found.measured.mean == pytest.approx(0.55)
+    assert found.measured.best == 0.6
     text = beside.text(compared, [found], PAPER)
     assert 'Reverse String   RoPE' in text
     assert 'recalled: from memory' in text
