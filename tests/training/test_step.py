@@ -101,7 +101,8 @@ def test_one_program_serves_every_length_and_chunk_size():
 
 def test_program_holds_one_update_per_bucket():
     for options in {}, {'seeds': (0, 1), 'options': {'together': True}}:
-        task, state, chunk, keys, varied = start(lengths=tuple(range(1, 11)), buckets=(2, 5, 10), **options)
+        sizes = dict(position='none', lengths=tuple(range(1, 11)), buckets=(2, 5, 10))
+        task, state, chunk, keys, varied = start(**sizes, **options)
         program = jax.make_jaxpr(chunk)(state, task, keys, 1, varied).jaxpr
         (switch,) = [eqn for eqn in equations(program) if 'branches' in eqn.params]
         assert len(switch.params['branches']) == 3
@@ -135,7 +136,7 @@ def test_all_seeds_meet_the_same_lengths():
 
 def test_one_program_follows_a_curriculum():
     growing = 'regular_increase(start=1, amount=2, every=2, sample_all=False)'
-    met = lengths_met(range(1, 8), lengths=(1, 3, 5), buckets=(5,), curriculum=growing)
+    met = lengths_met(range(1, 8), position='none', lengths=(1, 3, 5), buckets=(5,), curriculum=growing)
     assert met == [[1], [1], [3], [3], [5], [5], [5]]
 
 
@@ -155,11 +156,12 @@ def test_padding_of_other_examples_changes_nothing(position):
     graphdef, params = nnx.split(model, nnx.Param)
     logits_of = jax.jit(training.logits_of, static_argnums=0, static_argnames=('train', 'one_length'))
     keys, lengths = jax.random.split(jax.random.key(0), 3), jnp.array([2, 6, 2])
-    mixed = task.examples(keys, lengths, 6)
+    examples = jax.jit(task.examples, static_argnums=2)
+    mixed = examples(keys, lengths, 6)
     options = dict(train=False, position=jax.random.key(1))
     together = logits_of(graphdef, nnx.to_pure_dict(params), mixed, one_length=False, **options)
     for row, (key, length) in enumerate(zip(keys, lengths.tolist(), strict=True)):
-        alone = task.examples(key[None], length, length)
+        alone = examples(key[None], length, length)
         assert alone.valid.sum() == mixed.valid[row].sum()
         logits = logits_of(graphdef, nnx.to_pure_dict(params), alone, **options)
         np.testing.assert_allclose(together[row, : 2 * length], logits[0], atol=1e-5)
@@ -226,7 +228,7 @@ def test_seeds_differ():
 
 
 def test_pooled_readout_trains_single_answers():
-    _, means, _ = run([3], task='parity_check', buckets=(6,), readout='pooled')
+    _, means, _ = run([3], task='parity_check', position='none', buckets=(6,), readout='pooled')
     assert np.isfinite(means['loss']).all()
 
 
