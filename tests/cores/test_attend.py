@@ -19,7 +19,7 @@ from mha.spec import UserError
 
 B, T, S, H, K = 2, 20, 20, 2, 4
 RNG = np.random.default_rng(0)
-Q, KEYS, VALUES, CT = (jnp.asarray(RNG.standard_normal((B, T, H, K)), jnp.float32) for _ in range(4))
+Q, KEYS, VALUES, CT = (jnp.asarray(RNG.standard_normal((B, T, H, K)).astype(np.float32)) for _ in range(4))
 CORES = {name: cores.make(name) for name in cores.names()} | {'flash': flash.Flash(block=16, interpret=True)}
 each_core = pytest.mark.parametrize('core', CORES.values(), ids=list(CORES))
 
@@ -66,7 +66,8 @@ def test_a_spec_is_one_object_and_says_what_it_can_do():
     ('core', 'quadratic'), [('auto()', False), ('dense()', True), ('auto', False), ('dense', True)]
 )
 def test_a_model_knows_what_its_core_holds_in_memory(core, quadratic):
-    model = nnx.eval_shape(lambda: Encoder(vocab_size=5, num_classes=3, max_len=64, core=core, rngs=nnx.Rngs(0)))
+    sizes = dict(vocab_size=5, num_classes=3, max_len=64, layers=1)
+    model = nnx.eval_shape(lambda: Encoder(**sizes, core=core, rngs=nnx.Rngs(0)))
     assert model.quadratic(20_000) == quadratic
 
 
@@ -104,10 +105,12 @@ def test_no_keys_and_no_queries(core):
 
 def test_a_layer_without_keys_or_queries():
     layer = layers.MultiHeadAttention(H, 8, position='rope', rngs=nnx.Rngs(0))
-    x = jnp.ones((B, 3, 8))
-    np.testing.assert_array_equal(layer(x, x[:, :0]), jnp.broadcast_to(layer.out.bias[...], (B, 3, 8)))
-    assert layer(x[:, :0], x).shape == (B, 0, 8)
-    assert layer(x[:, :0], mask=masks.causal() & masks.padding(jnp.ones((1, 0), bool))).shape == (B, 0, 8)
+    x, nothing = np.ones((B, 3, 8), np.float32), np.ones((B, 0, 8), np.float32)
+    call = nnx.jit(lambda layer, *x: layer(*x))
+    np.testing.assert_array_equal(call(layer, x, nothing), np.broadcast_to(layer.out.bias[...], (B, 3, 8)))
+    assert call(layer, nothing, x).shape == (B, 0, 8)
+    mask = masks.causal() & masks.padding(jnp.ones((1, 0), bool))
+    assert nnx.jit(lambda layer, x: layer(x, mask=mask))(layer, nothing).shape == (B, 0, 8)
 
 
 # --- masks -----------------------------------------------------------------------------------------------------------
@@ -116,7 +119,10 @@ ALLOWED = np.tril(np.ones((1, 1, T, S), bool))
 
 
 @pytest.mark.parametrize('core', [CORES['dense'], CORES['blockwise']], ids=['dense', 'blockwise'])
-@pytest.mark.parametrize('dtype', ['bool', 'float32', 'int32', 'uint8', 'bfloat16'])
+@pytest.mark.parametrize(
+    'dtype',
+    ['bool', 'float32', 'uint8', *(pytest.param(name, marks=pytest.mark.slow) for name in ('int32', 'bfloat16'))],
+)
 def test_masks_of_any_type(core, dtype):
     expected = attend(core, mask=masks.causal())
     mask = jnp.asarray(ALLOWED, dtype)
@@ -155,10 +161,11 @@ def test_each_head_counts_its_own_keys():
 
 HIDDEN = slice(13, None)
 HIDING = {
-    'padding': masks.padding(jnp.arange(S)[None] < 13),
-    'causal padding': masks.causal() & masks.padding(jnp.arange(S)[None] < 13),
+    'padding': masks.padding(jnp.asarray(np.arange(S)[None] < 13)),
+    'causal padding': masks.causal() & masks.padding(jnp.asarray(np.arange(S)[None] < 13)),
 }
-SPECS = ('none', 'rope', 'shaw', "txl(form='content')", 'alibi', 'deberta(k=4)', 'dape')
+SPECS = ('rope', 'shaw', 'alibi', 'dape')
+MORE_SPECS = ('none', "txl(form='content')", 'deberta(k=4)')
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -181,7 +188,7 @@ def test_hidden_keys_and_values_have_no_influence(core, bad, hiding):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize('spec', SPECS)
+@pytest.mark.parametrize('spec', SPECS + tuple(pytest.param(spec, marks=pytest.mark.slow) for spec in MORE_SPECS))
 @pytest.mark.parametrize('core', ['dense', 'blockwise'])
 def test_hidden_keys_have_no_influence_under_any_scheme(core, spec):
     k, v = KEYS.at[:, HIDDEN].set(jnp.nan), VALUES.at[:, HIDDEN].set(jnp.nan)
@@ -255,16 +262,18 @@ def test_dense_is_differentiable_in_every_mode_to_any_order():
 
         x = jnp.asarray([0.7])
         orders = (
-            lambda f: lambda x: jax.jvp(f, (x,), (jnp.ones_like(x),))[1],
-            jax.grad,
-            lambda f: jax.grad(jax.grad(f)),
-            jax.hessian,  # forward over reverse
-            lambda f: jax.jacrev(jax.jacfwd(f)),
-            lambda f: jax.grad(jax.grad(jax.grad(f))),
+            (lambda f: lambda x: jax.jvp(f, (x,), (jnp.ones_like(x),))[1], jax.grad),
+            (
+                lambda f: jax.grad(jax.grad(f)),
+                jax.hessian,  # forward over reverse
+                lambda f: jax.jacrev(jax.jacfwd(f)),
+            ),
+            (lambda f: jax.grad(jax.grad(jax.grad(f))),),
         )
-        for derive in orders:
-            found, expected = (jax.jit(jax.vmap(derive(f)))(x) for f in (ours, plain))
-            np.testing.assert_allclose(found, expected, rtol=1e-9)
+        for ways in orders:
+            expected = jax.jit(jax.vmap(ways[-1](plain)))(x)
+            for derive in ways:
+                np.testing.assert_allclose(jax.jit(jax.vmap(derive(ours)))(x), expected, rtol=1e-9)
 
 
 def test_a_product_with_the_hessian_of_a_model():

@@ -117,7 +117,7 @@ def jnp_features(x, options):
     return jnp.exp(jnp.einsum('bthk,mk->bthm', x, w) - (x**2).sum(-1, keepdims=True) / 2)
 
 
-@directions
+@pytest.mark.parametrize('causal', [False, pytest.param(True, marks=pytest.mark.slow)], ids=['both ways', 'causal'])
 def test_features_tend_to_softmax(causal):
     """The error falls like one over the root of their number."""
     small = functools.partial(run, Q / 2, KEYS / 2, mask=mask_of(causal, VALID))  # the variance is exp(|q + k|^2)

@@ -1,6 +1,7 @@
 """Lengths drawn by a curriculum against its definition, counted in plain Python."""
 
 import collections
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,14 @@ from mha.training import curricula
 KEYS = jax.random.split(jax.random.key(0), 4000)
 
 
+@functools.cache
+def program(text, lengths, steps):
+    return jax.jit(jax.vmap(curricula.make(text, lengths, steps).draw, (0, None)))
+
+
 def drawn(text, lengths=(1, 2, 3, 5, 8), step=0, steps=10_000):
     """The share of each length among many draws at one step, the step traced."""
-    curriculum = curricula.make(text, tuple(lengths), steps)
-    found = jax.jit(jax.vmap(curriculum.draw, (0, None)))(KEYS, jnp.int32(step))
+    found = program(text, tuple(lengths), steps)(KEYS, jnp.int32(step))
     counts = collections.Counter(found.tolist())
     return {length: count / KEYS.size for length, count in sorted(counts.items())}
 
@@ -94,7 +99,7 @@ def test_lengths_of_a_run_are_those_that_it_can_meet():
 def test_draws_do_not_depend_on_how_long_the_run_is(text):
     short, long = (curricula.make(text, tuple(range(1, 21)), steps) for steps in (12, 100))
     steps = jnp.arange(12)
-    np.testing.assert_array_equal(*(jax.vmap(each.draw)(KEYS[:12], steps) for each in (short, long)))
+    np.testing.assert_array_equal(*(jax.jit(jax.vmap(each.draw))(KEYS[:12], steps) for each in (short, long)))
 
 
 def test_steps_beyond_a_counter():

@@ -10,34 +10,55 @@ from mha.model.encoder import Encoder
 from mha.training import curricula, optim
 from mha.training import step as training
 
+POSITION = 'randomize(max_position=32)|t5'
+AVERAGE = 0.3
+"""So small that the running mean soon decays by it."""
+VARIED = {'learning_rate': (1e-2, 1e-3, 1e-3), 'weight_decay': (0.0, 0.1, 0.1), 'dropout_rate': (0.2, 0.0, 0.5)}
+# Settings of several tests. Gradients are compiled per bucket: one, where they are not what is tested.
+POPULATION = dict(position=POSITION, buckets=(6,), average=AVERAGE, options={'together': False})
+PLAIN = dict(position=POSITION, buckets=(6,), dropout_rate=0.0)
+LEARNING = dict(position='rope', dropout_rate=0.0)
+CHUNKS = {}
+"""Compiled chunks by settings, number of members and names of what varies: equal ones share one program."""
 
-def start(
-    position='none',
+
+def start(seeds=(0,), varied=None, **options):
+    """The arguments of a chunk, one member per seed, and the chunk."""
+    varied = varied or {}
+    if (settings := repr((len(seeds), sorted(varied), sorted(options.items())))) not in CHUNKS:
+        CHUNKS[settings] = make_chunk(**options)
+    task, make_model, init, chunk = CHUNKS[settings]
+    params = [nnx.to_pure_dict(nnx.state(make_model(seed), nnx.Param)) for seed in seeds]
+    state = init(jax.tree.map(lambda *leaves: jnp.stack(leaves), *params))
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    return task, state, chunk, keys, {name: jnp.array(values) for name, values in varied.items()}
+
+
+def make_chunk(
+    position=POSITION,
     task='bucket_sort',
     lengths=(2, 3, 6),
     buckets=(3, 6),
-    seeds=(0,),
     curriculum='uniform',
-    varied=None,
     average=0.0,
     dropout_rate=0.1,
     optimizer=None,
     options=None,
     **model,
 ):
-    """The arguments of a chunk, one member per seed, and the chunk."""
+    """A task, the model of a seed and the first state of parameters as functions, and the chunk that trains them."""
     task = tasks.make(task)
     sizes = dict(vocab_size=task.vocab_size, num_classes=task.num_classes, max_len=task.num_tokens(max(lengths)))
     settings = {'layers': 1, 'dim': 16, 'heads': 2, 'position': position, 'dropout_rate': dropout_rate, **model}
 
+    def make_model(seed):
+        return Encoder(**sizes, **settings, rngs=nnx.Rngs(seed))
+
     def make_optimizer(**numbers):
         return optim.make(100, **{'learning_rate': 3e-3, **(optimizer or {}), **numbers})
 
-    models = [nnx.split(Encoder(**sizes, **settings, rngs=nnx.Rngs(seed)), nnx.Param) for seed in seeds]
-    params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(nnx.to_pure_dict(params) for _, params in models))
-    state = training.init(params, make_optimizer(), average)
     chunk = training.Chunk(
-        models[0][0],
+        nnx.split(make_model(0), nnx.Param)[0],
         make_optimizer,
         curriculum=curricula.make(curriculum, lengths, steps=100),
         buckets=buckets,
@@ -45,33 +66,23 @@ def start(
         average=average,
         **(options or {}),
     ).compiled()
-    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    return task, state, chunk, keys, {name: jnp.array(values) for name, values in (varied or {}).items()}
-
-
-STARTS = {}
-"""Results of `start` by its arguments: equal settings share one compiled chunk."""
+    return task, make_model, lambda params: training.init(params, make_optimizer(), average), chunk
 
 
 def run(stops, **options):
-    if (settings := repr(sorted(options.items()))) not in STARTS:
-        STARTS[settings] = start(**options)
-    task, state, chunk, keys, varied = STARTS[settings]
-    state = jax.tree.map(jnp.copy, state)  # a chunk takes over the memory of the one that it is given
+    task, state, chunk, keys, varied = start(**options)
     for stop in stops:
         state, means = chunk(state, task, keys, stop, varied)
     return state, means, chunk
 
 
-def test_two_chunks_equal_one_bit_for_bit():
-    for position in ('learned', 'randomize(max_position=32)|t5'):
-        task, state, chunk, keys, varied = start(position=position)
-        part, _ = chunk(jax.tree.map(jnp.copy, state), task, keys, 2, varied)
-        halves, _ = chunk(part, task, keys, 6, varied)
-        whole, _ = chunk(state, task, keys, 6, varied)
-        assert int(whole.step) == 6
-        for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(halves), strict=True):
-            np.testing.assert_array_equal(one, other)
+@pytest.mark.parametrize('position', [POSITION, pytest.param('learned', marks=pytest.mark.slow)])
+def test_two_chunks_equal_one_bit_for_bit(position):
+    halves, _, _ = run([2, 6], position=position)
+    whole, _, _ = run([6], position=position)
+    assert int(whole.step) == 6
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(halves), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def equations(jaxpr):
@@ -84,20 +95,21 @@ def equations(jaxpr):
 
 
 def test_one_program_serves_every_length_and_chunk_size():
-    _, _, chunk = run([1, 5, 12, 30])
+    _, _, chunk = run([1, 5, 12, 30], position=POSITION)
     assert chunk._cache_size() == 1
 
 
 def test_program_holds_one_update_per_bucket():
     for options in {}, {'seeds': (0, 1), 'options': {'together': True}}:
-        task, state, chunk, keys, varied = start(lengths=tuple(range(1, 11)), buckets=(2, 5, 10), **options)
+        sizes = dict(position='none', lengths=tuple(range(1, 11)), buckets=(2, 5, 10))
+        task, state, chunk, keys, varied = start(**sizes, **options)
         program = jax.make_jaxpr(chunk)(state, task, keys, 1, varied).jaxpr
         (switch,) = [eqn for eqn in equations(program) if 'branches' in eqn.params]
         assert len(switch.params['branches']) == 3
 
 
 def test_as_many_updates_as_steps():
-    state, _, _ = run([7])
+    state, _, _ = run([7], position=POSITION)
     count = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.dtype == jnp.int32]
     assert count
     assert all((leaf == 7).all() for leaf in count)
@@ -114,26 +126,27 @@ def lengths_met(stops, **options):
 
 
 def test_all_seeds_meet_the_same_lengths():
-    met = lengths_met(range(1, 9), seeds=(3, 4))
-    assert all(one == other for one, other in met)
-    assert len({one for one, _ in met}) == 3
-    assert met == lengths_met(range(1, 9), seeds=(5, 6), position='rope')
+    """Under any scheme and any settings."""
+    met = lengths_met(range(1, 9), seeds=(3, 4, 5), varied=VARIED, **POPULATION)
+    assert all(len({*lengths}) == 1 for lengths in met)
+    assert len({first for first, *_ in met}) == 3
+    assert met == lengths_met(range(1, 9), seeds=(6, 7, 8), varied=VARIED, **POPULATION)
+    assert [[first] for first, *_ in met] == lengths_met(range(1, 9), seeds=(9,), **LEARNING)
 
 
 def test_one_program_follows_a_curriculum():
     growing = 'regular_increase(start=1, amount=2, every=2, sample_all=False)'
-    met = lengths_met(range(1, 8), lengths=(1, 3, 5), buckets=(3, 5), curriculum=growing)
+    met = lengths_met(range(1, 8), position='none', lengths=(1, 3, 5), buckets=(5,), curriculum=growing)
     assert met == [[1], [1], [3], [3], [5], [5], [5]]
 
 
 def test_each_example_may_draw_its_length():
-    per_example = {'options': {'length_per': 'example'}}
-    means = np.array(lengths_met(range(1, 41), **per_example))
+    means = np.array(lengths_met(range(1, 41), options={'length_per': 'example'}, **PLAIN))
     assert len(np.unique(means)) > 10  # of 16 examples, not of one draw
     assert means.mean() == pytest.approx(11 / 3, abs=0.2)
 
 
-@pytest.mark.parametrize('position', ['randomize(max_position=32)|t5', 'cape|sincos', 'pose(target_length=16)|rope'])
+@pytest.mark.parametrize('position', ['cape|sincos', 'pose(target_length=16)|rope'])
 def test_padding_of_other_examples_changes_nothing(position):
     """A batch of mixed lengths is as good as its examples alone."""
     task = tasks.make('reverse_string')
@@ -142,36 +155,34 @@ def test_padding_of_other_examples_changes_nothing(position):
     )
     graphdef, params = nnx.split(model, nnx.Param)
     logits_of = jax.jit(training.logits_of, static_argnums=0, static_argnames=('train', 'one_length'))
-    keys, lengths = jax.random.split(jax.random.key(0), 3), jnp.array([2, 6, 4])
-    mixed = task.examples(keys, lengths, 6)
+    keys, lengths = jax.random.split(jax.random.key(0), 3), jnp.array([2, 6, 2])
+    examples = jax.jit(task.examples, static_argnums=2)
+    mixed = examples(keys, lengths, 6)
     options = dict(train=False, position=jax.random.key(1))
     together = logits_of(graphdef, nnx.to_pure_dict(params), mixed, one_length=False, **options)
     for row, (key, length) in enumerate(zip(keys, lengths.tolist(), strict=True)):
-        alone = task.examples(key[None], length, length)
+        alone = examples(key[None], length, length)
         assert alone.valid.sum() == mixed.valid[row].sum()
-        if 'randomize' not in position:  # its draws depend on the longest of the batch
-            logits = logits_of(graphdef, nnx.to_pure_dict(params), alone, **options)
-            np.testing.assert_allclose(together[row, : 2 * length], logits[0], atol=1e-5)
+        logits = logits_of(graphdef, nnx.to_pure_dict(params), alone, **options)
+        np.testing.assert_allclose(together[row, : 2 * length], logits[0], atol=1e-5)
         np.testing.assert_array_equal(mixed.targets[row, : 2 * length], alone.targets[0])
 
 
-VARIED = {'learning_rate': (1e-2, 1e-3, 1e-3), 'weight_decay': (0.0, 0.1, 0.1), 'dropout_rate': (0.2, 0.0, 0.5)}
+def alone_as(index, **options):
+    """The member of that number in `VARIED` as a run of its own, with its settings as constants."""
+    own = {name: values[index] for name, values in VARIED.items()}
+    return dict(seeds=(index,), dropout_rate=own.pop('dropout_rate'), optimizer=own, **options)
 
 
 @pytest.mark.parametrize('together', [False, True])
-def test_each_member_equals_the_same_run_alone(together):
+@pytest.mark.parametrize('buckets', [(6,), pytest.param((3, 6), marks=pytest.mark.slow)], ids=['one', 'two'])
+def test_each_member_equals_the_same_run_alone(buckets, together):
     """To rounding: what varies is an argument of the program, not a constant in it, and products are batched."""
-    options = dict(position='randomize(max_position=32)|t5', average=0.9)
-    state, means, _ = run([3, 8], seeds=(0, 1, 2), varied=VARIED, options={'together': together}, **options)
+    options = {**POPULATION, 'buckets': buckets}
+    state, means, _ = run([3, 8], seeds=(0, 1, 2), varied=VARIED, **{**options, 'options': {'together': together}})
+    options.pop('options')
     for index in (0, 2):
-        own = {name: values[index] for name, values in VARIED.items()}
-        alone, mean, _ = run(
-            [3, 8],
-            seeds=(index,),
-            dropout_rate=own.pop('dropout_rate'),
-            optimizer=own,
-            **options,
-        )
+        alone, mean, _ = run([3, 8], **alone_as(index, **options))
         for one, other in zip(
             jax.tree.leaves((state.evaluated, means)), jax.tree.leaves((alone.evaluated, mean)), strict=True
         ):
@@ -180,44 +191,44 @@ def test_each_member_equals_the_same_run_alone(together):
 
 @pytest.mark.parametrize('together', [False, True])
 def test_a_member_that_diverges_leaves_the_others_alone(together):
-    rates = {'learning_rate': (np.inf, 1e-3)}
-    _, means, _ = run([3, 5], seeds=(0, 0), varied=rates, options={'together': together})
-    assert np.isfinite(means['loss']).tolist() == [False, True]
+    varied = {**VARIED, 'learning_rate': (np.inf, 1e-3, 1e-3)}
+    options = {**POPULATION, 'options': {'together': together}}
+    _, means, _ = run([3, 5], seeds=(0, 0, 0), varied=varied, **options)
+    assert np.isfinite(means['loss']).tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize('length_per', ['batch', 'example'])
 def test_microbatches_make_the_step_of_the_whole_batch(length_per):
-    options = dict(position='randomize(max_position=32)|t5', dropout_rate=0.0)
-    whole, mean, _ = run([4], options={'length_per': length_per}, **options)
-    parts, means, _ = run([4], options={'length_per': length_per, 'microbatches': 4}, **options)
+    whole, mean, _ = run([4], options={'length_per': length_per}, **PLAIN)
+    parts, means, _ = run([4], options={'length_per': length_per, 'microbatches': 4}, **PLAIN)
     for one, other in zip(jax.tree.leaves((whole.params, mean)), jax.tree.leaves((parts.params, means)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_the_mean_of_parameters_lags_behind():
     """By hand, from the parameters after every step."""
-    task, state, chunk, keys, varied = start(average=0.5)
+    task, state, chunk, keys, varied = start(**alone_as(0, position=POSITION, buckets=(6,), average=AVERAGE))
     expected = np.asarray(jax.tree.leaves(state.params)[0])
     for step in range(6):
         state, _ = chunk(state, task, keys, step + 1, varied)
-        decay = min(0.5, (1 + step) / (10 + step))
+        decay = min(AVERAGE, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * np.asarray(jax.tree.leaves(state.params)[0])
     np.testing.assert_allclose(jax.tree.leaves(state.mean)[0], expected, rtol=1e-5, atol=1e-7)
     assert state.evaluated is state.mean
 
 
 def test_loss_falls():
-    (_, first, _), (_, last, _) = (run(stops, position='rope', dropout_rate=0.0) for stops in ([1], [60, 61]))
+    (_, first, _), (_, last, _) = (run(stops, **LEARNING) for stops in ([1], [60, 61]))
     assert last['loss'].item() < 0.8 * first['loss'].item()
 
 
 def test_seeds_differ():
-    one, two = run([1], seeds=(0,))[0], run([1], seeds=(1,))[0]
+    one, two = (run([1], seeds=(seed,), position=POSITION)[0] for seed in (0, 1))
     assert any(not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True))
 
 
 def test_pooled_readout_trains_single_answers():
-    _, means, _ = run([3], task='parity_check', readout='pooled')
+    _, means, _ = run([3], task='parity_check', position='none', buckets=(6,), readout='pooled')
     assert np.isfinite(means['loss']).all()
 
 

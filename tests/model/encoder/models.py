@@ -18,11 +18,6 @@ def make(seed=0, **options):
     return Encoder(**{**DEFAULTS, **options}, rngs=nnx.Rngs(seed))
 
 
-@functools.cache
-def shared(**options):
-    return make(**options)
-
-
 def call(model, tokens=TOKENS, seed=0, **options):
     """The compiled call: one program per structure of the model and shape."""
     graph, state = nnx.split(model)
@@ -36,6 +31,12 @@ def run(graph, static, state, tokens, arrays, key):
     position, dropout = jax.random.split(key)
     rngs = nnx.Rngs(position=position, dropout=dropout)
     return nnx.merge(graph, state)(tokens, rngs=rngs, **arrays, **dict(static))
+
+
+def shape(model, tokens=TOKENS):
+    """The shape of the logits, of a call that is only traced."""
+    graph, state = nnx.split(model)
+    return jax.eval_shape(lambda state: nnx.merge(graph, state)(tokens, rngs=nnx.Rngs(position=0)), state).shape
 
 
 def weights(model):

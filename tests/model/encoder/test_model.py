@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from mha.spec import UserError
-from tests.model.encoder.models import CLASSES, DEFAULTS, DIM, HEADS, TOKENS, B, T, call, make, shared, weights
+from tests.model.encoder.models import CLASSES, DEFAULTS, DIM, HEADS, TOKENS, B, T, call, make, shape, weights
 
 
 def reference(model, tokens, norm, causal=False):
@@ -77,8 +77,8 @@ def test_sizes():
     model = make(head_dim=5, heads=3, mlp_dim=None)
     assert model.blocks[0].attention.query.kernel.shape == (DIM, 3, 5)
     assert model.blocks[0].up.kernel.shape == (DIM, 4 * DIM)
-    assert call(model).shape == (B, T, CLASSES)
-    assert call(shared(), TOKENS[:1, :1]).shape == (1, 1, CLASSES)
+    assert shape(model) == (B, T, CLASSES)
+    assert shape(make(), TOKENS[:1, :1]) == (1, 1, CLASSES)
 
 
 def test_initial_embeddings():

@@ -12,23 +12,25 @@ from tests.model.encoder.models import CLASSES, DEFAULTS, DIM, TOKENS, B, T, cal
 def test_pooled_readout_is_the_mean_over_real_tokens():
     """The head is linear: the pooled logits are the mean of the logits per token."""
     valid = jnp.array([[True] * 6, [True] * 4 + [False] * 2])
-    token, pooled = call(make(), valid=valid), call(make(readout='pooled'), valid=valid)
+    plain, model = make(layers=1), make(layers=1, readout='pooled')
+    token, pooled = call(plain, valid=valid), call(model, valid=valid)
     assert pooled.shape == (B, CLASSES)
     np.testing.assert_allclose(pooled[0], token[0].mean(0), atol=1e-5)
     np.testing.assert_allclose(pooled[1], token[1, :4].mean(0), atol=1e-5)
-    np.testing.assert_allclose(call(make(readout='pooled')), call(make()).mean(1), atol=1e-5)
+    np.testing.assert_allclose(call(model), call(plain).mean(1), atol=1e-5)
 
 
 def test_pooled_readout_shares_a_valid_row():
     valid = jnp.array([[True] * 4 + [False] * 2])
-    one = call(make(readout='pooled'), valid=valid)
-    two = call(make(readout='pooled'), valid=jnp.broadcast_to(valid, (B, T)))
+    one = call(make(layers=1, readout='pooled'), valid=valid)
+    two = call(make(layers=1, readout='pooled'), valid=jnp.broadcast_to(valid, (B, T)))
     np.testing.assert_allclose(one, two, atol=1e-6)
 
 
 def test_pair_readout_encodes_the_halves_apart():
     """As two calls of the pooled encoder, whose means x and y make the features [x, y, x y, x - y]."""
-    pair, one = make(readout='pair', position='rope'), make(position='rope', num_classes=DIM, readout='pooled')
+    sizes = dict(position='rope', layers=1)
+    pair, one = make(**sizes, readout='pair'), make(**sizes, num_classes=DIM, readout='pooled')
     mean = weights(pair) | {"['head']['kernel']": jnp.eye(DIM), "['head']['bias']": jnp.zeros(DIM)}
     state = nnx.state(one, nnx.Param)
     nnx.update(one, jax.tree_util.tree_map_with_path(lambda path, _: mean[jax.tree_util.keystr(path[:-1])], state))
@@ -39,7 +41,9 @@ def test_pair_readout_encodes_the_halves_apart():
     np.testing.assert_allclose(found, features @ np.asarray(pair.head.kernel[...]), atol=1e-5)
 
 
-@pytest.mark.parametrize('position', ['randomize(max_position=40)|txl', 'learned'])
+@pytest.mark.parametrize(
+    'position', ['randomize(max_position=40)|txl', pytest.param('learned', marks=pytest.mark.slow)]
+)
 def test_padding_in_each_half(position):
     model, half = make(position=position, readout='pair', layers=1), T // 2
     wide = jnp.ones((B, 10), int).at[:, :half].set(TOKENS[:, :half]).at[:, 5 : 5 + half].set(TOKENS[:, half:])
@@ -72,8 +76,17 @@ def test_an_example_of_nothing_but_padding_is_finite(readout):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(state)))
 
 
-@pytest.mark.parametrize('readout', ['token', 'pooled'])
-@pytest.mark.parametrize('position', ['alibi', 'randomize(max_position=40)|txl', 'none, rope'])
+@pytest.mark.parametrize(
+    ('position', 'readout'),
+    [
+        ('alibi', 'pooled'),
+        ('randomize(max_position=40)|txl', 'token'),
+        pytest.param('alibi', 'token', marks=pytest.mark.slow),
+        pytest.param('randomize(max_position=40)|txl', 'pooled', marks=pytest.mark.slow),
+        pytest.param('none, rope', 'token', marks=pytest.mark.slow),
+        pytest.param('none, rope', 'pooled', marks=pytest.mark.slow),
+    ],
+)
 def test_padding_in_two_layers(position, readout):
     model = make(position=position, readout=readout)
     valid = jnp.arange(10) < T
