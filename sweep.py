@@ -24,7 +24,7 @@ from ml_collections import config_flags
 from configs import common
 from mha import cli, spec
 from mha.machine import cache, parallel
-from mha.run import cells, checks, launchers, manifest, rehearsal, workdir
+from mha.run import cells, checks, launchers, manifest, rehearsal, sinks, workdir
 from mha.run.build import build
 from mha.spec import UserError
 
@@ -32,6 +32,9 @@ CLUSTER = flags.DEFINE_string('cluster', 'local', f'Launcher of the cells, a spe
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment: configs/<name>.py with a sweep().')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the commands, their number and estimated time; run nothing.')
 JOBS = flags.DEFINE_integer('jobs', None, 'Number of cells to run at a time, which share the cores.', lower_bound=1)
+LOG_TO = flags.DEFINE_multi_string(
+    'log_to', [], f'Where metrics of cells also go, a spec: {", ".join(sinks.names())}. Repeatable.'
+)
 ONLY = flags.DEFINE_multi_string('only', [], 'Condition that cells must meet: model.position=rope. Repeatable.')
 POPULATION = flags.DEFINE_enum(
     'population', 'none', ['none', 'auto'], 'auto: one run for cells unlike in numbers only.'
@@ -44,6 +47,7 @@ def main() -> None:
     config = cli.required('config', CONFIG.value)
     directory = cli.path('workdir', WORKDIR.value)
     launcher = launchers.make(CLUSTER.value, JOBS.value)
+    sinks.make(LOG_TO.value)
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # all cells share the memory of a GPU
     if config.mesh.data or config.mesh.model > 1:  # otherwise one device is enough to check the cells
         parallel.use_cores(checks.at_once(config.train.to_dict()))
@@ -64,7 +68,8 @@ def main() -> None:
         except UserError as error:
             raise UserError(f'cell {name}: {error}') from error
         workdir.check_same(directory / 'cells' / name, cell)
-    grid = launchers.Grid(directory, {name: cell['train']['steps'] for name, cell in configs.items()})
+    log_to = [f'--log_to={text}' for text in LOG_TO.value]
+    grid = launchers.Grid(directory, {name: cell['train']['steps'] for name, cell in configs.items()}, log_to)
     if DRY_RUN.value:
         print('\n'.join(shlex.join(_dry_command(grid.workdir(name), chosen[name])) for name in configs), flush=True)
         left = [cell for name, cell in configs.items() if not grid.finished(name)]
@@ -194,7 +199,7 @@ def _with_overrides(overrides: manifest.Overrides) -> Any:
 
 def _dry_command(directory: Path, overrides: manifest.Overrides) -> list[str]:
     """Command that trains a cell with the config file in its current state."""
-    common = [argument for argument in sys.argv[1:] if re.match(r'--?(no)?config[.=]', argument)]
+    common = [argument for argument in sys.argv[1:] if re.match(r'--?((no)?config[.=]|log_to=)', argument)]
     cell = [f'--config.{key}={value}' for key, value in overrides.items()]
     return [sys.executable, str(launchers.TRAIN), *common, *cell, f'--workdir={directory}']
 
