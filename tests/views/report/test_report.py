@@ -437,7 +437,7 @@ def test_files(make, tmp_path):
     output = tmp_path / 'new' / 'report'
     written = page.write(comparison, output)
     assert [path.name for path in written] == [
-        *('table.csv', 'seeds.csv', 'results.csv', 'table.md', 'table.tex', 'curves.svg', 'report.html')
+        *('table.csv', 'seeds.csv', 'results.csv', 'table.md', 'table.tex', 'curves.svg', 'curves.pdf', 'report.html')
     ]
 
     rows = list(csv.DictReader((output / 'table.csv').open()))
