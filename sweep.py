@@ -75,22 +75,27 @@ def main() -> None:
         left = [cell for name, cell in configs.items() if not grid.finished(name)]
         cache.keep_programs()
         _offer_populations(len(kept), len(together))
-        print(f'{len(configs)} cells, {rehearsal.estimate(left, grid, JOBS.value or 1)}', file=sys.stderr)
+        print(f'{_count(configs)}, {rehearsal.estimate(left, grid, JOBS.value or 1)}', file=sys.stderr)
         return
 
     # -------------------------------------------------------------------------------------------- Files, then the cells
     _prepare(directory, begun)
     for name, cell in configs.items():  # the config file may change before the last cell starts
         workdir.write_json(directory / 'configs' / f'{name}.json', cell)
-    _offer_populations(len(kept), len(together))
+    if not begun:
+        _offer_populations(len(kept), len(together))
     manifest.add(directory, {name: chosen[name] for name in configs}, _config_text())
     failed = launcher.run(grid)
     if failed:
         raise SystemExit(
-            f'{len(failed)} of {len(configs)} cells failed ({", ".join(failed)}); the same command tries them again'
+            f'{len(failed)} of {_count(configs)} failed ({", ".join(failed)}); the same command tries them again'
         )
     if failed is not None:
-        print(f'all {len(configs)} cells are finished; now: python compare.py {shlex.quote(str(directory))}')
+        print(f'finished {_count(configs)}; now: python compare.py {shlex.quote(str(directory))}')
+
+
+def _count(cells: Mapping[str, Any]) -> str:
+    return f'{len(cells)} cell{"s" * (len(cells) != 1)}'
 
 
 def _offer_populations(cells: int, runs: int) -> None:
