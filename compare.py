@@ -25,7 +25,7 @@ from absl import flags
 from mha import cli
 from mha.spec import UserError
 from mha.training.metrics import METRICS
-from mha.views.report import beside, comparison, page, pivot, published, ranks, table
+from mha.views.report import beside, comparison, page, pivot, plots, published, ranks, table
 
 OUTPUT = flags.DEFINE_string(
     'output', None, 'Directory of the report; default: report/ in the first directory, or in the sweep.'
@@ -41,7 +41,11 @@ ONLY = flags.DEFINE_multi_string('only', [], 'Condition that runs must meet: mod
 PAIRS = flags.DEFINE_bool('pairs', False, 'Compare all pairs of rows of a task by paired t-tests over seeds.')
 PUBLISHED = flags.DEFINE_string('published', None, f'Table of a paper beside ours: {", ".join(published.names())}.')
 ROWS = flags.DEFINE_list('rows', [], 'Settings down, of a table of scores with --columns across.')
-METRIC = flags.DEFINE_enum('metric', 'auto', ['auto', *METRICS], 'Metric to compare; auto: the metric of the task.')
+METRIC = flags.DEFINE_list(
+    'metric',
+    ['auto'],
+    f'Metrics, the first orders the rows: {", ".join(METRICS)}; auto: that of the task, and exact match.',
+)
 
 
 def default_output(directories: list[Path], evaluation: str | None) -> Path:
@@ -68,28 +72,30 @@ def main(*paths: str) -> None:
     if not paths:
         raise UserError('name the runs to compare, such as: compare.py runs/grid')
     directories = [Path(path).expanduser() for path in paths]
-    compared = comparison.compare(directories, METRIC.value, EVALUATION.value, ONLY.value)
+    compared = comparison.compare(directories, ','.join(METRIC.value), EVALUATION.value, ONLY.value)
     choices: list[str] = []
     if BEST.value:
         compared, choices = pivot.choose_best(compared, BEST.value)
-    more, shown = {}, [table.text(compared), *choices]
+    more, shown, sections = {}, [table.text(compared), *choices], []
     if ROWS.value or COLUMNS.value:
         crossed = pivot.pivot(compared, ROWS.value, COLUMNS.value)
         more |= pivot.files(crossed)
-        shown += ['', pivot.text(crossed)]
+        sections.append(pivot.section(crossed))
     if PAIRS.value:
         tests = pivot.pairs(compared)
         more['pairs.csv'] = pivot.pairs_csv(tests)
         shown += ['', pivot.pairs_text(tests)]
         with contextlib.suppress(UserError):  # too few rows, tasks or seeds for ranks
-            more['ranks.svg'] = ranks.diagram(compared)
+            diagram = ranks.diagram(compared)
+            more |= {'ranks.svg': plots.as_svg(diagram), 'ranks.pdf': plots.as_pdf(diagram)}
     if PUBLISHED.value:
         paper = published.load(PUBLISHED.value)
         found = beside.pairs(compared, paper)
         more['published.csv'] = beside.as_csv(found)
-        shown += ['', beside.text(compared, found, paper)]
+        sections += beside.sections(compared, found, paper)
     output = OUTPUT.value or str(default_output(directories, EVALUATION.value))
-    written = page.write(compared, cli.path('output', output), more)
+    written = page.write(compared, cli.path('output', output), more, sections)
+    shown += [line for section in sections for line in ('', table.section_text(section))]
     if compared.left_out:
         print(f'left out {comparison.unfinished(compared.left_out)}', file=sys.stderr)
     print(*shown, '', *written, sep='\n')

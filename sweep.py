@@ -24,7 +24,7 @@ from ml_collections import config_flags
 from configs import common
 from mha import cli, spec
 from mha.machine import cache, parallel
-from mha.run import cells, checks, launchers, manifest, rehearsal, workdir
+from mha.run import cells, checks, launchers, manifest, rehearsal, sinks, workdir
 from mha.run.build import build
 from mha.spec import UserError
 
@@ -32,6 +32,9 @@ CLUSTER = flags.DEFINE_string('cluster', 'local', f'Launcher of the cells, a spe
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment: configs/<name>.py with a sweep().')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the commands, their number and estimated time; run nothing.')
 JOBS = flags.DEFINE_integer('jobs', None, 'Number of cells to run at a time, which share the cores.', lower_bound=1)
+LOG_TO = flags.DEFINE_multi_string(
+    'log_to', [], f'Where metrics of cells also go, a spec: {", ".join(sinks.names())}. Repeatable.'
+)
 ONLY = flags.DEFINE_multi_string('only', [], 'Condition that cells must meet: model.position=rope. Repeatable.')
 POPULATION = flags.DEFINE_enum(
     'population', 'none', ['none', 'auto'], 'auto: one run for cells unlike in numbers only.'
@@ -44,6 +47,7 @@ def main() -> None:
     config = cli.required('config', CONFIG.value)
     directory = cli.path('workdir', WORKDIR.value)
     launcher = launchers.make(CLUSTER.value, JOBS.value)
+    sinks.make(LOG_TO.value)
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # all cells share the memory of a GPU
     if config.mesh.data or config.mesh.model > 1:  # otherwise one device is enough to check the cells
         parallel.use_cores(checks.at_once(config.train.to_dict()))
@@ -64,28 +68,34 @@ def main() -> None:
         except UserError as error:
             raise UserError(f'cell {name}: {error}') from error
         workdir.check_same(directory / 'cells' / name, cell)
-    grid = launchers.Grid(directory, {name: cell['train']['steps'] for name, cell in configs.items()})
+    log_to = [f'--log_to={text}' for text in LOG_TO.value]
+    grid = launchers.Grid(directory, {name: cell['train']['steps'] for name, cell in configs.items()}, log_to)
     if DRY_RUN.value:
         print('\n'.join(shlex.join(_dry_command(grid.workdir(name), chosen[name])) for name in configs), flush=True)
         left = [cell for name, cell in configs.items() if not grid.finished(name)]
         cache.keep_programs()
         _offer_populations(len(kept), len(together))
-        print(f'{len(configs)} cells, {rehearsal.estimate(left, grid, JOBS.value or 1)}', file=sys.stderr)
+        print(f'{_count(configs)}, {rehearsal.estimate(left, grid, JOBS.value or 1)}', file=sys.stderr)
         return
 
     # -------------------------------------------------------------------------------------------- Files, then the cells
     _prepare(directory, begun)
     for name, cell in configs.items():  # the config file may change before the last cell starts
         workdir.write_json(directory / 'configs' / f'{name}.json', cell)
-    _offer_populations(len(kept), len(together))
+    if not begun:
+        _offer_populations(len(kept), len(together))
     manifest.add(directory, {name: chosen[name] for name in configs}, _config_text())
     failed = launcher.run(grid)
     if failed:
         raise SystemExit(
-            f'{len(failed)} of {len(configs)} cells failed ({", ".join(failed)}); the same command tries them again'
+            f'{len(failed)} of {_count(configs)} failed ({", ".join(failed)}); the same command tries them again'
         )
     if failed is not None:
-        print(f'all {len(configs)} cells are finished; now: python compare.py {shlex.quote(str(directory))}')
+        print(f'finished {_count(configs)}; now: python compare.py {shlex.quote(str(directory))}')
+
+
+def _count(cells: Mapping[str, Any]) -> str:
+    return f'{len(cells)} cell{"s" * (len(cells) != 1)}'
 
 
 def _offer_populations(cells: int, runs: int) -> None:
@@ -194,7 +204,7 @@ def _with_overrides(overrides: manifest.Overrides) -> Any:
 
 def _dry_command(directory: Path, overrides: manifest.Overrides) -> list[str]:
     """Command that trains a cell with the config file in its current state."""
-    common = [argument for argument in sys.argv[1:] if re.match(r'--?(no)?config[.=]', argument)]
+    common = [argument for argument in sys.argv[1:] if re.match(r'--?((no)?config[.=]|log_to=)', argument)]
     cell = [f'--config.{key}={value}' for key, value in overrides.items()]
     return [sys.executable, str(launchers.TRAIN), *common, *cell, f'--workdir={directory}']
 

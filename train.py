@@ -20,7 +20,7 @@ from ml_collections import config_flags
 from configs import common
 from mha import cli
 from mha.machine import cache, parallel
-from mha.run import checks, finished, workdir
+from mha.run import checks, finished, sinks, workdir
 from mha.run.build import build
 from mha.run.checkpoint import Checkpoints
 from mha.run.log import Metrics, per_second
@@ -30,6 +30,9 @@ from mha.views.report import plots, runs, table
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment: configs/<name>.py.')
 INIT_FROM = flags.DEFINE_string('init_from', None, 'Finished run whose weights this run starts with.')
+LOG_TO = flags.DEFINE_multi_string(
+    'log_to', [], f'Where metrics also go, a spec: {", ".join(sinks.names())}. Repeatable.'
+)
 PROFILE = flags.DEFINE_bool('profile', False, 'Trace the first chunk of steps into <workdir>/profile.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; a run that is there is resumed.')
 
@@ -50,6 +53,7 @@ def main() -> None:
     parallel.use_cores(checks.at_once(config['train']))
     say = print if parallel.first() else lambda *_: None
     run = build(config)
+    shown = sinks.make(LOG_TO.value)
     start = finished.load(INIT_FROM.value).params if INIT_FROM.value else None
     if start is not None:
         run.check_weights(start)
@@ -92,6 +96,7 @@ def main() -> None:
     def diverge(what: str, at: int) -> None:
         workdir.write_json(directory / 'summary.json', summary | {'status': 'diverged', 'step': at})
         checkpoints.close()
+        metrics.close(finished=False)
         raise SystemExit(f'{directory}: {what} at step {at}; it diverged')
 
     switch = steps - config['train']['final_steps']  # from this step on, the final position scheme is used
@@ -105,7 +110,7 @@ def main() -> None:
     state = making.result()
 
     # ---------------------------------------------------------------- Train: one dispatch per chunk of steps
-    metrics = Metrics(directory, step)
+    metrics = Metrics(directory, step, shown, config)
     optimizer = config['optimizer']
     rates = [
         optim.make_rate(optimizer['schedule'], steps, member.get('learning_rate', optimizer['learning_rate']))
@@ -186,10 +191,10 @@ def main() -> None:
         workdir.write_json(directory / 'summary.json', summary | {'diverged': diverged})
         members = runs.read(directory)
         plots.run_curve(members, directory / 'extrapolation.svg')
-        ended = {'status': 'finished', 'diverged': diverged, **table.scores(members), 'seconds': time.time() - started}
+        scores = table.scores(members)
+        ended = {'status': 'finished', 'diverged': diverged, **scores, 'seconds': time.time() - started}
         workdir.write_json(directory / 'summary.json', summary | ended)
-        metrics.hyperparameters(config)
-        metrics.evaluated(rows)
+        metrics.evaluated(rows, scores)
         print(f'\n{table.summarise(members)}\n\n{directory / "extrapolation.csv"}, {directory / "extrapolation.svg"}')
 
     parallel.once(conclude)

@@ -282,7 +282,7 @@ def arguments(
     accepts = [
         parameter
         for parameter in list(inspect.signature(target).parameters.values())[skip:]
-        if parameter.name not in extra and parameter.kind is not parameter.VAR_KEYWORD
+        if parameter.name not in extra and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     usage = f'{call.name}({", ".join(str(p.replace(annotation=p.empty)) for p in accepts)})'
     by_name = {parameter.name: parameter for parameter in accepts}

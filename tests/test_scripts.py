@@ -488,7 +488,7 @@ def test_sweep_resumes_and_compare_reports(script, tmp_path):
     manifest = [json.loads(line) for line in (tmp_path / 'grid' / 'manifest.jsonl').read_text().splitlines()]
     assert [cell['overrides']['model.position'] for cell in manifest] == ['none', 'randomize(max_position=256)|rope']
     before = files(tmp_path / 'grid' / 'cells')
-    assert 'all 2 cells are finished' in script(*command).stdout
+    assert 'finished 2 cells' in script(*command).stdout
     assert files(tmp_path / 'grid' / 'cells') == before
     other = script(*command, '--config.train.steps=16', code=2)  # not the grid that is there
     assert 'was trained for 12 steps and cannot go on to 16' in other.stderr

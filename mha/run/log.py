@@ -1,26 +1,25 @@
-"""Training metrics of a run: `metrics.jsonl` is the record, TensorBoard files are for viewing. If several processes
-train, only the first writes them."""
+"""Training metrics of a run: `metrics.jsonl` is the record, sinks such as TensorBoard are for viewing. If several
+processes train, only the first writes them."""
 
 import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mha.machine import parallel
-from mha.spec import flatten
+from mha.run.sinks import Sink
+from mha.spec import UserError
 from mha.training.metrics import COLUMNS
 
 
 class Metrics:
-    """Writer of training metrics: one JSON object per log step and member. A resumed run first drops the records after
-    its checkpoint, because those steps are repeated."""
+    """Writer of training metrics: one JSON object per log step and member, and the same for each sink. A resumed run
+    first drops the records after its checkpoint, because those steps are repeated."""
 
-    def __init__(self, workdir: Path, step: int):
-        import tensorboardX  # slow to import if torch is installed; errors in the config should show before
-
+    def __init__(self, workdir: Path, step: int, sinks: Sequence[Sink] = (), config: Mapping[str, Any] | None = None):
         path, writes = workdir / 'metrics.jsonl', parallel.first()
         if writes:
             records, broken = read(path)
@@ -30,9 +29,12 @@ class Metrics:
             temporary.write_text(''.join(_line(record) for record in records if record['step'] <= step))
             os.replace(temporary, path)
         self.file = open(path if writes else os.devnull, 'a')  # noqa: SIM115 - open for the whole run
-        self.board = tensorboardX.SummaryWriter(
-            str(workdir / 'tensorboard'), purge_step=step, flush_secs=1, write_to_disk=writes
-        )
+        self.sinks = list(sinks) if writes else []
+        for sink in self.sinks:
+            try:
+                sink.start(workdir, config or {}, step)
+            except Exception as error:  # of a package or a service
+                raise UserError(f'cannot log to {_name(sink)}: {" ".join(str(error).split())}') from error
 
     def write(self, step: int, values: Mapping[str, float], member: Mapping[str, Any] | None = None) -> None:
         """Records the values of a step. `member` names the member of a population."""
@@ -41,34 +43,46 @@ class Metrics:
         self.show(step, values, member)
 
     def show(self, step: int, values: Mapping[str, float], member: Mapping[str, Any] | None = None) -> None:
-        """Writes values to TensorBoard only, such as a learning rate, which follows from the config."""
-        under = ','.join(f'{name}={value}' for name, value in (member or {}).items())
-        for name, value in values.items():
-            if math.isfinite(value):
-                self.board.add_scalar(f'{name}/{under}' if under else name, value, step)
+        """Passes values to the sinks only, such as a learning rate, which follows from the config."""
+        self._each(lambda sink: sink.write(step, _shown(values, member)))
 
-    def hyperparameters(self, config: Mapping[str, Any]) -> None:
-        """Adds the config, a nested dict, to TensorBoard's table of hyperparameters, next to loss and accuracy beyond
-        the trained lengths."""
-        from tensorboardX.summary import hparams
-
-        flat = {key: value for key, value in flatten(config).items() if value is not None}
-        plain = {
-            key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in flat.items()
-        }
-        for summary in hparams(plain, dict.fromkeys(('loss', 'extrapolation/accuracy'), 0.0)):
-            self.board.file_writer.add_summary(summary)  # pyright: ignore[reportOptionalMemberAccess]
-
-    def evaluated(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Adds the rows of a range evaluation to TensorBoard, as curves over length, one per member."""
+    def evaluated(self, rows: Iterable[Mapping[str, Any]], scores: Mapping[str, float | None]) -> None:
+        """Passes the evaluation after training to the sinks: curves over length, one per member, and scores."""
+        curves = []
         for row in rows:
             member = {name: value for name, value in row.items() if name not in COLUMNS}
-            for name in (column for column in COLUMNS if column not in ('length', 'examples')):
-                self.show(int(row['length']), {f'extrapolation/{name}': row[name]}, member)
+            values = {f'extrapolation/{name}': row[name] for name in COLUMNS if name not in ('length', 'examples')}
+            curves.append((int(row['length']), _shown(values, member)))
+        self._each(lambda sink: sink.evaluated(curves, _shown(scores, None)))
 
-    def close(self) -> None:
+    def close(self, finished: bool = True) -> None:
+        """Closes the file and the sinks; `finished` is false for a run that has failed."""
         self.file.close()
-        self.board.close()
+        self._each(lambda sink: sink.close(finished))
+
+    def _each(self, call: Callable[[Sink], None]) -> None:
+        """Calls all sinks. One that raises an error gets no more calls."""
+        for sink in tuple(self.sinks):
+            try:
+                call(sink)
+            except Exception as error:  # of a package or a service: not worth a run
+                self.sinks.remove(sink)
+                reason = ' '.join(str(error).split())
+                print(f'note: the run continues without {_name(sink)}: {reason}', file=sys.stderr)
+
+
+def _name(sink: Sink) -> str:
+    return type(sink).__module__.rpartition('.')[2]
+
+
+def _shown(values: Mapping[str, float | None], member: Mapping[str, Any] | None) -> dict[str, float]:
+    """Finite values, under names that contain the member: 'loss/seed=0'."""
+    under = ','.join(f'{name}={value}' for name, value in (member or {}).items())
+    return {
+        f'{name}/{under}' if under else name: value
+        for name, value in values.items()
+        if value is not None and math.isfinite(value)
+    }
 
 
 def last_step(workdir: Path) -> int:

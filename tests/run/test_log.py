@@ -8,11 +8,12 @@ import pytest
 
 from mha.machine import parallel
 from mha.run import log as metrics
+from mha.run import sinks
 from mha.run.log import Metrics, last_step, per_second
 
 
 def log(workdir, steps, after=0):
-    metrics = Metrics(workdir, after)
+    metrics = Metrics(workdir, after, sinks.make([]))
     for step in steps:
         metrics.write(step, {'loss': step / 2}, {'seed': 7.0})
     metrics.close()
@@ -35,7 +36,7 @@ def test_what_was_logged_after_the_checkpoint_is_dropped(tmp_path):
 
 def test_events_are_soon_on_disk(tmp_path):
     """A run may be killed at any time. What is not finite has no place in a picture."""
-    metrics = Metrics(tmp_path, 0)
+    metrics = Metrics(tmp_path, 0, sinks.make([]))
     (events,) = (tmp_path / 'tensorboard').iterdir()
     for step in range(2):
         metrics.write(step, {'loss': 1.0})
@@ -57,7 +58,6 @@ def test_of_several_processes_the_first_alone_writes(tmp_path, monkeypatch, begu
     before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
     monkeypatch.setattr(parallel, 'first', lambda: False)
     log(tmp_path, (8, 12), after=4)
-    Metrics(tmp_path, 4).hyperparameters({'seed': 0})
     assert {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()} == before
     assert len(list(tmp_path.iterdir())) == 2 * begun
 
@@ -83,17 +83,3 @@ def test_lines_that_cannot_be_read(tmp_path, capsys):
 def test_a_clock_that_stands_still():
     assert per_second(6, 2.0) == 3
     assert math.isnan(per_second(6, 0.0))
-
-
-def test_tensorboard_tells_settings_and_results(tmp_path):
-    metrics = Metrics(tmp_path, 0)
-    metrics.hyperparameters({'seed': 3, 'model': {'position': 'rope', 'head_dim': None, 'causal': False}})
-    metrics.show(1, {'learning_rate': 0.5})
-    row = {'seed': 0, 'length': 40, 'accuracy': 0.5, 'exact_match': 0.25, 'loss': 1.0, 'baseline': 0.2, 'examples': 8}
-    metrics.evaluated([row])
-    metrics.close()
-    (events,) = (tmp_path / 'tensorboard').iterdir()
-    written = events.read_bytes()
-    for words in (b'model.position', b'rope', b'learning_rate', b'extrapolation/exact_match/seed_0'):
-        assert words in written
-    assert (tmp_path / 'metrics.jsonl').read_text() == ''

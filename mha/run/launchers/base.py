@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mha.run import manifest, workdir
@@ -20,6 +20,8 @@ class Grid:
     directory: Path
     steps: Mapping[str, int]
     """Number of training steps of each cell, by name."""
+    flags: Sequence[str] = ()
+    """Flags of train.py that all cells get."""
 
     def workdir(self, name: str) -> Path:
         return self.directory / 'cells' / name
@@ -30,7 +32,7 @@ class Grid:
     def command(self, name: str) -> list[str]:
         """Command that trains or resumes a cell, with the config that the sweep saved."""
         config = self.directory / 'configs' / f'{name}.json'
-        return [sys.executable, str(TRAIN), f'--config={config}', f'--workdir={self.workdir(name)}']
+        return [sys.executable, str(TRAIN), f'--config={config}', f'--workdir={self.workdir(name)}', *self.flags]
 
     def finished(self, name: str) -> bool:
         """Whether a cell is evaluated after as many steps as it should train: a sweep may go on to more."""

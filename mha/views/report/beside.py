@@ -12,7 +12,7 @@ from mha.views.report import published
 from mha.views.report.comparison import Cell, Comparison, Row
 from mha.views.report.published import Published
 from mha.views.report.runs import Run
-from mha.views.report.table import align, csv_text
+from mha.views.report.table import Section, csv_text
 
 HEADERS = ('task', 'scheme', 'theirs', 'aggregation', 'lengths', 'mark', 'ours', 'best seed', 'our lengths')
 
@@ -88,25 +88,19 @@ def _line(each: Beside) -> list[str]:
     ]
 
 
-def text(comparison: Comparison, found: Sequence[Beside], table: Published) -> str:
-    """Both numbers for a terminal, then the protocol of the paper and the differences in settings."""
-    first, *rest = ('   '.join(line) for line in align([HEADERS, *map(_line, found)], 2))
-    differ = differences(comparison, found, table)
-    lines = [[key, theirs, ours] for key, (theirs, ours) in differ.items()]
-    told = align([['setting', 'theirs', 'ours'], *lines], 3) if lines else [['no difference in the settings it tells']]
+def sections(comparison: Comparison, found: Sequence[Beside], table: Published) -> list[Section]:
+    """Both numbers, with the protocol of the paper; and the differences in settings."""
     marks = {each.theirs.mark for each in found}
-    return '\n'.join(
-        [
-            f'{table.authors} ({table.year}, arXiv:{table.arxiv}), {table.table}: {table.protocol}',
-            *(f'{mark}: {published.MARKS[mark]}' for mark in published.MARKS if mark in marks),
-            '',
-            first,
-            '─' * len(first),
-            *(line.rstrip() for line in rest),
-            '',
-            *('   '.join(line).rstrip() for line in told),
-        ]
-    )
+    notes = [
+        f'{table.authors} ({table.year}, arXiv:{table.arxiv}), {table.table}: {table.protocol}',
+        *(f'{mark}: {published.MARKS[mark]}' for mark in published.MARKS if mark in marks),
+    ]
+    numbers = Section('Published numbers and ours', HEADERS, list(map(_line, found)), 2, notes)
+    differ = differences(comparison, found, table)
+    settings = [[key, theirs, ours] for key, (theirs, ours) in differ.items()]
+    if not settings:
+        return [dataclasses.replace(numbers, notes=[*notes, 'no difference in the settings that the paper tells'])]
+    return [numbers, Section('Differences in settings', ('setting', 'theirs', 'ours'), settings, 3)]
 
 
 def as_csv(found: Sequence[Beside]) -> str:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-from mha.training.metrics import number
+from mha.training.metrics import Metric, number
+from mha.views.report import statistics
 from mha.views.report.comparison import Comparison, Problem, Range, Row, longest
 from mha.views.report.runs import compact, span
 
@@ -47,7 +48,8 @@ class Column:
 
 def columns(comparison: Comparison) -> list[Column]:
     labels = [_label(comparison, index) for index in range(len(comparison.keys))]
-    scores = [_over(comparison, over) for over in comparison.ranges]
+    scores = [_over(comparison, over, comparison.metric) for over in comparison.ranges]
+    scores += [_over(comparison, comparison.ranges[-1], metric) for metric in comparison.beside]
     return [_task(), *labels, *scores, _seeds(), _parameters(), *_judged(comparison), _meaning(comparison)]
 
 
@@ -71,13 +73,17 @@ def _label(comparison: Comparison, index: int) -> Column:
     )
 
 
-def _over(comparison: Comparison, over: Range) -> Column:
+def _over(comparison: Comparison, over: Range, metric: Metric) -> Column:
     """Column of the mean over a range of lengths; the last range is the score."""
-    metric, score = comparison.metric, over == comparison.ranges[-1]
+    own = metric == comparison.metric
+    score = own and over == comparison.ranges[-1]
     low, high = metric.limits
+    name, key = over.name, over.key
+    if not own:
+        name, key = name.replace('score', metric.header), f'{key}_{metric.name}'
 
     def show(row: Row) -> Shown:
-        cell = comparison.cell(row, over)
+        cell = comparison.cell(row, over, metric)
         if not over.inside(comparison.lengths, row.trained).any():
             return Shown('-')
         value = number(cell.mean)
@@ -90,25 +96,26 @@ def _over(comparison: Comparison, over: Range) -> Column:
 
     def baseline(problem: Problem) -> str:
         trained = {row.trained for row in comparison.rows if row.problem == problem}
-        if over.own and len(trained) > 1:
+        if not own or (over.own and len(trained) > 1):
             return ''
         return number(comparison.baseline(problem, over, trained.pop()))
 
     def fields(row: Row) -> dict[str, Any]:
-        found = {over.key: _rounded(comparison.cell(row, over).mean)}
-        if comparison.baselines:
+        found = {key: _rounded(comparison.cell(row, over, metric).mean)}
+        if own and comparison.baselines:
             known = row.problem in comparison.baselines
-            found[f'{over.key}_baseline'] = (
-                _rounded(comparison.baseline(row.problem, over, row.trained)) if known else ''
-            )
+            found[f'{key}_baseline'] = _rounded(comparison.baseline(row.problem, over, row.trained)) if known else ''
         return found
 
     def spread(row: Row) -> dict[str, Any]:
-        cell = comparison.cell(row, over)
+        cell = comparison.cell(row, over, metric)
         several = {'sd': cell.deviation, 'ci95': cell.half_width, metric.best: cell.best}
-        return {f'{over.key}_{name}': _rounded(value) for name, value in several.items()}
+        if score:
+            low, high = statistics.bootstrap(comparison.scores(row, over.inside(comparison.lengths, row.trained)))
+            several |= {'bootstrap_low': low, 'bootstrap_high': high}
+        return {f'{key}_{name}': _rounded(value) for name, value in several.items()}
 
-    return Column(over.name, 'score' if score else 'number', show, baseline, fields, spread)
+    return Column(name, 'score' if score else 'number', show, baseline, fields, spread)
 
 
 def _seeds() -> Column:

@@ -8,7 +8,7 @@ instead (Delétang et al., 2023, arXiv:2207.02098), so both are always shown.
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -119,10 +119,14 @@ class Row:
     seeds: tuple[int, ...]
     values: np.ndarray
     parameters: int | None
+    others: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Results [seeds, lengths] in further metrics, by name."""
 
     def only(self, index: int) -> 'Row':
         """Row with only the seed at `index`."""
-        return dataclasses.replace(self, seeds=(self.seeds[index],), values=self.values[index : index + 1])
+        one = slice(index, index + 1)
+        others = {name: values[one] for name, values in self.others.items()}
+        return dataclasses.replace(self, seeds=self.seeds[one], values=self.values[one], others=others)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +147,8 @@ class Comparison:
     """Name or lengths of the later evaluation that is compared; None for the evaluation that ends training."""
     only: tuple[str, ...] = ()
     """Conditions that the compared runs meet."""
+    beside: tuple[Metric, ...] = ()
+    """Further metrics, shown as scores beside that of `metric`."""
     best: str | None = None
     """Setting of which each row has the best value, chosen by the trained lengths."""
 
@@ -177,14 +183,17 @@ class Comparison:
         """Mean of each seed over the lengths in the mask `inside`; NaN if there are none."""
         return row.values[:, inside].mean(1) if inside.any() else np.full(len(row.seeds), math.nan)
 
-    def over_seeds(self, scores: np.ndarray) -> Cell:
+    def over_seeds(self, scores: np.ndarray, metric: Metric | None = None) -> Cell:
         """Statistics of one score per seed."""
-        best = scores.max() if self.metric.best == 'max' else scores.min()
+        best = scores.max() if (metric or self.metric).best == 'max' else scores.min()
         deviation = scores.std(ddof=1) if len(scores) > 1 else math.nan
         return Cell(float(scores.mean()), float(deviation), float(statistics.half_width(scores)), float(best))
 
-    def cell(self, row: Row, over: Range) -> Cell:
-        return self.over_seeds(self.scores(row, over.inside(self.lengths, row.trained)))
+    def cell(self, row: Row, over: Range, metric: Metric | None = None) -> Cell:
+        """Statistics of a row over a range of lengths, in the metric of the comparison or one `beside` it."""
+        if metric in self.beside:
+            row = dataclasses.replace(row, values=row.others[metric.name])
+        return self.over_seeds(self.scores(row, over.inside(self.lengths, row.trained)), metric or self.metric)
 
     def baseline(self, problem: Problem, over: Range, trained: tuple[int, int]) -> float:
         inside = over.inside(self.lengths, trained)
@@ -206,8 +215,9 @@ def compare(
     paths: Sequence[Path], metric: str = 'auto', evaluation: str | None = None, only: Sequence[str] = ()
 ) -> Comparison:
     """Comparison of the finished runs at or below `paths`, by the evaluation that ends training or by a later
-    `evaluation` (its file name or its lengths). `only` are conditions such as `'model.position=rope'`. Unreadable runs
-    are listed as left out; if `paths` names one of them, `UserError` is raised instead."""
+    `evaluation` (its file name or its lengths). `metric` names one or several, of which the first orders the rows.
+    `only` are conditions such as `'model.position=rope'`. Unreadable runs are listed as left out; if `paths` names one
+    of them, `UserError` is raised instead."""
     runs = [_left_out(path, 'a link that leads nowhere') for path in dangling(paths)]
     for path in find(paths):
         name = evaluation_of(path, evaluation)
@@ -264,11 +274,15 @@ def of_runs(
 ) -> Comparison:
     """Comparison of given runs. Raises `UserError` if their numbers do not belong in one table."""
     check_comparable(runs)
-    metrics = {run.task: choose_metric(metric, run) for run in runs}
+    name, *more = metric.split(',')
+    metrics = {run.task: choose_metric(name, run) for run in runs}
     if len(set(metrics.values())) > 1:
         names = ', '.join(f'{task}: {value.title}' for task, value in metrics.items())
         raise UserError(f'one table has one metric ({names}) - compare the tasks separately, or use --metric=accuracy')
     measure = metrics[runs[0].task]
+    beside = tuple(dict.fromkeys(choose_metric(other, run) for other in more for run in runs))
+    if metric == 'auto':
+        beside = _telling_more(runs, measure)
     runs = _with_evaluated(_with_trained(runs))
     differ = varying(runs)
     others = [key for key in EVALUATED.values() if key in runs[0].config]
@@ -277,14 +291,26 @@ def of_runs(
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(tuple(run.setting(key) for key in keys), []).append(run)
-    rows = [_row(labels, problem_of(members[0], differ), members, measure) for labels, members in groups.items()]
+    rows = [
+        _row(labels, problem_of(members[0], differ), members, (measure, *beside)) for labels, members in groups.items()
+    ]
     baselines = _baselines(runs, differ)  # checked for every metric, shown only for accuracy
     if not measure.has_baseline:
         baselines = {}
     found = Comparison(tuple(paths), tuple(runs), tuple(left_out), measure, tuple(differ), keys, tuple(rows), baselines)
+    found = dataclasses.replace(found, beside=beside)
     score, sign = found.ranges[-1], -1 if measure.best == 'max' else 1
     rows.sort(key=lambda row: (row.problem, np.nan_to_num(sign * found.cell(row, score).mean, nan=math.inf)))
     return dataclasses.replace(found, rows=tuple(rows))
+
+
+def _telling_more(runs: Sequence[Run], measure: Metric) -> tuple[Metric, ...]:
+    """Metrics shown beside accuracy unless others are asked for: exact match, where all runs have it and it differs."""
+    exact = METRICS['exact_match']
+    values = np.concatenate([run.rows[exact.column] for run in runs])
+    same = np.concatenate([run.rows[measure.column] for run in runs])
+    wanted = measure.name == 'accuracy' and np.isfinite(values).all() and not np.allclose(values, same)
+    return (exact,) if wanted else ()
 
 
 def _with_trained(runs: Sequence[Run]) -> Sequence[Run]:
@@ -320,7 +346,8 @@ def problem_of(run: Run, differ: Sequence[str]) -> Problem:
     return (run.task, f'causal={run.setting("model.causal")}') if directed else (run.task,)
 
 
-def _row(labels: tuple[str, ...], problem: Problem, runs: Sequence[Run], metric: Metric) -> Row:
+def _row(labels: tuple[str, ...], problem: Problem, runs: Sequence[Run], metrics: Sequence[Metric]) -> Row:
+    """Row of runs that differ in their seed, with results in all `metrics`, the first of which is compared."""
     run_of_seed: dict[int, Run] = {}
     for run in runs:
         for seed in run.seeds:
@@ -330,15 +357,20 @@ def _row(labels: tuple[str, ...], problem: Problem, runs: Sequence[Run], metric:
                     'leave one out: they are not independent'
                 )
             run_of_seed[seed] = run
-    values = {seed: line for run in runs for seed, line in zip(run.seeds, run.grid(metric.column), strict=True)}
-    seeds = tuple(sorted(values))
+    seeds = tuple(sorted(run_of_seed))
+
+    def results(metric: Metric) -> np.ndarray:
+        lines = {seed: line for run in runs for seed, line in zip(run.seeds, run.grid(metric.column), strict=True)}
+        return np.array([lines[seed] for seed in seeds]) * metric.scale
+
     return Row(
         labels=labels,
         problem=problem,
         trained=runs[0].trained,
         seeds=seeds,
-        values=np.array([values[seed] for seed in seeds]) * metric.scale,
+        values=results(metrics[0]),
         parameters=runs[0].summary.get('parameters'),
+        others={metric.name: results(metric) for metric in metrics[1:]},
     )
 
 

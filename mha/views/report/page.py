@@ -33,19 +33,28 @@ from mha.views.report.columns import Column, columns, shown
 from mha.views.report.comparison import Comparison, Row, unfinished
 from mha.views.report.embedded import page_data
 from mha.views.report.runs import Run
-from mha.views.report.table import align, csv_text, grid, notes
+from mha.views.report.table import Section, align, csv_text, grid, notes
 
 TEMPLATES = Path(__file__).with_name('templates')
 MOST_TESTS = 200
 """Largest number of paired differences that the page lists."""
+ON_REQUEST = {'pivot.csv', 'pivot.tex', 'pairs.csv', 'ranks.svg', 'ranks.pdf', 'published.csv'}
+"""Files that `write` gets as `more`. Those of an earlier report are removed."""
 MARK = r'<meta name="compared" content="([^"]*)">'
 PAGE_COLOURS = {plots.INK: 'var(--ink)', plots.GREY: 'var(--grey)', plots.SHADE: 'var(--shade)', plots.PAPER: 'none'}
 
 
-def write(comparison: Comparison, output: Path, more: Mapping[str, str] | None = None) -> list[Path]:
-    """Writes the files, and `more` by their names, into the directory `output`, and returns their paths. Raises
-    `UserError` rather than overwrite anything but a report of the same runs, or of some of them."""
-    svg = plots.curves(comparison)
+def write(
+    comparison: Comparison,
+    output: Path,
+    more: Mapping[str, str | bytes] | None = None,
+    sections: Sequence[Section] = (),
+) -> list[Path]:
+    """Writes the files, and `more` by their names, into the directory `output`, and returns their paths. The page also
+    shows `sections`. Raises `UserError` rather than overwrite anything but a report of the same runs, or of some of
+    them."""
+    drawing = plots.figure(comparison)
+    svg = plots.as_svg(drawing)
     files = {
         'table.csv': as_csv(comparison),
         'seeds.csv': seeds_as_csv(comparison),
@@ -54,15 +63,18 @@ def write(comparison: Comparison, output: Path, more: Mapping[str, str] | None =
         'table.tex': as_latex(comparison),
         **(more or {}),
         'curves.svg': svg,
-        'report.html': as_html(comparison, svg, output),
+        'curves.pdf': plots.as_pdf(drawing),
+        'report.html': as_html(comparison, svg, output, sections),
     }
     try:
         _check_ours(comparison, output, files)
         output.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            (output / f'{name}.tmp').write_text(content, encoding='utf-8')
+            (output / f'{name}.tmp').write_bytes(content.encode() if isinstance(content, str) else content)
         for name in reversed(files):  # the page first: it names the runs, in case writing fails midway
             os.replace(output / f'{name}.tmp', output / name)
+        for name in ON_REQUEST - {*files}:  # of an earlier question
+            (output / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f'cannot write to {str(output)!r}: {error.strerror}') from error
     return [output / name for name in files]
@@ -86,13 +98,18 @@ def seeds_as_csv(comparison: Comparison) -> str:
 
 def results_as_csv(comparison: Comparison) -> str:
     """Results as csv in long form: one line per row, seed and evaluated length."""
-    metric = comparison.metric.name
     return csv_text(
         [
-            {**dict(zip(comparison.keys, row.labels, strict=True)), 'seed': seed, 'length': length, metric: value}
+            {
+                **dict(zip(comparison.keys, row.labels, strict=True)),
+                'seed': seed,
+                'length': length,
+                comparison.metric.name: float(row.values[index, at]),
+                **{name: float(values[index, at]) for name, values in row.others.items()},
+            }
             for row in comparison.rows
-            for seed, values in zip(row.seeds, row.values.tolist(), strict=True)
-            for length, value in zip(comparison.lengths, values, strict=True)
+            for index, seed in enumerate(row.seeds)
+            for at, length in enumerate(comparison.lengths)
         ]
     )
 
@@ -107,7 +124,9 @@ def _fields(comparison: Comparison, row: Row, spread: bool) -> dict[str, Any]:
 def as_markdown(comparison: Comparison) -> str:
     headers, lines = grid(comparison)
     left = len(comparison.keys)
-    first, *rest = align([[cell.replace('|', r'\|') for cell in line] for line in (headers, *lines)], left)
+    first, *rest = align(
+        [[html.escape(cell, quote=False).replace('|', r'\|') for cell in line] for line in (headers, *lines)], left
+    )
     rule = ['-' * len(cell) if i < left else '-' * (len(cell) - 1) + ':' for i, cell in enumerate(first)]
     table = [f'| {" | ".join(line)} |' for line in (first, rule, *rest)]
     return '\n'.join([*table, '', '\n\n'.join(_notes(comparison)), ''])
@@ -118,7 +137,7 @@ def as_latex(comparison: Comparison) -> str:
     return latex.table(headers, lines, len(comparison.keys), [*_notes(comparison), 'needs: booktabs'])
 
 
-def as_html(comparison: Comparison, svg: str, output: Path) -> str:
+def as_html(comparison: Comparison, svg: str, output: Path, sections: Sequence[Section] = ()) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -142,6 +161,7 @@ def as_html(comparison: Comparison, svg: str, output: Path) -> str:
         facts=first[0].upper() + first[1:],
         notes=others,
         curves=_inline(svg),
+        sections=sections,
         differing=answered.differing,
         tests=answered.differing[:MOST_TESTS],
         varying={key: sorted({run.setting(key) for run in comparison.runs}) for key in comparison.varying},
@@ -284,7 +304,8 @@ def _paths(comparison: Comparison) -> Sequence[Path]:
 
 
 def _command(comparison: Comparison, output: Path) -> str:
-    metric = [f'--metric={comparison.metric.name}']
+    names = (metric.name for metric in (comparison.metric, *comparison.beside))
+    metric = [f'--metric={",".join(names)}']
     evaluation = [f'--evaluation={comparison.evaluation}'] if comparison.evaluation else []
     only = [f'--only={condition}' for condition in comparison.only]
     best = [f'--best={comparison.best}'] if comparison.best else []

@@ -10,7 +10,7 @@ from mha.spec import UserError, choose
 from mha.training.metrics import number
 from mha.views.report import latex, statistics
 from mha.views.report.comparison import Cell, Comparison, Row
-from mha.views.report.table import align, csv_text
+from mha.views.report.table import Section, align, csv_text
 
 Labels = tuple[str, ...]
 
@@ -130,11 +130,10 @@ def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
     return [*headers, *(['mean rank', 'MRR'] if several else [])], lines
 
 
-def text(table: Pivot) -> str:
-    """Table for a terminal."""
+def section(table: Pivot) -> Section:
     headers, lines = grid(table)
-    first, *rest = ('   '.join(line) for line in align([headers, *lines], len(table.row_keys)))
-    return '\n'.join([first, '─' * len(first), *(line.rstrip() for line in rest)])
+    title = f'Scores by {" and ".join(table.row_keys)}, for each {" and ".join(table.column_keys)}'
+    return Section(title, headers, lines, len(table.row_keys))
 
 
 def files(table: Pivot) -> dict[str, str]:
@@ -169,8 +168,10 @@ def choose_best(comparison: Comparison, key: str) -> tuple[Comparison, list[str]
             f'{", ".join(row.labels[index] for row in rows)}; {comparison.metric.best} over all of these and seeds '
             f'{number(most)}'
         )
-    kept = [row for row in comparison.rows if any(row is each for each in chosen)]
-    return dataclasses.replace(comparison, rows=tuple(kept), best=comparison.keys[index]), lines
+    kept = tuple(row for row in comparison.rows if any(row is each for each in chosen))
+    labels = {row.labels for row in kept}
+    runs = tuple(run for run in comparison.runs if tuple(map(run.setting, comparison.keys)) in labels)
+    return dataclasses.replace(comparison, rows=kept, runs=runs, best=comparison.keys[index]), lines
 
 
 def _in_range(comparison: Comparison, row: Row) -> float:

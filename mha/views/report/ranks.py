@@ -58,8 +58,8 @@ def ranks(comparison: Comparison) -> Ranks:
     return Ranks(tuple(names[i] for i in best_first), tuple(means[best_first].tolist()), len(every), kind)
 
 
-def diagram(comparison: Comparison) -> str:
-    """Critical-difference diagram as SVG."""
+def diagram(comparison: Comparison) -> Figure:
+    """Critical-difference diagram."""
     found = ranks(comparison)
     count = len(found.names)
     bars = statistics.groups(found.mean_ranks, found.critical)
@@ -87,4 +87,4 @@ def diagram(comparison: Comparison) -> str:
             axes.text(beside, at, label, ha=align, va='center', fontsize=9)
         told = f'mean rank over {found.blocks} {found.kind}; bars: differences below {found.critical:.2f} (Nemenyi)'
         axes.text((count + 1) / 2, (count + 1) // 2 + below + 0.3, told, ha='center', fontsize=9, color=plots.GREY)
-        return plots.as_svg(drawing)
+        return drawing

@@ -1,6 +1,7 @@
 """Comparison as text: the table, the notes below it, and a summary of the runs in one directory."""
 
 import csv
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,22 @@ from mha.views.report.runs import Run, span
 FEW = 100
 """Number of examples below which the baseline is too high, because the most frequent class is frequent by chance."""
 FACTS = {'steps': 'steps', 'batch size': 'train.batch_size', 'learning rate': 'learning_rate'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """Further table of a report: the first `left` columns are labels."""
+
+    title: str
+    headers: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    left: int
+    notes: Sequence[str] = ()
+
+
+def section_text(section: Section) -> str:
+    """Section for a terminal, without its title."""
+    return '\n'.join([*_ruled([section.headers, *section.lines], section.left), *section.notes])
 
 
 def grid(comparison: Comparison, best_everywhere: bool = True) -> tuple[list[str], list[list[str]]]:

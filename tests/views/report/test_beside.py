@@ -4,6 +4,7 @@ import pytest
 
 from mha.spec import UserError
 from mha.views.report import beside, comparison, published
+from mha.views.report.table import section_text
 
 PAPER = published.load('ruoss2023')
 
@@ -17,9 +18,11 @@ def test_theirs_and_ours_at_the_same_lengths(make):
     assert found.lengths == (60, 120)  # of 41 to 500
     assert found.measured.mean == pytest.approx(0.55)
     assert found.measured.best == 0.6
-    text = beside.text(compared, [found], PAPER)
+    numbers, settings = beside.sections(compared, [found], PAPER)
+    text = section_text(numbers)
     assert 'Reverse String   RoPE' in text
     assert 'recalled: from memory' in text
+    assert 'train.lengths' in section_text(settings)
     differ = beside.differences(compared, [found], PAPER)
     assert differ['train.lengths'] == ('1-40', '1-20')
     assert differ['train.steps'][1] == '100'

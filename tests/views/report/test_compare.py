@@ -217,7 +217,7 @@ def test_an_interrupted_report_does_not_block_the_next(grid, monkeypatch, steps)
         (['missing'], "no directory 'missing'"),
         (['{grid}/cells/b'], 'no finished run'),
         ([], 'name the runs to compare'),
-        (['{grid}', '--metric=f1'], '--metric'),
+        (['{grid}', '--metric=f1'], "unknown metric 'f1'"),
     ],
 )
 def test_mistakes_end_in_one_line(grid, arguments, message):

@@ -3,7 +3,7 @@
 import pytest
 
 from mha.spec import UserError
-from mha.views.report import comparison, ranks
+from mha.views.report import comparison, plots, ranks
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_mean_ranks_over_tasks(compared):
         2,
         'tasks',
     )
-    svg = ranks.diagram(compared)
+    svg = plots.as_svg(ranks.diagram(compared))
     assert svg.startswith('<?xml')
     assert '1.00  rope' in svg
     assert 'mean rank over 2 tasks' in svg
@@ -41,7 +41,7 @@ def test_one_task_is_ranked_by_seeds(make):
     ]
     found = ranks.ranks(comparison.compare(folders))
     assert (found.names[0], found.blocks, found.kind) == ('rope', 3, 'seeds')
-    assert '&lt;b&gt;' in ranks.diagram(comparison.compare(folders))
+    assert '&lt;b&gt;' in plots.as_svg(ranks.diagram(comparison.compare(folders)))
 
 
 def test_too_few_rows(make):

@@ -437,7 +437,7 @@ def test_files(make, tmp_path):
     output = tmp_path / 'new' / 'report'
     written = page.write(comparison, output)
     assert [path.name for path in written] == [
-        *('table.csv', 'seeds.csv', 'results.csv', 'table.md', 'table.tex', 'curves.svg', 'report.html')
+        *('table.csv', 'seeds.csv', 'results.csv', 'table.md', 'table.tex', 'curves.svg', 'curves.pdf', 'report.html')
     ]
 
     rows = list(csv.DictReader((output / 'table.csv').open()))
@@ -457,7 +457,7 @@ def test_files(make, tmp_path):
     assert not {'score_ci95', 'score_max', 'seeds'} & seeds[0].keys()
 
     markdown = (output / 'table.md').read_text()
-    assert r'randomize(64)\|<b>' in markdown
+    assert r'randomize(64)\|&lt;b&gt;' in markdown
     assert '(max 0.750)' in markdown
     assert len({len(re.findall(r'(?<!\\)\|', line)) for line in markdown.splitlines() if line.startswith('|')}) == 1
     assert table.facts(comparison) in markdown
