@@ -62,9 +62,12 @@ def main() -> None:
     chosen = {name: overrides for name, overrides in named.items() if overrides in (together if auto else kept)}
     cells.check_begun_alike(chosen, begun)
     configs = {name: _with_overrides(overrides).to_dict() for name, overrides in chosen.items()}
+    built = set()
     for name, cell in configs.items():  # so that a mistake in the last cell shows before the others run
         try:
-            build(cell)
+            if (like := json.dumps(cell | {'seed': 0})) not in built:
+                build(cell)
+            built.add(like)
         except UserError as error:
             raise UserError(f'cell {name}: {error}') from error
         workdir.check_same(directory / 'cells' / name, cell)

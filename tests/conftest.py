@@ -6,11 +6,15 @@
 import ctypes
 import functools
 import gc
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Tests compile thousands of small programs and run each a few times: this compiles ten times as fast.
@@ -20,7 +24,28 @@ if metadata.version('jaxlib') < '0.11':  # later ones may not know the flags, an
 os.environ.setdefault('XLA_FLAGS', FLAGS)
 
 import jaxtyping  # noqa: E402
+from jaxtyping import _decorator  # noqa: E402
 
+
+def keeping(function):
+    """`function`, with its results kept for arguments that can be hashed."""
+    kept = functools.cache(function)
+
+    def call(*arguments, **options):
+        try:
+            hash((arguments, tuple(options.items())))
+        except TypeError:
+            return function(*arguments, **options)
+        return kept(*arguments, **options)
+
+    return call
+
+
+# A function defined inside another is new at every call of that, and so are its checks, which depend on its signature
+# alone and take milliseconds to make. A jaxtyping that names their makers otherwise is merely slower.
+for name in '_make_fn_with_signature', '_apply_typechecker':
+    if hasattr(_decorator, name):
+        setattr(_decorator, name, keeping(getattr(_decorator, name)))
 jaxtyping.install_import_hook('mha', 'beartype.beartype')
 
 import jax  # noqa: E402
@@ -109,3 +134,59 @@ def module(tmp_path):
         return done
 
     return call
+
+
+@pytest.fixture(scope='session')
+def environ(tmp_path_factory):
+    cache = tmp_path_factory.getbasetemp().parent / 'cache'  # shared by all workers: programs compile once
+    flags = {'MHA_CACHE': str(cache), 'JAX_PLATFORMS': 'cpu'}
+    return {**os.environ, **flags}
+
+
+SERVER = """
+import gc, json, os, runpy, sys
+import mha.run.checkpoint, mha.cli, mha.run.build, mha.run.log, mha.views.report.page, mha.views.report.plots
+import matplotlib.backends.backend_svg, scipy.optimize, tensorboardX
+from ml_collections import config_flags
+sys.path.insert(0, os.getcwd())
+gc.freeze()
+for line in sys.stdin:
+    sys.argv, cwd, *files = json.loads(line)
+    if (child := os.fork()) == 0:
+        os.chdir(cwd)
+        for number, file in enumerate(files, 1):
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+        run = runpy.run_path if sys.argv[0].endswith('.py') else runpy.run_module
+        run(sys.argv[0], run_name='__main__')
+        sys.exit()
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope='session')
+def script(environ, tmp_path_factory):
+    """`script(name, *arguments, code=0)` is `python name ..` or `python -m name ..`, as the fork of one process that
+    has imported everything."""
+    command = [sys.executable, '-W', 'ignore', '-c', SERVER]
+    pipe = subprocess.PIPE
+    server = subprocess.Popen(command, cwd=ROOT, env=environ, text=True, stdin=pipe, stdout=pipe)
+
+    def call(*command, code=0, kill_at=None, cwd=ROOT):
+        """With `kill_at`, the process is killed once that path exists."""
+        files = [tmp_path_factory.mktemp('output') / name for name in ('stdout', 'stderr')]
+        server.stdin.write(json.dumps([[*map(str, command)], str(cwd), *map(str, files)]) + '\n')
+        server.stdin.flush()
+        child = int(server.stdout.readline())
+        if kill_at:
+            while not kill_at.exists():
+                os.kill(child, 0)  # an error once it has ended
+                time.sleep(0.005)
+            os.kill(child, signal.SIGKILL)
+        returned = server.stdout.readline()
+        stdout, stderr = (file.read_text(encoding='utf-8') for file in files)
+        assert returned == f'{code}\n', stdout + stderr
+        return SimpleNamespace(stdout=stdout, stderr=stderr)
+
+    yield call
+    server.communicate()

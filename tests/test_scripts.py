@@ -1,10 +1,10 @@
 """The scripts as their users run them: as processes, in an empty directory of their own.
 
-Most are forks of one process that has imported everything, which saves each of them seconds."""
+Most are forks of one process (`script`), which saves each of them seconds. For the same reason most runs are those of
+`QUICK`, whose programs compile once, and sweeps have one cell where more would tell nothing."""
 
 import fcntl
 import json
-import os
 import shlex
 import shutil
 import signal
@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,57 +35,6 @@ QUICK = (
     '--config.eval.examples=8',
     '--config.eval.buckets=1',
 )
-
-
-@pytest.fixture(scope='session')
-def environ(tmp_path_factory):
-    cache = tmp_path_factory.getbasetemp().parent / 'cache'  # shared by all workers: programs compile once
-    flags = {'MHA_CACHE': str(cache), 'JAX_PLATFORMS': 'cpu'}
-    return {**os.environ, **flags}
-
-
-SERVER = """
-import gc, json, os, runpy, sys
-import mha.run.checkpoint, mha.cli, mha.run.build, mha.run.log, mha.views.report.page, mha.views.report.plots
-import scipy.optimize, tensorboardX
-from ml_collections import config_flags
-gc.freeze()
-for line in sys.stdin:
-    sys.argv, *files = json.loads(line)
-    if (child := os.fork()) == 0:
-        for number, file in enumerate(files, 1):
-            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
-        runpy.run_path(sys.argv[0], run_name='__main__')
-        sys.exit()
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
-"""
-
-
-@pytest.fixture(scope='session')
-def script(environ, tmp_path_factory):
-    command = [sys.executable, '-W', 'ignore', '-c', SERVER]
-    pipe = subprocess.PIPE
-    server = subprocess.Popen(command, cwd=ROOT, env=environ, text=True, stdin=pipe, stdout=pipe)
-
-    def call(*command, code=0, kill_at=None):
-        """With `kill_at`, the process is killed once that path exists."""
-        files = [tmp_path_factory.mktemp('output') / name for name in ('stdout', 'stderr')]
-        server.stdin.write(json.dumps([[*map(str, command)], *map(str, files)]) + '\n')
-        server.stdin.flush()
-        child = int(server.stdout.readline())
-        if kill_at:
-            while not kill_at.exists():
-                os.kill(child, 0)  # an error once it has ended
-                time.sleep(0.005)
-            os.kill(child, signal.SIGKILL)
-        returned = server.stdout.readline()
-        stdout, stderr = (file.read_text() for file in files)
-        assert returned == f'{code}\n', stdout + stderr
-        return SimpleNamespace(stdout=stdout, stderr=stderr)
-
-    yield call
-    server.communicate()
 
 
 @pytest.fixture(scope='module')
@@ -263,33 +211,30 @@ def test_eval_takes_fewer_examples_of_long_lengths(finished, script, tmp_path):
     assert examples('--lengths=4,8', '--examples=8') == ({8}, False)
 
 
-@pytest.mark.parametrize(
-    ('lost', 'words'),
-    [
-        (('checkpoints/12',), 'only the checkpoint of step 8, not that of its last step 12'),
-        (('checkpoints/8', 'checkpoints/12'), 'no checkpoint, not that of'),
-    ],
-)
-def test_eval_takes_no_other_checkpoint_than_the_last(lost, words, finished, script, tmp_path):
-    shutil.copytree(finished[0], tmp_path / 'run')
-    for path in lost:
-        shutil.rmtree(tmp_path / 'run' / path)
-    done = script('eval.py', f'--workdir={tmp_path / "run"}', '--lengths=4', code=2)
-    assert words in done.stderr
-    assert done.stderr.count('\n') == 1
-    (tmp_path / 'run' / 'summary.json').unlink()  # as it says
-    script('train.py', *QUICK, f'--workdir={tmp_path / "run"}')
-    script('eval.py', f'--workdir={tmp_path / "run"}', '--lengths=4')
-
-
-@pytest.mark.parametrize('content', ['', 'seed,length\n'])
-def test_a_finished_run_without_its_results_is_evaluated_again(content, finished, script, tmp_path):
+def test_eval_takes_no_other_checkpoint_than_the_last(finished, script, tmp_path):
     run = tmp_path / 'run'
     shutil.copytree(finished[0], run)
-    (run / 'extrapolation.csv').write_text(content)
-    done = script('train.py', *QUICK, f'--workdir={run}', code=2)
-    assert 'without its extrapolation.csv the same train.py command evaluates it again' in done.stderr
-    assert done.stderr.count('\n') == 1
+    for lost, words in {
+        '12': 'only the checkpoint of step 8, not that of its last step 12',
+        '8': 'no checkpoint, not that of',
+    }.items():
+        shutil.rmtree(run / 'checkpoints' / lost)
+        done = script('eval.py', f'--workdir={run}', '--lengths=4', code=2)
+        assert words in done.stderr
+        assert done.stderr.count('\n') == 1
+    (run / 'summary.json').unlink()  # as it says
+    script('train.py', *QUICK, f'--workdir={run}')
+    script('eval.py', f'--workdir={run}', '--lengths=4')
+
+
+def test_a_finished_run_without_its_results_is_evaluated_again(finished, script, tmp_path):
+    run = tmp_path / 'run'
+    shutil.copytree(finished[0], run)
+    for content in '', 'seed,length\n':
+        (run / 'extrapolation.csv').write_text(content)
+        done = script('train.py', *QUICK, f'--workdir={run}', code=2)
+        assert 'without its extrapolation.csv the same train.py command evaluates it again' in done.stderr
+        assert done.stderr.count('\n') == 1
     (run / 'extrapolation.csv').unlink()
     script('train.py', *QUICK, f'--workdir={run}')
     assert_same_results(run, finished[0])
@@ -434,59 +379,67 @@ def test_profile_is_written(script, tmp_path):
     assert list((tmp_path / 'run' / 'profile').rglob('perfetto_trace.json.gz'))
 
 
+MORE = ('--config.model.position=rope', '--config.train.average=0.9', '--config.optimizer.name=muon')
+LATE = ('--config.train.final_position=none', '--config.train.final_steps=6')
+
+
+@pytest.fixture(scope='module')
+def dropped(script, tmp_path_factory):
+    """Run whose last steps and evaluation are under another scheme, with a running mean of the parameters, and an
+    optimizer whose state is a tree of its own kinds."""
+    workdir = tmp_path_factory.mktemp('dropped') / 'run'
+    return workdir, script('train.py', *QUICK, *MORE, *LATE, f'--workdir={workdir}')
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(('every', 'last'), [(4, 8), (6, 6)], ids=['behind the switch', 'at the switch'])
-def test_killed_behind_a_switch_of_schemes(every, last, script, tmp_path):
-    """With a running mean of the parameters, and an optimizer whose state is a tree of its own kinds."""
-    late = ('--config.model.position=rope', '--config.train.final_position=none', '--config.train.final_steps=6')
-    more = ('--config.train.average=0.9', '--config.optimizer.name=muon')
-    command = ['train.py', *QUICK, *late, *more, f'--config.train.checkpoint_every_steps={every}']
-    script(*command, f'--workdir={tmp_path / "whole"}')
+def test_killed_behind_a_switch_of_schemes(every, last, dropped, script, tmp_path):
+    command = ['train.py', *QUICK, *MORE, *LATE, f'--config.train.checkpoint_every_steps={every}']
     killed = f'--workdir={tmp_path / "killed"}'
     script(*command, killed, kill_at=tmp_path / 'killed' / 'checkpoints' / f'{last}', code=-signal.SIGKILL)
     script(*command, killed)
-    assert_same_results(tmp_path / 'killed', tmp_path / 'whole')
+    assert_same_results(tmp_path / 'killed', dropped[0])
 
 
 @pytest.mark.slow
-def test_a_scheme_dropped_late(script, tmp_path):
-    """The last steps and the evaluation run under another scheme; `eval.py` can choose yet another."""
-    rope = '--config.model.position=rope'
-    script('train.py', *QUICK, rope, f'--workdir={tmp_path / "kept"}')
-    late = ('--config.train.final_position=none', '--config.train.final_steps=6')
-    done = script('train.py', *QUICK, rope, *late, f'--workdir={tmp_path / "dropped"}')
-    assert 'mirror image' in done.stdout
-    kept, dropped = losses(tmp_path / 'kept'), losses(tmp_path / 'dropped')
-    assert [step for step, *_ in dropped] == [4, 6, 8, 12]
-    assert dropped[0] == kept[0]
-    assert dropped[-1] != kept[-1]
+def test_a_scheme_dropped_late(dropped, script, tmp_path):
+    """`eval.py` can choose yet another."""
+    script('train.py', *QUICK, *MORE, f'--workdir={tmp_path / "kept"}')
+    run = tmp_path / 'dropped'
+    shutil.copytree(dropped[0], run)
+    assert 'mirror image' in dropped[1].stdout
+    before, after = losses(tmp_path / 'kept'), losses(run)
+    assert [step for step, *_ in after] == [4, 6, 8, 12]
+    assert after[0] == before[0]
+    assert after[-1] != before[-1]
 
-    curve = (tmp_path / 'dropped' / 'extrapolation.csv').read_text()
-    script('eval.py', f'--workdir={tmp_path / "dropped"}', '--lengths=2,4,8')
-    assert (tmp_path / 'dropped' / 'evaluation_2_4_8_8-examples.csv').read_text() == curve
-    script('eval.py', f'--workdir={tmp_path / "dropped"}', '--lengths=2,4,8', '--position=rope(theta=50)')
-    other = (tmp_path / 'dropped' / 'evaluation_2_4_8_8-examples_rope_theta=50.csv').read_text()
+    curve = (run / 'extrapolation.csv').read_text()
+    script('eval.py', f'--workdir={run}', '--lengths=2,4,8')
+    assert (run / 'evaluation_2_4_8_8-examples.csv').read_text() == curve
+    script('eval.py', f'--workdir={run}', '--lengths=2,4,8', '--position=rope(theta=50)')
+    other = (run / 'evaluation_2_4_8_8-examples_rope_theta=50.csv').read_text()
     assert other != curve
     assert all(row.endswith(',rope(theta=50)') for row in other.splitlines()[1:])
 
 
 def test_sweep_resumes_and_compare_reports(script, tmp_path):
     config = tmp_path / 'tiny.py'
-    config.write_text(  # the second cell has the programs of `finished`
+    config.write_text(  # cells have the programs of `finished`
         'from configs import quickstart\n'
         'get_config = quickstart.get_config\n'
         'def sweep():\n'
-        "    for position in ('none', 'randomize(max_position=256)|rope'):\n"
-        "        yield {'model.position': position}\n"
+        '    for seed in (0, 1):\n'
+        "        yield {'model.position': 'randomize(max_position=256)|rope', 'seed': seed}\n"
     )
     command = ['sweep.py', f'--config={config}', *QUICK[1:], f'--workdir={tmp_path / "grid"}', '--jobs=2']
     planned = [shlex.split(line) for line in script(*command, '--dry_run').stdout.splitlines()]
     assert [len(words) for words in planned] == [len(planned[0])] * 2
-    assert '--config.model.position=randomize(max_position=256)|rope' in planned[1]
+    assert {'--config.model.position=randomize(max_position=256)|rope', '--config.seed=1'} <= {*planned[1]}
     assert not (tmp_path / 'grid').exists()
     script(*command)
     manifest = [json.loads(line) for line in (tmp_path / 'grid' / 'manifest.jsonl').read_text().splitlines()]
-    assert [cell['overrides']['model.position'] for cell in manifest] == ['none', 'randomize(max_position=256)|rope']
+    position = {'model.position': 'randomize(max_position=256)|rope'}
+    assert [cell['overrides'] for cell in manifest] == [{**position, 'seed': seed} for seed in (0, 1)]
     before = files(tmp_path / 'grid' / 'cells')
     assert 'finished 2 cells' in script(*command).stdout
     assert files(tmp_path / 'grid' / 'cells') == before
@@ -496,8 +449,18 @@ def test_sweep_resumes_and_compare_reports(script, tmp_path):
 
     shown = script('compare.py', tmp_path / 'grid').stdout
     assert 'randomize(max_position=256)|rope' in shown
+    assert '2 seeds' in shown
     report = tmp_path / 'grid' / 'report'
-    written = {'table.csv', 'seeds.csv', 'results.csv', 'table.md', 'table.tex', 'curves.svg', 'report.html'}
+    written = {
+        'table.csv',
+        'seeds.csv',
+        'results.csv',
+        'table.md',
+        'table.tex',
+        'curves.svg',
+        'curves.pdf',
+        'report.html',
+    }
     assert {path.name for path in report.iterdir()} == written
 
 
@@ -508,11 +471,12 @@ def test_a_sweep_takes_what_one_run_takes(script, tmp_path):
     mesh = f'--config.mesh.data={min(parallel.cores(), 2)}'
     rest = [flag for flag in QUICK[1:] if not flag.startswith('--config.train.batch_size')]
     command = ['sweep.py', f'--config={config}', *rest, mesh, f'--workdir={tmp_path / "grid"}']
-    assert len(script(*command, '--config.mesh.data=0', '--dry_run').stdout.splitlines()) == 2
+    many = script(*command, '--config.mesh.data=0', f'--workdir={tmp_path / "many"}', '--cluster=commands')
+    assert len(many.stdout.splitlines()) == 2
     config.write_text(f'{start}yield {{"population.seed": range(2)}}')
     command.append('--config.train.batch_size=16')
-    assert '--config.population.seed=(0, 1)' in shlex.split(script(*command, '--dry_run').stdout)
     script(*command)
+    assert '--config.population.seed=(0, 1)' in shlex.split(script(*command, '--dry_run').stdout)
     (cell,) = (tmp_path / 'grid' / 'cells').iterdir()
     rows = (cell / 'extrapolation.csv').read_text().splitlines()[1:]
     assert [row.split(',')[0] for row in rows] == ['0'] * 3 + ['1'] * 3
@@ -650,18 +614,27 @@ def test_config_that_does_not_work(source, words, script, tmp_path):
     assert not (tmp_path / 'grid').exists()
 
 
-def test_directories_that_a_sweep_cannot_have(script, tmp_path):
+@pytest.fixture(scope='module')
+def one_cell(tmp_path_factory):
+    """Flags of a sweep of one cell, which is the run of `QUICK`."""
+    config = tmp_path_factory.mktemp('one_cell') / 'one.py'
+    config.write_text('from configs.quickstart import get_config\ndef sweep():\n    yield {"seed": 0}')
+    return f'--config={config}', *QUICK[1:]
+
+
+def test_directories_that_a_sweep_cannot_have(one_cell, script, tmp_path):
     """And one that a launcher left before it named its cells, which it can."""
     (tmp_path / 'file').write_text('')
     (tmp_path / 'broken').mkdir()
     (tmp_path / 'broken' / 'manifest.jsonl').write_text('garbage\n[]\n{"cell": "a", "overrides": 3}\n')
     for name, told in {'file': 'cannot make', 'broken': 'names no cell that can be read'}.items():
-        done = script('sweep.py', *QUICK, f'--workdir={tmp_path / name}', '--cluster=commands', code=2)
+        done = script('sweep.py', *one_cell, f'--workdir={tmp_path / name}', '--cluster=commands', code=2)
         assert told in done.stderr
         assert done.stderr.count('\n') == 1
     (tmp_path / 'early' / 'configs').mkdir(parents=True)
     (tmp_path / 'early' / 'lock').write_text('')
-    assert 'train.py' in script('sweep.py', *QUICK, f'--workdir={tmp_path / "early"}', '--cluster=commands').stdout
+    told = script('sweep.py', *one_cell, f'--workdir={tmp_path / "early"}', '--cluster=commands').stdout
+    assert 'train.py' in told
 
 
 def test_values_of_numpy_in_a_sweep(script, tmp_path):
@@ -718,9 +691,9 @@ def test_cells_train_the_config_as_it_was(environ, script, tmp_path):
     assert_same_results(tmp_path / 'again', grid / 'cells' / 'dim=16')
 
 
-def test_foreign_workdir_is_left_alone(script, tmp_path):
+def test_foreign_workdir_is_left_alone(one_cell, script, tmp_path):
     (tmp_path / 'thesis.tex').write_text('precious')
-    for command in (['train.py', *QUICK], ['sweep.py', *QUICK]):
+    for command in (['train.py', *QUICK], ['sweep.py', *one_cell]):
         done = script(*command, f'--workdir={tmp_path}', code=2)
         assert done.stderr.count('\n') == 1
         assert 'not empty' in done.stderr

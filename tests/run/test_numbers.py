@@ -13,7 +13,13 @@ NUMBERS = {  # position scheme and norm: loss, accuracy, gradient norm of the th
 }
 
 
-@pytest.mark.parametrize(('position', 'norm'), NUMBERS)
+SLOW = ('none', 'post')
+"""Case of which the others have all but the scheme."""
+
+
+@pytest.mark.parametrize(
+    ('position', 'norm'), [pytest.param(*case, marks=[pytest.mark.slow] * (case == SLOW)) for case in NUMBERS]
+)
 def test_numbers_of_a_fixed_seed(position, norm):
     config = common.get_config()
     config.model.update(dict(position=position, norm=norm))

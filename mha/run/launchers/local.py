@@ -47,6 +47,8 @@ class Local(Launcher):
 
     def run(self, grid: Grid) -> list[str]:
         waiting = collections.deque(name for name in grid.steps if not grid.finished(name))
+        if not waiting:
+            return []
         tries: collections.Counter[str] = collections.Counter()
         running: dict[str, Running] = {}
         failed: list[str] = []

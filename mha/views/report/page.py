@@ -9,6 +9,7 @@ have no text to read aloud or to save as vectors. Text from runs reaches the pag
 """
 
 import dataclasses
+import functools
 import html
 import itertools
 import json
@@ -138,17 +139,10 @@ def as_latex(comparison: Comparison) -> str:
 
 
 def as_html(comparison: Comparison, svg: str, output: Path, sections: Sequence[Section] = ()) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     settings = [key for key in comparison.runs[0].config if key not in comparison.varying and key != 'seed']
     first, *others = _notes(comparison)
     answered = answer(comparison)
-    return environment.get_template('report.html').render(
+    return _template().render(
         comparison=comparison,
         answer=answered,
         columns=_score_first(shown(comparison)),
@@ -173,6 +167,19 @@ def as_html(comparison: Comparison, svg: str, output: Path, sections: Sequence[S
         script=_own('chart.js', 'report.js'),
         data=htmlsafe_json_dumps(page_data(comparison), separators=(',', ':'), allow_nan=False),
     )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    """Template of the page. jinja takes as long to compile it as all else takes to write a small report."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template('report.html')
 
 
 def _own(*names: str) -> markupsafe.Markup:

@@ -122,7 +122,8 @@ def test_arguments_and_docstrings(twist):
     assert use == 'Twists `size` *channels* [all of them].\n\nSecond paragraph.'
 
 
-def test_table(twist):
+def test_table(twist, monkeypatch):
+    monkeypatch.setattr(catalogue, '_entries', functools.cache(catalogue._entries))  # alike at every width
     table = catalogue.table()
     lines = table.splitlines()
     assert max(map(len, lines)) <= catalogue.WIDTH
@@ -147,7 +148,8 @@ def test_description(twist):
     assert max(map(len, text.splitlines())) <= catalogue.WIDTH
 
 
-def test_markdown(twist):
+def test_markdown(twist, monkeypatch):
+    monkeypatch.setattr(positions, 'names', lambda: ('none', 'twist'))
     page = catalogue.page()
     link = r'[arXiv:0101.00001](https://arxiv.org/abs/0101.00001)'
     assert f'**Twist (A. Uthor, 2001, {link}): a | b \\* c \\<- d.**' in page
@@ -202,13 +204,19 @@ def command(module):
     return functools.partial(module, 'mha.positions')
 
 
-def test_command_describes_and_draws_only_where_asked(command, tmp_path):
+@pytest.fixture
+def forked(script, tmp_path):
+    """The command in a process that need not import."""
+    return functools.partial(script, 'mha.positions', cwd=tmp_path)
+
+
+def test_command_describes_and_draws_only_where_asked(forked, tmp_path):
     spec = 'ssmax|rope(theta=1e6)'
-    done = command(spec, '--dim=32', '--heads=2', '--length=20', '--causal')
+    done = forked(spec, '--dim=32', '--heads=2', '--length=20', '--causal')
     assert 'width 32, 2 heads of 16, 20 tokens, causal' in done.stdout
     assert not list(tmp_path.glob('**/*.png'))
     path = tmp_path / 'new' / 'a.png'
-    drawn = command(spec, '--dim=32', '--heads=2', '--length=20', '--causal', f'--picture={path}')
+    drawn = forked(spec, '--dim=32', '--heads=2', '--length=20', '--causal', f'--picture={path}')
     assert drawn.stdout == f'{done.stdout}\npicture: {path}\n'
     assert Image.open(path).size[0] == heatmap.LEFT + heatmap.SIDE + heatmap.RIGHT
 
@@ -231,8 +239,8 @@ def test_list_is_as_wide_as_the_terminal(command, monkeypatch):
         (['--docs', 'rope'], 'takes nothing else'),
     ],
 )
-def test_mistakes_at_the_command_line(command, arguments, words, tmp_path):
-    done = command(*arguments, code=2)
+def test_mistakes_at_the_command_line(forked, arguments, words, tmp_path):
+    done = forked(*arguments, code=2)
     assert done.stderr.count('\n') == 1, done.stderr
     assert words in done.stderr
     assert not list(tmp_path.glob('*.*'))

@@ -252,8 +252,8 @@ def test_command_shows_samples(command):
         (['--docs', 'bucket_sort'], 'takes nothing else'),
     ],
 )
-def test_mistakes_at_the_command_line(command, arguments, words):
-    done = command(*arguments, code=2)
+def test_mistakes_at_the_command_line(script, tmp_path, arguments, words):
+    done = script('mha.tasks', *arguments, code=2, cwd=tmp_path)
     assert done.stderr.count('\n') == 1, done.stderr
     assert words in done.stderr
     assert not done.stdout

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mha.spec import lengths
-from mha.views.report import runs
+from mha.views.report import plots, runs
 
 LENGTHS = (10, 20, 30, 40, 60, 120)
 
@@ -52,6 +52,12 @@ def make(tmp_path):
         return folder
 
     return make
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without their curves, which take longer than the rest, for tests of where the files go."""
+    monkeypatch.setattr(plots, 'curves', lambda comparison: '<svg width="1pt" viewBox="0 0 1 1"></svg>')
 
 
 @pytest.fixture

@@ -476,7 +476,7 @@ def test_files(make, tmp_path):
     assert f'--output={output}' in html
 
 
-def test_reports_of_other_runs_are_left_alone(make, tmp_path):
+def test_reports_of_other_runs_are_left_alone(make, undrawn, tmp_path):
     a, b, c = (make(name, seed=seed) for seed, name in enumerate(('grid/a', 'grid/b', 'c')))
     output = tmp_path / 'report'
     page.write(compare(a, b), output)
@@ -490,7 +490,7 @@ def test_reports_of_other_runs_are_left_alone(make, tmp_path):
     assert {path: path.read_bytes() for path in output.iterdir()} == before
 
 
-def test_a_place_is_compared_again(make, tmp_path, monkeypatch):
+def test_a_place_is_compared_again(make, undrawn, tmp_path, monkeypatch):
     """Whatever has been added to it or removed, from wherever, and after it moved."""
     first, second = make('grid/a'), make('grid/b', seed=1)
     grid = first.parent
@@ -506,7 +506,7 @@ def test_a_place_is_compared_again(make, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('name', ['table.csv', 'seeds.csv', 'table.md', 'table.tex', 'curves.svg', 'report.html'])
-def test_files_of_others_are_left_alone(make, tmp_path, name):
+def test_files_of_others_are_left_alone(make, undrawn, tmp_path, name):
     (tmp_path / name).write_text('precious')
     with pytest.raises(UserError, match=f'{name} is there already'):
         page.write(compare(make('a')), tmp_path)
@@ -514,7 +514,7 @@ def test_files_of_others_are_left_alone(make, tmp_path, name):
     assert (tmp_path / name).read_text() == 'precious'
 
 
-def test_output_that_is_a_file(make, tmp_path):
+def test_output_that_is_a_file(make, undrawn, tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match='cannot write to'):
         page.write(compare(make('a')), tmp_path / 'file')
