@@ -25,7 +25,7 @@ from configs import common
 from mha import cli, spec
 from mha.machine import cache, parallel
 from mha.run import cells, checks, launchers, manifest, rehearsal, sinks, workdir
-from mha.run.build import build
+from mha.run.build import check_cells
 from mha.spec import UserError
 
 CLUSTER = flags.DEFINE_string('cluster', 'local', f'Launcher of the cells, a spec: {", ".join(launchers.names())}.')
@@ -62,14 +62,8 @@ def main() -> None:
     chosen = {name: overrides for name, overrides in named.items() if overrides in (together if auto else kept)}
     cells.check_begun_alike(chosen, begun)
     configs = {name: _with_overrides(overrides).to_dict() for name, overrides in chosen.items()}
-    built = set()
-    for name, cell in configs.items():  # so that a mistake in the last cell shows before the others run
-        try:
-            if (like := json.dumps(cell | {'seed': 0})) not in built:
-                build(cell)
-            built.add(like)
-        except UserError as error:
-            raise UserError(f'cell {name}: {error}') from error
+    check_cells(configs)  # so that a mistake in the last cell shows before the others run
+    for name, cell in configs.items():
         workdir.check_same(directory / 'cells' / name, cell)
     log_to = [f'--log_to={text}' for text in LOG_TO.value]
     grid = launchers.Grid(directory, {name: cell['train']['steps'] for name, cell in configs.items()}, log_to)

@@ -9,8 +9,9 @@ from jax.sharding import AbstractMesh
 
 from configs import common
 from mha.machine import parallel
+from mha.run import build as building
 from mha.run import checks
-from mha.run.build import build
+from mha.run.build import build, check_cells
 from mha.spec import UserError
 
 SYMMETRIC = "alibi(variant='symmetric')"
@@ -233,3 +234,13 @@ def test_counts_of_a_config_have_bounds(key, count, words):
     with pytest.raises(UserError) as error:
         checks.counts({**COUNTS, section: {**COUNTS[section], name: count}})
     assert words in str(error.value)
+
+
+def test_cells_that_differ_in_their_seed_are_built_once(monkeypatch):
+    """A seed that cannot be is found all the same."""
+    config, built = common.get_config().to_dict(), []
+    monkeypatch.setattr(building, 'build', lambda cell: built.append((cell['seed'], cell['task'])))
+    check_cells({'a': config, 'b': {**config, 'seed': 1}, 'c': {**config, 'seed': 1, 'task': 'duplicate_string'}})
+    assert built == [(0, 'bucket_sort'), (1, 'duplicate_string')]
+    with pytest.raises(UserError, match='cell d: seed must be at least 0'):
+        check_cells({'a': config, 'd': {**config, 'seed': -1}})
