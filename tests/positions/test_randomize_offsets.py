@@ -94,10 +94,10 @@ def test_every_pair_meets_the_inner_scheme_at_its_distance(inner, arguments, cau
             np.testing.assert_allclose(terms['content'][:, :, i, j], pair[:, :, 0, 0], atol=1e-4)
 
 
+@pytest.mark.parametrize('case', [(causal, 12, 'contiguous') for causal in (False, True)], indirect=True, ids=str)
 def test_weights(case):
-    """Against ALiBi's bias at the drawn distances, and the half slope that the released code takes off the past."""
-    if case.where == 'random':
-        pytest.skip('offsets are between slots')
+    """Against ALiBi's bias at the drawn distances, which are between slots, and the half slope that the released code
+    takes off the past."""
     scheme = case.make('randomize_offsets(max_position=256)|alibi')
     placed, _ = scheme.place(jnp.asarray(case.pos)[None], key=jax.random.key(2))
     distance = matrix(np.asarray(placed.offsets, np.float64)[0])
