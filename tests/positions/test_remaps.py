@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -44,7 +43,7 @@ def remapped(spec, train, seed, real=LENGTH, left=False, length=LENGTH):
     """New coordinates of two rows, the first with padding."""
     valid = np.ones((2, length), bool)
     valid[0] = np.arange(length) >= length - real if left else np.arange(length) < real
-    out = compiled(spec, train)(jnp.cumsum(valid, -1) - 1, jnp.asarray(valid), jax.random.key(seed))
+    out = compiled(spec, train)(np.cumsum(valid, -1, dtype=np.int32) - 1, valid, jax.random.key(seed))
     return np.broadcast_to(np.asarray(out, np.float64), (2, length))
 
 
