@@ -15,8 +15,9 @@ def key(seed=0):
 
 
 def signs(*keys):
-    """Rows of +1 and -1, one of each key, from its highest bit."""
-    return np.stack([2.0 * np.asarray(jax.random.bits(key, (COUNT,)) >> 31) - 1 for key in keys])
+    """Rows of +1 and -1, one of each key, from its highest bit. float32 holds their sums exactly."""
+    bits = np.stack([np.asarray(jax.random.bits(key, (COUNT,))) >> 31 for key in keys])
+    return 2 * bits.astype(np.float32) - 1
 
 
 @pytest.mark.parametrize('width', [8, 16, 32, 64])

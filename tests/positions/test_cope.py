@@ -10,7 +10,16 @@ from mha import positions
 from mha.positions import Dims
 from mha.spec import UserError
 
-causal_cases = pytest.mark.parametrize('case', [(True, 4, 'contiguous'), (True, 12, 'random')], indirect=True, ids=str)
+causal_cases = pytest.mark.parametrize(
+    'case',
+    [
+        pytest.param((True, heads, where), marks=[pytest.mark.slow] * (heads == 4))
+        for heads in (12, 4)
+        for where in ('contiguous', 'random')
+    ],
+    indirect=True,
+    ids=str,
+)
 
 
 def oracle(logits, allowed, q, e, scale=1.0):

@@ -148,9 +148,13 @@ def test_more_tokens_than_positions_are_refused_at_the_call():
 
 
 @pytest.mark.parametrize(
-    ('length', 'max_position'), [(1, 1), (1, 7), (7, 7), (7, 8), (64, 64), (50, 2048), (300, 2048)]
+    ('length', 'max_position', 'test'),
+    [
+        *((length, n, 'sample') for length, n in ((1, 1), (1, 7), (7, 7), (7, 8), (64, 64), (50, 2048), (300, 2048))),
+        *((length, n, 'linspace') for length, n in ((1, 1), (7, 8), (64, 64), (300, 2048))),
+        *(pytest.param(*each, 'linspace', marks=pytest.mark.slow) for each in ((1, 7), (7, 7), (50, 2048))),
+    ],
 )
-@pytest.mark.parametrize('test', ['sample', 'linspace'])
 def test_positions_never_collide_and_never_leave_the_range(length, max_position, test):
     text = f'randomize(max_position={max_position}, per_example=True, test={test!r})'
     valid = jnp.arange(length)[None] < jnp.array([[length], [(length + 1) // 2], [1]])

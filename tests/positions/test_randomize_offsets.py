@@ -64,11 +64,19 @@ def test_padding_does_not_change_the_draw():
     np.testing.assert_array_equal(padded[LENGTH - 5 : LENGTH + 4], short)
 
 
-@pytest.mark.parametrize('arguments', ARGUMENTS)
-@pytest.mark.parametrize('inner', SPECS)
+@pytest.mark.parametrize(
+    ('arguments', 'inner'),
+    [
+        pytest.param(arguments, inner, marks=[pytest.mark.slow] * (arguments != '' and inner not in ('t5', 'txl')))
+        for arguments in ARGUMENTS
+        for inner in SPECS
+    ],
+)
 @pytest.mark.parametrize('causal', [False, True])
 def test_every_pair_meets_the_inner_scheme_at_its_distance(inner, arguments, causal):
-    """Bias and content of pair (i, j) are those of the inner scheme for one query and one key D_ij apart."""
+    """Bias and content of pair (i, j) are those of the inner scheme for one query and one key D_ij apart.
+
+    The arguments change the distances, whoever reads them: the quick tests have a bias and a content each."""
     if causal and arguments == 'released=True':
         pytest.skip('refused, see below')
     scheme = make(inner, arguments, causal)
@@ -94,10 +102,10 @@ def test_every_pair_meets_the_inner_scheme_at_its_distance(inner, arguments, cau
             np.testing.assert_allclose(terms['content'][:, :, i, j], pair[:, :, 0, 0], atol=1e-4)
 
 
+@pytest.mark.parametrize('case', [(causal, 12, 'contiguous') for causal in (False, True)], indirect=True, ids=str)
 def test_weights(case):
-    """Against ALiBi's bias at the drawn distances, and the half slope that the released code takes off the past."""
-    if case.where == 'random':
-        pytest.skip('offsets are between slots')
+    """Against ALiBi's bias at the drawn distances, which are between slots, and the half slope that the released code
+    takes off the past."""
     scheme = case.make('randomize_offsets(max_position=256)|alibi')
     placed, _ = scheme.place(jnp.asarray(case.pos)[None], key=jax.random.key(2))
     distance = matrix(np.asarray(placed.offsets, np.float64)[0])

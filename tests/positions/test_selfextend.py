@@ -20,7 +20,14 @@ SETTINGS = [
     dict(window=4, group=1),
 ]
 CAUSAL = pytest.mark.parametrize(
-    'case', [(True, h, where) for h in (4, 12) for where in ('contiguous', 'random')], indirect=True
+    'case',
+    [
+        pytest.param((True, heads, where), marks=[pytest.mark.slow] * (heads == 4))
+        for heads in (12, 4)
+        for where in ('contiguous', 'random')
+    ],
+    indirect=True,
+    ids=str,
 )
 
 

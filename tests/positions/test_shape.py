@@ -40,8 +40,8 @@ def test_evaluation_starts_at_zero(pos):
 def logits(position, train):
     """Of an encoder without dropout, whose weights are the same whatever the position."""
     encoder = Encoder(
-        vocab_size=9, num_classes=3, max_len=8, layers=2, dim=16, heads=2, position=position, dropout_rate=0.0,
-        rngs=nnx.Rngs(0),
+        vocab_size=9, num_classes=3, max_len=8, layers=2, dim=16, heads=2, position=position, mlp='none',
+        dropout_rate=0.0, rngs=nnx.Rngs(0),
     )  # fmt: skip
     tokens = jax.random.randint(jax.random.key(1), (4, 8), 0, 9)
     return encoder(tokens, train=train, rngs=nnx.Rngs(3))

@@ -46,6 +46,7 @@ def belongs(language, word):
     return min(depths) >= 0 and max(depths) <= int(language[1:]) and depths[-1] == 0
 
 
+@functools.cache
 def alphabet(language):
     return [symbol for symbol in '012abcde' if any(f'{symbol}:' in state for state in LANGUAGES[language])]
 
@@ -98,11 +99,15 @@ def read(text, length, seeds=1, max_length=MAX_LENGTH, batch=BATCH):
     task, found = make(text), []
     for seed in range(seeds):
         drawn = sample(text, length, seed, max_length, batch)
-        for i in range(batch):
+        whole = np.concatenate([*vars(drawn).values()], axis=1)
+        _, first, which = np.unique(whole, axis=0, return_index=True, return_inverse=True)
+        different = []  # equal rows are read once
+        for i in first:
             row = Batch(**{name: leaf[i] for name, leaf in vars(drawn).items()})
             word, _ = task.readable(row)
             assert word[0] == '$'
-            found.append((word[1:], [task.classes[label] for label in row.targets[row.metric_mask]]))
+            different.append((word[1:], [task.classes[label] for label in row.targets[row.metric_mask]]))
+        found += [different[i] for i in which.ravel()]
     return found
 
 
@@ -147,7 +152,7 @@ def nearest(language, length):
 
 
 def check(text, language, length, label=legal, **more):
-    for word, answer in read(text, length, **more):
+    for word, *answer in {(word, *answer) for word, answer in read(text, length, **more)}:
         assert len(word) == nearest(language, length)
         assert belongs(language, word)
         assert answer == [label(language, word[: end + 1]) for end in range(len(word))]

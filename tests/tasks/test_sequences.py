@@ -77,8 +77,8 @@ def check(text, length, *args):
         assert start <= task.bos + task.prompt_length(length)
         assert count <= task.output_length(length)
         assert start + count - 1 <= width
-        np.testing.assert_array_equal(at, np.arange(start - 1, start + count - 1))
-        np.testing.assert_array_equal(row.tokens[at[1:]], row.targets[at[:-1]])  # it reads its answer so far
+        assert np.array_equal(at, np.arange(start - 1, start + count - 1))
+        assert np.array_equal(row.tokens[at[1:]], row.targets[at[:-1]])  # it reads its answer so far
         assert not row.tokens[at[-1] + 1 :].any()
         assert not row.targets[~row.metric_mask].any()
         assert task.alphabet[row.targets[at[-1]]] == '.'
