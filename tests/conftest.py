@@ -61,7 +61,7 @@ if hasattr(mlir, 'make_ir_context'):
     mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 ROOT = Path(__file__).parent.parent
-MEMORY = {'file': 900, 'test': 1250}
+MEMORY = {'file': 1000, 'test': 1300}
 """Megabytes beyond which a worker drops its compiled programs when a file or a test ends; one that kept them all would
 end at 4 GB. Within a file they are worth more: its tests share them."""
 STATUS = Path('/proc/self/status')

@@ -464,6 +464,7 @@ def test_sweep_resumes_and_compare_reports(script, tmp_path):
     assert {path.name for path in report.iterdir()} == written
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_what_one_run_takes(script, tmp_path):
     """Batches of any size; a population in each cell, as a range; and a mesh of the cores that there are."""
     config, start = tmp_path / 'tiny.py', 'from configs.quickstart import get_config\ndef sweep():\n    '
@@ -726,10 +727,11 @@ def test_mistakes_after_training(command, words, finished, script):
     ('extreme', 'words', 'steps'),
     [
         (('--config.optimizer.learning_rate=1e30',), 'the loss is', (4,)),
-        (  # in the last update, which no loss tells of
+        pytest.param(  # in the last update, which no loss tells of
             ('--config.train.steps=1', '--config.optimizer.learning_rate=3e38', '--config.optimizer.weight_decay=1000'),
             'the parameters are not finite',
             (1, 1),
+            marks=pytest.mark.slow,
         ),
     ],
 )

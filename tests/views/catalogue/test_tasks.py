@@ -212,6 +212,7 @@ def test_every_task_says_what_it_is(entries, name):
     assert set(entry.call.kwargs) <= known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('length', task_catalogue.LENGTHS)
 def test_every_example_reads(entries, length):
     found = [entry for _, entry in entries]

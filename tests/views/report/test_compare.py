@@ -1,6 +1,5 @@
 """The script itself: what it prints, and how mistakes end."""
 
-import contextlib
 import csv
 import functools
 import json
@@ -184,7 +183,7 @@ def test_links_are_followed_or_named(grid, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize('steps', range(12))
+@pytest.mark.parametrize('steps', [0, 4, 8, 9, 10, 16])  # nine files are written, then renamed
 def test_an_interrupted_report_does_not_block_the_next(grid, undrawn, monkeypatch, steps):
     """Before whichever file."""
     left = list(range(steps))
@@ -201,8 +200,8 @@ def test_an_interrupted_report_does_not_block_the_next(grid, undrawn, monkeypatc
     comparison = compare([grid])
     with monkeypatch.context() as patch:
         patch.setattr(os, 'replace', interruptible(os.replace))
-        patch.setattr(Path, 'write_text', interruptible(Path.write_text))
-        with contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(Path, 'write_bytes', interruptible(Path.write_bytes))
+        with pytest.raises(KeyboardInterrupt):
             page.write(comparison, grid / 'report')
     written = page.write(comparison, grid / 'report')
     assert sorted((grid / 'report').iterdir()) == sorted(written)
