@@ -94,7 +94,9 @@ def main(*paths: str) -> None:
         more['published.csv'] = beside.as_csv(found)
         sections += beside.sections(compared, found, paper)
     output = OUTPUT.value or str(default_output(directories, EVALUATION.value))
-    written = page.write(compared, cli.path('output', output), more, sections)
+    given = {'rows': ','.join(ROWS.value), 'columns': ','.join(COLUMNS.value), 'published': PUBLISHED.value}
+    asked = [f'--{name}={value}' for name, value in given.items() if value] + ['--pairs'] * PAIRS.value
+    written = page.write(compared, cli.path('output', output), more, sections, asked)
     shown += [line for section in sections for line in ('', table.section_text(section))]
     if compared.left_out:
         print(f'left out {comparison.unfinished(compared.left_out)}', file=sys.stderr)

@@ -65,8 +65,7 @@ def main() -> None:
     check_cells(configs)  # so that a mistake in the last cell shows before the others run
     for name, cell in configs.items():
         workdir.check_same(directory / 'cells' / name, cell)
-    log_to = [f'--log_to={text}' for text in LOG_TO.value]
-    grid = launchers.Grid(directory, {name: cell['train']['steps'] for name, cell in configs.items()}, log_to)
+    grid = launchers.Grid(directory, {name: cell['train']['steps'] for name, cell in configs.items()}, _log_to())
     if DRY_RUN.value:
         print('\n'.join(shlex.join(_dry_command(grid.workdir(name), chosen[name])) for name in configs), flush=True)
         left = [cell for name, cell in configs.items() if not grid.finished(name)]
@@ -89,6 +88,10 @@ def main() -> None:
         )
     if failed is not None:
         print(f'finished {_count(configs)}; now: python compare.py {shlex.quote(str(directory))}')
+
+
+def _log_to() -> list[str]:
+    return [f'--log_to={text}' for text in LOG_TO.value]
 
 
 def _count(cells: Mapping[str, Any]) -> str:
@@ -201,9 +204,9 @@ def _with_overrides(overrides: manifest.Overrides) -> Any:
 
 def _dry_command(directory: Path, overrides: manifest.Overrides) -> list[str]:
     """Command that trains a cell with the config file in its current state."""
-    common = [argument for argument in sys.argv[1:] if re.match(r'--?((no)?config[.=]|log_to=)', argument)]
+    common = [argument for argument in sys.argv[1:] if re.match(r'--?(no)?config[.=]', argument)]
     cell = [f'--config.{key}={value}' for key, value in overrides.items()]
-    return [sys.executable, str(launchers.TRAIN), *common, *cell, f'--workdir={directory}']
+    return [sys.executable, str(launchers.TRAIN), *common, *cell, f'--workdir={directory}', *_log_to()]
 
 
 if __name__ == '__main__':

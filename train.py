@@ -53,7 +53,7 @@ def main() -> None:
     parallel.use_cores(checks.at_once(config['train']))
     say = print if parallel.first() else lambda *_: None
     run = build(config)
-    shown = sinks.make(LOG_TO.value)
+    log_sinks = sinks.make(LOG_TO.value)
     start = finished.load(INIT_FROM.value).params if INIT_FROM.value else None
     if start is not None:
         run.check_weights(start)
@@ -110,7 +110,8 @@ def main() -> None:
     state = making.result()
 
     # ---------------------------------------------------------------- Train: one dispatch per chunk of steps
-    metrics = Metrics(directory, step, shown, config)
+    metrics = Metrics(directory, step, log_sinks)
+    parallel.once(lambda: metrics.start(config))
     optimizer = config['optimizer']
     rates = [
         optim.make_rate(optimizer['schedule'], steps, member.get('learning_rate', optimizer['learning_rate']))
@@ -193,12 +194,12 @@ def main() -> None:
         plots.run_curve(members, directory / 'extrapolation.svg')
         scores = table.scores(members)
         ended = {'status': 'finished', 'diverged': diverged, **scores, 'seconds': time.time() - started}
+        metrics.evaluated(rows, scores)  # first, because a finished run is left alone
+        metrics.close()
         workdir.write_json(directory / 'summary.json', summary | ended)
-        metrics.evaluated(rows, scores)
         print(f'\n{table.summarise(members)}\n\n{directory / "extrapolation.csv"}, {directory / "extrapolation.svg"}')
 
     parallel.once(conclude)
-    metrics.close()
 
 
 def _next(step: int, every: int) -> int:

@@ -19,7 +19,8 @@ class Metrics:
     """Writer of training metrics: one JSON object per log step and member, and the same for each sink. A resumed run
     first drops the records after its checkpoint, because those steps are repeated."""
 
-    def __init__(self, workdir: Path, step: int, sinks: Sequence[Sink] = (), config: Mapping[str, Any] | None = None):
+    def __init__(self, workdir: Path, step: int, sinks: Sequence[Sink] = ()):
+        self.workdir, self.step = workdir, step
         path, writes = workdir / 'metrics.jsonl', parallel.first()
         if writes:
             records, broken = read(path)
@@ -30,10 +31,15 @@ class Metrics:
             os.replace(temporary, path)
         self.file = open(path if writes else os.devnull, 'a')  # noqa: SIM115 - open for the whole run
         self.sinks = list(sinks) if writes else []
-        for sink in self.sinks:
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Starts the sinks, with the settings of the run. Raises `UserError` if one cannot start."""
+        for index, sink in enumerate(self.sinks):
             try:
-                sink.start(workdir, config or {}, step)
+                sink.start(self.workdir, config, self.step)
             except Exception as error:  # of a package or a service
+                self.sinks = self.sinks[:index]
+                self.close(finished=False)
                 raise UserError(f'cannot log to {_name(sink)}: {" ".join(str(error).split())}') from error
 
     def write(self, step: int, values: Mapping[str, float], member: Mapping[str, Any] | None = None) -> None:
@@ -44,7 +50,7 @@ class Metrics:
 
     def show(self, step: int, values: Mapping[str, float], member: Mapping[str, Any] | None = None) -> None:
         """Passes values to the sinks only, such as a learning rate, which follows from the config."""
-        self._each(lambda sink: sink.write(step, _shown(values, member)))
+        self._each(lambda sink: sink.write(step, _finite_values(values, member)))
 
     def evaluated(self, rows: Iterable[Mapping[str, Any]], scores: Mapping[str, float | None]) -> None:
         """Passes the evaluation after training to the sinks: curves over length, one per member, and scores."""
@@ -52,11 +58,11 @@ class Metrics:
         for row in rows:
             member = {name: value for name, value in row.items() if name not in COLUMNS}
             values = {f'extrapolation/{name}': row[name] for name in COLUMNS if name not in ('length', 'examples')}
-            curves.append((int(row['length']), _shown(values, member)))
-        self._each(lambda sink: sink.evaluated(curves, _shown(scores, None)))
+            curves.append((int(row['length']), _finite_values(values, member)))
+        self._each(lambda sink: sink.evaluated(curves, _finite_values(scores, None)))
 
     def close(self, finished: bool = True) -> None:
-        """Closes the file and the sinks; `finished` is false for a run that has failed."""
+        """Closes the file and the sinks; `finished` is false for a run that diverged or did not start."""
         self.file.close()
         self._each(lambda sink: sink.close(finished))
 
@@ -75,7 +81,7 @@ def _name(sink: Sink) -> str:
     return type(sink).__module__.rpartition('.')[2]
 
 
-def _shown(values: Mapping[str, float | None], member: Mapping[str, Any] | None) -> dict[str, float]:
+def _finite_values(values: Mapping[str, float | None], member: Mapping[str, Any] | None) -> dict[str, float]:
     """Finite values, under names that contain the member: 'loss/seed=0'."""
     under = ','.join(f'{name}={value}' for name, value in (member or {}).items())
     return {

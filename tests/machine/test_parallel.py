@@ -91,10 +91,10 @@ def trained(directory, name, processes, devices, *cases):
 FAST = (
     'reference:4:1:1:dense',
     'batch:1:4:1:dense:save={0}/a',
+    'members:4:4:1:dense',
     'model:1:2:2:dense:restore={0}/a',
 )
 SLOW = (
-    'members:4:4:1:dense',
     'parts:1:4:1:dense:parts=2',
     'batch_of_pairs:2:4:1:dense',
     'blockwise:1:4:1:blockwise',
@@ -129,13 +129,13 @@ def assert_as_reference(found, name):
     np.testing.assert_allclose(found[f'{name}/evaluated'], found['reference/evaluated'], atol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['batch', 'model'])
+@pytest.mark.parametrize('name', ['batch', 'members', 'model'])
 def test_several_devices_train_as_one(name, four_devices):
     assert_as_reference(four_devices, name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['members', 'batch_of_pairs', 'blockwise', 'all'])
+@pytest.mark.parametrize('name', ['batch_of_pairs', 'blockwise', 'all'])
 def test_every_kind_of_mesh_trains_as_one(name, more_of_four_devices):
     assert_as_reference(more_of_four_devices, name)
 
@@ -150,16 +150,16 @@ def kinds(exchanges):
 
 
 def test_devices_exchange_no_more_than_they_must(four_devices):
-    """Gradients and sums, never examples or weights; all of them at once where weights are whole."""
+    """Gradients and sums, never examples or weights; all of them at once where weights are whole. Members exchange
+    their losses."""
     assert len(four_devices['reference/exchanges']) == 0
     assert kinds(four_devices['batch/exchanges']) == kinds(four_devices['model/exchanges']) == {'all-reduce'}
     assert len(four_devices['batch/exchanges']) == 1
+    assert set(four_devices['members/exchanges']) == {'all-gather f32[4]{0}'}
 
 
 @pytest.mark.slow
-def test_members_and_parts_exchange_no_more_than_they_must(more_of_four_devices):
-    """Members exchange their losses; parts of a batch no more than the whole batch."""
-    assert set(more_of_four_devices['members/exchanges']) == {'all-gather f32[4]{0}'}
+def test_parts_of_a_batch_exchange_no_more_than_the_whole(more_of_four_devices):
     exchanges = more_of_four_devices['parts/exchanges']
     assert kinds(exchanges) == {'all-reduce'}
     assert len(exchanges) == 1

@@ -239,6 +239,7 @@ def test_counts_of_a_config_have_bounds(key, count, words):
 def test_cells_that_differ_in_their_seed_are_built_once(monkeypatch):
     """A seed that cannot be is found all the same."""
     config, built = common.get_config().to_dict(), []
+    config['population']['learning_rate'] = range(1, 3)  # as a config file may have it
     monkeypatch.setattr(building, 'build', lambda cell: built.append((cell['seed'], cell['task'])))
     check_cells({'a': config, 'b': {**config, 'seed': 1}, 'c': {**config, 'seed': 1, 'task': 'duplicate_string'}})
     assert built == [(0, 'bucket_sort'), (1, 'duplicate_string')]

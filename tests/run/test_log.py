@@ -14,6 +14,7 @@ from mha.run.log import Metrics, last_step, per_second
 
 def log(workdir, steps, after=0):
     metrics = Metrics(workdir, after, sinks.make([]))
+    metrics.start({})
     for step in steps:
         metrics.write(step, {'loss': step / 2}, {'seed': 7.0})
     metrics.close()
@@ -37,6 +38,7 @@ def test_what_was_logged_after_the_checkpoint_is_dropped(tmp_path):
 def test_events_are_soon_on_disk(tmp_path):
     """A run may be killed at any time. What is not finite has no place in a picture."""
     metrics = Metrics(tmp_path, 0, sinks.make([]))
+    metrics.start({})
     (events,) = (tmp_path / 'tensorboard').iterdir()
     for step in range(2):
         metrics.write(step, {'loss': 1.0})

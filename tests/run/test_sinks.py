@@ -44,7 +44,8 @@ class Recording(sinks.Sink):
 
 
 def run(workdir, *shown, member=None, finished=True):
-    metrics = Metrics(workdir, 2, shown, CONFIG)
+    metrics = Metrics(workdir, 2, shown)
+    metrics.start(CONFIG)
     metrics.write(4, {'loss': 1.5, 'accuracy': math.nan}, member)
     metrics.evaluated([ROW], SCORES)
     metrics.close(finished)
@@ -72,9 +73,22 @@ def test_a_run_continues_without_a_sink_that_fails(fails, tmp_path, capsys):
     assert capsys.readouterr().err.endswith('the service is down\n')
 
 
+def test_what_is_shown_only_is_not_recorded(tmp_path):
+    sink = Recording()
+    metrics = Metrics(tmp_path, 0, [sink])
+    metrics.show(3, {'learning_rate': 0.5})
+    metrics.close()
+    assert sink.calls[0] == ('write', 3, {'learning_rate': 0.5})
+    assert (tmp_path / 'metrics.jsonl').read_text() == ''
+
+
 def test_a_sink_that_does_not_start_is_a_mistake(tmp_path):
+    begun = Recording()
+    metrics = Metrics(tmp_path, 0, [begun, Recording('start')])
     with pytest.raises(UserError, match=r'cannot log to \w+: the service is down'):
-        Metrics(tmp_path, 0, [Recording('start')], CONFIG)
+        metrics.start(CONFIG)
+    assert [name for name, *_ in begun.calls] == ['start', 'close']
+    assert begun.calls[-1] == ('close', False)
 
 
 def test_every_run_has_tensorboard_and_each_sink_once():
@@ -89,7 +103,6 @@ def test_every_run_has_tensorboard_and_each_sink_once():
         ('wandbx', r"unknown sink 'wandbx' - did you mean 'wandb'\? \(choices: mlflow, tensorboard, wandb\)"),
         ('tensorboard()', 'repeat the flag for other sinks, each once'),
         ('tensorboard|wandb', 'repeat the flag for other sinks, each once'),
-        ('tensorboard(3)', 'tensorboard'),
         ('wandb(project=3)', 'project must be .*, not 3'),
     ],
 )
@@ -126,7 +139,8 @@ from mha.run import sinks
 from mha.run.log import Metrics
 from tests.run.test_sinks import CONFIG, ROW, SCORES
 for step in 0, 4:  # the second continues the first
-    metrics = Metrics(Path(sys.argv[1]), step, sinks.make([sys.argv[2]]), CONFIG)
+    metrics = Metrics(Path(sys.argv[1]), step, sinks.make([sys.argv[2]]))
+    metrics.start(CONFIG)
     for at in range(step, step + 6, 2):
         metrics.write(at + 2, {'loss': 1 / (at + 2)}, {'seed': 7} if sys.argv[2] == 'mlflow' else None)
     metrics.evaluated([ROW], SCORES)

@@ -30,7 +30,7 @@ class Sink(abc.ABC):
 
     @abc.abstractmethod
     def close(self, finished: bool) -> None:
-        """Ends the display of the run, which has finished or failed."""
+        """Ends the display of the run, which has finished or diverged."""
 
 
 def package(name: str) -> Any:

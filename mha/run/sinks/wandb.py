@@ -1,5 +1,6 @@
 """Weights & Biases (https://wandb.ai)."""
 
+import os
 import secrets
 from typing import Any
 
@@ -9,17 +10,17 @@ from mha.spec import flatten
 
 class WandB(Sink):
     """Run of Weights & Biases, named like the directory; cells of a sweep are one group. Values at training steps have
-    the step as x-axis, those of the evaluation the length. Where they go and whether at once is set by the variables of
-    wandb, such as `WANDB_MODE=offline`."""
+    the step as x-axis, those of the evaluation the length. A resumed run repeats some steps, with the same values.
+    Log-in and mode are set by the variables of wandb, such as `WANDB_MODE=offline`."""
 
-    def __init__(self, project: str = 'mha', entity: str | None = None):
+    def __init__(self, project: str | None = None, entity: str | None = None):
         self.wandb = package('wandb')
         self.project, self.entity = project, entity
         self.run: Any = None
 
     def start(self, workdir, config, step):
         self.run = self.wandb.init(
-            project=self.project,
+            project=self.project or os.environ.get('WANDB_PROJECT', 'mha'),
             entity=self.entity,
             id=identity(workdir, 'wandb', lambda: secrets.token_hex(4)),
             resume='allow',
@@ -29,11 +30,13 @@ class WandB(Sink):
             dir=workdir,
             settings=self.wandb.Settings(console='off', quiet=True),
         )
-        self.run.define_metric('length', hidden=True)
+        for axis in 'step', 'length':
+            self.run.define_metric(axis, hidden=True)
+        self.run.define_metric('*', step_metric='step')
         self.run.define_metric('extrapolation/*', step_metric='length')
 
     def write(self, step, values):
-        self.run.log(dict(values), step=step)  # ignored for steps that it has: a resumed run repeats their values
+        self.run.log({'step': step, **values})
 
     def evaluated(self, curves, scores):
         for length, values in curves:

@@ -49,7 +49,7 @@ class Column:
 def columns(comparison: Comparison) -> list[Column]:
     labels = [_label(comparison, index) for index in range(len(comparison.keys))]
     scores = [_over(comparison, over, comparison.metric) for over in comparison.ranges]
-    scores += [_over(comparison, comparison.ranges[-1], metric) for metric in comparison.beside]
+    scores += [_over(comparison, comparison.ranges[-1], metric) for metric in comparison.more_metrics]
     return [_task(), *labels, *scores, _seeds(), _parameters(), *_judged(comparison), _meaning(comparison)]
 
 
@@ -80,7 +80,8 @@ def _over(comparison: Comparison, over: Range, metric: Metric) -> Column:
     low, high = metric.limits
     name, key = over.name, over.key
     if not own:
-        name, key = name.replace('score', metric.header), f'{key}_{metric.name}'
+        name = name.replace('score', metric.header) if 'score' in name else f'{metric.header}, {name}'
+        key = f'{key}_{metric.name}'
 
     def show(row: Row) -> Shown:
         cell = comparison.cell(row, over, metric)

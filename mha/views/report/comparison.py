@@ -119,14 +119,14 @@ class Row:
     seeds: tuple[int, ...]
     values: np.ndarray
     parameters: int | None
-    others: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    more_values: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """Results [seeds, lengths] in further metrics, by name."""
 
     def only(self, index: int) -> 'Row':
         """Row with only the seed at `index`."""
         one = slice(index, index + 1)
-        others = {name: values[one] for name, values in self.others.items()}
-        return dataclasses.replace(self, seeds=self.seeds[one], values=self.values[one], others=others)
+        more = {name: values[one] for name, values in self.more_values.items()}
+        return dataclasses.replace(self, seeds=self.seeds[one], values=self.values[one], more_values=more)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +147,8 @@ class Comparison:
     """Name or lengths of the later evaluation that is compared; None for the evaluation that ends training."""
     only: tuple[str, ...] = ()
     """Conditions that the compared runs meet."""
-    beside: tuple[Metric, ...] = ()
-    """Further metrics, shown as scores beside that of `metric`."""
+    more_metrics: tuple[Metric, ...] = ()
+    """Further metrics, of which the score is shown."""
     best: str | None = None
     """Setting of which each row has the best value, chosen by the trained lengths."""
 
@@ -190,9 +190,9 @@ class Comparison:
         return Cell(float(scores.mean()), float(deviation), float(statistics.half_width(scores)), float(best))
 
     def cell(self, row: Row, over: Range, metric: Metric | None = None) -> Cell:
-        """Statistics of a row over a range of lengths, in the metric of the comparison or one `beside` it."""
-        if metric in self.beside:
-            row = dataclasses.replace(row, values=row.others[metric.name])
+        """Statistics of a row over a range of lengths, in the metric of the comparison or one of `more_metrics`."""
+        if metric in self.more_metrics:
+            row = dataclasses.replace(row, values=row.more_values[metric.name])
         return self.over_seeds(self.scores(row, over.inside(self.lengths, row.trained)), metric or self.metric)
 
     def baseline(self, problem: Problem, over: Range, trained: tuple[int, int]) -> float:
@@ -280,9 +280,10 @@ def of_runs(
         names = ', '.join(f'{task}: {value.title}' for task, value in metrics.items())
         raise UserError(f'one table has one metric ({names}) - compare the tasks separately, or use --metric=accuracy')
     measure = metrics[runs[0].task]
-    beside = tuple(dict.fromkeys(choose_metric(other, run) for other in more for run in runs))
+    asked = dict.fromkeys(choose_metric(other, run) for other in more for run in runs)
+    more_metrics = tuple(other for other in asked if other != measure)
     if metric == 'auto':
-        beside = _telling_more(runs, measure)
+        more_metrics = _automatic_metrics(runs, measure)
     runs = _with_evaluated(_with_trained(runs))
     differ = varying(runs)
     others = [key for key in EVALUATED.values() if key in runs[0].config]
@@ -292,20 +293,21 @@ def of_runs(
     for run in runs:
         groups.setdefault(tuple(run.setting(key) for key in keys), []).append(run)
     rows = [
-        _row(labels, problem_of(members[0], differ), members, (measure, *beside)) for labels, members in groups.items()
+        _row(labels, problem_of(members[0], differ), members, (measure, *more_metrics))
+        for labels, members in groups.items()
     ]
     baselines = _baselines(runs, differ)  # checked for every metric, shown only for accuracy
     if not measure.has_baseline:
         baselines = {}
     found = Comparison(tuple(paths), tuple(runs), tuple(left_out), measure, tuple(differ), keys, tuple(rows), baselines)
-    found = dataclasses.replace(found, beside=beside)
+    found = dataclasses.replace(found, more_metrics=more_metrics)
     score, sign = found.ranges[-1], -1 if measure.best == 'max' else 1
     rows.sort(key=lambda row: (row.problem, np.nan_to_num(sign * found.cell(row, score).mean, nan=math.inf)))
     return dataclasses.replace(found, rows=tuple(rows))
 
 
-def _telling_more(runs: Sequence[Run], measure: Metric) -> tuple[Metric, ...]:
-    """Metrics shown beside accuracy unless others are asked for: exact match, where all runs have it and it differs."""
+def _automatic_metrics(runs: Sequence[Run], measure: Metric) -> tuple[Metric, ...]:
+    """Metrics shown with that of the task: exact match with accuracy, if all runs have it and it differs."""
     exact = METRICS['exact_match']
     values = np.concatenate([run.rows[exact.column] for run in runs])
     same = np.concatenate([run.rows[measure.column] for run in runs])
@@ -370,7 +372,7 @@ def _row(labels: tuple[str, ...], problem: Problem, runs: Sequence[Run], metrics
         seeds=seeds,
         values=results(metrics[0]),
         parameters=runs[0].summary.get('parameters'),
-        others={metric.name: results(metric) for metric in metrics[1:]},
+        more_values={metric.name: results(metric) for metric in metrics[1:]},
     )
 
 

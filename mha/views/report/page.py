@@ -50,10 +50,11 @@ def write(
     output: Path,
     more: Mapping[str, str | bytes] | None = None,
     sections: Sequence[Section] = (),
+    asked: Sequence[str] = (),
 ) -> list[Path]:
     """Writes the files, and `more` by their names, into the directory `output`, and returns their paths. The page also
-    shows `sections`. Raises `UserError` rather than overwrite anything but a report of the same runs, or of some of
-    them."""
+    shows `sections`, and the command with the flags `asked` that made these. Raises `UserError` rather than overwrite
+    or remove anything but a report of the same runs, or of some of them."""
     drawing = plots.figure(comparison)
     svg = plots.as_svg(drawing)
     files = {
@@ -65,10 +66,10 @@ def write(
         **(more or {}),
         'curves.svg': svg,
         'curves.pdf': plots.as_pdf(drawing),
-        'report.html': as_html(comparison, svg, output, sections),
+        'report.html': as_html(comparison, svg, output, sections, asked),
     }
     try:
-        _check_ours(comparison, output, files)
+        _check_ours(comparison, output, dict.fromkeys((*files, *sorted(ON_REQUEST))))
         output.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             (output / f'{name}.tmp').write_bytes(content.encode() if isinstance(content, str) else content)
@@ -106,7 +107,7 @@ def results_as_csv(comparison: Comparison) -> str:
                 'seed': seed,
                 'length': length,
                 comparison.metric.name: float(row.values[index, at]),
-                **{name: float(values[index, at]) for name, values in row.others.items()},
+                **{name: float(values[index, at]) for name, values in row.more_values.items()},
             }
             for row in comparison.rows
             for index, seed in enumerate(row.seeds)
@@ -130,7 +131,7 @@ def as_markdown(comparison: Comparison) -> str:
     )
     rule = ['-' * len(cell) if i < left else '-' * (len(cell) - 1) + ':' for i, cell in enumerate(first)]
     table = [f'| {" | ".join(line)} |' for line in (first, rule, *rest)]
-    return '\n'.join([*table, '', '\n\n'.join(_notes(comparison)), ''])
+    return '\n'.join([*table, '', '\n\n'.join(html.escape(note, quote=False) for note in _notes(comparison)), ''])
 
 
 def as_latex(comparison: Comparison) -> str:
@@ -138,7 +139,13 @@ def as_latex(comparison: Comparison) -> str:
     return latex.table(headers, lines, len(comparison.keys), [*_notes(comparison), 'needs: booktabs'])
 
 
-def as_html(comparison: Comparison, svg: str, output: Path, sections: Sequence[Section] = ()) -> str:
+def as_html(
+    comparison: Comparison,
+    svg: str,
+    output: Path,
+    sections: Sequence[Section] = (),
+    asked: Sequence[str] = (),
+) -> str:
     settings = [key for key in comparison.runs[0].config if key not in comparison.varying and key != 'seed']
     first, *others = _notes(comparison)
     answered = answer(comparison)
@@ -161,7 +168,7 @@ def as_html(comparison: Comparison, svg: str, output: Path, sections: Sequence[S
         varying={key: sorted({run.setting(key) for run in comparison.runs}) for key in comparison.varying},
         differences=_differences(comparison),
         common={key: comparison.runs[0].setting(key) for key in settings},
-        command=_command(comparison, output),
+        command=_command(comparison, output, asked),
         compared=_compared(comparison, output),
         css=_own('report.css'),
         script=_own('chart.js', 'report.js'),
@@ -310,11 +317,11 @@ def _paths(comparison: Comparison) -> Sequence[Path]:
     return comparison.paths or tuple(run.path for run in comparison.runs)
 
 
-def _command(comparison: Comparison, output: Path) -> str:
-    names = (metric.name for metric in (comparison.metric, *comparison.beside))
+def _command(comparison: Comparison, output: Path, asked: Sequence[str]) -> str:
+    names = (metric.name for metric in (comparison.metric, *comparison.more_metrics))
     metric = [f'--metric={",".join(names)}']
     evaluation = [f'--evaluation={comparison.evaluation}'] if comparison.evaluation else []
     only = [f'--only={condition}' for condition in comparison.only]
     best = [f'--best={comparison.best}'] if comparison.best else []
-    flags = [f'--output={output}', *metric, *evaluation, *only, *best]
+    flags = [f'--output={output}', *metric, *evaluation, *only, *best, *asked]
     return shlex.join(['python', 'compare.py', *map(str, _paths(comparison)), *flags])

@@ -10,6 +10,7 @@ from mha.spec import UserError, choose
 from mha.training.metrics import number
 from mha.views.report import latex, statistics
 from mha.views.report.comparison import Cell, Comparison, Row
+from mha.views.report.runs import varying
 from mha.views.report.table import Section, align, csv_text
 
 Labels = tuple[str, ...]
@@ -132,7 +133,7 @@ def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
 
 def section(table: Pivot) -> Section:
     headers, lines = grid(table)
-    title = f'Scores by {" and ".join(table.row_keys)}, for each {" and ".join(table.column_keys)}'
+    title = f'Scores by {", ".join(table.row_keys)} (down) and {", ".join(table.column_keys)} (across)'
     return Section(title, headers, lines, len(table.row_keys))
 
 
@@ -171,7 +172,8 @@ def choose_best(comparison: Comparison, key: str) -> tuple[Comparison, list[str]
     kept = tuple(row for row in comparison.rows if any(row is each for each in chosen))
     labels = {row.labels for row in kept}
     runs = tuple(run for run in comparison.runs if tuple(map(run.setting, comparison.keys)) in labels)
-    return dataclasses.replace(comparison, rows=kept, runs=runs, best=comparison.keys[index]), lines
+    differ = tuple(varying(runs))
+    return dataclasses.replace(comparison, rows=kept, runs=runs, varying=differ, best=comparison.keys[index]), lines
 
 
 def _in_range(comparison: Comparison, row: Row) -> float:

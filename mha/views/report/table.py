@@ -92,9 +92,7 @@ def notes(comparison: Comparison) -> list[str]:
     if any(comparison.beats_baseline(row) is False for row in comparison.rows):
         found.append(f'{NOT_ABOVE} the mean score is not above the baseline')
     if any(BEYOND in column.show(row).spread for column in shown(comparison) for row in comparison.rows):
-        low, high = comparison.metric.limits
-        limits = f'{low:.0f} to {high:.0f}' if high < np.inf else f'values from {low:.0f}'
-        found.append(f'{BEYOND} the interval reaches beyond {limits}, where curves cut it')
+        found.append(f'{BEYOND} the interval reaches beyond the possible values of the metric, where curves cut it')
     return found
 
 

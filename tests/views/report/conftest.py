@@ -57,7 +57,9 @@ def make(tmp_path):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Reports without their curves, which take longer than the rest, for tests of where the files go."""
-    monkeypatch.setattr(plots, 'curves', lambda comparison: '<svg width="1pt" viewBox="0 0 1 1"></svg>')
+    monkeypatch.setattr(plots, 'figure', lambda comparison: None)
+    monkeypatch.setattr(plots, 'as_svg', lambda drawing: '<svg width="1pt" viewBox="0 0 1 1"></svg>')
+    monkeypatch.setattr(plots, 'as_pdf', lambda drawing: b'%PDF')
 
 
 @pytest.fixture

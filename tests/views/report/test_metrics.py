@@ -16,7 +16,7 @@ def test_exact_match_stands_beside_accuracy(make, tmp_path):
     """Its score has a column of its own in every form of the table, also by seed, and its values one in results.csv."""
     folders = [make(f's{seed}', beyond, seed=seed) for seed, beyond in enumerate((0.5, 0.7))]
     compared = comparison.compare(folders)
-    assert [metric.name for metric in compared.beside] == ['exact_match']
+    assert [metric.name for metric in compared.more_metrics] == ['exact_match']
     headers, (row, baseline) = table.grid(compared)
     at = headers.index('exact match (30-120)')
     assert headers[at - 1] == 'score (30-120)'
@@ -33,11 +33,14 @@ def test_exact_match_stands_beside_accuracy(make, tmp_path):
 
 def test_metrics_by_name(make):
     compared = comparison.compare([make('a', 0.5), make('b', 0.9, model__position='t5')], 'exact_match,accuracy,loss')
-    assert (compared.metric.name, [metric.name for metric in compared.beside]) == ('exact_match', ['accuracy', 'loss'])
+    assert (compared.metric.name, [metric.name for metric in compared.more_metrics]) == (
+        'exact_match',
+        ['accuracy', 'loss'],
+    )
     headers, lines = table.grid(compared)
     assert headers[-5:-2] == ['score (30-120)', 'accuracy (30-120)', 'loss (30-120)']
     assert {line[-4] for line in lines} == {'0.500', '0.900'}
-    assert comparison.compare([make('c')], 'accuracy').beside == ()
+    assert comparison.compare([make('c')], 'accuracy').more_metrics == ()
     with pytest.raises(UserError, match="unknown metric 'f1'"):
         comparison.compare([make('d')], 'accuracy,f1')
 
@@ -50,7 +53,7 @@ def test_answers_of_one_symbol_need_no_exact_match(make):
     (folder / 'extrapolation.csv').write_text(
         text.replace(',1.0,0.25,', ',1.0,1.0,').replace(',0.5,0.25,', ',0.5,0.5,')
     )
-    assert comparison.compare([folder]).beside == ()
+    assert comparison.compare([folder]).more_metrics == ()
 
 
 def test_a_bootstrap_interval_of_the_score(make, tmp_path):
@@ -86,7 +89,7 @@ def test_further_tables_on_the_page(make):
     )
     section = pivot.section(pivot.pivot(compared, ['position'], ['steps']))
     text = page.as_html(compared, '<svg width="1" viewBox="0 0 1 1"></svg>', page.Path('report'), [section])
-    assert '<h2>Scores by position, for each steps</h2>' in text
+    assert '<h2>Scores by position (down) and steps (across)</h2>' in text
     assert '<td>&lt;i&gt;</td><td class="n">0.500</td>' in text
     markdown = page.as_markdown(compared)
     assert '&lt;i&gt;' in markdown

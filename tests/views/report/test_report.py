@@ -505,7 +505,9 @@ def test_a_place_is_compared_again(make, undrawn, tmp_path, monkeypatch):
     assert table.facts(compare(moved)) in (moved / 'report' / 'table.md').read_text()
 
 
-@pytest.mark.parametrize('name', ['table.csv', 'seeds.csv', 'table.md', 'table.tex', 'curves.svg', 'report.html'])
+@pytest.mark.parametrize(
+    'name', ['table.csv', 'seeds.csv', 'table.md', 'pivot.tex', 'pairs.csv', 'curves.svg', 'report.html']
+)
 def test_files_of_others_are_left_alone(make, undrawn, tmp_path, name):
     (tmp_path / name).write_text('precious')
     with pytest.raises(UserError, match=f'{name} is there already'):
