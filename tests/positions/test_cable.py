@@ -10,17 +10,7 @@ from flax import nnx
 from mha import positions
 from mha.positions import Coords, Dims
 from mha.spec import UserError
-
-causal_cases = pytest.mark.parametrize(
-    'case',
-    [
-        pytest.param((True, heads, where), marks=[pytest.mark.slow] * (heads == 4))
-        for heads in (12, 4)
-        for where in ('contiguous', 'random')
-    ],
-    indirect=True,
-    ids=str,
-)
+from tests.positions.cases import causal_cases
 
 
 @causal_cases

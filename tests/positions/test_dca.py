@@ -9,6 +9,7 @@ from flax import nnx
 from mha import positions
 from mha.positions import Coords, Dims
 from mha.spec import UserError
+from tests.positions.cases import causal_cases
 from tests.positions.rotation import turned
 
 SETTINGS = [
@@ -20,16 +21,6 @@ SETTINGS = [
     dict(chunk=1, window=0),
     dict(chunk=1000, window=100),
 ]
-CAUSAL = pytest.mark.parametrize(
-    'case',
-    [
-        pytest.param((True, heads, where), marks=[pytest.mark.slow] * (heads == 4))
-        for heads in (12, 4)
-        for where in ('contiguous', 'random')
-    ],
-    indirect=True,
-    ids=str,
-)
 
 
 def spec(settings):
@@ -56,7 +47,7 @@ def distance(i, j, chunk, window):
     return longest - 1 - r_j
 
 
-@CAUSAL
+@causal_cases
 @pytest.mark.parametrize('settings', SETTINGS, ids=spec)
 def test_weights(settings, case):
     rotary = {key: settings[key] for key in ('theta', 'fraction') if key in settings}

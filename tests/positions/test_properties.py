@@ -291,8 +291,8 @@ def test_a_tile_is_a_slice_of_the_whole(spec, causal):
 
     @jax.jit
     def run(q, k, a, pos):
-        """Of the whole and of a tile: bias under two rows of coordinates and under one, content, values; and values of
-        the tile on its left."""
+        """Bias under two rows of coordinates and under one, content and values, of the whole and of a tile; and values
+        of the tile on its left."""
 
         def values(t, s):
             return scheme.values(a[:, :, t, s], pos[:, t], pos[:, s])

@@ -9,6 +9,7 @@ from flax import nnx
 from mha import positions
 from mha.positions import Coords, Dims
 from mha.spec import UserError
+from tests.positions.cases import causal_cases
 from tests.positions.rotation import turned
 
 SETTINGS = [
@@ -19,16 +20,6 @@ SETTINGS = [
     dict(window=1000, group=2),
     dict(window=4, group=1),
 ]
-CAUSAL = pytest.mark.parametrize(
-    'case',
-    [
-        pytest.param((True, heads, where), marks=[pytest.mark.slow] * (heads == 4))
-        for heads in (12, 4)
-        for where in ('contiguous', 'random')
-    ],
-    indirect=True,
-    ids=str,
-)
 
 
 def spec(settings):
@@ -48,7 +39,7 @@ def distance(i, j, window, group):
     return i - j if i - j < window else (i // group + window - window // group) - j // group
 
 
-@CAUSAL
+@causal_cases
 @pytest.mark.parametrize('settings', SETTINGS, ids=spec)
 def test_weights(settings, case):
     rotary = {key: settings[key] for key in ('theta', 'fraction') if key in settings}

@@ -9,6 +9,7 @@ from flax import nnx
 from mha import positions
 from mha.positions import Coords, Dims
 from mha.spec import UserError
+from tests.positions.cases import causal_cases
 
 SETTINGS = [
     dict(),
@@ -16,16 +17,6 @@ SETTINGS = [
     dict(scale_base=40, gamma=0.1, layout='interleaved'),
     dict(scale_base=100, fraction=0.5, theta=100.0),
 ]
-CAUSAL = pytest.mark.parametrize(
-    'case',
-    [
-        pytest.param((True, heads, where), marks=[pytest.mark.slow] * (heads == 4))
-        for heads in (12, 4)
-        for where in ('contiguous', 'random')
-    ],
-    indirect=True,
-    ids=str,
-)
 
 
 def spec(settings):
@@ -47,7 +38,7 @@ def oracle(q, k, offset, scale_base=512, gamma=0.4, theta=10000.0, fraction=1.0,
     return (pairs + np.einsum('bihk,bjhk->bhij', q[..., 2 * n :], k[..., 2 * n :])) / np.sqrt(q.shape[-1])
 
 
-@CAUSAL
+@causal_cases
 @pytest.mark.parametrize('settings', SETTINGS, ids=spec)
 def test_weights(settings, case):
     case.check(case.make(spec(settings)), oracle(case.q, case.k, case.offset, **settings))
