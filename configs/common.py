@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     config.model.qk_norm = 'none'  # norm of queries and keys: 'layer' or 'rms'
     config.model.readout = 'token'  # or 'pooled'; tasks with two sequences always read out pairs
     config.model.tied = False  # logits from the token embeddings instead of a separate layer
-    config.model.init = 'default'  # initial values, a spec (mha/model/initial.py): 'haiku', as in Ruoss et al. (2023)
+    config.model.init = 'default'  # initial values, a spec (mha/model/initial.py): 'haiku', 'gpt2'
     config.model.dropout_rate = 0.1
     config.model.embedding_dropout = True  # whether dropout also applies after the embedding
     config.model.attention_dropout_rate = 0.0

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
@@ -59,7 +58,7 @@ class Block(nnx.Module):
         mlp: str,
         kv_heads: int | None,
         qk_norm: str,
-        kernel_init: Initializer,
+        start: initial.Initial,
         dropout_rate: float,
         attention_dropout_rate: float,
         use_bias: bool,
@@ -76,7 +75,8 @@ class Block(nnx.Module):
             use_bias=use_bias,
             dropout_rate=attention_dropout_rate,
             normalize_qk=qk_norm,
-            kernel_init=kernel_init,
+            kernel_init=start.kernel,
+            out_kernel_init=start.residual,
             core=core,
             dtype=dtype,
             rngs=rngs,
@@ -85,9 +85,9 @@ class Block(nnx.Module):
         self.attention_norm = norms.make(norm_kind, dim, **norm_options)
         # Attributes of the block, not of a submodule: that would change the names in checkpoints, and the order of
         # additions in the norm of the gradient.
-        options: dict[str, Any] = dict(kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+        options: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         with spec.setting('model.mlp'):
-            self.activation, *layers = mlps.make(mlp, dim, mlp_dim, **options) or [None] * 4
+            self.activation, *layers = mlps.make(mlp, dim, mlp_dim, start, **options) or [None] * 4
         self.up, self.down, self.gate = (nnx.data(layer) for layer in layers)
         self.mlp_norm = nnx.data(None if self.up is None else norms.make(norm_kind, dim, **norm_options))
 
@@ -234,9 +234,10 @@ class Encoder(nnx.Module):
                 'model.tied needs a class per symbol, and no pairs of sequences - set model.tied=False'
             )
         head_dim = head_dim or dim // heads
-        self.readout, self.remat, self.dim = readout, remat, dim
-        compute, start = jnp.dtype(dtype), initial.make(init, dim)
+        self.readout, self.remat = readout, remat
+        compute, start = jnp.dtype(dtype), initial.make(init, dim, layers)
         self.embedding = nnx.Embed(vocab_size, dim, embedding_init=start.embedding, dtype=compute, rngs=rngs)
+        self.scale = start.scale
         self.dropout_rates, self.embedding_dropout = (dropout_rate, attention_dropout_rate), embedding_dropout
         sizes = (dim, heads, head_dim, mlp_dim or 4 * dim)
         with spec.setting('model.pattern'):
@@ -253,7 +254,7 @@ class Encoder(nnx.Module):
                 mlp=mlp,
                 kv_heads=kv_heads,
                 qk_norm=qk_norm,
-                kernel_init=start.kernel,
+                start=start,
                 dropout_rate=dropout_rate,
                 attention_dropout_rate=attention_dropout_rate,
                 use_bias=use_bias,
@@ -354,7 +355,7 @@ class Encoder(nnx.Module):
     def encode(self, inputs: Inputs) -> Float[Array, 'B T D']:
         """Output of the last layer, with coordinates drawn from the key."""
         placed = self.place(inputs)
-        x = self.embedding(inputs.tokens) * math.sqrt(self.dim)
+        x = self.embedding(inputs.tokens) * self.scale
         scheme, coordinates = placed[0]
         x = scheme.embed(x, coordinates)
         if inputs.train and inputs.rngs is None and max(self.dropout_rates) > 0:

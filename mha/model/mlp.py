@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mha import spec
+from mha.model.initial import Initial
 from mha.nn.products import linear
 from mha.spec import Count
 
@@ -35,7 +36,7 @@ def apply(layers: Layers, x: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
     return down(activation(up(x)) if gate is None else activation(gate(x)) * up(x))
 
 
-def make(text: str, dim: int, width: int, **options: Any) -> Layers | None:
+def make(text: str, dim: int, width: int, start: Initial, **options: Any) -> Layers | None:
     """Feed-forward layer that a spec describes; None for 'none'. Its inner width is that of the spec, or else `width`.
     Gated layers take two thirds of `width`, which gives as many parameters as without a gate (Shazeer, 2020). Mistakes
     raise `UserError`."""
@@ -48,9 +49,9 @@ def make(text: str, dim: int, width: int, **options: Any) -> Layers | None:
         return None
     gated = call.name in GATED
     inner = spec.build(_width, call, 'mlp') or (2 * width // 3 if gated else width)
-    up = nnx.Linear(dim, inner, dot_general=linear, **options)
-    down = nnx.Linear(inner, dim, dot_general=linear, **options)
-    gate = nnx.Linear(dim, inner, dot_general=linear, **options) if gated else None
+    up = nnx.Linear(dim, inner, kernel_init=start.kernel, dot_general=linear, **options)
+    down = nnx.Linear(inner, dim, kernel_init=start.residual, dot_general=linear, **options)
+    gate = nnx.Linear(dim, inner, kernel_init=start.kernel, dot_general=linear, **options) if gated else None
     return Layers({**ACTIVATIONS, **GATED}[call.name], up, down, gate)
 
 

@@ -37,6 +37,7 @@ FORMS = (
     'ssmax(bias=True)',
     'ntk(dynamic=True, original_length=10)',
     'rope2d(columns=4, mixed=True)',
+    "shape(max_shift='room')|sincos",
     'randomize_offsets(max_position=1000)|t5(max_distance=2000)',
     'randomize_offsets(max_position=1000)|shaw(k=500)',
     "randomize(max_position=1000, test='linspace')|sincos",

@@ -37,6 +37,24 @@ def test_evaluation_starts_at_zero(pos):
     np.testing.assert_array_equal(shifted - shifted[:, :1], pos - pos[:, :1])
 
 
+def test_shifts_within_the_longest_sequence():
+    """Uniform on {0 .. max_len - T}, where T counts real tokens; 0 for a sequence that is as long or longer."""
+    real, keys = jnp.asarray([2, 4, 6]), jax.random.split(jax.random.key(0), 600)
+    scheme, valid = make("shape(max_shift='room')"), jnp.arange(6)[None] < real[:, None]
+    remap = jax.jit(jax.vmap(lambda key: scheme.remap(POS, valid=valid, key=key, train=True)))
+    shift = np.asarray(remap(keys))[..., 0]
+    for row, most in zip(shift.T, 6 - np.asarray(real), strict=True):
+        counts = np.bincount(row, minlength=most + 1)
+        assert len(counts) == most + 1
+        assert np.abs(counts - 600 / (most + 1)).max() < 5 * np.sqrt(600 / (most + 1))
+    longer = jnp.arange(9)[None]
+    np.testing.assert_array_equal(scheme.remap(longer, key=keys[0], train=True), longer)
+    chain = make("shape(max_shift='room')|learned")
+    assert chain.extent(4) == chain.extent(6) == 6
+    with pytest.raises(ValueError, match='6 rows for 7 positions'):
+        chain.extent(7)
+
+
 def logits(position, train):
     """Of an encoder without dropout, whose weights are the same whatever the position."""
     encoder = Encoder(
@@ -68,3 +86,5 @@ def test_errors():
         make().remap(POS, train=True)
     with pytest.raises(UserError, match='max_shift must be at least 0, not -1'):
         make('shape(max_shift=-1)')
+    with pytest.raises(UserError, match='max_shift'):
+        make("shape(max_shift='rooms')")

@@ -229,20 +229,40 @@ def test_mistakes_in_the_choice_of_blocks(options, words):
         make(**options)
 
 
+SIZES = dict(vocab_size=500, dim=64, heads=4, head_dim=32, mlp_dim=256, num_classes=64)
+
+
 @pytest.mark.parametrize(
     ('init', 'embedding', 'kernel', 'cut'),
-    [('default', 64**-0.5, 0.125, 2.28), ('haiku', 0.0176, 0.110, 2.0), ('haiku(std=0.1)', 0.088, 0.110, 2.0)],
+    [('default', 1.0, 0.125, 2.28), ('haiku', 0.1407, 0.110, 2.0), ('haiku(std=0.1)', 0.704, 0.110, 2.0)],
 )
 def test_initial_values(init, embedding, kernel, cut):
-    """Standard deviations at width 64, of every kernel in units of its own fan-in; kernels end at `cut` of 1/8."""
-    model = make(init=init, vocab_size=500, dim=64, heads=4, head_dim=32, mlp_dim=256, num_classes=64)
-    assert np.std(model.embedding.embedding[...]) == pytest.approx(embedding, rel=0.02)
+    """Standard deviations at width 64: of the input of the first layer, and of every kernel in units of its own fan-in;
+    kernels end at `cut` of 1/8."""
+    model = make(init=init, **SIZES)
+    assert np.std(model.embedding.embedding[...]) * model.scale == pytest.approx(embedding, rel=0.02)
     block = model.blocks[0]
     for layer, fan_in in ((block.attention.query, 64), (block.attention.out, 128), (block.up, 64), (block.down, 256)):
         assert np.std(layer.kernel[...]) == pytest.approx(kernel * (64 / fan_in) ** 0.5, rel=0.03)
     assert np.std(model.head.kernel[...]) == pytest.approx(kernel, rel=0.03)
     assert not any(np.any(layer.bias[...]) for layer in (block.up, block.down, model.head))
     assert np.abs(block.up.kernel[...]).max() == pytest.approx(cut / 8, rel=0.01)
+
+
+@pytest.mark.parametrize(('init', 'std'), [('gpt2', 0.02), ('gpt2(std=0.1)', 0.1)])
+def test_initial_values_of_gpt2(init, std):
+    """Kernels have one standard deviation whatever their size, smaller by sqrt(2 layers) before the residual sum."""
+    model = make(init=init, layers=3, mlp='geglu', use_bias=True, **SIZES)
+    assert model.scale == 1
+    for block in model.blocks:
+        for layer in (block.attention.query, block.attention.key, block.attention.value, block.up, block.gate):
+            assert np.std(layer.kernel[...]) == pytest.approx(std, rel=0.03)
+            assert np.abs(layer.kernel[...]).max() > 3 * std  # not cut
+        for layer in (block.attention.out, block.down):
+            assert np.std(layer.kernel[...]) == pytest.approx(std / 6**0.5, rel=0.03)
+            assert not np.any(layer.bias[...])
+    assert np.std(model.head.kernel[...]) == pytest.approx(std, rel=0.03)
+    assert np.std(model.embedding.embedding[...]) == pytest.approx(std, rel=0.02)
 
 
 def test_size_of_the_released_encoder_of_ruoss_et_al():
