@@ -31,7 +31,9 @@ class Shape(Position):
     def remap(self, pos, *, valid=None, key=None, train=False):
         if not train:
             return pos
-        key, most = required(key), self.max_shift
-        if not isinstance(most, int):
-            most = jnp.maximum(self.max_len - (pos.shape[1] if valid is None else valid.sum(-1, keepdims=True)), 0)
-        return pos + jax.random.randint(key, (pos.shape[0], 1), 0, most + 1)
+        key, shape = required(key), (pos.shape[0], 1)
+        if isinstance(self.max_shift, int):
+            return pos + jax.random.randint(key, shape, 0, self.max_shift + 1)
+        real = jnp.ones(pos.shape, bool) if valid is None else valid
+        room = jnp.maximum(self.max_len - real.sum(-1, keepdims=True), 0)
+        return pos + jnp.where(real, jax.random.randint(key, shape, 0, room + 1), 0)
