@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mha import spec
 from mha.spec import UserError, as_text, compact
 from mha.training.metrics import number
 from mha.views.report import published
@@ -19,8 +20,8 @@ HEADERS = ('task', 'scheme', 'theirs', 'aggregation', 'lengths', 'mark', 'ours',
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """A published number and ours. `lengths` are those of theirs that we evaluated, or, without any, all of ours beyond
-    the trained ones."""
+    """A published number and ours. `lengths` are those of theirs that we evaluated, both as multiples of the longest
+    trained length, or, without any, all of ours beyond the trained ones."""
 
     theirs: published.Row
     ours: Row
@@ -36,7 +37,7 @@ def pairs(comparison: Comparison, table: Published) -> list[Beside]:
         run = _run(comparison, row)
         for theirs in table.like(run.setting('task'), run.setting('model.position')):
             if theirs.metric == comparison.metric.name:
-                found.append(_beside(comparison, row, theirs))
+                found.append(_beside(comparison, table, row, theirs))
     if not found:
         tasks, schemes = ({getattr(row, name) for row in table.rows} - {''} for name in ('task', 'scheme'))
         raise UserError(
@@ -46,12 +47,27 @@ def pairs(comparison: Comparison, table: Published) -> list[Beside]:
     return found
 
 
-def _beside(comparison: Comparison, row: Row, theirs: published.Row) -> Beside:
-    evaluated = np.array(comparison.lengths)
-    inside = np.isin(evaluated, theirs.lengths)
+def _beside(comparison: Comparison, table: Published, row: Row, theirs: published.Row) -> Beside:
+    evaluated, trained = np.array(comparison.lengths), row.trained[1]
+    longest = _longest(table, theirs) or trained
+    inside = np.isin(-(-evaluated * longest // trained), theirs.lengths)
     if not inside.any():
-        inside = evaluated > row.trained[1]
+        inside = evaluated > trained
     return Beside(theirs, row, tuple(evaluated[inside].tolist()), comparison.over_seeds(comparison.scores(row, inside)))
+
+
+def _longest(table: Published, theirs: published.Row) -> int | None:
+    """Longest length on which the authors trained; None if the table does not tell."""
+    lengths = table.settings_of(theirs).get('train.lengths')
+    return max(spec.lengths(lengths)) if lengths else None
+
+
+def _scaled(found: Sequence[Beside], table: Published) -> list[str]:
+    """A note on lengths, if theirs and ours are compared as multiples of different trained lengths."""
+    trained = {(_longest(table, each.theirs), each.ours.trained[1]) for each in found}
+    if all(theirs in (None, ours) for theirs, ours in trained):
+        return []
+    return ['lengths are compared as multiples of the longest trained one, which differs']
 
 
 def _run(comparison: Comparison, row: Row) -> Run:
@@ -93,6 +109,7 @@ def sections(comparison: Comparison, found: Sequence[Beside], table: Published) 
     marks = {each.theirs.mark for each in found}
     notes = [
         f'{table.authors} ({table.year}, arXiv:{table.arxiv}), {table.table}: {table.protocol}',
+        *_scaled(found, table),
         *(f'{mark}: {published.MARKS[mark]}' for mark in published.MARKS if mark in marks),
     ]
     numbers = Section('Published numbers and ours', HEADERS, list(map(_line, found)), 2, notes)

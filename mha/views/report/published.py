@@ -79,12 +79,15 @@ class Published:
     rows: tuple[Row, ...]
 
     def like(self, task: str, scheme: str) -> list[Row]:
-        """Rows whose task and scheme have the same names as these specs, whatever the arguments. The arguments of the
-        task count if the table has several tasks of its name."""
+        """Rows whose task and scheme have the same names as these specs, whatever the arguments. If the table has
+        several tasks of that name, rows of the one that agrees in most arguments; none if two agree in as many."""
         wanted = _names(task), _names(scheme)
-        found = [row for row in self.rows if (_names(row.task), _names(row.scheme)) == wanted]
         variants = {row.task for row in self.rows if _names(row.task) == wanted[0]}
-        return [row for row in found if len(variants) < 2 or _calls(row.task) == _calls(task)]
+        scores = {variant: _agreement(variant, task) for variant in variants}
+        nearest = [variant for variant in variants if scores[variant] == max(scores.values())]
+        if len(nearest) != 1:
+            return []
+        return [row for row in self.rows if row.task == nearest[0] and _names(row.scheme) == wanted[1]]
 
     def settings_of(self, row: Row) -> dict[str, Any]:
         """The settings behind a row."""
@@ -148,6 +151,15 @@ def _calls(text: str) -> list[list[spec.Call]]:
 
 def _names(text: str) -> list[list[str]]:
     return [[call.name for call in calls] for calls in _calls(text)] if text else []
+
+
+def _agreement(one: str, other: str) -> int:
+    """Number of arguments that are equal in two specs of a task, minus that of the others."""
+    if not (one and other):
+        return 0
+    (first, *_), (second, *_) = (spec.parse(text) for text in (one, other))
+    pairs = [{**dict(enumerate(call.args)), **call.kwargs}.items() for call in (first, second)]
+    return len(pairs[0] & pairs[1]) - len(pairs[0] ^ pairs[1])
 
 
 def _setting(flat: Mapping[str, Any], key: str) -> Any:

@@ -15,11 +15,12 @@ def test_theirs_and_ours_at_the_same_lengths(make):
     compared = comparison.compare(folders)
     (found,) = beside.pairs(compared, PAPER)
     assert found.theirs.scheme_label == 'RoPE'
-    assert found.lengths == (60, 120)  # of 41 to 500
+    assert found.lengths == (30, 40, 60, 120)  # trained to 20: 41 to 500 of those trained to 40 are 21 to 250
     assert found.measured.mean == pytest.approx(0.55)
     assert found.measured.best == 0.6
     numbers, settings = beside.sections(compared, [found], PAPER)
     text = section_text(numbers)
+    assert 'multiples of the longest trained one' in text
     assert 'Reverse String   RoPE' in text
     assert 'recalled: from memory' in text
     assert 'train.lengths' in section_text(settings)
@@ -34,6 +35,16 @@ def test_other_lengths_are_named(make):
     compared = comparison.compare([make('a', evaluated=(10, 20, 30, 40))])
     (found,) = beside.pairs(compared, PAPER)
     assert found.lengths == (30, 40)
+
+
+def test_lengths_count_as_multiples_of_the_trained_one(make):
+    """Ours were trained to 20, theirs to 50 and tested on 51-100 and 101-150."""
+    table = published.load('huang2024')
+    evaluated = (10, 20, 21, 40, 41, 60, 61)
+    folder = make('a', evaluated=evaluated, metric='exact_match', task='majority', model__position='none')
+    compared = comparison.compare([folder])
+    lengths = {each.theirs.lengths[0]: each.lengths for each in beside.pairs(compared, table)}
+    assert lengths == {1: (10, 20), 51: (21, 40), 101: (41, 60)}
 
 
 def test_runs_without_a_published_number_are_refused(make):

@@ -93,6 +93,8 @@ def test_rows_like_those_of_a_run():
     assert table.like('bucket_sort', 'rope|alibi') == []
     crasp = published.load('huang2024')
     assert {row.task_label for row in crasp.like('majority(symbols=26)', 'none')} == {'Majority'}
+    (nearest,) = {row.task_label for row in crasp.like('copying(symbols=30, distinct=True, bos=True)', 'none')}
+    assert nearest == 'Copy Unique'
     assert crasp.like("regular(language='tomita1')", 'none') == []
     assert {row.lengths for row in published.load('chi2022').like('', 'kerple')} >= {(512,), (16384,)}
 
