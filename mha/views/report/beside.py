@@ -13,6 +13,7 @@ from mha.views.report import published
 from mha.views.report.comparison import Cell, Comparison, Row
 from mha.views.report.published import Published
 from mha.views.report.runs import Run
+from mha.views.report.statistics import mean_reciprocal_rank
 from mha.views.report.table import Section, csv_text
 
 HEADERS = ('task', 'scheme', 'theirs', 'aggregation', 'lengths', 'mark', 'ours', 'best seed', 'our lengths')
@@ -113,11 +114,35 @@ def sections(comparison: Comparison, found: Sequence[Beside], table: Published) 
         *(f'{mark}: {published.MARKS[mark]}' for mark in published.MARKS if mark in marks),
     ]
     numbers = Section('Published numbers and ours', HEADERS, list(map(_line, found)), 2, notes)
+    ranks = _ranks(comparison, found)
     differ = differences(comparison, found, table)
     settings = [[key, theirs, ours] for key, (theirs, ours) in differ.items()]
     if not settings:
-        return [dataclasses.replace(numbers, notes=[*notes, 'no difference in the settings that the paper tells'])]
-    return [numbers, Section('Differences in settings', ('setting', 'theirs', 'ours'), settings, 3)]
+        return [
+            dataclasses.replace(numbers, notes=[*notes, 'no difference in the settings that the paper tells']),
+            *ranks,
+        ]
+    return [numbers, *ranks, Section('Differences in settings', ('setting', 'theirs', 'ours'), settings, 3)]
+
+
+def _ranks(comparison: Comparison, found: Sequence[Beside]) -> list[Section]:
+    """Mean reciprocal rank of each scheme, theirs and ours, over the tasks and lengths that all schemes have."""
+    scores = {(each.theirs.scheme_label, each.theirs.task, each.theirs.lengths): each for each in found}
+    schemes, tasks, lengths = (list(dict.fromkeys(names)) for names in zip(*scores, strict=True))
+    columns = [(task, at) for task in tasks for at in lengths if all((name, task, at) in scores for name in schemes)]
+    if len(schemes) < 2 or len(columns) < 2 or len(scores) < len(found):
+        return []
+    both = np.array(
+        [
+            [[scores[name, *column].theirs.value, scores[name, *column].measured.mean] for column in columns]
+            for name in schemes
+        ]
+    )
+    best = comparison.metric.best
+    theirs, ours = (mean_reciprocal_rank(each, best) for each in np.moveaxis(both, -1, 0))
+    lines = [[name, *map(number, ranks)] for name, *ranks in zip(schemes, theirs, ours, strict=True)]
+    title = f'Mean reciprocal rank over {len(columns)} pairs of task and lengths, by the means over seeds'
+    return [Section(title, ('scheme', 'theirs', 'ours'), lines, 1)]
 
 
 def as_csv(found: Sequence[Beside]) -> str:

@@ -50,3 +50,16 @@ def test_lengths_count_as_multiples_of_the_trained_one(make):
 def test_runs_without_a_published_number_are_refused(make):
     with pytest.raises(UserError, match=r'no compared run has a number .* the tasks .*reverse_string'):
         beside.pairs(comparison.compare([make('a', model__position='cope')]), PAPER)
+
+
+def test_mean_reciprocal_ranks(make):
+    """RoPE is first in both tasks of theirs, second and then equal to sin/cos in ours."""
+    scores = {('reverse_string', 'rope'): 0.2, ('reverse_string', 'sincos'): 0.4}
+    scores |= {('bucket_sort', 'rope'): 0.3, ('bucket_sort', 'sincos'): 0.3}
+    folders = [
+        make(str(index), score, task=task, model__position=scheme, model__dim=64, model__heads=8)
+        for index, ((task, scheme), score) in enumerate(scores.items())
+    ]
+    compared = comparison.compare(folders)
+    _, ranks, _ = beside.sections(compared, beside.pairs(compared, PAPER), PAPER)
+    assert {tuple(line) for line in ranks.lines} == {('RoPE', '1.000', '0.750'), ('sin / cos', '0.500', '1.000')}
