@@ -18,7 +18,8 @@ from mha.spec import Length, Shift, Spread
 class Abacus(Position):
     """Learned embedding of digit places, for tasks that write numbers least significant digit first. Coordinates come
     with the tokens: pass `pos=places(is_digit)`. With slot numbers, the default coordinates of a model, it is a plain
-    learned table. The table has `max_position` rows; row 0 serves all tokens that are not digits."""
+    learned table. The table has `max_position` rows; row 0 serves all tokens that are not digits. It starts at
+    `init_std`; with 1.0 like the token embeddings, as in the authors' code."""
 
     directed = True
 

@@ -219,6 +219,16 @@ def lookup(table: Float[Array, 'N D'], pos: Num[Array, '#B T']) -> Float[Array, 
     return table.at[rows].get(mode='fill', fill_value=jnp.nan)
 
 
+def uniform_linear(fan_in: int, width: int, rngs: nnx.Rngs) -> nnx.Linear:
+    """Linear layer whose weights and biases start uniform in +-1/sqrt(fan_in), as those of `nn.Linear` in torch."""
+    high = fan_in**-0.5
+
+    def uniform(key, shape, dtype=jnp.float32, out_sharding=None):
+        return jax.random.uniform(key, shape, dtype, -high, high)
+
+    return nnx.Linear(fan_in, width, kernel_init=uniform, bias_init=uniform, rngs=rngs)
+
+
 def required(key: Key[Array, '*B'] | None) -> Key[Array, '*B']:
     """`key`; raises an error if it is None, for a scheme that draws."""
     if key is None:

@@ -18,7 +18,8 @@ class Coupling(Position):
     """Learned embedding of position ids, for tasks with a known structure. Ids come with the tokens: pass them as
     `pos`, starting at 1. With slot numbers, the default coordinates of a model, it is a learned table with a random
     start. `max_position` is the largest id in training and evaluation: by default the longest sequence of the run; 132
-    for sums of up to 100 digits in the released code. Larger ids read NaN."""
+    for sums of up to 100 digits in the released code. Larger ids read NaN. The table starts at `init_std`; with 1.0
+    like the token embeddings, as in the released code."""
 
     directed = True
     per_example = True

@@ -6,20 +6,25 @@ At every pair (i, j) the MLP reads the H products and the H biases of that pair,
 layer of leaky ReLUs. b, with its own r = softplus(s) in each head, is the paper's best base.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mha.positions.base import Position
+from mha.positions.base import Position, uniform_linear
 from mha.spec import Width
 
 
 class Dape(Position):
     """Learned penalty on distance that also depends on the content of the tokens. It cannot tell left from right. The
     MLP sees the products q . k of all heads, after the transforms of other schemes but without their biases. Published
-    with separate parameters in every layer (`position_per_layer=True`)."""
+    with separate parameters in every layer (`position_per_layer=True`).
 
-    def __init__(self, dims, width: Width = 32, *, rngs):
+    `init='uniform'` starts weights and biases of the MLP uniform in +-1/sqrt(fan_in), as the authors' code does. By
+    default weights are normal of variance 1/fan_in, and biases 0."""
+
+    def __init__(self, dims, width: Width = 32, init: Literal['normal', 'uniform'] = 'normal', *, rngs):
         self.scale = dims.head_dim**-0.5
 
         def start(high):  # parameters whose softplus is uniform on (0, high)
@@ -27,8 +32,11 @@ class Dape(Position):
             return nnx.Param(jnp.log(jnp.expm1(r)))
 
         self.s1, self.s2 = start(2.0), start(1.0)
-        self.hidden = nnx.Linear(2 * dims.heads, width, rngs=rngs)
-        self.out = nnx.Linear(width, dims.heads, rngs=rngs)
+        if init == 'uniform':
+            self.hidden, self.out = uniform_linear(2 * dims.heads, width, rngs), uniform_linear(width, dims.heads, rngs)
+        else:
+            self.hidden = nnx.Linear(2 * dims.heads, width, rngs=rngs)
+            self.out = nnx.Linear(width, dims.heads, rngs=rngs)
 
     def content(self, q, k, q_pos, k_pos):
         distance = jnp.abs(q_pos[:, :, None] - k_pos[:, None, :]).astype(jnp.float32)[..., None]

@@ -16,7 +16,10 @@ from mha.spec import Base, Length, Part, Shift
 class DualChunk(Rotary):
     """Rotary embedding for longer sequences than trained; plain rotary embedding up to c = `chunk` + `window` tokens,
     which should be the trained length. The paper recommends chunks of 3/4 of it, hence the default `window` of
-    chunk / 3. Costs a second product of queries and keys; the paper's saving of memory is not implemented."""
+    chunk / 3. Costs a second product of queries and keys; the paper's saving of memory is not implemented.
+
+    The released code takes chunks of 5/8 of the trained length L and places far queries at 3/4 L: `chunk` = 5/8 L and
+    `window` = L/8 + 1. Its logits also grow with the length, unlike those of the paper's results and ours."""
 
     causal_only = True
     example = 'chunk=6'

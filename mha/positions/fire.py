@@ -9,11 +9,13 @@ Our extension to bidirectional models is z = sign(D) psi(|D|) / psi(max(p_i, p_j
 negative coordinates, and equals the published z wherever p_i >= p_j >= 0.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mha.positions.base import Position
+from mha.positions.base import Position, uniform_linear
 from mha.spec import Level, Reach, Width
 
 
@@ -21,6 +23,9 @@ class Fire(Position):
     """Bias learned as a function of relative distance. Published with separate parameters in every layer
     (`position_per_layer=True`); with parameters shared by all layers it is the paper's FIRE-S. If training sequences
     are much shorter than `init_length`, the normaliser is nearly constant: set `init_length` near their length.
+
+    `init='uniform'` starts weights and biases of the MLP uniform in +-1/sqrt(fan_in), as the published code does. By
+    default they are normal: weights of variance 1/fan_in, biases N(0, 1) in the hidden layer and 0 in the output.
 
     `signed` gives z the sign of D. It changes nothing in a causal model; a bidirectional model requires it."""
 
@@ -33,6 +38,7 @@ class Fire(Position):
         init_c: Level = 0.1,
         init_length: Reach = 512.0,
         signed: bool | None = None,
+        init: Literal['normal', 'uniform'] = 'normal',
         *,
         rngs,
     ):
@@ -44,9 +50,12 @@ class Fire(Position):
         self.init_length = init_length
         self.c = nnx.Param(jnp.asarray(init_c, jnp.float32))
         self.l = nnx.Param(jnp.asarray(1.0, jnp.float32))
-        # Without random biases, every ReLU would bend at D = 0 and the scheme would start as a straight line.
-        self.hidden = nnx.Linear(1, width, bias_init=jax.nn.initializers.normal(1.0), rngs=rngs)
-        self.out = nnx.Linear(width, dims.heads, rngs=rngs)
+        if init == 'uniform':
+            self.hidden, self.out = uniform_linear(1, width, rngs), uniform_linear(width, dims.heads, rngs)
+        else:
+            # Without random biases, every ReLU would bend at D = 0 and the scheme would start as a straight line.
+            self.hidden = nnx.Linear(1, width, bias_init=jax.nn.initializers.normal(1.0), rngs=rngs)
+            self.out = nnx.Linear(width, dims.heads, rngs=rngs)
 
     def bias(self, q_pos, k_pos):
         q_pos, k_pos = q_pos[:, :, None], k_pos[:, None, :]

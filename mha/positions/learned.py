@@ -12,7 +12,9 @@ from mha.spec import Length, Spread
 
 
 class Learned(Position):
-    """Learned table with one row per position: `max_position` rows, by default the longest sequence of the run."""
+    """Learned table with one row per position: `max_position` rows, by default the longest sequence of the run. It
+    starts at `init_std`, while token embeddings start at 1. Gehring et al. and BERT start both alike (`init_std=1.0`);
+    Ruoss et al. (2023) start the table at six times the token embeddings (`init_std=0.88` with `init=haiku`)."""
 
     directed = True
 

@@ -20,7 +20,8 @@ from mha.spec import Spread, at_most
 
 class T5(OffsetBias):
     """Learned bias per head and bucket of distances, shared by all layers as published; constant at large distances. It
-    starts at `init_std`; T5's own at D^(-1/2)."""
+    starts at `init_std`; in the original code uniform with standard deviation (2 / (buckets + H))^(1/2), in
+    `transformers` at D^(-1/2)."""
 
     directed = True
 

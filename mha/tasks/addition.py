@@ -5,9 +5,13 @@
 
 The second line is the scratchpad: per decimal place, both digits and the carry; a last carry takes a step of its own,
 with digits 0. A number whose digits are used up leaves nothing; with `released=True`, as in the released code, it
-leaves a 0 while the other has digits: &8+0 after the first step above. Published: trained on lengths up to 8, tested on
-9 to 16; length is the number of digits of the longer number. All pairs of digit counts with that maximum are equally
-likely, where the paper's data have as many examples of every pair at all lengths. Numbers have no leading zeros.
+leaves a 0 while the other has digits: &8+0 after the first step above. The released code also spells the computation
+out, as 6+7+carry=13+0=13.
+
+Published: trained on lengths up to 8, tested on 9 to 16; length is the number of digits of the longer number. All pairs
+of digit counts with that maximum are equally likely. Numbers have no leading zeros. The released data have as many
+examples of every pair, so that length l is 2l - 1 times as frequent as length 1: lengths are drawn like that with
+`train.curriculum='linear(offset=-0.5)'`.
 
 Huang et al. (2024, arXiv:2410.02140) add binary numbers. Length is the number of symbols of the prompt without `$`,
 which begins a sequence, and at least 4. The number of digits of the first number is uniform in 1 .. l - 3. Published:
@@ -86,7 +90,7 @@ class Addition(Scratchpad):
         longer = jnp.maximum(*sizes)
         real = (place < longer) | (total > 0) & (place == longer)
         left = place[None] > place[:, None]
-        left_a, left_b = (self.remaining(real & left, place, length) for real in (real_a[None], real_b[None]))
+        left_a, left_b = (self.remaining(real & left, place, longer) for real in (real_a[None], real_b[None]))
         answer = self.reply(
             jnp.where(real, total % self.base, EMPTY)[::-1],
             real,
@@ -98,12 +102,12 @@ class Addition(Scratchpad):
         )
         return self.concat(self.written(a, real_a), '+', self.written(b, real_b), '='), answer
 
-    def remaining(self, left, place, length):
-        """Mask [steps, places] of the digits of a number that a step writes as left; beyond a number's end they are
-        0."""
+    def remaining(self, left, place, longer):
+        """Mask [steps, places] of the digits of a number that a step writes as left; beyond a number's end they are 0.
+        The longer number has `longer` digits."""
         if not self.released:
             return left
-        used_up = ~left.any(1, keepdims=True) & (place[:, None] + 1 < length)
+        used_up = ~left.any(1, keepdims=True) & (place[:, None] + 1 < longer)
         return left | used_up & (place[None] == place[:, None] + 1)
 
     def number(self, key, size, places):

@@ -3,9 +3,10 @@
     fixed                 l = the longest length, or the one given
     uniform               P(l) = 1 / number of lengths
     reverse_exponential   P(l) ~ tau^l: short lengths are frequent
+    linear                P(l) ~ l + offset: long lengths are frequent
     regular_increase      l = start + amount k, at most the longest;  k uniform in 0 .. floor(step / every), or the last
 
-All curricula draw from `train.lengths`. They are the four of the code released with Delétang et al. (2023,
+All curricula draw from `train.lengths`. All but `linear` are those of the code released with Delétang et al. (2023,
 arXiv:2207.02098), except that `regular_increase` stops at the longest length, while theirs never stops. A draw depends
 only on its key and the step, not on the number of steps of the run.
 """
@@ -17,10 +18,10 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mha import spec
-from mha.spec import Length, Part, at_least
+from mha.spec import REACH, Length, Part, at_least, between
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,19 @@ def uniform(lengths: tuple[int, ...], steps: int) -> Curriculum:
 
 def reverse_exponential(lengths: tuple[int, ...], steps: int, tau: Part = 0.9) -> Curriculum:
     """Lengths with probabilities that fall exponentially, so that short ones are frequent."""
-    weights = tau ** (np.array(lengths, float) - lengths[0])
+    return weighted(lengths, tau ** (np.array(lengths, float) - lengths[0]))
+
+
+def linear(lengths: tuple[int, ...], steps: int, offset: Annotated[float, between(-REACH, REACH)] = 0.0) -> Curriculum:
+    """Lengths with probabilities that grow linearly, so that long ones are frequent. With `offset=-0.5` they grow like
+    the number of pairs of numbers 1, 2, .. whose maximum is l, 2l - 1."""
+    if lengths[0] + offset <= 0:
+        raise ValueError(f'offset must be above -{lengths[0]}, minus the shortest length, not {offset}')
+    return weighted(lengths, np.array(lengths, float) + offset)
+
+
+def weighted(lengths: tuple[int, ...], weights: Float[np.ndarray, ' lengths']) -> Curriculum:
+    """Lengths with probabilities proportional to `weights`."""
     chances = jnp.array(weights / weights.sum(), jnp.float32)
     return Curriculum(lengths, lambda key, step: jax.random.choice(key, jnp.array(lengths), p=chances))
 
@@ -83,4 +96,4 @@ def regular_increase(
     return Curriculum(reached, draw)
 
 
-CURRICULA = {each.__name__: each for each in (fixed, uniform, reverse_exponential, regular_increase)}
+CURRICULA = {each.__name__: each for each in (fixed, uniform, reverse_exponential, linear, regular_increase)}

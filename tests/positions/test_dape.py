@@ -62,6 +62,16 @@ def test_parameters():
         assert 0.97 * top < r.max() < top * 1.0001
 
 
+def test_published_initial_values():
+    """Weights and biases uniform in +-1/sqrt(fan_in), as those of torch's linear layers."""
+    scheme = make("dape(width=200, init='uniform')", heads=100)
+    for layer in (scheme.hidden, scheme.out):
+        for param in (layer.kernel, layer.bias):
+            values = np.asarray(param[...])
+            assert np.std(values) == pytest.approx(200**-0.5 / 3**0.5, rel=0.15)
+            assert 0.9 * 200**-0.5 < np.abs(values).max() <= 200**-0.5
+
+
 def test_far_and_equal_positions():
     graph, params = nnx.split(make('dape'), nnx.Param)
     q = jax.random.normal(jax.random.key(0), (1, 4, 4, 8), jnp.bfloat16)

@@ -106,6 +106,18 @@ def test_the_window_is_a_third_of_the_chunk():
     assert make('dca(chunk=3072)').last == 4095
 
 
+def test_the_released_code():
+    """Its three tables of positions, of trained length L: chunks of s = 3/4 L - L/8, queries clamped at 3/4 L."""
+    for trained in (8, 16, 24):
+        last, size = trained * 3 // 4, trained * 3 // 4 - trained // 8
+        settings = dict(chunk=trained * 5 // 8, window=trained // 8 + 1)
+        intra, successive = np.arange(size), np.minimum(np.arange(size) + size, last)
+        tables = (intra, successive, np.full(size, successive[size - 1]))
+        for i, j in zip(*np.tril_indices(4 * trained), strict=True):
+            released = tables[min(i // size - j // size, 2)][i % size] - j % size
+            assert released == distance(i, j, **settings), (trained, i, j)
+
+
 def test_the_example_of_the_paper():
     """c = 10, s = 6: queries of the second chunk stand at 6, 7, 8, 9, 9, 9 for the first chunk's keys."""
     assert [distance(i, 0, 6, 4) for i in range(6, 12)] == [6, 7, 8, 9, 9, 9]

@@ -99,6 +99,16 @@ def test_parameters():
     assert np.sum((bends > 0) & (bends < 1)) > 3
 
 
+def test_published_initial_values():
+    """Weights and biases uniform in +-1/sqrt(fan_in), as those of torch's linear layers."""
+    scheme = make("fire(width=400, init='uniform')", heads=100)
+    for layer, high in ((scheme.hidden, 1.0), (scheme.out, 400**-0.5)):
+        for param in (layer.kernel, layer.bias):
+            values = np.asarray(param[...])
+            assert np.std(values) == pytest.approx(high / 3**0.5, rel=0.15)
+            assert 0.9 * high < np.abs(values).max() <= high
+
+
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
@@ -106,6 +116,7 @@ def test_parameters():
         ('fire(width=0)', 'width must be at least 1'),
         ('fire(init_length=0.0)', 'init_length must be above 0'),
         ('fire(init_c=0.0)', 'init_c must not be 0'),
+        ("fire(init='torch')", "init must be 'normal' or 'uniform'"),
     ],
 )
 def test_errors(text, message):

@@ -33,6 +33,7 @@ FORMS = (
     'shaw(values=False)',
     "deberta(k=8, log_buckets=8, p2c_index='released')",
     "cope(gate='raw')",
+    'cable(scale=False)',
     "stickbreaking(remainder='self')",
     'ssmax(bias=True)',
     'ntk(dynamic=True, original_length=10)',

@@ -59,6 +59,7 @@ SLOW = [
     'sorting(distinct=True, scratchpad=True)',
     "parity(ones='uniform', scratchpad=True)",
     "addition(measure='prompt', scratchpad=True, bos=True)",
+    "addition(measure='prompt', scratchpad=True, released=True)",
 ]
 
 

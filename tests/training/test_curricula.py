@@ -59,6 +59,19 @@ def test_reverse_exponential_of_long_lengths_does_not_vanish():
     assert drawn('reverse_exponential(0.5)', (5000, 6000)) == {5000: 1.0}
 
 
+@pytest.mark.parametrize('offset', [-1.5, 0.0, 4.0])
+def test_linear(offset):
+    lengths = (2, 3, 5, 8)
+    total = sum(length + offset for length in lengths)
+    assert close(drawn(f'linear(offset={offset})', lengths), {n: (n + offset) / total for n in lengths})
+
+
+def test_linear_draws_lengths_like_pairs_of_numbers():
+    """Of two numbers uniform in 1 .. 8, the larger one."""
+    pairs = collections.Counter(max(a, b) for a in range(1, 9) for b in range(1, 9))
+    assert close(drawn('linear(offset=-0.5)', range(1, 9)), {n: pairs[n] / 64 for n in range(1, 9)})
+
+
 def stages(step, start, amount, every, longest):
     """The lengths so far, one more every so many steps, the last of them the longest."""
     found = [start]
@@ -95,7 +108,7 @@ def test_lengths_of_a_run_are_those_that_it_can_meet():
         assert curricula.make('regular_increase', tuple(range(1, 41)), steps).lengths == met
 
 
-@pytest.mark.parametrize('text', ['uniform', 'reverse_exponential', 'regular_increase(every=2)'])
+@pytest.mark.parametrize('text', ['uniform', 'reverse_exponential', 'linear', 'regular_increase(every=2)'])
 def test_draws_do_not_depend_on_how_long_the_run_is(text):
     short, long = (curricula.make(text, tuple(range(1, 21)), steps) for steps in (12, 100))
     steps = jnp.arange(12)
@@ -110,7 +123,7 @@ def test_steps_beyond_a_counter():
     ('text', 'words'),
     [
         ('unifrom', "unknown curriculum 'unifrom' - did you mean 'uniform'"),
-        ('make', 'choices: fixed, regular_increase, reverse_exponential, uniform'),
+        ('make', 'choices: fixed, linear, regular_increase, reverse_exponential, uniform'),
         ('uniform|fixed', 'curricula do not compose'),
         ('uniform(2)', 'too many arguments, it is uniform()'),
         ('fixed(4)', 'length must be one of train.lengths, not 4'),
@@ -119,6 +132,7 @@ def test_steps_beyond_a_counter():
         ('reverse_exponential(tau=1.5)', 'tau must be above 0 and at most 1, not 1.5'),
         ('reverse_exponential(tau=True)', 'tau must be a number, not True'),
         ('reverse_exponential(tua=0.5)', "did you mean 'tau'"),
+        ('linear(-1)', 'offset must be above -1, minus the shortest length, not -1'),
         ('regular_increase(amount=0)', 'amount must be at least 1, not 0'),
         ('regular_increase(every=0)', 'every must be at least 1, not 0'),
         ('regular_increase(start=4)', 'start must be one of train.lengths, not 4'),
