@@ -9,7 +9,7 @@ head size, and with it the number of rope frequencies per head. Hence the second
 10 runs with one seed each, which is enough to see large effects; for small effects, add seeds to `sweep`.
 """
 
-from configs import common
+from configs import common, sweeps
 
 
 def get_config():
@@ -32,3 +32,9 @@ def sweep():
     for heads in (1, 2, 4, 8, 16):
         yield {'model.heads': heads}
         yield {'model.heads': heads, 'model.head_dim': 8}
+
+
+def sweep_tasks():
+    """The same on two tasks, three seeds each."""
+    tasks = sweeps.over('task', ('reverse_string', 'bucket_sort'))
+    return sweeps.product(tasks, sweep(), sweeps.over('seed', range(3)))

@@ -67,12 +67,12 @@ def get_config(size='full'):
         config.model.attention_dropout_rate = 0.0
         config.train.lengths = '2-10'
         config.train.length_per = 'batch'
-        config.train.steps = 1500
+        config.train.steps = 4000
         config.train.batch_size = 32
         config.train.buckets = 2
         config.optimizer.learning_rate = 2e-3
         config.optimizer.schedule = 'warmup(steps=100)|linear'
-        config.population.seed = (0,)
+        config.population.seed = (0, 1, 2)
         config.eval.lengths = '2-10:2,11,12,13,14,16,18,20'
         config.eval.examples = 128
         config.eval.buckets = 2
@@ -80,7 +80,7 @@ def get_config(size='full'):
 
 
 def sweep(size='full'):
-    small = ("copying(kind='cmc', symbols=20)", "copying(kind='rsc', symbols=20)")
+    small = ("copying(kind='cmc', symbols=20)", "reverse(variant='mc', symbols=20)")
     for task in small if common.is_small(size) else TASKS:
         for position in SCHEMES:
             yield {'task': task, 'model.position': position, **BESIDE.get(task, {})}
