@@ -25,7 +25,7 @@ from absl import flags
 from mha import cli
 from mha.spec import UserError
 from mha.training.metrics import METRICS
-from mha.views.report import beside, comparison, page, pivot, plots, published, ranks, table
+from mha.views.report import beside, comparison, heatmap, page, pivot, plots, published, ranks, table
 
 OUTPUT = flags.DEFINE_string(
     'output', None, 'Directory of the report; default: report/ in the first directory, or in the sweep.'
@@ -79,7 +79,8 @@ def main(*paths: str) -> None:
     more, shown, sections = {}, [table.text(compared), *choices], []
     if ROWS.value or COLUMNS.value:
         crossed = pivot.pivot(compared, ROWS.value, COLUMNS.value)
-        more |= pivot.files(crossed)
+        drawing = heatmap.figure(crossed)
+        more |= {**pivot.files(crossed), 'pivot.svg': plots.as_svg(drawing), 'pivot.pdf': plots.as_pdf(drawing)}
         sections.append(pivot.section(crossed))
     if PAIRS.value:
         tests = pivot.pairs(compared)

@@ -39,7 +39,16 @@ from mha.views.report.table import Section, align, csv_text, grid, notes
 TEMPLATES = Path(__file__).with_name('templates')
 MOST_TESTS = 200
 """Largest number of paired differences that the page lists."""
-ON_REQUEST = {'pivot.csv', 'pivot.tex', 'pairs.csv', 'ranks.svg', 'ranks.pdf', 'published.csv'}
+ON_REQUEST = {
+    'pivot.csv',
+    'pivot.tex',
+    'pivot.svg',
+    'pivot.pdf',
+    'pairs.csv',
+    'ranks.svg',
+    'ranks.pdf',
+    'published.csv',
+}
 """Files that `write` gets as `more`. Those of an earlier report are removed."""
 MARK = r'<meta name="compared" content="([^"]*)">'
 PAGE_COLOURS = {plots.INK: 'var(--ink)', plots.GREY: 'var(--grey)', plots.SHADE: 'var(--shade)', plots.PAPER: 'none'}

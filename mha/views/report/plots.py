@@ -160,7 +160,7 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem, labels: Mapping
     axes.grid(axis='y', color=GREY, alpha=0.2, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=3)
-    axes.set_title(_wrap(', '.join(problem), 2 * WIDEST), loc='left', fontweight='bold', pad=20)
+    axes.set_title(wrap(', '.join(problem), 2 * WIDEST), loc='left', fontweight='bold', pad=20)
     if 0 < len(ends) <= MOST_LABELS + 1 and sum(_height(label) for label, *_ in ends) < _inches(axes):
         _label_ends(axes, comparison.lengths[-1], ends)
     else:
@@ -198,13 +198,13 @@ def _labels(comparison: Comparison) -> dict[str, str]:
     names = list(dict.fromkeys(comparison.name(row) for row in comparison.rows))
     sizes = ((WIDEST, HIGHEST), (WIDEST, 4 * HIGHEST), (2 * WIDEST, 4 * HIGHEST))
     for width, highest in sizes[len(comparison.keys) > 2 :]:
-        labels = {name: _wrap(name, width, highest) for name in names}
+        labels = {name: wrap(name, width, highest) for name in names}
         if len(set(labels.values())) == len(names):
             return labels
     return {name: name for name in names}
 
 
-def _wrap(text: str, width: int = WIDEST, highest: int = HIGHEST) -> str:
+def wrap(text: str, width: int = WIDEST, highest: int = HIGHEST) -> str:
     """Text broken after commas and bars. Text that is still too long loses its beginning, because compositions often
     differ at the end."""
     lines = ['']
@@ -351,5 +351,5 @@ def _position_panel(axes: Axes, name: str, lines: Mapping[int, Mapping[int, Sequ
     axes.set_ylabel('accuracy')
     axes.grid(axis='y', color=GREY, alpha=0.2, linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title(_wrap(name, 2 * WIDEST), loc='left', fontweight='bold')
+    axes.set_title(wrap(name, 2 * WIDEST), loc='left', fontweight='bold')
     _legend(axes)
