@@ -39,6 +39,8 @@ class Given:
     rngs: Any
     """Random streams of dropout; None for no dropout."""
     sow_weights: bool = dataclasses.field(default=False, metadata={'static': True})
+    decode: bool = dataclasses.field(default=False, metadata={'static': True})
+    """Whether the tokens continue those whose keys and values are in the caches. `valid` is then that of all slots."""
 
 
 class Block(nnx.Module):
@@ -109,6 +111,7 @@ class Block(nnx.Module):
                 deterministic=given.rngs is None,
                 rngs=given.rngs,
                 sow_weights=given.sow_weights,
+                decode=given.decode,
             )
 
         x = residual(x, self.attention_norm, attend)
@@ -140,6 +143,7 @@ class Inputs:
     rngs: nnx.Rngs | None
     dropout_rate: Float[Array, ''] | None
     sow_weights: bool
+    decode: bool
 
     def halves(self) -> 'tuple[Inputs, Inputs]':
         """Inputs of the two sequences that are stored side by side."""
@@ -234,7 +238,7 @@ class Encoder(nnx.Module):
                 'model.tied needs a class per symbol, and no pairs of sequences - set model.tied=False'
             )
         head_dim = head_dim or dim // heads
-        self.readout, self.remat = readout, remat
+        self.readout, self.remat, self.causal = readout, remat, causal
         compute, start = jnp.dtype(dtype), initial.make(init, dim, layers)
         self.embedding = nnx.Embed(vocab_size, dim, embedding_init=start.embedding, dtype=compute, rngs=rngs)
         self.scale = start.scale
@@ -292,6 +296,11 @@ class Encoder(nnx.Module):
         """Number of tokens in one sequence, of `length` tokens in total."""
         return length // 2 if self.readout == 'pair' else length
 
+    def init_cache(self, batch: int, length: int) -> None:
+        """Empties the caches of all layers, and makes room for the keys and values of `length` tokens."""
+        for block in self.blocks:
+            block.attention.init_cache((batch, length, block.attention.in_features), self.embedding.dtype)
+
     def quadratic(self, length: int) -> bool:
         """Whether a layer holds the logits of all pairs of `length` tokens in memory."""
         length = self.context(length)
@@ -310,17 +319,21 @@ class Encoder(nnx.Module):
         dropout_rate: Float[Array, ''] | None = None,
         sow_weights: bool = False,
         position_key: Key[Array, '*B'] | None = None,
+        decode: bool = False,
     ) -> Float[Array, 'B T C'] | Float[Array, 'B C']:
         """Class logits. `valid` marks real tokens; padding does not change the result. `pos` are coordinates, by
         default the slot numbers, which suits padding on the right. `rngs` has the streams `dropout`, used in training,
         and `position`, for schemes that draw coordinates. `position_key` replaces that stream by one key for all
         examples or one per example. If a scheme asks for several draws, an evaluation averages the logits over them,
         while `sow_weights` uses a single draw. `dropout_rate` replaces the rate outside attention, so that one program
-        can use several rates."""
+        can use several rates.
+
+        With `decode`, after `init_cache`, the tokens continue those of earlier calls: `pos` are their coordinates, and
+        `valid` [B, S] marks the real tokens among all slots of the cache (see `mha.model.generation`)."""
         key = position_key
         if key is None and rngs is not None and hasattr(rngs, 'position'):
             key = rngs.position()
-        inputs = Inputs(tokens, valid, pos, train, key, rngs, dropout_rate, sow_weights)
+        inputs = Inputs(tokens, valid, pos, train, key, rngs, dropout_rate, sow_weights, decode)
         draws = max(scheme.draws for scheme in self.positions)
         if draws <= 1 or train or sow_weights or key is None:
             return self.logits(inputs)
@@ -366,7 +379,9 @@ class Encoder(nnx.Module):
         for block, (scheme, coordinates) in zip(self.blocks, placed, strict=True):
             if inputs.pos is None and not scheme.overrides('remap'):
                 coordinates = None  # the slot numbers, which allow faster cores
-            given = Given(scheme, coordinates, inputs.valid, inputs.dropout_rate, rngs, inputs.sow_weights)
+            given = Given(
+                scheme, coordinates, inputs.valid, inputs.dropout_rate, rngs, inputs.sow_weights, inputs.decode
+            )
             if inputs.train and not inputs.sow_weights:
                 x = TRAINED[self.remat](block, x, given)
             else:  # traced separately: layers may sow, and the blockwise core may report progress
@@ -388,7 +403,8 @@ class Encoder(nnx.Module):
             layer_key = prng.fold_in(key, layer) if scheme.per_layer and key is not None else key
             if key is not None and key.ndim and not (scheme.draws or inputs.train):
                 layer_key = None  # without random draws, one row of coordinates is enough for all examples
-            placed.append(scheme.place(rows, valid=inputs.valid, key=layer_key, train=inputs.train))
+            valid = None if inputs.decode else inputs.valid
+            placed.append(scheme.place(rows, valid=valid, key=layer_key, train=inputs.train))
         return placed
 
 

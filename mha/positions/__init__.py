@@ -149,6 +149,7 @@ class Chain(Position):
         self.text = text
         for claim in ('directed', 'per_example', 'per_layer'):
             setattr(self, claim, any(getattr(part, claim) for part in parts))
+        self.cacheable = all(part.cacheable for part in parts)
         self.draws = max(part.draws for part in parts)
         replacing = [part for part in parts if part.overrides('weights')]
         if len(replacing) > 1:

@@ -23,6 +23,7 @@ class Cable(Position):
     `scale=False` does not divide q . k by sqrt(K), as that code does not. Then write it first, because it scales all
     channels that earlier schemes have added to the queries."""
 
+    cacheable = False
     directed = True
     causal_only = True
 

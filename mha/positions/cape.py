@@ -37,6 +37,7 @@ class Cape(Position):
         rngs,
     ):
         self.max_global, self.max_local, self.max_scale, self.centre = max_global, max_local, max_scale, centre
+        self.cacheable = not centre
 
     def extent(self, length):
         """Number of coordinates up to the largest position; positions below 0 are not counted."""

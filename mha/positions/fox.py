@@ -23,6 +23,7 @@ class Fox(Position):
     That form replaces the softmax and needs whole rows of logits. Gates follow the slots of the array; coordinates are
     not read. Published with separate parameters in every layer (`position_per_layer=True`)."""
 
+    cacheable = False
     directed = True
 
     def __init__(

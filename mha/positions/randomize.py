@@ -22,6 +22,8 @@ class Randomize(Position):
 
     first_only = True
 
+    cacheable = False
+
     def __init__(
         self,
         dims,

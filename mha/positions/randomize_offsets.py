@@ -25,6 +25,7 @@ class RandomizeOffsets(Position):
     and clamped, so that the past at distance r meets D = r - L, and the query's own slot and all of the future meet
     D = 1 - L. A scheme that also reads p_i takes it for 0."""
 
+    cacheable = False
     wraps = True
     draws = 1
 

@@ -22,6 +22,7 @@ class Rfs(Position):
     are distinct. `test='linspace'` evaluates at the fixed positions (i + 1/2) max_position / T. Secondary sources
     describe this as the published evaluation of longer sequences, which we could not verify."""
 
+    cacheable = False
     first_only = True
 
     def __init__(self, dims, max_position: Length = 2048, test: Literal['sample', 'linspace'] = 'sample', *, rngs):

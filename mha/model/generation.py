@@ -1,0 +1,202 @@
+"""Generation: a causal model continues sequences of tokens, greedily or by sampling.
+
+Keys and values of earlier tokens are cached, so that a step costs the work of one token. Schemes that place all tokens
+of a sequence together, such as random positions, have no cache: every step then computes the sequence anew.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from mha.model.encoder import Encoder
+from mha.nn import masks
+from mha.spec import UserError
+
+ENDED = -1
+"""Marker of the tokens after the end of a sequence."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. At temperature 0 it is the most likely one; otherwise it is drawn from the softmax of
+    logits / temperature, of which `top_k` keeps the k most likely tokens, and `top_p` the fewest tokens whose
+    probabilities sum to p or more (nucleus sampling; Holtzman et al., 2020, arXiv:1904.09751)."""
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self):
+        if not 0 <= self.temperature < np.inf:
+            raise UserError(f'temperature must be at least 0 and finite, not {self.temperature}')
+        if self.top_k is not None and self.top_k < 1:
+            raise UserError(f'top_k must be at least 1, not {self.top_k}')
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UserError(f'top_p must be above 0 and at most 1, not {self.top_p}')
+
+    def kept(self, logits: Float[Array, 'B C']) -> Float[Array, 'B C']:
+        """Scaled logits, -inf for those that are not kept."""
+        logits = logits / self.temperature
+        ordered = jnp.sort(logits, axis=-1)[:, ::-1]
+        if self.top_k is not None:
+            logits = jnp.where(logits >= ordered[:, [min(self.top_k, logits.shape[-1]) - 1]], logits, -jnp.inf)
+        if self.top_p is not None:
+            chances = jax.nn.softmax(ordered)
+            before = jnp.cumsum(chances, axis=-1) - chances
+            least = jnp.where(before < self.top_p, ordered, jnp.inf).min(-1, keepdims=True)
+            logits = jnp.where(logits >= least, logits, -jnp.inf)
+        return logits
+
+    def choose(self, logits: Float[Array, 'B C'], key: Key[Array, '']) -> Int[Array, 'B']:
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        return jax.random.categorical(key, self.kept(logits))
+
+
+GREEDY = Sampling()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Sequences in the making. All are filled up to the same slot, so that shorter prompts have padding on the left."""
+
+    tokens: Any
+    """Tokens [B, S]: padding, prompt, generated tokens, and room for more."""
+    log_probs: Any
+    """Log-probabilities [B, S] of the generated tokens under the model."""
+    padding: Any
+    """Number of slots [B] before each prompt."""
+    filled: Any
+    """Number of filled slots."""
+    ended: Any
+    """Mask [B] of the sequences that have ended."""
+    logits: Any
+    """Logits [B, C] of the next token."""
+    cache: Any
+    """Keys and values of the filled slots; None without a cache."""
+
+
+def stream(
+    model: Encoder,
+    prompts: Sequence[Sequence[int]],
+    steps: int,
+    *,
+    sampling: Sampling = GREEDY,
+    stop: Sequence[int] = (),
+    key: Key[Array, ''] | None = None,
+    cache: bool | None = None,
+    every: int = 16,
+) -> Iterator[tuple[Int[np.ndarray, 'B N'], Float[np.ndarray, 'B N']]]:
+    """Generated tokens and their log-probabilities, in pieces of up to `every` steps, until `steps` are done or all
+    sequences have ended. A sequence ends with a token in `stop`; after it, tokens are ENDED. Prompts may differ in
+    length. With `cache` None, there is a cache if the position schemes allow it. Raises `UserError` for models that
+    cannot generate."""
+    cache = cacheable(model) if cache is None else cache
+    check(model, cache, len({*map(len, prompts)}) < 2)
+    if not prompts or not all(map(len, prompts)) or steps < 1:
+        raise UserError('generation needs prompts of at least one token, and at least one step')
+    longest = max(map(len, prompts))
+    tokens = np.zeros((len(prompts), longest + steps), np.int32)
+    for row, prompt in zip(tokens, prompts, strict=True):
+        row[longest - len(prompt) : longest] = prompt
+    for scheme in model.positions:
+        scheme.extent(tokens.shape[1])
+    if cache:
+        model = nnx.clone(model)
+        model.init_cache(*tokens.shape)
+    graphdef, caches, params = nnx.split(model, nnx.Cache, ...)
+    key = jax.random.key(0) if key is None else key
+    options: dict[str, Any] = dict(sampling=sampling, stop=tuple(stop), cache=cache)
+    padding = jnp.array([longest - len(prompt) for prompt in prompts])
+    progress = _begin(graphdef, params, caches, jnp.asarray(tokens), padding, key, longest=longest, cache=cache)
+    for start in range(longest, tokens.shape[1], every):
+        end = min(start + every, tokens.shape[1])
+        progress = _continue(graphdef, params, progress, end, key, **options)
+        yield np.asarray(progress.tokens[:, start:end]), np.asarray(progress.log_probs[:, start:end])
+        if progress.ended.all():
+            return
+
+
+@functools.partial(jax.jit, static_argnames=('graphdef', 'longest', 'cache'))
+def _begin(graphdef, params, caches, tokens, padding, key, *, longest, cache):
+    """Progress after the prompts."""
+    progress = Progress(
+        tokens=tokens,
+        log_probs=jnp.zeros(tokens.shape),
+        padding=padding,
+        filled=jnp.int32(longest),
+        ended=jnp.zeros(len(tokens), bool),
+        logits=None,
+        cache=caches,
+    )
+    logits, caches = _logits(graphdef, params, progress, tokens[:, :longest], key, cache)
+    return dataclasses.replace(progress, logits=logits, cache=caches)
+
+
+@functools.partial(jax.jit, static_argnames=('graphdef', 'sampling', 'stop', 'cache'))
+def _continue(graphdef, params, progress, end, key, *, sampling, stop, cache):
+    """Progress until `end` slots are filled, or all sequences have ended."""
+
+    def step(progress):
+        chosen = sampling.choose(progress.logits, jax.random.fold_in(key, progress.filled))
+        log_probs = jnp.take_along_axis(jax.nn.log_softmax(progress.logits), chosen[:, None], axis=1)[:, 0]
+        tokens = progress.tokens.at[:, progress.filled].set(jnp.where(progress.ended, ENDED, chosen))
+        grown = dataclasses.replace(
+            progress,
+            tokens=tokens,
+            log_probs=progress.log_probs.at[:, progress.filled].set(jnp.where(progress.ended, 0, log_probs)),
+            filled=progress.filled + 1,
+            ended=progress.ended | jnp.isin(chosen, jnp.array(stop, jnp.int32)),
+        )
+        logits, caches = _logits(graphdef, params, grown, jnp.where(progress.ended, 0, chosen)[:, None], key, cache)
+        return dataclasses.replace(grown, logits=logits, cache=caches)
+
+    return jax.lax.while_loop(lambda progress: (progress.filled < end) & ~progress.ended.all(), step, progress)
+
+
+def _logits(graphdef, params, progress, new, key, cache):
+    """Logits after the last filled slot, and the caches with the `new` tokens in it and before it."""
+    model, slots = nnx.merge(graphdef, progress.cache, params), jnp.arange(progress.tokens.shape[1])[None]
+    padding = progress.padding[:, None]
+    if cache:
+        pos = jnp.maximum(progress.filled - new.shape[1] + jnp.arange(new.shape[1])[None] - padding, -1)
+        logits = model(new, pos=pos, valid=slots >= padding, decode=True)[:, -1]
+        return logits, nnx.state(model, nnx.Cache)
+    # Padding moves to the right, where it changes no coordinate.
+    moved = jnp.take_along_axis(progress.tokens, (slots + padding) % slots.size, axis=1)
+    count = progress.filled - padding
+    logits = model(jnp.maximum(moved, 0), valid=slots < count, position_key=key)
+    return jnp.take_along_axis(logits, count[:, :, None] - 1, axis=1)[:, 0], progress.cache
+
+
+def cacheable(model: Encoder) -> bool:
+    """Whether the position schemes of a model allow a cache."""
+    return all(scheme.cacheable for scheme in model.positions)
+
+
+def check(model: Encoder, cache: bool, equal: bool) -> None:
+    """Raises `UserError` if a model cannot generate, with a cache or for prompts that are not of `equal` length."""
+    if not model.causal or model.readout != 'token':
+        raise UserError('only causal models with a read-out per token generate - train with model.causal=True')
+    if model.num_classes > model.embedding.num_embeddings:
+        raise UserError('the classes of this model are not its tokens, so it cannot continue a text')
+    if cache and not cacheable(model):
+        names = ', '.join(scheme.name for scheme in model.positions if not scheme.cacheable)
+        raise UserError(f'position {names} needs the whole sequence at once, so it has no cache - generate without')
+    if cache and not equal and any(_absolute(block.mask) for block in model.blocks):
+        raise UserError('a pattern with fixed slots (prefix, global, random) needs prompts of equal length')
+
+
+def _absolute(mask: masks.Mask) -> bool:
+    """Whether a mask depends on slots and not only on their offset."""
+    if isinstance(mask, masks.And | masks.Or):
+        return _absolute(mask.first) or _absolute(mask.second)
+    return not isinstance(mask, masks.OffsetMask | masks.full)
