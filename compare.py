@@ -7,7 +7,8 @@
     python compare.py runs/grid --only=task=bucket_sort --only=seed=0  # some of the runs
 
 Every argument is a run, or a directory with runs below it at any depth; links are followed. Runs that differ only in
-their seed share a row. Unfinished and unreadable runs are left out, and their names are printed.
+their seed share a row. Unfinished and unreadable runs are left out; their number and a few of their names are printed,
+and the page lists all of them.
 
 The report goes to `report/` in the first directory; for cells of one sweep, to `report/` in the sweep. For several runs
 that are not of one sweep, `--output` is required. `--evaluation` compares a later evaluation by `eval.py`, named by its
@@ -25,7 +26,7 @@ from absl import flags
 from mha import cli
 from mha.spec import UserError
 from mha.training.metrics import METRICS
-from mha.views.report import beside, comparison, page, pivot, plots, published, ranks, table
+from mha.views.report import beside, comparison, left_out, page, pivot, plots, published, ranks, table
 
 OUTPUT = flags.DEFINE_string(
     'output', None, 'Directory of the report; default: report/ in the first directory, or in the sweep.'
@@ -99,7 +100,9 @@ def main(*paths: str) -> None:
     written = page.write(compared, cli.path('output', output), more, sections, asked)
     shown += [line for section in sections for line in ('', table.section_text(section))]
     if compared.left_out:
-        print(f'left out {comparison.unfinished(compared.left_out)}', file=sys.stderr)
+        named = left_out.grouped(compared.left_out)
+        where = f' - {written[-1]} lists all' if named.count > 1 else ''
+        print(f'left out {named}{where}', file=sys.stderr)
     print(*shown, '', *written, sep='\n')
 
 

@@ -17,6 +17,7 @@ from mha import spec
 from mha.spec import UserError, choose, short
 from mha.training.metrics import METRICS, Metric
 from mha.views.report import statistics
+from mha.views.report.left_out import grouped
 from mha.views.report.runs import (
     Run,
     check_comparable,
@@ -237,7 +238,7 @@ def compare(
             there = sorted({name for run in left_out for name in evaluations(run.path)})
             raise UserError(f'no run has an evaluation {evaluation!r} - there are: {", ".join(there) or "none"}')
     if not finished:
-        raise UserError(f'no finished run in {", ".join(map(str, paths))} - {unfinished(left_out)}')
+        raise UserError(f'no finished run in {", ".join(map(str, paths))} - {grouped(left_out)}')
     if only:
         finished = _only(finished, only)
     compared = of_runs(finished, metric, paths=paths, left_out=left_out)
@@ -261,12 +262,6 @@ def _only(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
 
 def _left_out(path: Path, reason: str) -> Run:
     return Run(path, {}, {'status': reason}, {})
-
-
-def unfinished(left_out: Sequence[Run]) -> str:
-    """Text that lists the runs left out: `'2 runs: a (running), b (not evaluated)'`."""
-    named = dict.fromkeys(f'{run.path} ({run.status})' for run in left_out)  # a directory may hold several runs
-    return f'{len(named)} run{"s" * (len(named) > 1)}: {", ".join(named)}'
 
 
 def of_runs(

@@ -31,8 +31,9 @@ from mha.training.metrics import number
 from mha.views.report import latex, plots
 from mha.views.report.answer import answer
 from mha.views.report.columns import Column, columns, shown
-from mha.views.report.comparison import Comparison, Row, unfinished
+from mha.views.report.comparison import Comparison, Row
 from mha.views.report.embedded import page_data
+from mha.views.report.left_out import grouped
 from mha.views.report.runs import Run
 from mha.views.report.table import Section, align, csv_text, grid, notes
 
@@ -147,7 +148,7 @@ def as_html(
     asked: Sequence[str] = (),
 ) -> str:
     settings = [key for key in comparison.runs[0].config if key not in comparison.varying and key != 'seed']
-    first, *others = _notes(comparison)
+    first, *others = notes(comparison)
     answered = answer(comparison)
     return _template().render(
         comparison=comparison,
@@ -161,6 +162,7 @@ def as_html(
         tasks=', '.join(dict.fromkeys(row.problem[0] for row in comparison.rows)),
         facts=first[0].upper() + first[1:],
         notes=others,
+        left_out=grouped(comparison.left_out) if comparison.left_out else None,
         curves=_inline(svg),
         sections=sections,
         differing=answered.differing,
@@ -275,7 +277,7 @@ def _differences(comparison: Comparison) -> list[tuple[str, list[str]]]:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    return notes(comparison) + ([f'left out {unfinished(comparison.left_out)}'] if comparison.left_out else [])
+    return notes(comparison) + ([f'left out {grouped(comparison.left_out)}'] if comparison.left_out else [])
 
 
 def _inline(svg: str) -> markupsafe.Markup:

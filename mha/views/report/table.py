@@ -11,7 +11,8 @@ import numpy as np
 from mha.spec import UserError, compact
 from mha.training.metrics import number, one_per_column
 from mha.views.report.columns import BEYOND, NOT_ABOVE, shown
-from mha.views.report.comparison import SOLVED, Comparison, longest, of_runs, ranges, unfinished
+from mha.views.report.comparison import SOLVED, Comparison, longest, of_runs, ranges
+from mha.views.report.left_out import grouped
 from mha.views.report.runs import Run, span
 
 FEW = 100
@@ -173,7 +174,7 @@ def summarise(runs: Sequence[Run]) -> str:
             'train.py command evaluates it again'
         )
     comparison, run = of_runs(runs), runs[0]
-    lost = [f'left out {unfinished(left_out)}'] if left_out else []
+    lost = [f'left out {grouped(left_out)}'] if left_out else []
     if len(runs) > 1 or len(run.seeds) > 1:
         return '\n'.join([text(comparison), *lost])
     measured = one_per_column(run.metric)
