@@ -73,7 +73,7 @@ def main(*paths: str) -> None:
     if not paths:
         raise UserError('name the runs to compare, such as: compare.py runs/grid')
     directories = [Path(path).expanduser() for path in paths]
-    compared = comparison.compare(directories, ','.join(METRIC.value), EVALUATION.value, ONLY.value)
+    compared = comparison.compare(directories, METRIC.value or comparison.AUTO, EVALUATION.value, ONLY.value)
     choices: list[str] = []
     if BEST.value:
         compared, choices = pivot.choose_best(compared, BEST.value)

@@ -38,6 +38,8 @@ TRAINED = 'trained_lengths'
 EVALUATED = {'task': 'evaluated_on', 'position': 'evaluated_under'}
 """Keys of the task and the position scheme of later evaluations, which become settings if they are not the trained
 ones."""
+AUTO = ('auto',)
+"""Metrics that are shown by default: that of the task and, if it is accuracy, exact match."""
 SOLVED = 0.9
 """Accuracy or exact match above which a length counts as solved."""
 
@@ -213,12 +215,12 @@ class Comparison:
 
 
 def compare(
-    paths: Sequence[Path], metric: str = 'auto', evaluation: str | None = None, only: Sequence[str] = ()
+    paths: Sequence[Path], metrics: Sequence[str] = AUTO, evaluation: str | None = None, only: Sequence[str] = ()
 ) -> Comparison:
     """Comparison of the finished runs at or below `paths`, by the evaluation that ends training or by a later
-    `evaluation` (its file name or its lengths). `metric` names one or several, of which the first orders the rows.
-    `only` are conditions such as `'model.position=rope'`. Unreadable runs are listed as left out; if `paths` names one
-    of them, `UserError` is raised instead."""
+    `evaluation` (its file name or its lengths). The first of `metrics` orders the rows. `only` are conditions such as
+    `'model.position=rope'`. Unreadable runs are listed as left out; if `paths` names one of them, `UserError` is raised
+    instead."""
     runs = [_left_out(path, 'a link that leads nowhere') for path in dangling(paths)]
     for path in find(paths):
         name = evaluation_of(path, evaluation)
@@ -241,7 +243,7 @@ def compare(
         raise UserError(f'no finished run in {", ".join(map(str, paths))} - {grouped(left_out)}')
     if only:
         finished = _only(finished, only)
-    compared = of_runs(finished, metric, paths=paths, left_out=left_out)
+    compared = of_runs(finished, metrics, paths=paths, left_out=left_out)
     return dataclasses.replace(compared, evaluation=evaluation, only=tuple(only))
 
 
@@ -265,19 +267,19 @@ def _left_out(path: Path, reason: str) -> Run:
 
 
 def of_runs(
-    runs: Sequence[Run], metric: str = 'auto', *, paths: Sequence[Path] = (), left_out: Sequence[Run] = ()
+    runs: Sequence[Run], metrics: Sequence[str] = AUTO, *, paths: Sequence[Path] = (), left_out: Sequence[Run] = ()
 ) -> Comparison:
     """Comparison of given runs. Raises `UserError` if their numbers do not belong in one table."""
     check_comparable(runs)
-    name, *more = metric.split(',')
-    metrics = {run.task: choose_metric(name, run) for run in runs}
-    if len(set(metrics.values())) > 1:
-        names = ', '.join(f'{task}: {value.title}' for task, value in metrics.items())
+    name, *more = metrics
+    of_task = {run.task: choose_metric(name, run) for run in runs}
+    if len(set(of_task.values())) > 1:
+        names = ', '.join(f'{task}: {value.title}' for task, value in of_task.items())
         raise UserError(f'one table has one metric ({names}) - compare the tasks separately, or use --metric=accuracy')
-    measure = metrics[runs[0].task]
+    measure = of_task[runs[0].task]
     asked = dict.fromkeys(choose_metric(other, run) for other in more for run in runs)
     more_metrics = tuple(other for other in asked if other != measure)
-    if metric == 'auto':
+    if tuple(metrics) == AUTO:
         more_metrics = _automatic_metrics(runs, measure)
     runs = _with_evaluated(_with_trained(runs))
     differ = varying(runs)

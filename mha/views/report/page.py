@@ -76,8 +76,9 @@ def write(
             (output / f'{name}.tmp').write_bytes(content.encode() if isinstance(content, str) else content)
         for name in reversed(files):  # the page first: it names the runs, in case writing fails midway
             os.replace(output / f'{name}.tmp', output / name)
-        for name in ON_REQUEST - {*files}:  # of an earlier question
+        for name in ON_REQUEST - {*files}:  # of an earlier question, perhaps interrupted
             (output / name).unlink(missing_ok=True)
+            (output / f'{name}.tmp').unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f'cannot write to {str(output)!r}: {error.strerror}') from error
     return [output / name for name in files]

@@ -371,7 +371,7 @@ def test_names_are_shown_as_text(driver, make, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('metric', ['loss', 'exact_match'])
 def test_a_single_run_and_other_metrics(driver, make, tmp_path, metric):
-    shown = Page(driver, written(comparison.compare([make('a')], metric), tmp_path / 'report'))
+    shown = Page(driver, written(comparison.compare([make('a')], [metric]), tmp_path / 'report'))
     assert shown.lines() == 1
     assert shown.errors() == []
 

@@ -18,7 +18,7 @@ from mha.views.report import comparison as comparing
 
 
 def compare(*folders, metric='auto'):
-    return comparing.compare(folders, metric)
+    return comparing.compare(folders, (metric,))
 
 
 def test_interval_and_maximum_over_three_seeds(make):
