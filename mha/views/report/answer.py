@@ -55,12 +55,12 @@ def answer(comparison: Comparison) -> Answer:
 def question(comparison: Comparison) -> str:
     """Question of a comparison: the settings that vary with their values, and the number of runs."""
     parts = []
-    for index, header in enumerate(comparison.headers):
+    for index in comparison.labelled:
         values = list(dict.fromkeys(row.labels[index] for row in comparison.rows))
         if len(values) > 1:
             listed = ', '.join(values)
             listed = f' ({listed})' if len(listed) <= MOST_CHARACTERS else ''
-            parts.append(f'{len(values)} values of {header}{listed}')
+            parts.append(f'{len(values)} values of {comparison.headers[index]}{listed}')
     runs = sum(len(row.seeds) for row in comparison.rows)
     over = 'lengths beyond the trained ones' if comparison.ranges[-1].key == 'score' else comparison.ranges[-1].name
     asked = ' and '.join(parts) or 'one setting'

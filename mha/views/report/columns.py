@@ -63,12 +63,12 @@ def _task() -> Column:
 
 
 def _label(comparison: Comparison, index: int) -> Column:
-    key = comparison.keys[index]
+    key, (first, *_) = comparison.keys[index], comparison.labelled
     return Column(
-        comparison.headers[index],
+        '' if key in comparison.follows else comparison.headers[index],
         'label',
         show=lambda row: Shown(row.labels[index]),
-        baseline=lambda problem: '' if index else comparison.baseline_label(problem),
+        baseline=lambda problem: comparison.baseline_label(problem) if index == first else '',
         fields=lambda row: {key: row.labels[index]},
     )
 

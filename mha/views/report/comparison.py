@@ -17,6 +17,7 @@ from mha import spec
 from mha.spec import UserError, choose, short
 from mha.training.metrics import METRICS, Metric
 from mha.views.report import statistics
+from mha.views.report.labels import TRAINED, following
 from mha.views.report.left_out import grouped
 from mha.views.report.runs import (
     Run,
@@ -33,8 +34,6 @@ from mha.views.report.runs import (
 
 Problem = tuple[str, ...]
 
-TRAINED = 'trained_lengths'
-"""Key of the trained lengths, which become a setting if runs differ in them."""
 EVALUATED = {'task': 'evaluated_on', 'position': 'evaluated_under'}
 """Keys of the task and the position scheme of later evaluations, which become settings if they are not the trained
 ones."""
@@ -142,7 +141,7 @@ class Comparison:
     metric: Metric
     varying: tuple[str, ...]
     keys: tuple[str, ...]
-    """Settings that label a row: those that vary or, if none does, the position scheme."""
+    """Settings that set rows apart: those that vary or, if none does, the position scheme."""
     rows: tuple[Row, ...]
     baselines: dict[Problem, np.ndarray]
     """Baseline [lengths] of each problem; empty for a metric without a baseline."""
@@ -154,6 +153,8 @@ class Comparison:
     """Further metrics, of which the score is shown."""
     best: str | None = None
     """Setting of which each row has the best value, chosen by the trained lengths."""
+    follows: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Those of the `keys` that follow from another one, with that one. They label nothing."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -169,18 +170,25 @@ class Comparison:
         return ranges(self.lengths, *self.trained)
 
     @property
+    def labelled(self) -> list[int]:
+        """Indices of the keys that label rows in tables and lines in figures."""
+        return [index for index, key in enumerate(self.keys) if key not in self.follows]
+
+    @property
     def headers(self) -> list[str]:
-        """Titles of the label columns: the last part of each key, or the whole key if the last part is not unique."""
+        """Titles of the keys: the last part of each key, or the whole key if the last part is not unique."""
         words = (TRAINED, *EVALUATED.values())
         last = [key.replace('_', ' ') if key in words else short(key) for key in self.keys]
         return [header if last.count(header) == 1 else key for header, key in zip(last, self.keys, strict=True)]
 
     def name(self, row: Row) -> str:
         """Name of a row: its labels without the task."""
-        labels = zip(self.keys, self.headers, row.labels, strict=True)
-        pairs = [(key, f'{header}={label}', label) for key, header, label in labels if key != 'task']
-        named = ', '.join(label if key == 'model.position' else pair for key, pair, label in pairs)
-        return named or self.runs[0].setting('model.position')
+        parts = [
+            row.labels[index] if self.keys[index] == 'model.position' else f'{self.headers[index]}={row.labels[index]}'
+            for index in self.labelled
+            if self.keys[index] != 'task'
+        ]
+        return ', '.join(parts) or self.runs[0].setting('model.position')
 
     def scores(self, row: Row, inside: np.ndarray) -> np.ndarray:
         """Mean of each seed over the lengths in the mask `inside`; NaN if there are none."""
@@ -285,6 +293,8 @@ def of_runs(
     differ = varying(runs)
     others = [key for key in EVALUATED.values() if key in runs[0].config]
     keys = [key for key in differ if not _told_by_trained(key, runs) and key not in others] or ['model.position']
+    sources = [key for key in keys if key != 'task' or EVALUATED['task'] not in others]
+    follows = following(sources, {tuple(map(run.setting, sources)) for run in runs})
     keys = (*keys, *others)
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
@@ -297,7 +307,7 @@ def of_runs(
     if not measure.has_baseline:
         baselines = {}
     found = Comparison(tuple(paths), tuple(runs), tuple(left_out), measure, tuple(differ), keys, tuple(rows), baselines)
-    found = dataclasses.replace(found, more_metrics=more_metrics)
+    found = dataclasses.replace(found, more_metrics=more_metrics, follows=follows)
     score, sign = found.ranges[-1], -1 if measure.best == 'max' else 1
     rows.sort(key=lambda row: (row.problem, np.nan_to_num(sign * found.cell(row, score).mean, nan=math.inf)))
     return dataclasses.replace(found, rows=tuple(rows))

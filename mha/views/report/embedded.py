@@ -36,6 +36,7 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
         'metric': {'name': metric.name, 'title': metric.title, 'best': metric.best, 'limits': _finite(metric.limits)},
         'keys': comparison.keys,
         'headers': comparison.headers,
+        'follows': list(comparison.follows),
         'lengths': comparison.lengths,
         'problems': [', '.join(problem) for problem in problems],
         'baselines': [

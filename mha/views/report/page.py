@@ -127,7 +127,7 @@ def _fields(comparison: Comparison, row: Row, spread: bool) -> dict[str, Any]:
 
 def as_markdown(comparison: Comparison) -> str:
     headers, lines = grid(comparison)
-    left = len(comparison.keys)
+    left = len(comparison.labelled)
     first, *rest = align(
         [[html.escape(cell, quote=False).replace('|', r'\|') for cell in line] for line in (headers, *lines)], left
     )
@@ -138,7 +138,7 @@ def as_markdown(comparison: Comparison) -> str:
 
 def as_latex(comparison: Comparison) -> str:
     headers, lines = grid(comparison)
-    return latex.table(headers, lines, len(comparison.keys), [*_notes(comparison), 'needs: booktabs'])
+    return latex.table(headers, lines, len(comparison.labelled), [*_notes(comparison), 'needs: booktabs'])
 
 
 def as_html(
@@ -159,7 +159,7 @@ def as_html(
             (problem, list(rows)) for problem, rows in itertools.groupby(_rows(comparison), lambda row: row.row.problem)
         ],
         dots=_dots_scale(comparison),
-        longest=max(len(part) for row in comparison.rows for part in row.labels[0].split('|')) + 1,
+        longest=max(len(part) for row in comparison.rows for part in row.labels[comparison.labelled[0]].split('|')) + 1,
         tasks=', '.join(dict.fromkeys(row.problem[0] for row in comparison.rows)),
         facts=first[0].upper() + first[1:],
         notes=others,
@@ -244,7 +244,7 @@ def _rows(comparison: Comparison) -> list[PageRow]:
                 colour=style['color'],
                 glyph=plots.GLYPHS[style['marker']],
                 others=', '.join(
-                    f'{header} {label}' for header, label in zip(comparison.headers[1:], row.labels[1:], strict=True)
+                    f'{comparison.headers[index]} {row.labels[index]}' for index in comparison.labelled[1:]
                 ),
                 scores=[number(value) for value in finite],
                 dots=[place(value) for value in finite],

@@ -52,8 +52,8 @@ def pivot(comparison: Comparison, rows: Sequence[str], columns: Sequence[str]) -
     for row in comparison.rows:
         place = (tuple(row.labels[index] for index in down), tuple(row.labels[index] for index in across))
         if place in found:
-            pairs = zip(comparison.keys, row.labels, found[place].labels, strict=True)
-            other = next(key for key, label, known in pairs if label != known)
+            known = found[place].labels
+            other = next(comparison.keys[i] for i in comparison.labelled if row.labels[i] != known[i])
             raise UserError(
                 f'rows that differ in {other} share a cell - add it to --rows or --columns, choose one of its values '
                 f'with --only={other}=.., or the best one with --best={other}'
@@ -153,15 +153,19 @@ def choose_best(comparison: Comparison, key: str) -> tuple[Comparison, list[str]
     """Comparison in which rows that differ only in the setting `key` are replaced by the best of them, by the mean
     metric within the trained lengths; and a line per choice. Nothing of the score takes part in the choice."""
     index = _index(comparison, key, 'setting in --best')
+    chosen_with = [
+        i for i, each in enumerate(comparison.keys) if comparison.follows.get(each) == comparison.keys[index]
+    ]
+    same = [i for i in range(len(comparison.keys)) if i not in (index, *chosen_with)]
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in comparison.rows:
-        groups.setdefault((*row.labels[:index], *row.labels[index + 1 :], *row.problem), []).append(row)
+        groups.setdefault((*(row.labels[i] for i in same), *row.problem), []).append(row)
     sign = 1 if comparison.metric.best == 'max' else -1
     chosen, lines = [], []
     for rows in groups.values():
         best = max(rows, key=lambda row: sign * _in_range(comparison, row))
         chosen.append(best)
-        others = [label for position, label in enumerate(best.labels) if position != index]
+        others = [best.labels[i] for i in comparison.labelled if i != index]
         scores = [comparison.cell(row, comparison.ranges[-1]).best for row in rows]
         most = max(scores) if sign == 1 else min(scores)
         lines.append(

@@ -197,7 +197,7 @@ def _labels(comparison: Comparison) -> dict[str, str]:
     would look alike."""
     names = list(dict.fromkeys(comparison.name(row) for row in comparison.rows))
     sizes = ((WIDEST, HIGHEST), (WIDEST, 4 * HIGHEST), (2 * WIDEST, 4 * HIGHEST))
-    for width, highest in sizes[len(comparison.keys) > 2 :]:
+    for width, highest in sizes[len(comparison.labelled) > 2 :]:
         labels = {name: _wrap(name, width, highest) for name in names}
         if len(set(labels.values())) == len(names):
             return labels

@@ -50,7 +50,7 @@ def grid(comparison: Comparison, best_everywhere: bool = True) -> tuple[list[str
 def text(comparison: Comparison) -> str:
     """Table and notes for a terminal."""
     headers, lines = grid(comparison, best_everywhere=False)
-    return '\n'.join([*_ruled([headers, *lines], left=len(comparison.keys)), '', *notes(comparison)])
+    return '\n'.join([*_ruled([headers, *lines], left=len(comparison.labelled)), '', *notes(comparison)])
 
 
 def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -90,6 +90,10 @@ def notes(comparison: Comparison) -> list[str]:
             found.append(
                 f'the baseline is too high, because the most frequent class is chosen on the same {few} examples'
             )
+    for source in dict.fromkeys(comparison.follows.values()):
+        titles = dict(zip(comparison.keys, comparison.headers, strict=True))
+        which = [titles[key] for key, other in comparison.follows.items() if other == source]
+        found.append(f'{titles[source]} determines {", ".join(which)} in these runs; table.csv has them')
     if any(comparison.beats_baseline(row) is False for row in comparison.rows):
         found.append(f'{NOT_ABOVE} the mean score is not above the baseline')
     if any(BEYOND in column.show(row).spread for column in shown(comparison) for row in comparison.rows):

@@ -359,6 +359,28 @@ def test_files_to_save(opened):
 
 
 @pytest.mark.slow
+def test_what_follows_from_the_task_is_in_no_name(driver, make, tmp_path):
+    """It can be filtered by, and chosen for panels."""
+    heads = {'reverse_string': 2, 'bucket_sort': 4}
+    folders = [
+        make(f'{task}{scheme}', task=task, model__position=scheme, model__heads=heads[task])
+        for task in heads
+        for scheme in ('rope', 't5')
+    ]
+    shown = Page(driver, written(comparison.compare(folders), tmp_path / 'report'))
+    assert shown.texts('#legend button[aria-pressed]') == ['rope', 't5']
+    assert 'heads' not in shown.texts('#table th button')
+    shown.find('heads=2')
+    assert len(shown.column(0)) == 2
+    shown.choose('#panels', 'model.heads')
+    assert shown.texts('#curves .panels > svg > text:first-of-type') == ['heads=2']
+    shown.choose('#line', 'none')
+    shown.choose('#colour', 'row')
+    assert shown.texts('#legend button[aria-pressed]') == ['rope', 't5']
+    assert shown.errors() == []
+
+
+@pytest.mark.slow
 def test_names_are_shown_as_text(driver, make, tmp_path):
     folders = [make(f'{i}', i / 5, model__position=name) for i, name in enumerate(NASTY)]
     shown = Page(driver, written(comparison.compare(folders), tmp_path / 'report'))

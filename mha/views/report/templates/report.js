@@ -23,16 +23,18 @@ function chooser(id, title, options, value, change) {
 // ----------------------------------------------------------------------------------------- rows and their settings
 // A dimension is something in which rows differ: the task, a setting, or everything at once ('row').
 const several = DATA.problems.length > 1
-const settings = DATA.keys.map((key, i) => ({ key, title: DATA.headers[i], of: row => row.labels[i] }))
-  .filter(dimension => !(several && dimension.key === 'task'))
+const settings = DATA.keys.map((key, i) => ({
+  key, title: DATA.headers[i], of: row => row.labels[i], labels: !DATA.follows.includes(key),
+})).filter(dimension => !(several && dimension.key === 'task'))
 const dimensions = several
-  ? [{ key: 'task', title: 'task', of: row => DATA.problems[row.problem] }, ...settings] : settings
+  ? [{ key: 'task', title: 'task', of: row => DATA.problems[row.problem], labels: true }, ...settings] : settings
+const labelling = dimensions.filter(dimension => dimension.labels)  // the others follow from these
 DATA.rows.forEach((row, index) => { row.index = index })
 const bare = ({ key }) => ['task', 'model.position', 'row'].includes(key)  // its values need no title
 const nameOf = (row, without = 'task') =>
-  dimensions.filter(dimension => dimension.key !== without && dimension.key !== 'task')
+  labelling.filter(dimension => dimension.key !== without && dimension.key !== 'task')
     .map(each => bare(each) ? each.of(row) : `${each.title}=${each.of(row)}`).join(', ')
-  || row.labels.join(', ')
+  || labelling.map(each => each.of(row)).join(', ')
 const WHOLE = { key: 'row', title: 'row', of: row => nameOf(row) }
 const dimension = key => key === 'row' ? WHOLE : dimensions.find(each => each.key === key)
 const natural = new Intl.Collator('en', { numeric: true }).compare
@@ -46,7 +48,7 @@ const defaults = { panels: firstPanels, ...looks(firstPanels), scale: 'auto', me
 const state = {}
 
 function looks(panels) {
-  const varied = dimensions.filter(each => each.key !== panels && valuesOf(each).length > 1).map(each => each.key)
+  const varied = labelling.filter(each => each.key !== panels && valuesOf(each).length > 1).map(each => each.key)
   varied.sort((one, other) => valuesOf(dimension(other)).length - valuesOf(dimension(one)).length)
   if (varied.length === 1) return { colour: varied[0], line: 'none' }
   return varied.length === 2 ? { colour: varied[0], line: varied[1] } : { colour: 'row', line: 'none' }
