@@ -17,6 +17,7 @@ compares the same runs, or some of them.
 """
 
 import contextlib
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -38,6 +39,9 @@ EVALUATION = flags.DEFINE_string(
 )
 BEST = flags.DEFINE_string('best', None, 'Setting of which each row keeps the best value, by the trained lengths.')
 COLUMNS = flags.DEFINE_list('columns', [], 'Settings across, of a table of scores with --rows down.')
+INTERVAL = flags.DEFINE_enum(
+    'interval', 't', ['t', 'bootstrap'], 'Intervals over seeds in tables and figures: t, or bootstrap (BCa).'
+)
 ONLY = flags.DEFINE_multi_string('only', [], 'Condition that runs must meet: model.position=rope. Repeatable.')
 PAIRS = flags.DEFINE_bool('pairs', False, 'Compare all pairs of rows of a task by paired t-tests over seeds.')
 PUBLISHED = flags.DEFINE_string('published', None, f'Table of a paper beside ours: {", ".join(published.names())}.')
@@ -74,6 +78,7 @@ def main(*paths: str) -> None:
         raise UserError('name the runs to compare, such as: compare.py runs/grid')
     directories = [Path(path).expanduser() for path in paths]
     compared = comparison.compare(directories, METRIC.value or comparison.AUTO, EVALUATION.value, ONLY.value)
+    compared = dataclasses.replace(compared, interval=INTERVAL.value)
     choices: list[str] = []
     if BEST.value:
         compared, choices = pivot.choose_best(compared, BEST.value)

@@ -76,7 +76,6 @@ def _best(comparison: Comparison, problem: Problem, tests: Sequence[Test]) -> Be
     score = comparison.ranges[-1]
     row = next(row for row in comparison.rows if row.problem == problem)
     cell = comparison.cell(row, score)
-    spread = '' if len(row.seeds) == 1 else f' ± {number(cell.half_width)}'
     known = problem in comparison.baselines
     remarks = [f'baseline {number(comparison.baseline(problem, score, row.trained))}'] if known else []
     name = comparison.name(row)
@@ -86,7 +85,7 @@ def _best(comparison: Comparison, problem: Problem, tests: Sequence[Test]) -> Be
         if task == problem[0] and name in (pair.first, pair.second) and not math.isnan(pair.p)
     ]
     remarks += [f'differs from {sum(pair.differs for pair in own)} of {_count(len(own), "other row")}'] if own else []
-    return Best(', '.join(problem), name, f'{number(cell.mean)}{spread}', '; '.join(remarks))
+    return Best(', '.join(problem), name, f'{number(cell.mean)} {cell.spread}'.rstrip(), '; '.join(remarks))
 
 
 def _pairs(comparison: Comparison) -> int:

@@ -1,7 +1,6 @@
 """Published numbers beside those of a comparison, with every difference in settings."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,9 +8,10 @@ import numpy as np
 from mha.spec import UserError, as_text, compact
 from mha.training.metrics import number
 from mha.views.report import published
-from mha.views.report.comparison import Cell, Comparison, Row
+from mha.views.report.comparison import Comparison, Row
 from mha.views.report.published import Published
 from mha.views.report.runs import Run
+from mha.views.report.statistics import Cell
 from mha.views.report.table import Section, csv_text
 
 HEADERS = ('task', 'scheme', 'theirs', 'aggregation', 'lengths', 'mark', 'ours', 'best seed', 'our lengths')
@@ -74,7 +74,6 @@ def differences(comparison: Comparison, found: Sequence[Beside], table: Publishe
 def _line(each: Beside) -> list[str]:
     theirs = each.theirs
     spread = '' if theirs.low is None or theirs.high is None else f' [{number(theirs.low)}-{number(theirs.high)}]'
-    width = '' if math.isnan(each.measured.half_width) else f' ± {number(each.measured.half_width)}'
     return [
         theirs.task_label,
         theirs.scheme_label,
@@ -82,7 +81,7 @@ def _line(each: Beside) -> list[str]:
         theirs.aggregation,
         compact(theirs.lengths) if theirs.lengths else '-',
         theirs.mark,
-        f'{number(each.measured.mean)}{width}',
+        f'{number(each.measured.mean)} {each.measured.spread}'.rstrip(),
         number(each.measured.best),
         compact(each.lengths) if each.lengths else '-',
     ]

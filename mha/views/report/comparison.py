@@ -1,8 +1,8 @@
 """Comparison of runs: one row per setting, with one value per seed and length, and the ranges of lengths to average
 over.
 
-The interval is the 95 % t-interval over seeds, t(n - 1) s / sqrt(n). Published tables give the maximum over seeds
-instead (Delétang et al., 2023, arXiv:2207.02098), so both are always shown.
+The interval over seeds is the 95 % t-interval, t(n - 1) s / sqrt(n), or that of the bootstrap. Published tables give
+the maximum over seeds instead (Delétang et al., 2023, arXiv:2207.02098), so both are always shown.
 """
 
 import dataclasses
@@ -16,7 +16,6 @@ import numpy as np
 from mha import spec
 from mha.spec import UserError, choose, short
 from mha.training.metrics import METRICS, Metric
-from mha.views.report import statistics
 from mha.views.report.labels import TRAINED, following
 from mha.views.report.left_out import grouped
 from mha.views.report.runs import (
@@ -31,6 +30,7 @@ from mha.views.report.runs import (
     span,
     varying,
 )
+from mha.views.report.statistics import Cell, Kind
 
 Problem = tuple[str, ...]
 
@@ -99,17 +99,6 @@ def ranges(lengths: Sequence[int], *trained: tuple[int, int]) -> list[Range]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-    """Statistics over the seeds of a row: mean, standard deviation, half width of the 95 % interval, and best. For a
-    single seed, deviation and half width are NaN; for a range without lengths, all are."""
-
-    mean: float
-    deviation: float
-    half_width: float
-    best: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Row:
     """Runs that differ only in their seed. `problem` is what they are asked to solve; `values` [seeds, lengths] are
     their results."""
@@ -155,6 +144,8 @@ class Comparison:
     """Setting of which each row has the best value, chosen by the trained lengths."""
     follows: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Those of the `keys` that follow from another one, with that one. They label nothing."""
+    interval: Kind = 't'
+    """Kind of the intervals over seeds that tables and figures show."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -196,9 +187,7 @@ class Comparison:
 
     def over_seeds(self, scores: np.ndarray, metric: Metric | None = None) -> Cell:
         """Statistics of one score per seed."""
-        best = scores.max() if (metric or self.metric).best == 'max' else scores.min()
-        deviation = scores.std(ddof=1) if len(scores) > 1 else math.nan
-        return Cell(float(scores.mean()), float(deviation), float(statistics.half_width(scores)), float(best))
+        return Cell(scores, (metric or self.metric).best, self.interval)
 
     def cell(self, row: Row, over: Range, metric: Metric | None = None) -> Cell:
         """Statistics of a row over a range of lengths, in the metric of the comparison or one of `more_metrics`."""

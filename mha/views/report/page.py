@@ -326,5 +326,6 @@ def _command(comparison: Comparison, output: Path, asked: Sequence[str]) -> str:
     evaluation = [f'--evaluation={comparison.evaluation}'] if comparison.evaluation else []
     only = [f'--only={condition}' for condition in comparison.only]
     best = [f'--best={comparison.best}'] if comparison.best else []
-    flags = [f'--output={output}', *metric, *evaluation, *only, *best, *asked]
+    interval = [f'--interval={comparison.interval}'] if comparison.interval != 't' else []
+    flags = [f'--output={output}', *metric, *evaluation, *only, *best, *interval, *asked]
     return shlex.join(['python', 'compare.py', *map(str, _paths(comparison)), *flags])

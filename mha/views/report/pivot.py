@@ -9,8 +9,9 @@ import numpy as np
 from mha.spec import UserError, choose
 from mha.training.metrics import number
 from mha.views.report import latex, statistics
-from mha.views.report.comparison import Cell, Comparison, Row
+from mha.views.report.comparison import Comparison, Row
 from mha.views.report.runs import varying
+from mha.views.report.statistics import Cell
 from mha.views.report.table import Section, align, csv_text
 
 Labels = tuple[str, ...]
@@ -120,9 +121,8 @@ def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
             if cell is None:
                 line.append('')
                 continue
-            spread = '' if math.isnan(cell.half_width) else f' ± {number(cell.half_width)}'
-            mark = f' {NOT_ABOVE}' if table.above_baseline[row, column] is False else ''
-            line.append(f'{number(cell.mean)}{spread}{mark}')
+            mark = NOT_ABOVE if table.above_baseline[row, column] is False else ''
+            line.append(' '.join(part for part in (number(cell.mean), cell.spread, mark) if part))
         lines.append([*line, *([f'{ranks[index]:.2f}', f'{reciprocal[index]:.3f}'] if several else [])])
     if table.baselines:
         first = ['baseline', *[''] * (len(table.row_keys) - 1)]

@@ -139,12 +139,12 @@ def _panel(axes: Axes, comparison: Comparison, problem: Problem, labels: Mapping
         if row.problem != problem:
             continue
         label = labels[comparison.name(row)]
-        mean, spread = row.values.mean(0), statistics.half_width(row.values)
+        mean = row.values.mean(0)
         axes.plot(lengths, mean, **style, **line, label=label, zorder=4 - index / 1000)  # the best row on top
         if len(trained) > 1:
             _mark_trained(axes, lengths, mean, row.trained[1], style['color'])
         if len(row.seeds) > 1:
-            low, high = (np.clip(mean + sign * spread, *limits) for sign in (-1, 1))
+            low, high = (np.clip(end, *limits) for end in statistics.interval(row.values, comparison.interval))
             axes.fill_between(lengths, low, high, color=style['color'], alpha=0.12, linewidth=0)
         if 1 < len(row.seeds) <= 5 and dots <= MOST_DOTS:
             for seed in row.values:

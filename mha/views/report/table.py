@@ -17,6 +17,8 @@ from mha.views.report.runs import Run, span
 
 FEW = 100
 """Number of examples below which the baseline is too high, because the most frequent class is frequent by chance."""
+ENOUGH = 10
+"""Number of seeds below which a bootstrap interval is too narrow."""
 FACTS = {'steps': 'steps', 'batch size': 'train.batch_size', 'learning rate': 'learning_rate'}
 
 
@@ -96,6 +98,8 @@ def notes(comparison: Comparison) -> list[str]:
         found.append(f'{titles[source]} determines {", ".join(which)} in these runs; table.csv has them')
     if any(comparison.beats_baseline(row) is False for row in comparison.rows):
         found.append(f'{NOT_ABOVE} the mean score is not above the baseline')
+    if comparison.interval == 'bootstrap' and any(1 < len(row.seeds) < ENOUGH for row in comparison.rows):
+        found.append(f'bootstrap intervals over fewer than about {ENOUGH} seeds are too narrow')
     if any(BEYOND in column.show(row).spread for column in shown(comparison) for row in comparison.rows):
         found.append(f'{BEYOND} the interval reaches beyond the possible values of the metric, where curves cut it')
     return found
@@ -110,7 +114,8 @@ def facts(comparison: Comparison) -> str:
     listed = compact(next(iter(seeds))) if len(seeds) == 1 else ''
     if max(len(row.seeds) for row in comparison.rows) > 1:
         over = f'seeds {listed}' if listed else 'the seeds of each row'
-        spread = f'mean ± 95 % t-interval over {over}, and {comparison.metric.best}imum'
+        interval = {'t': 'mean ± 95 % t-interval', 'bootstrap': 'mean and 95 % bootstrap interval'}[comparison.interval]
+        spread = f'{interval} over {over}, and {comparison.metric.best}imum'
     else:
         spread = f'1 seed ({listed}), so no interval' if listed else '1 seed per row, so no interval'
     found = [

@@ -1,6 +1,7 @@
 """The page: what it embeds, how large it is, and how it behaves in a browser."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -345,6 +346,22 @@ def test_values_by_keyboard(opened):
     said = opened.js("document.getElementById('said').textContent")
     assert re.search(r'heads=\d, length \d+: \d\.\d+ ± \d', said)
     assert not opened.js("document.getElementById('tip').hidden")
+
+
+@pytest.mark.slow
+def test_bootstrap_intervals_are_read_and_drawn(driver, study, tmp_path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    compared = comparison.compare([study(('rope', 'alibi'), ('reverse_string',), 3)])
+    compared = dataclasses.replace(compared, interval='bootstrap')
+    shown = Page(driver, written(compared, tmp_path / 'report'))
+    shown.driver.find_element(By.CSS_SELECTOR, '#curves .panels svg').send_keys(Keys.ARROW_RIGHT)
+    assert re.search(
+        r'length \d+: \d\.\d+ \[\d\.\d+, \d\.\d+\]', shown.js("document.getElementById('said').textContent")
+    )
+    assert shown.js("document.querySelectorAll('#curves .band').length") == 2
+    assert shown.errors() == []
 
 
 @pytest.mark.slow

@@ -279,6 +279,12 @@ function valueRange(rows) {
   return [least - margin, most + margin]
 }
 
+function spreadOf(row, i) {
+  const [low, high] = [row.low[i], row.high[i]]
+  if (low === null) return ''
+  return DATA.interval === 't' ? ` ± ${show((high - low) / 2)}` : ` [${show(low)}, ${show(high)}]`
+}
+
 function renderCurves(rows) {
   const figure = byId('curves'), panels = panelsOf(rows), { grid, width } = layout(figure, panels.length)
   const trained = new Set(DATA.rows.map(row => row.trained.join('-'))), lengths = DATA.lengths
@@ -286,11 +292,11 @@ function renderCurves(rows) {
   const logarithmic = state.scale === 'log' || state.scale === 'auto' && high > 20 * low
   const task = row => state.panels !== 'task' && several ? ` (${DATA.problems[row.problem]})` : ''
   const read = row => i => {
-    const baseline = DATA.baselines[row.problem], half = row.half[i]
+    const baseline = DATA.baselines[row.problem]
     const seeds = row.seeds.slice(0, 10).map((seed, s) => `${seed}: ${show(row.values[s][i])}`).join(', ')
     return [
       nameOf(row) + task(row),
-      `length ${lengths[i]}: ${show(row.mean[i])}${half === null ? '' : ` ± ${show(half)}`}`,
+      `length ${lengths[i]}: ${show(row.mean[i])}${spreadOf(row, i)}`,
       ...(row.seeds.length > 1 ? [`seeds ${seeds}`] : []),
       ...(baseline ? [`baseline ${show(baseline[i])}`] : []),
     ]
@@ -304,7 +310,7 @@ function renderCurves(rows) {
       shade: trained.size === 1 ? DATA.rows[0].trained : null,
       references: problems.map(problem => ({ name: named(problem), values: DATA.baselines[problem] })),
       series: inside.filter(drawn).map(row => ({
-        row, style: styleOf(row), x: lengths, y: row.mean, half: row.half,
+        row, style: styleOf(row), x: lengths, y: row.mean, low: row.low, high: row.high,
         dots: row.seeds.length > 1 && row.seeds.length <= 5 ? row.values : [],
         trained: trained.size > 1 ? row.trained[1] : null,
         read: read(row),
