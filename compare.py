@@ -5,6 +5,7 @@
     python compare.py runs/grid --best=learning_rate --pairs           # tuned rows, and which of them differ
     python compare.py runs/grid --published=ruoss2023                  # beside the numbers of a paper
     python compare.py runs/grid --only=task=bucket_sort --only=seed=0  # some of the runs
+    python compare.py runs/grid --panels=heads --interval=bootstrap    # other panels and intervals
 
 Every argument is a run, or a directory with runs below it at any depth; links are followed. Runs that differ only in
 their seed share a row. Unfinished and unreadable runs are left out; their number and a few of their names are printed,
@@ -44,6 +45,9 @@ INTERVAL = flags.DEFINE_enum(
 )
 ONLY = flags.DEFINE_multi_string('only', [], 'Condition that runs must meet: model.position=rope. Repeatable.')
 PAIRS = flags.DEFINE_bool('pairs', False, 'Compare all pairs of rows of a task by paired t-tests over seeds.')
+PANELS = flags.DEFINE_string(
+    'panels', 'task', 'Setting of which each value has a panel of its own in figures; none: one panel.'
+)
 PUBLISHED = flags.DEFINE_string('published', None, f'Table of a paper beside ours: {", ".join(published.names())}.')
 ROWS = flags.DEFINE_list('rows', [], 'Settings down, of a table of scores with --columns across.')
 METRIC = flags.DEFINE_list(
@@ -78,7 +82,10 @@ def main(*paths: str) -> None:
         raise UserError('name the runs to compare, such as: compare.py runs/grid')
     directories = [Path(path).expanduser() for path in paths]
     compared = comparison.compare(directories, METRIC.value or comparison.AUTO, EVALUATION.value, ONLY.value)
-    compared = dataclasses.replace(compared, interval=INTERVAL.value)
+    panels = PANELS.value
+    if panels not in ('task', 'none'):
+        panels = compared.keys[compared.index_of(panels, 'setting in --panels')]
+    compared = dataclasses.replace(compared, interval=INTERVAL.value, panels=panels)
     choices: list[str] = []
     if BEST.value:
         compared, choices = pivot.choose_best(compared, BEST.value)

@@ -146,6 +146,8 @@ class Comparison:
     """Those of the `keys` that follow from another one, with that one. They label nothing."""
     interval: Kind = 't'
     """Kind of the intervals over seeds that tables and figures show."""
+    panels: str = 'task'
+    """Key of which each value has a panel of its own in figures; `'task'` is the problem, `'none'` gives one panel."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -172,14 +174,24 @@ class Comparison:
         last = [key.replace('_', ' ') if key in words else short(key) for key in self.keys]
         return [header if last.count(header) == 1 else key for header, key in zip(last, self.keys, strict=True)]
 
-    def name(self, row: Row) -> str:
-        """Name of a row: its labels without the task."""
-        parts = [
-            row.labels[index] if self.keys[index] == 'model.position' else f'{self.headers[index]}={row.labels[index]}'
-            for index in self.labelled
-            if self.keys[index] != 'task'
-        ]
-        return ', '.join(parts) or self.runs[0].setting('model.position')
+    def index_of(self, name: str, what: str) -> int:
+        """Index of a key, by itself or by its title. Raises `UserError` that calls it `what` if it does not vary."""
+        constant = any(f'.{key}'.endswith(f'.{name}') for key in self.runs[0].config)
+        if name not in (*self.keys, *self.headers) and constant:
+            raise UserError(f'{what}: {name!r} does not vary in these runs - choices: {", ".join(self.keys)}')
+        choose(name, {*self.keys, *self.headers}, what)
+        return self.keys.index(name) if name in self.keys else self.headers.index(name)
+
+    def part(self, row: Row, index: int) -> str:
+        """Label as part of a name: `'rope'`, `'heads=4'`."""
+        plain = self.keys[index] in ('task', 'model.position')
+        return row.labels[index] if plain else f'{self.headers[index]}={row.labels[index]}'
+
+    def name(self, row: Row, panels: str = 'task') -> str:
+        """Name of a row: its labels without that of `panels`."""
+        parts = [self.part(row, index) for index in self.labelled if self.keys[index] != panels]
+        labels = dict(zip(self.keys, row.labels, strict=True))
+        return ', '.join(parts) or labels.get('model.position', self.runs[0].setting('model.position'))
 
     def scores(self, row: Row, inside: np.ndarray) -> np.ndarray:
         """Mean of each seed over the lengths in the mask `inside`; NaN if there are none."""

@@ -35,6 +35,7 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
     return {
         'metric': {'name': metric.name, 'title': metric.title, 'best': metric.best, 'limits': _finite(metric.limits)},
         'interval': comparison.interval,
+        'panels': comparison.panels,
         'keys': comparison.keys,
         'headers': comparison.headers,
         'follows': list(comparison.follows),

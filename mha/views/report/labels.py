@@ -1,5 +1,6 @@
 """Settings that label the rows of a report, and those that follow from them."""
 
+import math
 from collections.abc import Collection, Sequence
 
 TRAINED = 'trained_lengths'
@@ -28,3 +29,12 @@ def following(keys: Sequence[str], rows: Collection[Sequence[str]]) -> dict[str,
 
     follow = [key for key in keys if key not in FIRST and any(precedes(other, key) for other in strong if other != key)]
     return {key: next(other for other in strong if other not in follow and determines(other, key)) for key in follow}
+
+
+def natural(label: str) -> tuple[bool, float, str]:
+    """Sort key of labels: numbers by size, before words."""
+    try:
+        number = float(label)
+    except ValueError:
+        number = math.nan
+    return (False, number, label) if math.isfinite(number) else (True, 0.0, label)

@@ -327,5 +327,6 @@ def _command(comparison: Comparison, output: Path, asked: Sequence[str]) -> str:
     only = [f'--only={condition}' for condition in comparison.only]
     best = [f'--best={comparison.best}'] if comparison.best else []
     interval = [f'--interval={comparison.interval}'] if comparison.interval != 't' else []
-    flags = [f'--output={output}', *metric, *evaluation, *only, *best, *interval, *asked]
+    panels = [f'--panels={comparison.panels}'] if comparison.panels != 'task' else []
+    flags = [f'--output={output}', *metric, *evaluation, *only, *best, *interval, *panels, *asked]
     return shlex.join(['python', 'compare.py', *map(str, _paths(comparison)), *flags])

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mha.spec import UserError, choose
+from mha.spec import UserError
 from mha.training.metrics import number
 from mha.views.report import latex, statistics
 from mha.views.report.comparison import Comparison, Row
+from mha.views.report.labels import natural
 from mha.views.report.runs import varying
 from mha.views.report.statistics import Cell
 from mha.views.report.table import Section, align, csv_text
@@ -45,8 +46,8 @@ class Pivot:
 def pivot(comparison: Comparison, rows: Sequence[str], columns: Sequence[str]) -> Pivot:
     """Scores with the settings `rows` down and `columns` across. Raises `UserError` for a setting that does not vary,
     and if rows of the comparison that differ in another setting would share a cell."""
-    down = [_index(comparison, key, 'setting in --rows') for key in rows]
-    across = [_index(comparison, key, 'setting in --columns') for key in columns]
+    down = [comparison.index_of(key, 'setting in --rows') for key in rows]
+    across = [comparison.index_of(key, 'setting in --columns') for key in columns]
     if not down or not across or len({*down, *across}) < len([*down, *across]):
         raise UserError('a table needs --rows=.. and --columns=.., which name different settings that vary')
     found: dict[tuple[Labels, Labels], Row] = {}
@@ -71,7 +72,7 @@ def pivot(comparison: Comparison, rows: Sequence[str], columns: Sequence[str]) -
         tuple(comparison.headers[index] for index in down),
         tuple(comparison.headers[index] for index in across),
         tuple(dict.fromkeys(row for row, _ in found)),
-        tuple(sorted({column for _, column in found}, key=_natural)),
+        tuple(sorted({column for _, column in found}, key=lambda column: tuple(map(natural, column)))),
         {place: comparison.cell(row, score) for place, row in found.items()},
         {place: comparison.beats_baseline(row) for place, row in found.items()},
         baselines,
@@ -80,28 +81,6 @@ def pivot(comparison: Comparison, rows: Sequence[str], columns: Sequence[str]) -
     means = np.nan_to_num(np.nanmean(made.scores(), 1), nan=-math.inf if made.best == 'max' else math.inf)
     order = np.argsort(-means if made.best == 'max' else means, kind='stable')
     return dataclasses.replace(made, rows=tuple(made.rows[index] for index in order))
-
-
-def _index(comparison: Comparison, name: str, what: str) -> int:
-    """Index of a setting among the labels of rows, by its key or the header of its column."""
-    headers = list(comparison.headers)
-    constant = any(f'.{key}'.endswith(f'.{name}') for key in comparison.runs[0].config)
-    if name not in (*comparison.keys, *headers) and constant:
-        raise UserError(f'{what}: {name!r} does not vary in these runs - choices: {", ".join(comparison.keys)}')
-    choose(name, {*comparison.keys, *headers}, what)
-    return comparison.keys.index(name) if name in comparison.keys else headers.index(name)
-
-
-def _natural(labels: Labels) -> tuple[tuple[bool, float, str], ...]:
-    """Order of labels: numbers by size, before words."""
-    return tuple((not _is_number(label), float(label) if _is_number(label) else 0.0, label) for label in labels)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
@@ -152,7 +131,7 @@ def files(table: Pivot) -> dict[str, str]:
 def choose_best(comparison: Comparison, key: str) -> tuple[Comparison, list[str]]:
     """Comparison in which rows that differ only in the setting `key` are replaced by the best of them, by the mean
     metric within the trained lengths; and a line per choice. Nothing of the score takes part in the choice."""
-    index = _index(comparison, key, 'setting in --best')
+    index = comparison.index_of(key, 'setting in --best')
     chosen_with = [
         i for i, each in enumerate(comparison.keys) if comparison.follows.get(each) == comparison.keys[index]
     ]

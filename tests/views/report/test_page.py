@@ -365,6 +365,20 @@ def test_bootstrap_intervals_are_read_and_drawn(driver, study, tmp_path):
 
 
 @pytest.mark.slow
+def test_panels_that_were_asked_for(driver, study, tmp_path):
+    compared = comparison.compare([study(('rope', 'alibi'), ('reverse_string', 'bucket_sort'), 1, (4, 8))])
+    for panels, titles in (('model.heads', ['heads=4', 'heads=8']), ('none', [])):
+        output = tmp_path / panels
+        shown = Page(driver, written(dataclasses.replace(compared, panels=panels), output))
+        found = shown.texts('#curves .panels > svg > text:first-of-type')
+        assert [text for text in found if 'heads' in text] == titles
+        assert shown.js("document.getElementById('panels').value") == panels
+        assert shown.lines() == 8
+        assert shown.js('location.hash') == ''
+        assert shown.errors() == []
+
+
+@pytest.mark.slow
 def test_files_to_save(opened):
     records = list(csv.DictReader(io.StringIO(opened.js('window.report.csvText()'))))
     assert len(records) == 24 * 6

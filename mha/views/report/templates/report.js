@@ -43,7 +43,7 @@ const searchable = DATA.rows.map(row =>
   dimensions.map(({ title, of }) => `${title}=${of(row)}`).join(' ').toLowerCase())
 
 // --------------------------------------------------------------------------------- state, kept in the URL's hash
-const firstPanels = several ? 'task' : 'none'
+const firstPanels = DATA.panels !== 'task' || several ? DATA.panels : 'none'
 const defaults = { panels: firstPanels, ...looks(firstPanels), scale: 'auto', measure: 'loss' }
 const state = {}
 
