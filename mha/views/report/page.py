@@ -31,8 +31,9 @@ from mha.training.metrics import number
 from mha.views.report import latex, plots
 from mha.views.report.answer import answer
 from mha.views.report.columns import Column, columns, shown
-from mha.views.report.comparison import Comparison, Row, unfinished
+from mha.views.report.comparison import Comparison, Row
 from mha.views.report.embedded import page_data
+from mha.views.report.left_out import grouped
 from mha.views.report.runs import Run
 from mha.views.report.table import Section, align, csv_text, grid, notes
 
@@ -84,8 +85,9 @@ def write(
             (output / f'{name}.tmp').write_bytes(content.encode() if isinstance(content, str) else content)
         for name in reversed(files):  # the page first: it names the runs, in case writing fails midway
             os.replace(output / f'{name}.tmp', output / name)
-        for name in ON_REQUEST - {*files}:  # of an earlier question
+        for name in ON_REQUEST - {*files}:  # of an earlier question, perhaps interrupted
             (output / name).unlink(missing_ok=True)
+            (output / f'{name}.tmp').unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f'cannot write to {str(output)!r}: {error.strerror}') from error
     return [output / name for name in files]
@@ -134,7 +136,7 @@ def _fields(comparison: Comparison, row: Row, spread: bool) -> dict[str, Any]:
 
 def as_markdown(comparison: Comparison) -> str:
     headers, lines = grid(comparison)
-    left = len(comparison.keys)
+    left = len(comparison.labelled)
     first, *rest = align(
         [[html.escape(cell, quote=False).replace('|', r'\|') for cell in line] for line in (headers, *lines)], left
     )
@@ -145,7 +147,7 @@ def as_markdown(comparison: Comparison) -> str:
 
 def as_latex(comparison: Comparison) -> str:
     headers, lines = grid(comparison)
-    return latex.table(headers, lines, len(comparison.keys), [*_notes(comparison), 'needs: booktabs'])
+    return latex.table(headers, lines, len(comparison.labelled), [*_notes(comparison), 'needs: booktabs'])
 
 
 def as_html(
@@ -156,7 +158,7 @@ def as_html(
     asked: Sequence[str] = (),
 ) -> str:
     settings = [key for key in comparison.runs[0].config if key not in comparison.varying and key != 'seed']
-    first, *others = _notes(comparison)
+    first, *others = notes(comparison)
     answered = answer(comparison)
     return _template().render(
         comparison=comparison,
@@ -166,10 +168,11 @@ def as_html(
             (problem, list(rows)) for problem, rows in itertools.groupby(_rows(comparison), lambda row: row.row.problem)
         ],
         dots=_dots_scale(comparison),
-        longest=max(len(part) for row in comparison.rows for part in row.labels[0].split('|')) + 1,
+        longest=max(len(part) for row in comparison.rows for part in row.labels[comparison.labelled[0]].split('|')) + 1,
         tasks=', '.join(dict.fromkeys(row.problem[0] for row in comparison.rows)),
         facts=first[0].upper() + first[1:],
         notes=others,
+        left_out=grouped(comparison.left_out) if comparison.left_out else None,
         curves=_inline(svg),
         sections=sections,
         differing=answered.differing,
@@ -250,7 +253,7 @@ def _rows(comparison: Comparison) -> list[PageRow]:
                 colour=style['color'],
                 glyph=plots.GLYPHS[style['marker']],
                 others=', '.join(
-                    f'{header} {label}' for header, label in zip(comparison.headers[1:], row.labels[1:], strict=True)
+                    f'{comparison.headers[index]} {row.labels[index]}' for index in comparison.labelled[1:]
                 ),
                 scores=[number(value) for value in finite],
                 dots=[place(value) for value in finite],
@@ -284,7 +287,7 @@ def _differences(comparison: Comparison) -> list[tuple[str, list[str]]]:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    return notes(comparison) + ([f'left out {unfinished(comparison.left_out)}'] if comparison.left_out else [])
+    return notes(comparison) + ([f'left out {grouped(comparison.left_out)}'] if comparison.left_out else [])
 
 
 def _inline(svg: str) -> markupsafe.Markup:
@@ -332,5 +335,7 @@ def _command(comparison: Comparison, output: Path, asked: Sequence[str]) -> str:
     evaluation = [f'--evaluation={comparison.evaluation}'] if comparison.evaluation else []
     only = [f'--only={condition}' for condition in comparison.only]
     best = [f'--best={comparison.best}'] if comparison.best else []
-    flags = [f'--output={output}', *metric, *evaluation, *only, *best, *asked]
+    interval = [f'--interval={comparison.interval}'] if comparison.interval != 't' else []
+    panels = [f'--panels={comparison.panels}'] if comparison.panels != 'task' else []
+    flags = [f'--output={output}', *metric, *evaluation, *only, *best, *interval, *panels, *asked]
     return shlex.join(['python', 'compare.py', *map(str, _paths(comparison)), *flags])
