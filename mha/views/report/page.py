@@ -38,6 +38,8 @@ from mha.views.report.runs import Run
 from mha.views.report.table import Section, align, csv_text, grid, notes
 
 TEMPLATES = Path(__file__).with_name('templates')
+MOST_TITLES = 3
+"""Largest number of tasks in the title of the page; of more, it has the number."""
 MOST_TESTS = 200
 """Largest number of paired differences that the page lists."""
 ON_REQUEST = {
@@ -157,6 +159,7 @@ def as_html(
     sections: Sequence[Section] = (),
     asked: Sequence[str] = (),
 ) -> str:
+    tasks = [*dict.fromkeys(row.problem[0] for row in comparison.rows)]
     settings = [key for key in comparison.runs[0].config if key not in comparison.varying and key != 'seed']
     first, *others = notes(comparison)
     answered = answer(comparison)
@@ -169,7 +172,7 @@ def as_html(
         ],
         dots=_dots_scale(comparison),
         longest=max(len(part) for row in comparison.rows for part in row.labels[comparison.labelled[0]].split('|')) + 1,
-        tasks=', '.join(dict.fromkeys(row.problem[0] for row in comparison.rows)),
+        title=', '.join(tasks) if len(tasks) <= MOST_TITLES else f'{len(tasks)} tasks',
         facts=first[0].upper() + first[1:],
         notes=others,
         left_out=grouped(comparison.left_out) if comparison.left_out else None,

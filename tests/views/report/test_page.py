@@ -128,6 +128,15 @@ def test_answer_of_too_many_pairs(make, monkeypatch):
     assert found.differences == 'No differences are tested: there are 3 pairs of rows.'
 
 
+def test_the_title_counts_many_tasks(make, tmp_path):
+    tasks = ('even_pairs', 'reverse_string', 'bucket_sort', 'parity')
+    folders = [make(task, task=task) for task in tasks]
+    assert '<h1>bucket_sort, even_pairs, reverse_string</h1>' in page.as_html(
+        comparison.compare(folders[:3]), '<svg/>', tmp_path
+    )
+    assert '<h1>4 tasks</h1>' in page.as_html(comparison.compare(folders), '<svg/>', tmp_path)
+
+
 # -------------------------------------------------------------------------------------------------------------- budget
 @pytest.mark.slow
 def test_five_hundred_runs(study, tmp_path):
