@@ -2,6 +2,7 @@
 # make test    all tests except slow ones
 # make check   lint, format, types
 # make docs    docs/schemes.md with its pictures, and docs/tasks.md, from the code
+# make images  docs/images, pictures of the demo's report; needs chromium
 PYTHON ?= python3
 DEMO := runs/quickstart
 CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -9,7 +10,7 @@ CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 MEMORY = $(shell awk '/MemAvailable/ {print int($$2 / 2^21)}' /proc/meminfo 2>/dev/null || expr `sysctl -n hw.memsize` / 2147483648)
 WORKERS = $(shell printf '%s\n' $(CORES) $(MEMORY) | sort -n | awk 'NR == 1 {print $$1 < 1 ? 1 : $$1}')
 
-.PHONY: demo test check docs clean
+.PHONY: demo test check docs images clean
 demo: .venv/installed
 	.venv/bin/python sweep.py --config=configs/quickstart.py --workdir=$(DEMO) --jobs=$(CORES)
 	.venv/bin/python compare.py $(DEMO)
@@ -25,6 +26,12 @@ check: .venv/installed-dev
 docs: .venv/installed
 	.venv/bin/python -m mha.positions --docs
 	.venv/bin/python -m mha.tasks --docs
+
+SCREENSHOT = chromium --headless --no-sandbox --hide-scrollbars --screenshot=docs/images/report
+images: demo
+	$(SCREENSHOT)-1280.png --window-size=1280,2656 file://$(abspath $(DEMO))/report/report.html
+	$(SCREENSHOT)-390.png --window-size=390,2640 file://$(abspath $(DEMO))/report/report.html
+	.venv/bin/python -c "from PIL import Image; import glob; [Image.open(path).convert('RGB').quantize(256, dither=0).save(path, optimize=True) for path in glob.glob('docs/images/report-*.png')]"
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

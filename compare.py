@@ -5,9 +5,11 @@
     python compare.py runs/grid --best=learning_rate --pairs           # tuned rows, and which of them differ
     python compare.py runs/grid --published=ruoss2023                  # beside the numbers of a paper
     python compare.py runs/grid --only=task=bucket_sort --only=seed=0  # some of the runs
+    python compare.py runs/grid --panels=heads --interval=bootstrap    # other panels and intervals
 
 Every argument is a run, or a directory with runs below it at any depth; links are followed. Runs that differ only in
-their seed share a row. Unfinished and unreadable runs are left out, and their names are printed.
+their seed share a row. Unfinished and unreadable runs are left out; their number and a few of their names are printed,
+and the page lists all of them.
 
 The report goes to `report/` in the first directory; for cells of one sweep, to `report/` in the sweep. For several runs
 that are not of one sweep, `--output` is required. `--evaluation` compares a later evaluation by `eval.py`, named by its
@@ -16,6 +18,7 @@ compares the same runs, or some of them.
 """
 
 import contextlib
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -25,7 +28,7 @@ from absl import flags
 from mha import cli
 from mha.spec import UserError
 from mha.training.metrics import METRICS
-from mha.views.report import beside, comparison, heatmap, page, pivot, plots, published, ranks, table
+from mha.views.report import beside, comparison, heatmap, left_out, page, pivot, plots, published, ranks, table
 
 OUTPUT = flags.DEFINE_string(
     'output', None, 'Directory of the report; default: report/ in the first directory, or in the sweep.'
@@ -37,8 +40,14 @@ EVALUATION = flags.DEFINE_string(
 )
 BEST = flags.DEFINE_string('best', None, 'Setting of which each row keeps the best value, by the trained lengths.')
 COLUMNS = flags.DEFINE_list('columns', [], 'Settings across, of a table of scores with --rows down.')
+INTERVAL = flags.DEFINE_enum(
+    'interval', 't', ['t', 'bootstrap'], 'Intervals over seeds in tables and figures: t, or bootstrap (BCa).'
+)
 ONLY = flags.DEFINE_multi_string('only', [], 'Condition that runs must meet: model.position=rope. Repeatable.')
 PAIRS = flags.DEFINE_bool('pairs', False, 'Compare all pairs of rows of a task by paired t-tests over seeds.')
+PANELS = flags.DEFINE_string(
+    'panels', 'task', 'Setting of which each value has a panel of its own in figures; none: one panel.'
+)
 PUBLISHED = flags.DEFINE_string('published', None, f'Table of a paper beside ours: {", ".join(published.names())}.')
 ROWS = flags.DEFINE_list('rows', [], 'Settings down, of a table of scores with --columns across.')
 METRIC = flags.DEFINE_list(
@@ -72,7 +81,11 @@ def main(*paths: str) -> None:
     if not paths:
         raise UserError('name the runs to compare, such as: compare.py runs/grid')
     directories = [Path(path).expanduser() for path in paths]
-    compared = comparison.compare(directories, ','.join(METRIC.value), EVALUATION.value, ONLY.value)
+    compared = comparison.compare(directories, METRIC.value or comparison.AUTO, EVALUATION.value, ONLY.value)
+    panels = PANELS.value
+    if panels not in ('task', 'none'):
+        panels = compared.keys[compared.index_of(panels, 'setting in --panels')]
+    compared = dataclasses.replace(compared, interval=INTERVAL.value, panels=panels)
     choices: list[str] = []
     if BEST.value:
         compared, choices = pivot.choose_best(compared, BEST.value)
@@ -100,7 +113,9 @@ def main(*paths: str) -> None:
     written = page.write(compared, cli.path('output', output), more, sections, asked)
     shown += [line for section in sections for line in ('', table.section_text(section))]
     if compared.left_out:
-        print(f'left out {comparison.unfinished(compared.left_out)}', file=sys.stderr)
+        named = left_out.grouped(compared.left_out)
+        where = f' - {written[-1]} lists all' if named.count > 1 else ''
+        print(f'left out {named}{where}', file=sys.stderr)
     print(*shown, '', *written, sep='\n')
 
 

@@ -55,12 +55,12 @@ def answer(comparison: Comparison) -> Answer:
 def question(comparison: Comparison) -> str:
     """Question of a comparison: the settings that vary with their values, and the number of runs."""
     parts = []
-    for index, header in enumerate(comparison.headers):
+    for index in comparison.labelled:
         values = list(dict.fromkeys(row.labels[index] for row in comparison.rows))
         if len(values) > 1:
             listed = ', '.join(values)
             listed = f' ({listed})' if len(listed) <= MOST_CHARACTERS else ''
-            parts.append(f'{len(values)} values of {header}{listed}')
+            parts.append(f'{len(values)} values of {comparison.headers[index]}{listed}')
     runs = sum(len(row.seeds) for row in comparison.rows)
     over = 'lengths beyond the trained ones' if comparison.ranges[-1].key == 'score' else comparison.ranges[-1].name
     asked = ' and '.join(parts) or 'one setting'
@@ -76,7 +76,6 @@ def _best(comparison: Comparison, problem: Problem, tests: Sequence[Test]) -> Be
     score = comparison.ranges[-1]
     row = next(row for row in comparison.rows if row.problem == problem)
     cell = comparison.cell(row, score)
-    spread = '' if len(row.seeds) == 1 else f' ± {number(cell.half_width)}'
     known = problem in comparison.baselines
     remarks = [f'baseline {number(comparison.baseline(problem, score, row.trained))}'] if known else []
     name = comparison.name(row)
@@ -86,7 +85,7 @@ def _best(comparison: Comparison, problem: Problem, tests: Sequence[Test]) -> Be
         if task == problem[0] and name in (pair.first, pair.second) and not math.isnan(pair.p)
     ]
     remarks += [f'differs from {sum(pair.differs for pair in own)} of {_count(len(own), "other row")}'] if own else []
-    return Best(', '.join(problem), name, f'{number(cell.mean)}{spread}', '; '.join(remarks))
+    return Best(', '.join(problem), name, f'{number(cell.mean)} {cell.spread}'.rstrip(), '; '.join(remarks))
 
 
 def _pairs(comparison: Comparison) -> int:

@@ -1,7 +1,6 @@
 """Published numbers beside those of a comparison, with every difference in settings."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,10 +9,10 @@ from mha import spec
 from mha.spec import UserError, as_text, compact
 from mha.training.metrics import number
 from mha.views.report import published
-from mha.views.report.comparison import Cell, Comparison, Row
+from mha.views.report.comparison import Comparison, Row
 from mha.views.report.published import Published
 from mha.views.report.runs import Run
-from mha.views.report.statistics import mean_reciprocal_rank
+from mha.views.report.statistics import Cell, mean_reciprocal_rank
 from mha.views.report.table import Section, csv_text
 
 HEADERS = ('task', 'scheme', 'theirs', 'aggregation', 'lengths', 'mark', 'ours', 'best seed', 'our lengths')
@@ -91,7 +90,6 @@ def differences(comparison: Comparison, found: Sequence[Beside], table: Publishe
 def _line(each: Beside) -> list[str]:
     theirs = each.theirs
     spread = '' if theirs.low is None or theirs.high is None else f' [{number(theirs.low)}-{number(theirs.high)}]'
-    width = '' if math.isnan(each.measured.half_width) else f' ± {number(each.measured.half_width)}'
     return [
         theirs.task_label,
         theirs.scheme_label,
@@ -99,7 +97,7 @@ def _line(each: Beside) -> list[str]:
         theirs.aggregation,
         compact(theirs.lengths) if theirs.lengths else '-',
         theirs.mark,
-        f'{number(each.measured.mean)}{width}',
+        f'{number(each.measured.mean)} {each.measured.spread}'.rstrip(),
         number(each.measured.best),
         compact(each.lengths) if each.lengths else '-',
     ]

@@ -63,12 +63,12 @@ def _task() -> Column:
 
 
 def _label(comparison: Comparison, index: int) -> Column:
-    key = comparison.keys[index]
+    key, (first, *_) = comparison.keys[index], comparison.labelled
     return Column(
-        comparison.headers[index],
+        '' if key in comparison.follows else comparison.headers[index],
         'label',
         show=lambda row: Shown(row.labels[index]),
-        baseline=lambda problem: '' if index else comparison.baseline_label(problem),
+        baseline=lambda problem: comparison.baseline_label(problem) if index == first else '',
         fields=lambda row: {key: row.labels[index]},
     )
 
@@ -91,9 +91,9 @@ def _over(comparison: Comparison, over: Range, metric: Metric) -> Column:
         value += f' {NOT_ABOVE}' if score and comparison.beats_baseline(row) is False else ''
         if len(row.seeds) == 1:
             return Shown(value)
-        reaches = cell.mean - cell.half_width < low or cell.mean + cell.half_width > high
+        reaches = cell.interval[0] < low or cell.interval[1] > high
         mark = f' {BEYOND}' if reaches else ''
-        return Shown(value, f'± {number(cell.half_width)}{mark}', f'{metric.best} {number(cell.best)}')
+        return Shown(value, f'{cell.spread}{mark}', f'{metric.best} {number(cell.best)}')
 
     def baseline(problem: Problem) -> str:
         trained = {row.trained for row in comparison.rows if row.problem == problem}
@@ -111,9 +111,8 @@ def _over(comparison: Comparison, over: Range, metric: Metric) -> Column:
     def spread(row: Row) -> dict[str, Any]:
         cell = comparison.cell(row, over, metric)
         several = {'sd': cell.deviation, 'ci95': cell.half_width, metric.best: cell.best}
-        if score:
-            low, high = statistics.bootstrap(comparison.scores(row, over.inside(comparison.lengths, row.trained)))
-            several |= {'bootstrap_low': low, 'bootstrap_high': high}
+        if score or comparison.interval == 'bootstrap':
+            several |= dict(zip(('bootstrap_low', 'bootstrap_high'), statistics.bootstrap(cell.scores), strict=True))
         return {f'{key}_{name}': _rounded(value) for name, value in several.items()}
 
     return Column(name, 'score' if score else 'number', show, baseline, fields, spread)

@@ -1,8 +1,8 @@
 """Comparison of runs: one row per setting, with one value per seed and length, and the ranges of lengths to average
 over.
 
-The interval is the 95 % t-interval over seeds, t(n - 1) s / sqrt(n). Published tables give the maximum over seeds
-instead (Delétang et al., 2023, arXiv:2207.02098), so both are always shown.
+The interval over seeds is the 95 % t-interval, t(n - 1) s / sqrt(n), or that of the bootstrap. Published tables give
+the maximum over seeds instead (Delétang et al., 2023, arXiv:2207.02098), so both are always shown.
 """
 
 import dataclasses
@@ -16,7 +16,8 @@ import numpy as np
 from mha import spec
 from mha.spec import UserError, choose, short
 from mha.training.metrics import METRICS, Metric
-from mha.views.report import statistics
+from mha.views.report.labels import TRAINED, following
+from mha.views.report.left_out import grouped
 from mha.views.report.runs import (
     Run,
     check_comparable,
@@ -29,14 +30,15 @@ from mha.views.report.runs import (
     span,
     varying,
 )
+from mha.views.report.statistics import Cell, Kind
 
 Problem = tuple[str, ...]
 
-TRAINED = 'trained_lengths'
-"""Key of the trained lengths, which become a setting if runs differ in them."""
 EVALUATED = {'task': 'evaluated_on', 'position': 'evaluated_under'}
 """Keys of the task and the position scheme of later evaluations, which become settings if they are not the trained
 ones."""
+AUTO = ('auto',)
+"""Metrics that are shown by default: that of the task and, if it is accuracy, exact match."""
 SOLVED = 0.9
 """Accuracy or exact match above which a length counts as solved."""
 
@@ -97,17 +99,6 @@ def ranges(lengths: Sequence[int], *trained: tuple[int, int]) -> list[Range]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-    """Statistics over the seeds of a row: mean, standard deviation, half width of the 95 % interval, and best. For a
-    single seed, deviation and half width are NaN; for a range without lengths, all are."""
-
-    mean: float
-    deviation: float
-    half_width: float
-    best: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Row:
     """Runs that differ only in their seed. `problem` is what they are asked to solve; `values` [seeds, lengths] are
     their results."""
@@ -139,7 +130,7 @@ class Comparison:
     metric: Metric
     varying: tuple[str, ...]
     keys: tuple[str, ...]
-    """Settings that label a row: those that vary or, if none does, the position scheme."""
+    """Settings that set rows apart: those that vary or, if none does, the position scheme."""
     rows: tuple[Row, ...]
     baselines: dict[Problem, np.ndarray]
     """Baseline [lengths] of each problem; empty for a metric without a baseline."""
@@ -151,6 +142,12 @@ class Comparison:
     """Further metrics, of which the score is shown."""
     best: str | None = None
     """Setting of which each row has the best value, chosen by the trained lengths."""
+    follows: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Those of the `keys` that follow from another one, with that one. They label nothing."""
+    interval: Kind = 't'
+    """Kind of the intervals over seeds that tables and figures show."""
+    panels: str = 'task'
+    """Key of which each value has a panel of its own in figures; `'task'` is the problem, `'none'` gives one panel."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -166,18 +163,35 @@ class Comparison:
         return ranges(self.lengths, *self.trained)
 
     @property
+    def labelled(self) -> list[int]:
+        """Indices of the keys that label rows in tables and lines in figures."""
+        return [index for index, key in enumerate(self.keys) if key not in self.follows]
+
+    @property
     def headers(self) -> list[str]:
-        """Titles of the label columns: the last part of each key, or the whole key if the last part is not unique."""
+        """Titles of the keys: the last part of each key, or the whole key if the last part is not unique."""
         words = (TRAINED, *EVALUATED.values())
         last = [key.replace('_', ' ') if key in words else short(key) for key in self.keys]
         return [header if last.count(header) == 1 else key for header, key in zip(last, self.keys, strict=True)]
 
-    def name(self, row: Row) -> str:
-        """Name of a row: its labels without the task."""
-        labels = zip(self.keys, self.headers, row.labels, strict=True)
-        pairs = [(key, f'{header}={label}', label) for key, header, label in labels if key != 'task']
-        named = ', '.join(label if key == 'model.position' else pair for key, pair, label in pairs)
-        return named or self.runs[0].setting('model.position')
+    def index_of(self, name: str, what: str) -> int:
+        """Index of a key, by itself or by its title. Raises `UserError` that calls it `what` if it does not vary."""
+        constant = any(f'.{key}'.endswith(f'.{name}') for key in self.runs[0].config)
+        if name not in (*self.keys, *self.headers) and constant:
+            raise UserError(f'{what}: {name!r} does not vary in these runs - choices: {", ".join(self.keys)}')
+        choose(name, {*self.keys, *self.headers}, what)
+        return self.keys.index(name) if name in self.keys else self.headers.index(name)
+
+    def part(self, row: Row, index: int) -> str:
+        """Label as part of a name: `'rope'`, `'heads=4'`."""
+        plain = self.keys[index] in ('task', 'model.position')
+        return row.labels[index] if plain else f'{self.headers[index]}={row.labels[index]}'
+
+    def name(self, row: Row, panels: str = 'task') -> str:
+        """Name of a row: its labels without that of `panels`."""
+        parts = [self.part(row, index) for index in self.labelled if self.keys[index] != panels]
+        labels = dict(zip(self.keys, row.labels, strict=True))
+        return ', '.join(parts) or labels.get('model.position', self.runs[0].setting('model.position'))
 
     def scores(self, row: Row, inside: np.ndarray) -> np.ndarray:
         """Mean of each seed over the lengths in the mask `inside`; NaN if there are none."""
@@ -185,9 +199,7 @@ class Comparison:
 
     def over_seeds(self, scores: np.ndarray, metric: Metric | None = None) -> Cell:
         """Statistics of one score per seed."""
-        best = scores.max() if (metric or self.metric).best == 'max' else scores.min()
-        deviation = scores.std(ddof=1) if len(scores) > 1 else math.nan
-        return Cell(float(scores.mean()), float(deviation), float(statistics.half_width(scores)), float(best))
+        return Cell(scores, (metric or self.metric).best, self.interval)
 
     def cell(self, row: Row, over: Range, metric: Metric | None = None) -> Cell:
         """Statistics of a row over a range of lengths, in the metric of the comparison or one of `more_metrics`."""
@@ -212,12 +224,12 @@ class Comparison:
 
 
 def compare(
-    paths: Sequence[Path], metric: str = 'auto', evaluation: str | None = None, only: Sequence[str] = ()
+    paths: Sequence[Path], metrics: Sequence[str] = AUTO, evaluation: str | None = None, only: Sequence[str] = ()
 ) -> Comparison:
     """Comparison of the finished runs at or below `paths`, by the evaluation that ends training or by a later
-    `evaluation` (its file name or its lengths). `metric` names one or several, of which the first orders the rows.
-    `only` are conditions such as `'model.position=rope'`. Unreadable runs are listed as left out; if `paths` names one
-    of them, `UserError` is raised instead."""
+    `evaluation` (its file name or its lengths). The first of `metrics` orders the rows. `only` are conditions such as
+    `'model.position=rope'`. Unreadable runs are listed as left out; if `paths` names one of them, `UserError` is raised
+    instead."""
     runs = [_left_out(path, 'a link that leads nowhere') for path in dangling(paths)]
     for path in find(paths):
         name = evaluation_of(path, evaluation)
@@ -237,10 +249,10 @@ def compare(
             there = sorted({name for run in left_out for name in evaluations(run.path)})
             raise UserError(f'no run has an evaluation {evaluation!r} - there are: {", ".join(there) or "none"}')
     if not finished:
-        raise UserError(f'no finished run in {", ".join(map(str, paths))} - {unfinished(left_out)}')
+        raise UserError(f'no finished run in {", ".join(map(str, paths))} - {grouped(left_out)}')
     if only:
         finished = _only(finished, only)
-    compared = of_runs(finished, metric, paths=paths, left_out=left_out)
+    compared = of_runs(finished, metrics, paths=paths, left_out=left_out)
     return dataclasses.replace(compared, evaluation=evaluation, only=tuple(only))
 
 
@@ -263,31 +275,27 @@ def _left_out(path: Path, reason: str) -> Run:
     return Run(path, {}, {'status': reason}, {})
 
 
-def unfinished(left_out: Sequence[Run]) -> str:
-    """Text that lists the runs left out: `'2 runs: a (running), b (not evaluated)'`."""
-    named = dict.fromkeys(f'{run.path} ({run.status})' for run in left_out)  # a directory may hold several runs
-    return f'{len(named)} run{"s" * (len(named) > 1)}: {", ".join(named)}'
-
-
 def of_runs(
-    runs: Sequence[Run], metric: str = 'auto', *, paths: Sequence[Path] = (), left_out: Sequence[Run] = ()
+    runs: Sequence[Run], metrics: Sequence[str] = AUTO, *, paths: Sequence[Path] = (), left_out: Sequence[Run] = ()
 ) -> Comparison:
     """Comparison of given runs. Raises `UserError` if their numbers do not belong in one table."""
     check_comparable(runs)
-    name, *more = metric.split(',')
-    metrics = {run.task: choose_metric(name, run) for run in runs}
-    if len(set(metrics.values())) > 1:
-        names = ', '.join(f'{task}: {value.title}' for task, value in metrics.items())
+    name, *more = metrics
+    of_task = {run.task: choose_metric(name, run) for run in runs}
+    if len(set(of_task.values())) > 1:
+        names = ', '.join(f'{task}: {value.title}' for task, value in of_task.items())
         raise UserError(f'one table has one metric ({names}) - compare the tasks separately, or use --metric=accuracy')
-    measure = metrics[runs[0].task]
+    measure = of_task[runs[0].task]
     asked = dict.fromkeys(choose_metric(other, run) for other in more for run in runs)
     more_metrics = tuple(other for other in asked if other != measure)
-    if metric == 'auto':
+    if tuple(metrics) == AUTO:
         more_metrics = _automatic_metrics(runs, measure)
     runs = _with_evaluated(_with_trained(runs))
     differ = varying(runs)
     others = [key for key in EVALUATED.values() if key in runs[0].config]
     keys = [key for key in differ if not _told_by_trained(key, runs) and key not in others] or ['model.position']
+    sources = [key for key in keys if key != 'task' or EVALUATED['task'] not in others]
+    follows = following(sources, {tuple(map(run.setting, sources)) for run in runs})
     keys = (*keys, *others)
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
@@ -300,7 +308,7 @@ def of_runs(
     if not measure.has_baseline:
         baselines = {}
     found = Comparison(tuple(paths), tuple(runs), tuple(left_out), measure, tuple(differ), keys, tuple(rows), baselines)
-    found = dataclasses.replace(found, more_metrics=more_metrics)
+    found = dataclasses.replace(found, more_metrics=more_metrics, follows=follows)
     score, sign = found.ranges[-1], -1 if measure.best == 'max' else 1
     rows.sort(key=lambda row: (row.problem, np.nan_to_num(sign * found.cell(row, score).mean, nan=math.inf)))
     return dataclasses.replace(found, rows=tuple(rows))

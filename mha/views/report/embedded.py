@@ -34,8 +34,11 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
     problems = list(dict.fromkeys(row.problem for row in comparison.rows))
     return {
         'metric': {'name': metric.name, 'title': metric.title, 'best': metric.best, 'limits': _finite(metric.limits)},
+        'interval': comparison.interval,
+        'panels': comparison.panels,
         'keys': comparison.keys,
         'headers': comparison.headers,
+        'follows': list(comparison.follows),
         'lengths': comparison.lengths,
         'problems': [', '.join(problem) for problem in problems],
         'baselines': [
@@ -51,9 +54,11 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
                 'seeds': row.seeds,
                 'values': [_finite(line) for line in row.values],
                 'mean': _finite(row.values.mean(0)),
-                'half': _finite(statistics.half_width(row.values)),
+                'low': _finite(low),
+                'high': _finite(high),
             }
             for row in comparison.rows
+            for low, high in [statistics.interval(row.values, comparison.interval)]
         ],
         'training': _training(comparison),
         'positions': _positions(comparison),

@@ -31,12 +31,15 @@ from mha.training.metrics import number
 from mha.views.report import latex, plots
 from mha.views.report.answer import answer
 from mha.views.report.columns import Column, columns, shown
-from mha.views.report.comparison import Comparison, Row, unfinished
+from mha.views.report.comparison import Comparison, Row
 from mha.views.report.embedded import page_data
+from mha.views.report.left_out import grouped
 from mha.views.report.runs import Run
 from mha.views.report.table import Section, align, csv_text, grid, notes
 
 TEMPLATES = Path(__file__).with_name('templates')
+MOST_TITLES = 3
+"""Largest number of tasks in the title of the page; of more, it has the number."""
 MOST_TESTS = 200
 """Largest number of paired differences that the page lists."""
 ON_REQUEST = {
@@ -84,8 +87,9 @@ def write(
             (output / f'{name}.tmp').write_bytes(content.encode() if isinstance(content, str) else content)
         for name in reversed(files):  # the page first: it names the runs, in case writing fails midway
             os.replace(output / f'{name}.tmp', output / name)
-        for name in ON_REQUEST - {*files}:  # of an earlier question
+        for name in ON_REQUEST - {*files}:  # of an earlier question, perhaps interrupted
             (output / name).unlink(missing_ok=True)
+            (output / f'{name}.tmp').unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f'cannot write to {str(output)!r}: {error.strerror}') from error
     return [output / name for name in files]
@@ -134,7 +138,7 @@ def _fields(comparison: Comparison, row: Row, spread: bool) -> dict[str, Any]:
 
 def as_markdown(comparison: Comparison) -> str:
     headers, lines = grid(comparison)
-    left = len(comparison.keys)
+    left = len(comparison.labelled)
     first, *rest = align(
         [[html.escape(cell, quote=False).replace('|', r'\|') for cell in line] for line in (headers, *lines)], left
     )
@@ -145,7 +149,7 @@ def as_markdown(comparison: Comparison) -> str:
 
 def as_latex(comparison: Comparison) -> str:
     headers, lines = grid(comparison)
-    return latex.table(headers, lines, len(comparison.keys), [*_notes(comparison), 'needs: booktabs'])
+    return latex.table(headers, lines, len(comparison.labelled), [*_notes(comparison), 'needs: booktabs'])
 
 
 def as_html(
@@ -155,8 +159,9 @@ def as_html(
     sections: Sequence[Section] = (),
     asked: Sequence[str] = (),
 ) -> str:
+    tasks = [*dict.fromkeys(row.problem[0] for row in comparison.rows)]
     settings = [key for key in comparison.runs[0].config if key not in comparison.varying and key != 'seed']
-    first, *others = _notes(comparison)
+    first, *others = notes(comparison)
     answered = answer(comparison)
     return _template().render(
         comparison=comparison,
@@ -166,10 +171,11 @@ def as_html(
             (problem, list(rows)) for problem, rows in itertools.groupby(_rows(comparison), lambda row: row.row.problem)
         ],
         dots=_dots_scale(comparison),
-        longest=max(len(part) for row in comparison.rows for part in row.labels[0].split('|')) + 1,
-        tasks=', '.join(dict.fromkeys(row.problem[0] for row in comparison.rows)),
+        longest=max(len(part) for row in comparison.rows for part in row.labels[comparison.labelled[0]].split('|')) + 1,
+        title=', '.join(tasks) if len(tasks) <= MOST_TITLES else f'{len(tasks)} tasks',
         facts=first[0].upper() + first[1:],
         notes=others,
+        left_out=grouped(comparison.left_out) if comparison.left_out else None,
         curves=_inline(svg),
         sections=sections,
         differing=answered.differing,
@@ -250,7 +256,7 @@ def _rows(comparison: Comparison) -> list[PageRow]:
                 colour=style['color'],
                 glyph=plots.GLYPHS[style['marker']],
                 others=', '.join(
-                    f'{header} {label}' for header, label in zip(comparison.headers[1:], row.labels[1:], strict=True)
+                    f'{comparison.headers[index]} {row.labels[index]}' for index in comparison.labelled[1:]
                 ),
                 scores=[number(value) for value in finite],
                 dots=[place(value) for value in finite],
@@ -284,7 +290,7 @@ def _differences(comparison: Comparison) -> list[tuple[str, list[str]]]:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    return notes(comparison) + ([f'left out {unfinished(comparison.left_out)}'] if comparison.left_out else [])
+    return notes(comparison) + ([f'left out {grouped(comparison.left_out)}'] if comparison.left_out else [])
 
 
 def _inline(svg: str) -> markupsafe.Markup:
@@ -332,5 +338,7 @@ def _command(comparison: Comparison, output: Path, asked: Sequence[str]) -> str:
     evaluation = [f'--evaluation={comparison.evaluation}'] if comparison.evaluation else []
     only = [f'--only={condition}' for condition in comparison.only]
     best = [f'--best={comparison.best}'] if comparison.best else []
-    flags = [f'--output={output}', *metric, *evaluation, *only, *best, *asked]
+    interval = [f'--interval={comparison.interval}'] if comparison.interval != 't' else []
+    panels = [f'--panels={comparison.panels}'] if comparison.panels != 'task' else []
+    flags = [f'--output={output}', *metric, *evaluation, *only, *best, *interval, *panels, *asked]
     return shlex.join(['python', 'compare.py', *map(str, _paths(comparison)), *flags])

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mha.spec import UserError, choose
+from mha.spec import UserError
 from mha.training.metrics import number
 from mha.views.report import latex, statistics
-from mha.views.report.comparison import Cell, Comparison, Row
+from mha.views.report.comparison import Comparison, Row
+from mha.views.report.labels import natural
 from mha.views.report.runs import varying
+from mha.views.report.statistics import Cell
 from mha.views.report.table import Section, align, csv_text
 
 Labels = tuple[str, ...]
@@ -44,16 +46,16 @@ class Pivot:
 def pivot(comparison: Comparison, rows: Sequence[str], columns: Sequence[str]) -> Pivot:
     """Scores with the settings `rows` down and `columns` across. Raises `UserError` for a setting that does not vary,
     and if rows of the comparison that differ in another setting would share a cell."""
-    down = [_index(comparison, key, 'setting in --rows') for key in rows]
-    across = [_index(comparison, key, 'setting in --columns') for key in columns]
+    down = [comparison.index_of(key, 'setting in --rows') for key in rows]
+    across = [comparison.index_of(key, 'setting in --columns') for key in columns]
     if not down or not across or len({*down, *across}) < len([*down, *across]):
         raise UserError('a table needs --rows=.. and --columns=.., which name different settings that vary')
     found: dict[tuple[Labels, Labels], Row] = {}
     for row in comparison.rows:
         place = (tuple(row.labels[index] for index in down), tuple(row.labels[index] for index in across))
         if place in found:
-            pairs = zip(comparison.keys, row.labels, found[place].labels, strict=True)
-            other = next(key for key, label, known in pairs if label != known)
+            known = found[place].labels
+            other = next(comparison.keys[i] for i in comparison.labelled if row.labels[i] != known[i])
             raise UserError(
                 f'rows that differ in {other} share a cell - add it to --rows or --columns, choose one of its values '
                 f'with --only={other}=.., or the best one with --best={other}'
@@ -70,7 +72,7 @@ def pivot(comparison: Comparison, rows: Sequence[str], columns: Sequence[str]) -
         tuple(comparison.headers[index] for index in down),
         tuple(comparison.headers[index] for index in across),
         tuple(dict.fromkeys(row for row, _ in found)),
-        tuple(sorted({column for _, column in found}, key=_natural)),
+        tuple(sorted({column for _, column in found}, key=lambda column: tuple(map(natural, column)))),
         {place: comparison.cell(row, score) for place, row in found.items()},
         {place: comparison.beats_baseline(row) for place, row in found.items()},
         baselines,
@@ -79,28 +81,6 @@ def pivot(comparison: Comparison, rows: Sequence[str], columns: Sequence[str]) -
     means = np.nan_to_num(np.nanmean(made.scores(), 1), nan=-math.inf if made.best == 'max' else math.inf)
     order = np.argsort(-means if made.best == 'max' else means, kind='stable')
     return dataclasses.replace(made, rows=tuple(made.rows[index] for index in order))
-
-
-def _index(comparison: Comparison, name: str, what: str) -> int:
-    """Index of a setting among the labels of rows, by its key or the header of its column."""
-    headers = list(comparison.headers)
-    constant = any(f'.{key}'.endswith(f'.{name}') for key in comparison.runs[0].config)
-    if name not in (*comparison.keys, *headers) and constant:
-        raise UserError(f'{what}: {name!r} does not vary in these runs - choices: {", ".join(comparison.keys)}')
-    choose(name, {*comparison.keys, *headers}, what)
-    return comparison.keys.index(name) if name in comparison.keys else headers.index(name)
-
-
-def _natural(labels: Labels) -> tuple[tuple[bool, float, str], ...]:
-    """Order of labels: numbers by size, before words."""
-    return tuple((not _is_number(label), float(label) if _is_number(label) else 0.0, label) for label in labels)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
@@ -120,9 +100,8 @@ def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
             if cell is None:
                 line.append('')
                 continue
-            spread = '' if math.isnan(cell.half_width) else f' ± {number(cell.half_width)}'
-            mark = f' {NOT_ABOVE}' if table.above_baseline[row, column] is False else ''
-            line.append(f'{number(cell.mean)}{spread}{mark}')
+            mark = NOT_ABOVE if table.above_baseline[row, column] is False else ''
+            line.append(' '.join(part for part in (number(cell.mean), cell.spread, mark) if part))
         lines.append([*line, *([f'{ranks[index]:.2f}', f'{reciprocal[index]:.3f}'] if several else [])])
     if table.baselines:
         first = ['baseline', *[''] * (len(table.row_keys) - 1)]
@@ -152,16 +131,20 @@ def files(table: Pivot) -> dict[str, str]:
 def choose_best(comparison: Comparison, key: str) -> tuple[Comparison, list[str]]:
     """Comparison in which rows that differ only in the setting `key` are replaced by the best of them, by the mean
     metric within the trained lengths; and a line per choice. Nothing of the score takes part in the choice."""
-    index = _index(comparison, key, 'setting in --best')
+    index = comparison.index_of(key, 'setting in --best')
+    chosen_with = [
+        i for i, each in enumerate(comparison.keys) if comparison.follows.get(each) == comparison.keys[index]
+    ]
+    same = [i for i in range(len(comparison.keys)) if i not in (index, *chosen_with)]
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in comparison.rows:
-        groups.setdefault((*row.labels[:index], *row.labels[index + 1 :], *row.problem), []).append(row)
+        groups.setdefault((*(row.labels[i] for i in same), *row.problem), []).append(row)
     sign = 1 if comparison.metric.best == 'max' else -1
     chosen, lines = [], []
     for rows in groups.values():
         best = max(rows, key=lambda row: sign * _in_range(comparison, row))
         chosen.append(best)
-        others = [label for position, label in enumerate(best.labels) if position != index]
+        others = [best.labels[i] for i in comparison.labelled if i != index]
         scores = [comparison.cell(row, comparison.ranges[-1]).best for row in rows]
         most = max(scores) if sign == 1 else min(scores)
         lines.append(

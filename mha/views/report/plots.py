@@ -17,7 +17,8 @@ from matplotlib.transforms import offset_copy
 
 from mha.spec import UserError
 from mha.views.report import statistics
-from mha.views.report.comparison import Comparison, Problem, of_runs
+from mha.views.report.comparison import Comparison, Row, of_runs
+from mha.views.report.labels import natural
 from mha.views.report.runs import Run
 
 # Okabe and Ito's colours that are legible on light and dark backgrounds, and two more. Further lines repeat them with
@@ -61,9 +62,10 @@ STYLE: dict[Any, Any] = {
 
 
 def styles(comparison: Comparison) -> list[dict[str, Any]]:
-    """Colour, dashes and marker of the line of each row. Rows that differ only in the problem look alike."""
-    order = list(dict.fromkeys(comparison.name(row) for row in comparison.rows))
-    ranks = [order.index(comparison.name(row)) for row in comparison.rows]
+    """Colour, dashes and marker of the line of each row. Rows that differ only in the panel look alike."""
+    names = [_line(comparison, row) for row in comparison.rows]
+    order = list(dict.fromkeys(names))
+    ranks = [order.index(name) for name in names]
     markers = list(GLYPHS)
     return [
         {
@@ -76,7 +78,7 @@ def styles(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def curves(comparison: Comparison) -> str:
-    """Curves of all rows as SVG, with one panel per problem."""
+    """Curves of all rows as SVG."""
     return as_svg(figure(comparison))
 
 
@@ -86,17 +88,37 @@ def run_curve(runs: Sequence[Run], path: Path) -> None:
 
 
 def figure(comparison: Comparison) -> Figure:
-    problems = list(dict.fromkeys(row.problem for row in comparison.rows))
+    panels = _rows_of_panels(comparison)
     labels = _labels(comparison)
     with matplotlib.rc_context(STYLE):
         heights = []
-        for problem in problems:
-            lines = [labels[comparison.name(row)].count('\n') + 1 for row in comparison.rows if row.problem == problem]
+        for rows in panels.values():
+            lines = [labels[_line(comparison, row)].count('\n') + 1 for row in rows]
             heights.append(LINE * (sum(lines) + 0.5 * len(lines) + 2))
-        drawing, panels = _panels(heights)
-        for axes, problem in zip(panels, problems, strict=True):
-            _panel(axes, comparison, problem, labels)
+        drawing, every = _panels(heights)
+        for axes, (title, rows) in zip(every, panels.items(), strict=True):
+            _panel(axes, comparison, title, rows, labels)
     return drawing
+
+
+def _rows_of_panels(comparison: Comparison) -> dict[str, list[Row]]:
+    """Rows of each panel, by its title. Tasks are in the order of the rows, values of other settings in their own."""
+    if comparison.panels == 'none':
+        return {'': list(comparison.rows)}
+    found: dict[str, list[Row]] = {}
+    if comparison.panels == 'task':
+        for row in comparison.rows:
+            found.setdefault(', '.join(row.problem), []).append(row)
+        return found
+    index = comparison.keys.index(comparison.panels)
+    for row in sorted(comparison.rows, key=lambda row: natural(row.labels[index])):
+        found.setdefault(comparison.part(row, index), []).append(row)
+    return found
+
+
+def _line(comparison: Comparison, row: Row) -> str:
+    """Name of the line of a row in its panel."""
+    return comparison.name(row, comparison.panels)
 
 
 def _panels(legends: Sequence[float]) -> tuple[Figure, list[Axes]]:
@@ -127,40 +149,41 @@ def as_pdf(drawing: Figure) -> bytes:
     return file.getvalue()
 
 
-def _panel(axes: Axes, comparison: Comparison, problem: Problem, labels: Mapping[str, str]) -> None:
+def _panel(axes: Axes, comparison: Comparison, title: str, rows: Sequence[Row], labels: Mapping[str, str]) -> None:
     limits = comparison.metric.limits
     lengths = np.array(comparison.lengths)
-    trained = sorted({row.trained for row in comparison.rows if row.problem == problem}, key=lambda each: each[1])
+    trained = sorted({row.trained for row in rows}, key=lambda each: each[1])
+    looks = {_line(comparison, row): style for row, style in zip(comparison.rows, styles(comparison), strict=True)}
     _length_axis(axes, lengths, trained)
     dots = sum(row.values.size for row in comparison.rows)
     ends: list[tuple[str, float, str]] = []
     line: dict[str, Any] = dict(linewidth=2, markersize=4, clip_on=False)
-    for index, (row, style) in enumerate(zip(comparison.rows, styles(comparison), strict=True)):
-        if row.problem != problem:
-            continue
-        label = labels[comparison.name(row)]
-        mean, spread = row.values.mean(0), statistics.half_width(row.values)
+    for index, row in enumerate(rows):
+        label, style = labels[_line(comparison, row)], looks[_line(comparison, row)]
+        mean = row.values.mean(0)
         axes.plot(lengths, mean, **style, **line, label=label, zorder=4 - index / 1000)  # the best row on top
         if len(trained) > 1:
             _mark_trained(axes, lengths, mean, row.trained[1], style['color'])
         if len(row.seeds) > 1:
-            low, high = (np.clip(mean + sign * spread, *limits) for sign in (-1, 1))
+            low, high = (np.clip(end, *limits) for end in statistics.interval(row.values, comparison.interval))
             axes.fill_between(lengths, low, high, color=style['color'], alpha=0.12, linewidth=0)
         if 1 < len(row.seeds) <= 5 and dots <= MOST_DOTS:
             for seed in row.values:
                 axes.plot(lengths, seed, '.', color=style['color'], alpha=0.55, markersize=4, clip_on=False, zorder=2)
         if np.isfinite(mean[-1]):
             ends.append((label, mean[-1], style['color']))
-    if problem in comparison.baselines:
+    problems = [problem for problem in dict.fromkeys(row.problem for row in rows) if problem in comparison.baselines]
+    for problem in problems:
         baseline = comparison.baselines[problem]
-        axes.plot(lengths, baseline, color=GREY, linestyle=(0, (4, 3)), linewidth=1.3, label='baseline', clip_on=False)
-        ends.append(('baseline', baseline[-1], GREY))
-    axes.set_ylim(*limits if np.isfinite(limits).all() else _range(comparison, problem))
+        label = 'baseline' if len(problems) == 1 else wrap(comparison.baseline_label(problem))
+        axes.plot(lengths, baseline, color=GREY, linestyle=(0, (4, 3)), linewidth=1.3, label=label, clip_on=False)
+        ends.append((label, baseline[-1], GREY))
+    axes.set_ylim(*limits if np.isfinite(limits).all() else _range(rows))
     axes.set_ylabel(comparison.metric.title)
     axes.grid(axis='y', color=GREY, alpha=0.2, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=3)
-    axes.set_title(wrap(', '.join(problem), 2 * WIDEST), loc='left', fontweight='bold', pad=20)
+    axes.set_title(wrap(title, 2 * WIDEST), loc='left', fontweight='bold', pad=20)
     if 0 < len(ends) <= MOST_LABELS + 1 and sum(_height(label) for label, *_ in ends) < _inches(axes):
         _label_ends(axes, comparison.lengths[-1], ends)
     else:
@@ -195,9 +218,9 @@ def _mark_trained(axes: Axes, lengths: np.ndarray, values: np.ndarray, longest: 
 def _labels(comparison: Comparison) -> dict[str, str]:
     """Wrapped names of the rows. They have at most two lines, or more if there are many settings or if shorter ones
     would look alike."""
-    names = list(dict.fromkeys(comparison.name(row) for row in comparison.rows))
+    names = list(dict.fromkeys(_line(comparison, row) for row in comparison.rows))
     sizes = ((WIDEST, HIGHEST), (WIDEST, 4 * HIGHEST), (2 * WIDEST, 4 * HIGHEST))
-    for width, highest in sizes[len(comparison.keys) > 2 :]:
+    for width, highest in sizes[len(comparison.labelled) > 2 :]:
         labels = {name: wrap(name, width, highest) for name in names}
         if len(set(labels.values())) == len(names):
             return labels
@@ -217,10 +240,10 @@ def wrap(text: str, width: int = WIDEST, highest: int = HIGHEST) -> str:
     return '\n'.join(line if len(line) <= width else f'…{line[1 - width :]}' for line in map(str.rstrip, lines))
 
 
-def _range(comparison: Comparison, problem: Problem) -> tuple[float | None, float | None]:
+def _range(rows: Sequence[Row]) -> tuple[float | None, float | None]:
     """Limits of the vertical axis: the measured values and a margin. Intervals are ignored, because that of two seeds
     may be very wide."""
-    values = np.concatenate([row.values.ravel() for row in comparison.rows if row.problem == problem])
+    values = np.concatenate([row.values.ravel() for row in rows])
     values = values[np.isfinite(values)]
     if not values.size:
         return None, None

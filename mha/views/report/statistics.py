@@ -5,13 +5,19 @@ that differences vary less than scores. p-values of all pairs are corrected toge
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
+from mha.training.metrics import number
+
+Kind = Literal['t', 'bootstrap']
+"""Kind of an interval over seeds: the t-interval, or that of the bootstrap."""
 LEVEL = 0.95
 RESAMPLES = 9999
 
@@ -27,13 +33,72 @@ def half_width(values: np.ndarray, level: float = LEVEL) -> np.ndarray:
 def bootstrap(values: np.ndarray, level: float = LEVEL, seed: int = 0) -> tuple[float, float]:
     """Bias-corrected and accelerated bootstrap interval of a mean (Efron, 1987); NaN for a single value. Below about
     ten values it is too narrow, and the t-interval is better."""
+    return _bootstrap(tuple(values.tolist()), level, seed)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _bootstrap(scores: tuple[float, ...], level: float, seed: int) -> tuple[float, float]:
     from scipy import stats
 
-    if len(values) < 2 or np.ptp(values) == 0:
-        return (math.nan, math.nan) if len(values) < 2 else (float(values[0]), float(values[0]))
+    if len(scores) < 2 or not all(map(math.isfinite, scores)):
+        return math.nan, math.nan
+    if min(scores) == max(scores):
+        return scores[0], scores[0]
     rng = np.random.default_rng(seed)
-    found = stats.bootstrap((values,), np.mean, confidence_level=level, n_resamples=RESAMPLES, rng=rng)
+    found = stats.bootstrap((scores,), np.mean, confidence_level=level, n_resamples=RESAMPLES, rng=rng)
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def interval(values: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper ends of the 95 % interval of a mean over the first axis, the seeds. NaN for one seed."""
+    if kind == 't':
+        half = half_width(values)
+        return np.asarray(values.mean(0) - half), np.asarray(values.mean(0) + half)
+    ends = np.array([bootstrap(scores) for scores in values.reshape(len(values), -1).T])
+    low, high = (end.reshape(values.shape[1:]) for end in ends.T)
+    return low, high
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cell:
+    """Statistics over seeds of one score each. Deviation and interval of a single seed are NaN; for a range without
+    lengths, all are."""
+
+    scores: np.ndarray
+    direction: Literal['max', 'min']
+    """Which of the scores is the best."""
+    kind: Kind
+
+    @property
+    def mean(self) -> float:
+        return float(self.scores.mean())
+
+    @property
+    def deviation(self) -> float:
+        return float(self.scores.std(ddof=1)) if len(self.scores) > 1 else math.nan
+
+    @property
+    def best(self) -> float:
+        return float(self.scores.max() if self.direction == 'max' else self.scores.min())
+
+    @property
+    def half_width(self) -> float:
+        """Half width of the t-interval."""
+        return float(half_width(self.scores))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Interval of the kind that the report shows."""
+        low, high = interval(self.scores, self.kind)
+        return float(low), float(high)
+
+    @property
+    def spread(self) -> str:
+        """Interval as text: `'± 0.010'`, or `'[0.957, 0.976]'` of the bootstrap; empty for a single seed."""
+        low, high = self.interval
+        if len(self.scores) < 2:
+            return ''
+        return f'± {number(self.half_width)}' if self.kind == 't' else f'[{number(low)}, {number(high)}]'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,14 @@ import numpy as np
 from mha.spec import UserError, compact
 from mha.training.metrics import number, one_per_column
 from mha.views.report.columns import BEYOND, NOT_ABOVE, shown
-from mha.views.report.comparison import SOLVED, Comparison, longest, of_runs, ranges, unfinished
+from mha.views.report.comparison import SOLVED, Comparison, longest, of_runs, ranges
+from mha.views.report.left_out import grouped
 from mha.views.report.runs import Run, span
 
 FEW = 100
 """Number of examples below which the baseline is too high, because the most frequent class is frequent by chance."""
+ENOUGH = 10
+"""Number of seeds below which a bootstrap interval is too narrow."""
 FACTS = {'steps': 'steps', 'batch size': 'train.batch_size', 'learning rate': 'learning_rate'}
 
 
@@ -49,7 +52,7 @@ def grid(comparison: Comparison, best_everywhere: bool = True) -> tuple[list[str
 def text(comparison: Comparison) -> str:
     """Table and notes for a terminal."""
     headers, lines = grid(comparison, best_everywhere=False)
-    return '\n'.join([*_ruled([headers, *lines], left=len(comparison.keys)), '', *notes(comparison)])
+    return '\n'.join([*_ruled([headers, *lines], left=len(comparison.labelled)), '', *notes(comparison)])
 
 
 def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -89,8 +92,14 @@ def notes(comparison: Comparison) -> list[str]:
             found.append(
                 f'the baseline is too high, because the most frequent class is chosen on the same {few} examples'
             )
+    for source in dict.fromkeys(comparison.follows.values()):
+        titles = dict(zip(comparison.keys, comparison.headers, strict=True))
+        which = [titles[key] for key, other in comparison.follows.items() if other == source]
+        found.append(f'{titles[source]} determines {", ".join(which)} in these runs; table.csv has them')
     if any(comparison.beats_baseline(row) is False for row in comparison.rows):
         found.append(f'{NOT_ABOVE} the mean score is not above the baseline')
+    if comparison.interval == 'bootstrap' and any(1 < len(row.seeds) < ENOUGH for row in comparison.rows):
+        found.append(f'bootstrap intervals over fewer than about {ENOUGH} seeds are too narrow')
     if any(BEYOND in column.show(row).spread for column in shown(comparison) for row in comparison.rows):
         found.append(f'{BEYOND} the interval reaches beyond the possible values of the metric, where curves cut it')
     return found
@@ -105,7 +114,8 @@ def facts(comparison: Comparison) -> str:
     listed = compact(next(iter(seeds))) if len(seeds) == 1 else ''
     if max(len(row.seeds) for row in comparison.rows) > 1:
         over = f'seeds {listed}' if listed else 'the seeds of each row'
-        spread = f'mean ± 95 % t-interval over {over}, and {comparison.metric.best}imum'
+        interval = {'t': 'mean ± 95 % t-interval', 'bootstrap': 'mean and 95 % bootstrap interval'}[comparison.interval]
+        spread = f'{interval} over {over}, and {comparison.metric.best}imum'
     else:
         spread = f'1 seed ({listed}), so no interval' if listed else '1 seed per row, so no interval'
     found = [
@@ -173,7 +183,7 @@ def summarise(runs: Sequence[Run]) -> str:
             'train.py command evaluates it again'
         )
     comparison, run = of_runs(runs), runs[0]
-    lost = [f'left out {unfinished(left_out)}'] if left_out else []
+    lost = [f'left out {grouped(left_out)}'] if left_out else []
     if len(runs) > 1 or len(run.seeds) > 1:
         return '\n'.join([text(comparison), *lost])
     measured = one_per_column(run.metric)

@@ -32,7 +32,8 @@ def test_exact_match_stands_beside_accuracy(make, tmp_path):
 
 
 def test_metrics_by_name(make):
-    compared = comparison.compare([make('a', 0.5), make('b', 0.9, model__position='t5')], 'exact_match,accuracy,loss')
+    folders = [make('a', 0.5), make('b', 0.9, model__position='t5')]
+    compared = comparison.compare(folders, ('exact_match', 'accuracy', 'loss'))
     assert (compared.metric.name, [metric.name for metric in compared.more_metrics]) == (
         'exact_match',
         ['accuracy', 'loss'],
@@ -40,9 +41,9 @@ def test_metrics_by_name(make):
     headers, lines = table.grid(compared)
     assert headers[-5:-2] == ['score (30-120)', 'accuracy (30-120)', 'loss (30-120)']
     assert {line[-4] for line in lines} == {'0.500', '0.900'}
-    assert comparison.compare([make('c')], 'accuracy').more_metrics == ()
+    assert comparison.compare([make('c')], ('accuracy',)).more_metrics == ()
     with pytest.raises(UserError, match="unknown metric 'f1'"):
-        comparison.compare([make('d')], 'accuracy,f1')
+        comparison.compare([make('d')], ('accuracy', 'f1'))
 
 
 def test_answers_of_one_symbol_need_no_exact_match(make):

@@ -1,6 +1,7 @@
 """The page: what it embeds, how large it is, and how it behaves in a browser."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -125,6 +126,15 @@ def test_answer_of_too_many_pairs(make, monkeypatch):
     monkeypatch.setattr(answer, 'MOST_PAIRS', 2)
     found = answer.answer(comparison.compare([make(f'{i}', model__position=f's{i}') for i in range(3)]))
     assert found.differences == 'No differences are tested: there are 3 pairs of rows.'
+
+
+def test_the_title_counts_many_tasks(make, tmp_path):
+    tasks = ('even_pairs', 'reverse_string', 'bucket_sort', 'parity')
+    folders = [make(task, task=task) for task in tasks]
+    assert '<h1>bucket_sort, even_pairs, reverse_string</h1>' in page.as_html(
+        comparison.compare(folders[:3]), '<svg/>', tmp_path
+    )
+    assert '<h1>4 tasks</h1>' in page.as_html(comparison.compare(folders), '<svg/>', tmp_path)
 
 
 # -------------------------------------------------------------------------------------------------------------- budget
@@ -348,6 +358,36 @@ def test_values_by_keyboard(opened):
 
 
 @pytest.mark.slow
+def test_bootstrap_intervals_are_read_and_drawn(driver, study, tmp_path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    compared = comparison.compare([study(('rope', 'alibi'), ('reverse_string',), 3)])
+    compared = dataclasses.replace(compared, interval='bootstrap')
+    shown = Page(driver, written(compared, tmp_path / 'report'))
+    shown.driver.find_element(By.CSS_SELECTOR, '#curves .panels svg').send_keys(Keys.ARROW_RIGHT)
+    assert re.search(
+        r'length \d+: \d\.\d+ \[\d\.\d+, \d\.\d+\]', shown.js("document.getElementById('said').textContent")
+    )
+    assert shown.js("document.querySelectorAll('#curves .band').length") == 2
+    assert shown.errors() == []
+
+
+@pytest.mark.slow
+def test_panels_that_were_asked_for(driver, study, tmp_path):
+    compared = comparison.compare([study(('rope', 'alibi'), ('reverse_string', 'bucket_sort'), 1, (4, 8))])
+    for panels, titles in (('model.heads', ['heads=4', 'heads=8']), ('none', [])):
+        output = tmp_path / panels
+        shown = Page(driver, written(dataclasses.replace(compared, panels=panels), output))
+        found = shown.texts('#curves .panels > svg > text:first-of-type')
+        assert [text for text in found if 'heads' in text] == titles
+        assert shown.js("document.getElementById('panels').value") == panels
+        assert shown.lines() == 8
+        assert shown.js('location.hash') == ''
+        assert shown.errors() == []
+
+
+@pytest.mark.slow
 def test_files_to_save(opened):
     records = list(csv.DictReader(io.StringIO(opened.js('window.report.csvText()'))))
     assert len(records) == 24 * 6
@@ -356,6 +396,28 @@ def test_files_to_save(opened):
         drawn = opened.js('window.report.svgText(arguments[0])', figure)
         ElementTree.fromstring(drawn)
         assert 'var(' not in drawn
+
+
+@pytest.mark.slow
+def test_what_follows_from_the_task_is_in_no_name(driver, make, tmp_path):
+    """It can be filtered by, and chosen for panels."""
+    heads = {'reverse_string': 2, 'bucket_sort': 4}
+    folders = [
+        make(f'{task}{scheme}', task=task, model__position=scheme, model__heads=heads[task])
+        for task in heads
+        for scheme in ('rope', 't5')
+    ]
+    shown = Page(driver, written(comparison.compare(folders), tmp_path / 'report'))
+    assert shown.texts('#legend button[aria-pressed]') == ['rope', 't5']
+    assert 'heads' not in shown.texts('#table th button')
+    shown.find('heads=2')
+    assert len(shown.column(0)) == 2
+    shown.choose('#panels', 'model.heads')
+    assert shown.texts('#curves .panels > svg > text:first-of-type') == ['heads=2']
+    shown.choose('#line', 'none')
+    shown.choose('#colour', 'row')
+    assert shown.texts('#legend button[aria-pressed]') == ['rope', 't5']
+    assert shown.errors() == []
 
 
 @pytest.mark.slow
@@ -371,7 +433,7 @@ def test_names_are_shown_as_text(driver, make, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('metric', ['loss', 'exact_match'])
 def test_a_single_run_and_other_metrics(driver, make, tmp_path, metric):
-    shown = Page(driver, written(comparison.compare([make('a')], metric), tmp_path / 'report'))
+    shown = Page(driver, written(comparison.compare([make('a')], [metric]), tmp_path / 'report'))
     assert shown.lines() == 1
     assert shown.errors() == []
 

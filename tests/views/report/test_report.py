@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from mha.spec import UserError, lengths
-from mha.views.report import columns, page, plots, runs, statistics, table
+from mha.views.report import columns, left_out, page, plots, runs, statistics, table
 from mha.views.report import comparison as comparing
 
 
 def compare(*folders, metric='auto'):
-    return comparing.compare(folders, metric)
+    return comparing.compare(folders, (metric,))
 
 
 def test_interval_and_maximum_over_three_seeds(make):
@@ -368,8 +368,8 @@ def test_unfinished_runs_are_left_out(make):
     (bare / 'extrapolation.csv').unlink()
     comparison = compare(done.parent)
     assert [run.path for run in comparison.runs] == [done]
-    assert comparing.unfinished(comparison.left_out) == f'2 runs: {busy} (running), {bare} (not evaluated)'
-    with pytest.raises(UserError, match=r'no finished run .* 1 run: .*b \(running\)'):
+    assert str(left_out.grouped(comparison.left_out)) == f'2 runs in {done.parent}: b (running); c (not evaluated)'
+    with pytest.raises(UserError, match=r'no finished run .* 1 run in .*: b \(running\)'):
         compare(busy)
 
 
@@ -662,7 +662,7 @@ def test_members_that_diverged_are_told(make):
     summary = json.loads((folder / 'summary.json').read_text())
     (folder / 'summary.json').write_text(json.dumps(summary | {'diverged': [{'seed': 0, 'learning_rate': 10.0}]}))
     last = table.summarise(runs.read(folder)).splitlines()[-1]
-    assert last == f'left out 1 run: {folder} (diverged: seed=0, learning_rate=10.0)'
+    assert last == f'left out 1 run in {folder.parent}: a (diverged: seed=0, learning_rate=10.0)'
 
 
 def test_an_exact_match_that_was_not_measured_has_no_interval(make):

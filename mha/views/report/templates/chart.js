@@ -80,8 +80,8 @@ function pathOf(points) { // a null interrupts the line
 }
 
 // --------------------------------------------------------------------------------------------------------- panels
-// Panel of lines. Each of `series` has a row, a style, x, y and `read`, the text of a point; perhaps half, the widths
-// of intervals, dots, the values of seeds, and `trained`, the length at which its training ends.
+// Panel of lines. Each of `series` has a row, a style, x, y and `read`, the text of a point; perhaps low and high,
+// the ends of intervals, dots, the values of seeds, and `trained`, the length at which its training ends.
 function chart({ title, series, x, y, ticks, logarithmic, shade, references = [], xTitle, yTitle, width }) {
   const height = Math.round(Math.max(230, Math.min(380, 0.62 * width)))
   const box = { left: 46, right: width - 14, top: title ? 44 : 26, bottom: height - 42 }
@@ -136,10 +136,9 @@ function drawAxes(panel, box, atX, atY, xTicks, yTicks) {
 function drawLine(each, points, pointsOf) {
   const { colour, dash, marker } = each.style, known = points.filter(Boolean)
   const group = svg('g', { class: 'series', 'data-row': each.row.index })
-  if (each.half && each.half.some(half => half !== null)) {
-    const edge = sign => pointsOf(each.x, each.y.map((value, i) =>
-      value === null || each.half[i] === null ? null : value + sign * each.half[i])).filter(Boolean)
-    const band = pathOf([...edge(1), ...edge(-1).reverse()])
+  if (each.low && each.low.some(low => low !== null)) {
+    const edge = values => pointsOf(each.x, values).filter(Boolean)
+    const band = pathOf([...edge(each.high), ...edge(each.low).reverse()])
     group.append(svg('path', { class: 'band', d: `${band}Z`, fill: colour, 'fill-opacity': 0.1 }))
   }
   for (const values of each.dots || []) {

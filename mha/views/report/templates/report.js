@@ -23,16 +23,18 @@ function chooser(id, title, options, value, change) {
 // ----------------------------------------------------------------------------------------- rows and their settings
 // A dimension is something in which rows differ: the task, a setting, or everything at once ('row').
 const several = DATA.problems.length > 1
-const settings = DATA.keys.map((key, i) => ({ key, title: DATA.headers[i], of: row => row.labels[i] }))
-  .filter(dimension => !(several && dimension.key === 'task'))
+const settings = DATA.keys.map((key, i) => ({
+  key, title: DATA.headers[i], of: row => row.labels[i], labels: !DATA.follows.includes(key),
+})).filter(dimension => !(several && dimension.key === 'task'))
 const dimensions = several
-  ? [{ key: 'task', title: 'task', of: row => DATA.problems[row.problem] }, ...settings] : settings
+  ? [{ key: 'task', title: 'task', of: row => DATA.problems[row.problem], labels: true }, ...settings] : settings
+const labelling = dimensions.filter(dimension => dimension.labels)  // the others follow from these
 DATA.rows.forEach((row, index) => { row.index = index })
 const bare = ({ key }) => ['task', 'model.position', 'row'].includes(key)  // its values need no title
 const nameOf = (row, without = 'task') =>
-  dimensions.filter(dimension => dimension.key !== without && dimension.key !== 'task')
+  labelling.filter(dimension => dimension.key !== without && dimension.key !== 'task')
     .map(each => bare(each) ? each.of(row) : `${each.title}=${each.of(row)}`).join(', ')
-  || row.labels.join(', ')
+  || labelling.map(each => each.of(row)).join(', ')
 const WHOLE = { key: 'row', title: 'row', of: row => nameOf(row) }
 const dimension = key => key === 'row' ? WHOLE : dimensions.find(each => each.key === key)
 const natural = new Intl.Collator('en', { numeric: true }).compare
@@ -41,12 +43,12 @@ const searchable = DATA.rows.map(row =>
   dimensions.map(({ title, of }) => `${title}=${of(row)}`).join(' ').toLowerCase())
 
 // --------------------------------------------------------------------------------- state, kept in the URL's hash
-const firstPanels = several ? 'task' : 'none'
+const firstPanels = DATA.panels !== 'task' || several ? DATA.panels : 'none'
 const defaults = { panels: firstPanels, ...looks(firstPanels), scale: 'auto', measure: 'loss' }
 const state = {}
 
 function looks(panels) {
-  const varied = dimensions.filter(each => each.key !== panels && valuesOf(each).length > 1).map(each => each.key)
+  const varied = labelling.filter(each => each.key !== panels && valuesOf(each).length > 1).map(each => each.key)
   varied.sort((one, other) => valuesOf(dimension(other)).length - valuesOf(dimension(one)).length)
   if (varied.length === 1) return { colour: varied[0], line: 'none' }
   return varied.length === 2 ? { colour: varied[0], line: varied[1] } : { colour: 'row', line: 'none' }
@@ -277,6 +279,12 @@ function valueRange(rows) {
   return [least - margin, most + margin]
 }
 
+function spreadOf(row, i) {
+  const [low, high] = [row.low[i], row.high[i]]
+  if (low === null) return ''
+  return DATA.interval === 't' ? ` ± ${show((high - low) / 2)}` : ` [${show(low)}, ${show(high)}]`
+}
+
 function renderCurves(rows) {
   const figure = byId('curves'), panels = panelsOf(rows), { grid, width } = layout(figure, panels.length)
   const trained = new Set(DATA.rows.map(row => row.trained.join('-'))), lengths = DATA.lengths
@@ -284,11 +292,11 @@ function renderCurves(rows) {
   const logarithmic = state.scale === 'log' || state.scale === 'auto' && high > 20 * low
   const task = row => state.panels !== 'task' && several ? ` (${DATA.problems[row.problem]})` : ''
   const read = row => i => {
-    const baseline = DATA.baselines[row.problem], half = row.half[i]
+    const baseline = DATA.baselines[row.problem]
     const seeds = row.seeds.slice(0, 10).map((seed, s) => `${seed}: ${show(row.values[s][i])}`).join(', ')
     return [
       nameOf(row) + task(row),
-      `length ${lengths[i]}: ${show(row.mean[i])}${half === null ? '' : ` ± ${show(half)}`}`,
+      `length ${lengths[i]}: ${show(row.mean[i])}${spreadOf(row, i)}`,
       ...(row.seeds.length > 1 ? [`seeds ${seeds}`] : []),
       ...(baseline ? [`baseline ${show(baseline[i])}`] : []),
     ]
@@ -302,7 +310,7 @@ function renderCurves(rows) {
       shade: trained.size === 1 ? DATA.rows[0].trained : null,
       references: problems.map(problem => ({ name: named(problem), values: DATA.baselines[problem] })),
       series: inside.filter(drawn).map(row => ({
-        row, style: styleOf(row), x: lengths, y: row.mean, half: row.half,
+        row, style: styleOf(row), x: lengths, y: row.mean, low: row.low, high: row.high,
         dots: row.seeds.length > 1 && row.seeds.length <= 5 ? row.values : [],
         trained: trained.size > 1 ? row.trained[1] : null,
         read: read(row),
