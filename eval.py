@@ -7,11 +7,19 @@ Only the directory of the run is read. The results go there, too, to `evaluation
 task with other arguments, or on another task with the same symbols and classes. Both are added to the name of the file,
 and to its columns if they differ from the trained ones. `--per_position` also writes `.._positions.csv`: the accuracy
 of each symbol of the answer, by its index, and a 95 % interval.
+
+    python eval.py --workdir=runs/a --generate='def main(' [--max_length=200] [--temperature=0.8 --top_k=40 --top_p=0.9]
+    python eval.py --workdir=runs/a --prompts=prompts.txt    # one prompt per line
+
+A causal model continues a text: with its most likely tokens or, at a temperature above 0, with drawn ones. A single
+text is printed while it is made; those of a file are printed as lines of JSON.
 """
 
+import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from absl import flags, logging
 
@@ -35,6 +43,14 @@ TASK = flags.DEFINE_string(
     'task', None, 'Task of the evaluation, with the same symbols and classes as the trained one (default).'
 )
 PER_POSITION = flags.DEFINE_bool('per_position', False, 'Also write the accuracy of each symbol of the answer.')
+GENERATE = flags.DEFINE_string('generate', None, 'Text that the model continues, instead of an evaluation.')
+PROMPTS = flags.DEFINE_string('prompts', None, 'File with a text to continue in every line.')
+MAX_LENGTH = flags.DEFINE_integer('max_length', 200, 'Number of generated tokens.', lower_bound=1)
+TEMPERATURE = flags.DEFINE_float('temperature', 0.0, 'Divides the logits; 0: always the most likely token.')
+TOP_K = flags.DEFINE_integer('top_k', None, 'Number of tokens, the most likely ones, from which one is drawn.')
+TOP_P = flags.DEFINE_float('top_p', None, 'Sum of the probabilities of the tokens from which one is drawn.')
+UNTIL = flags.DEFINE_string('until', '', 'Text before which a generated text is cut.')
+SEED = flags.DEFINE_integer('seed', 0, 'Seed of drawn tokens.')
 PAIRS = 2**34
 """Largest number of pairs of tokens in all examples of one length, unless `--examples` is given: one example of 131,072
 tokens."""
@@ -44,6 +60,9 @@ def main() -> None:
     logging.set_verbosity(logging.ERROR)  # orbax logs every step of a restore
     cache.keep_programs()
     directory = cli.path('workdir', WORKDIR.value)
+    if GENERATE.value is not None or PROMPTS.value is not None:
+        generate(directory)
+        return
     if LENGTHS.value:
         spec.lengths(LENGTHS.value, '--lengths')  # a mistake is reported once, not for every cell
     cells = cells_of(directory)
@@ -117,6 +136,45 @@ def evaluate(directory: Path) -> None:
     print(f'evaluated under position {experiment.final_position}')
     print(f'{tokens:,} tokens in {seconds:.1f} s, compiling included: {tokens / seconds:,.0f} tokens/s')
     print(*written, sep='\n')
+
+
+def generate(directory: Path) -> None:
+    """Prints the texts with which a model continues the prompts."""
+    if GENERATE.value is not None and PROMPTS.value is not None:
+        raise UserError('--generate and --prompts are two ways to give prompts - choose one')
+    run = finished.load(directory)
+    if POSITION.value:
+        run = run.variant(position=POSITION.value)
+    options: dict[str, Any] = dict(
+        max_length=MAX_LENGTH.value,
+        temperature=TEMPERATURE.value,
+        top_k=TOP_K.value,
+        top_p=TOP_P.value,
+        until=UNTIL.value,
+        seed=SEED.value,
+    )
+    if GENERATE.value is None:
+        prompts = _lines(cli.path('prompts', PROMPTS.value))
+        for prompt, text in zip(prompts, run.generate(prompts, **options), strict=True):
+            print(json.dumps({'prompt': prompt, 'text': text}, ensure_ascii=False))
+        return
+    clock, shown = time.time(), ''
+    print(GENERATE.value, end='', flush=True)
+    for (text,) in run.stream([GENERATE.value], **options):
+        whole = text.rstrip(chr(0xFFFD))  # perhaps the first bytes of a longer character
+        print(whole[len(shown) :], end='', flush=True)
+        shown = whole
+    print(f'\n\n{len(shown):,} characters in {time.time() - clock:.1f} s, compiling included', file=sys.stderr)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'cannot read the prompts in {path}: {error}') from error
+    if not all(lines) or not lines:
+        raise UserError(f'{path} must have a prompt in every line')
+    return lines
 
 
 if __name__ == '__main__':

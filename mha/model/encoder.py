@@ -135,7 +135,7 @@ class Inputs:
     """Arguments of a forward pass; see `Encoder.__call__`."""
 
     tokens: Int[Array, 'B T']
-    valid: Bool[Array, '#B T'] | None
+    valid: Bool[Array, '#B S'] | None
     pos: Num[Array, '#B T'] | None
     train: bool
     key: Key[Array, '*B'] | None
@@ -312,7 +312,7 @@ class Encoder(nnx.Module):
         self,
         tokens: Int[Array, 'B T'],
         *,
-        valid: Bool[Array, '#B T'] | None = None,
+        valid: Bool[Array, '#B S'] | None = None,
         pos: Num[Array, '#B T'] | None = None,
         train: bool = False,
         rngs: nnx.Rngs | None = None,

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from mha.model.encoder import Encoder
 from mha.nn import masks
@@ -25,8 +25,8 @@ ENDED = -1
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. At temperature 0 it is the most likely one; otherwise it is drawn from the softmax of
-    logits / temperature, of which `top_k` keeps the k most likely tokens, and `top_p` the fewest tokens whose
+    """How the next token is chosen. At temperature 0 it is the most likely one; otherwise it is drawn from the softmax
+    of logits / temperature, of which `top_k` keeps the k most likely tokens, and `top_p` the fewest tokens whose
     probabilities sum to p or more (nucleus sampling; Holtzman et al., 2020, arXiv:1904.09751)."""
 
     temperature: float = 0.0
@@ -104,11 +104,14 @@ def stream(
     if not prompts or not all(map(len, prompts)) or steps < 1:
         raise UserError('generation needs prompts of at least one token, and at least one step')
     longest = max(map(len, prompts))
-    tokens = np.zeros((len(prompts), longest + steps), np.int32)
+    tokens = np.full((len(prompts), longest + steps), ENDED, np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):
-        row[longest - len(prompt) : longest] = prompt
+        row[:longest] = [*[0] * (longest - len(prompt)), *prompt]
     for scheme in model.positions:
-        scheme.extent(tokens.shape[1])
+        try:
+            scheme.extent(tokens.shape[1])
+        except ValueError as error:
+            raise UserError(f'position {scheme.name!r}: {error}') from error
     if cache:
         model = nnx.clone(model)
         model.init_cache(*tokens.shape)

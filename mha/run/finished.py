@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.model import generation
 from mha.model.encoder import Encoder
 from mha.run import population, workdir
 from mha.run.build import build
@@ -119,6 +120,40 @@ class Finished:
         """Results of the member: accuracy, exact match, loss and baseline at every length."""
         rows, _ = self.experiment.evaluate(self.params, [self.member])
         return rows
+
+    def generate(self, prompts: str | Sequence[str], **options: Any) -> str | list[str]:
+        """Texts with which the model continues prompts: one for a string, a list for several. `options` are those of
+        `stream`. Raises `UserError` if a model of this task cannot generate."""
+        *_, texts = self.stream([prompts] if isinstance(prompts, str) else prompts, **options)
+        return texts[0] if isinstance(prompts, str) else texts
+
+    def stream(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_length: int = 200,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        until: str = '',
+        seed: int = 0,
+        cache: bool | None = None,
+    ) -> Iterator[list[str]]:
+        """Texts generated so far, again and again, until they have `max_length` tokens, end with a symbol that ends
+        answers, or contain `until`, before which they are cut. See `mha.model.generation` for the other arguments."""
+        task, written = self.task, [[] for _ in prompts]
+        sampling = generation.Sampling(temperature, top_k, top_p)
+        tokens = [task.encode(prompt) for prompt in prompts]
+        key = jax.random.key(seed)
+        for new, _ in generation.stream(
+            self.model, tokens, max_length, sampling=sampling, stop=task.stop, key=key, cache=cache
+        ):
+            for row, more in zip(written, new.tolist(), strict=True):
+                row += [token for token in more if token != generation.ENDED]
+            texts = [task.decode(row) for row in written]
+            yield [text.partition(until)[0] if until else text for text in texts]
+            if until and all(until in text for text in texts):
+                return
 
 
 def _check_fits(run: Experiment, trained: Experiment) -> None:

@@ -102,6 +102,19 @@ class Task:
         """Accuracy of a uniform guess."""
         return 1 / self.num_classes
 
+    @property
+    def stop(self) -> tuple[int, ...]:
+        """Symbols that end a generated sequence."""
+        return ()
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text that a causal model is to continue. Raises `UserError` for a task without such models."""
+        raise UserError('a model of this task reads a question and answers at once: it continues no text')
+
+    def decode(self, tokens: Symbols[int]) -> str:
+        """Text of generated tokens."""
+        return written([self.vocabulary[token] for token in tokens], self.vocabulary)
+
     def held_out(self) -> 'Task':
         """Same task on data kept from training; a generated task returns itself."""
         return self
@@ -235,6 +248,19 @@ class Sequence(Task):
         """One example: the symbols of its prompt and those of its answer, in arrays of any size. EMPTY slots are
         removed, so examples may differ in size and arrays may have gaps."""
         raise NotImplementedError
+
+    @property
+    def stop(self):
+        return (self.alphabet.index('.'),) if '.' in self.alphabet else ()
+
+    def encode(self, text):
+        """Tokens of a prompt in the task's symbols, such as `'31 4 15 >'`; blanks may be left out between single
+        characters."""
+        words = text.split() if max(map(len, self.alphabet)) > 1 else [*text.replace(' ', '')]
+        unknown = [word for word in words if word not in self.alphabet]
+        if unknown:
+            raise UserError(f'the task has no symbol {unknown[0]!r} - it has {" ".join(self.alphabet)}')
+        return [self.alphabet.index(word) for word in [BOS] * self.bos + words]
 
     def symbol(self, name: str) -> int:
         """Index of a symbol; EMPTY for the empty string."""

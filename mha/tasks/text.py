@@ -43,6 +43,14 @@ class Text(Task):
     def data_sizes(self):
         return {f'data_{split}_bytes': int(dataset.read(self.sha256, split).size) for split in ('train', 'test')}
 
+    def encode(self, text):
+        if not self.causal:
+            return super().encode(text)
+        return [*text.encode()]
+
+    def decode(self, tokens):
+        return bytes(tokens).decode(errors='replace')
+
     def output_length(self, length):
         return length
 
