@@ -172,6 +172,22 @@ def test_eval_of_tasks_that_read_data(environ, script, tmp_path):
         call('train.py', *QUICK, '--config.model.causal=true', f'--config.task={task}', f'--workdir={workdir}')
         call('eval.py', '--lengths=3', '--examples=64', f'--workdir={workdir}')
         assert len((workdir / 'evaluation_3_64-examples.csv').read_text().splitlines()) == 2
+    prompts, run = tmp_path / 'prompts.txt', f'--workdir={tmp_path / "run0"}'
+    prompts.write_text('to be\nnot\n')
+    lines = script('eval.py', run, f'--prompts={prompts}', '--max_length=5').stdout.splitlines()
+    first, second = map(json.loads, lines)
+    assert (first['prompt'], second['prompt']) == ('to be', 'not')
+    done = script('eval.py', run, '--generate=to be', '--max_length=5')
+    assert done.stdout.rstrip('\n') == 'to be' + first['text'].rstrip(chr(0xFFFD))
+    for flags, words in {
+        ('--generate=', '--max_length=5'): 'needs prompts of at least one token',
+        ('--generate=a', '--top_p=2'): 'top_p must be above 0 and at most 1',
+        ('--generate=a', f'--prompts={prompts}'): 'choose one',
+        (f'--prompts={tmp_path / "none"}',): 'cannot read the prompts',
+    }.items():
+        told = script('eval.py', run, *flags, code=2).stderr
+        assert words in told
+        assert told.count('\n') == 1
 
 
 def test_a_path_that_checkpoints_cannot_bear_is_refused(script, tmp_path):

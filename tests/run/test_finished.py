@@ -39,6 +39,11 @@ def test_a_variant_has_the_same_weights(run):
         run.variant(position='t5')
 
 
+def test_what_answers_at_once_continues_no_text(run):
+    with pytest.raises(UserError, match='continues no text'):
+        run.generate('10 2')
+
+
 def test_attention_weights_as_an_array(run):
     batch = run.task.batch(jax.random.key(0), 2, 5, 5)
     weights = run.model.attention_weights(batch.tokens)
