@@ -11,8 +11,9 @@ of each symbol of the answer, by its index, and a 95 % interval.
     python eval.py --workdir=runs/a --generate='def main(' [--max_length=200] [--temperature=0.8 --top_k=40 --top_p=0.9]
     python eval.py --workdir=runs/a --prompts=prompts.txt    # one prompt per line
 
-A causal model continues a text: with its most likely tokens or, at a temperature above 0, with drawn ones. A single
-text is printed while it is made; those of a file are printed as lines of JSON.
+A causal model continues a text: with its most likely tokens, at a temperature above 0 with drawn ones, or with the most
+likely text that a search with `--beams=4` finds. A single text is printed while it is made; those of a file are printed
+as lines of JSON.
 """
 
 import json
@@ -49,6 +50,7 @@ MAX_LENGTH = flags.DEFINE_integer('max_length', 200, 'Number of generated tokens
 TEMPERATURE = flags.DEFINE_float('temperature', 0.0, 'Divides the logits; 0: always the most likely token.')
 TOP_K = flags.DEFINE_integer('top_k', None, 'Number of tokens, the most likely ones, from which one is drawn.')
 TOP_P = flags.DEFINE_float('top_p', None, 'Sum of the probabilities of the tokens from which one is drawn.')
+BEAMS = flags.DEFINE_integer('beams', 1, 'Number of texts that a search for the most likely one keeps.', lower_bound=1)
 UNTIL = flags.DEFINE_string('until', '', 'Text before which a generated text is cut.')
 SEED = flags.DEFINE_integer('seed', 0, 'Seed of drawn tokens.')
 PAIRS = 2**34
@@ -150,6 +152,7 @@ def generate(directory: Path) -> None:
         temperature=TEMPERATURE.value,
         top_k=TOP_K.value,
         top_p=TOP_P.value,
+        beams=BEAMS.value,
         until=UNTIL.value,
         seed=SEED.value,
     )

@@ -179,8 +179,10 @@ def test_eval_of_tasks_that_read_data(environ, script, tmp_path):
     assert (first['prompt'], second['prompt']) == ('to be', 'not')
     done = script('eval.py', run, '--generate=to be', '--max_length=5')
     assert done.stdout.rstrip('\n') == 'to be' + first['text'].rstrip(chr(0xFFFD))
+    assert script('eval.py', run, '--generate=to be', '--max_length=5', '--beams=2').stdout.startswith('to be')
     for flags, words in {
         ('--generate=', '--max_length=5'): 'needs prompts of at least one token',
+        ('--generate=a', '--beams=2', '--temperature=1'): 'choose one',
         ('--generate=a', '--top_p=2'): 'top_p must be above 0 and at most 1',
         ('--generate=a', f'--prompts={prompts}'): 'choose one',
         (f'--prompts={tmp_path / "none"}',): 'cannot read the prompts',

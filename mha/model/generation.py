@@ -1,4 +1,4 @@
-"""Generation: a causal model continues sequences of tokens, greedily or by sampling.
+"""Generation: a causal model continues sequences of tokens, greedily, by sampling, or by beam search.
 
 Keys and values of earlier tokens are cached, so that a step costs the work of one token. Schemes that place all tokens
 of a sequence together, such as random positions, have no cache: every step then computes the sequence anew.
@@ -99,6 +99,44 @@ def stream(
     sequences have ended. A sequence ends with a token in `stop`; after it, tokens are ENDED. Prompts may differ in
     length. With `cache` None, there is a cache if the position schemes allow it. Raises `UserError` for models that
     cannot generate."""
+    graphdef, params, progress, key, cache = _start(model, prompts, steps, key, cache)
+    size = progress.tokens.shape[1]
+    for start in range(size - steps, size, every):
+        end = min(start + every, size)
+        progress = _continue(graphdef, params, progress, end, key, sampling=sampling, stop=tuple(stop), cache=cache)
+        yield np.asarray(progress.tokens[:, start:end]), np.asarray(progress.log_probs[:, start:end])
+        if progress.ended.all():
+            return
+
+
+def beam_search(
+    model: Encoder,
+    prompts: Sequence[Sequence[int]],
+    steps: int,
+    beams: int,
+    *,
+    stop: Sequence[int] = (),
+    length_penalty: float = 1.0,
+    key: Key[Array, ''] | None = None,
+    cache: bool | None = None,
+) -> tuple[Int[np.ndarray, 'B N'], Float[np.ndarray, 'B N']]:
+    """Continuations of high probability and the log-probabilities of their tokens, by beam search: at every step, the
+    `beams` most likely continuations of each prompt are kept. Of those at the end, the one with the largest sum of
+    log-probabilities / tokens^`length_penalty` is returned. Other arguments are those of `stream`."""
+    if beams < 1:
+        raise UserError(f'beams must be at least 1, not {beams}')
+    repeated = [prompt for prompt in prompts for _ in range(beams)]
+    graphdef, params, progress, key, cache = _start(model, repeated, steps, key, cache)
+    progress = _search(graphdef, params, progress, key, beams=beams, stop=tuple(stop), cache=cache)
+    tokens, log_probs = (np.asarray(x[:, -steps:]) for x in (progress.tokens, progress.log_probs))
+    tokens, log_probs = (x.reshape(len(prompts), beams, steps) for x in (tokens, log_probs))
+    scores = log_probs.sum(-1) / np.maximum((tokens != ENDED).sum(-1), 1) ** length_penalty
+    best = scores.argmax(1)[:, None, None]
+    return np.take_along_axis(tokens, best, 1)[:, 0], np.take_along_axis(log_probs, best, 1)[:, 0]
+
+
+def _start(model, prompts, steps, key, cache):
+    """Structure and parameters of the model, progress after the prompts, the key, and whether there is a cache."""
     cache = cacheable(model) if cache is None else cache
     check(model, cache, len({*map(len, prompts)}) < 2)
     if not prompts or not all(map(len, prompts)) or steps < 1:
@@ -117,19 +155,13 @@ def stream(
         model.init_cache(*tokens.shape)
     graphdef, caches, params = nnx.split(model, nnx.Cache, ...)
     key = jax.random.key(0) if key is None else key
-    options: dict[str, Any] = dict(sampling=sampling, stop=tuple(stop), cache=cache)
     padding = jnp.array([longest - len(prompt) for prompt in prompts])
-    progress = _begin(graphdef, params, caches, jnp.asarray(tokens), padding, key, longest=longest, cache=cache)
-    for start in range(longest, tokens.shape[1], every):
-        end = min(start + every, tokens.shape[1])
-        progress = _continue(graphdef, params, progress, end, key, **options)
-        yield np.asarray(progress.tokens[:, start:end]), np.asarray(progress.log_probs[:, start:end])
-        if progress.ended.all():
-            return
+    progress = _read(graphdef, params, caches, jnp.asarray(tokens), padding, key, longest=longest, cache=cache)
+    return graphdef, params, progress, key, cache
 
 
 @functools.partial(jax.jit, static_argnames=('graphdef', 'longest', 'cache'))
-def _begin(graphdef, params, caches, tokens, padding, key, *, longest, cache):
+def _read(graphdef, params, caches, tokens, padding, key, *, longest, cache):
     """Progress after the prompts."""
     progress = Progress(
         tokens=tokens,
@@ -150,19 +182,44 @@ def _continue(graphdef, params, progress, end, key, *, sampling, stop, cache):
 
     def step(progress):
         chosen = sampling.choose(progress.logits, jax.random.fold_in(key, progress.filled))
-        log_probs = jnp.take_along_axis(jax.nn.log_softmax(progress.logits), chosen[:, None], axis=1)[:, 0]
-        tokens = progress.tokens.at[:, progress.filled].set(jnp.where(progress.ended, ENDED, chosen))
-        grown = dataclasses.replace(
-            progress,
-            tokens=tokens,
-            log_probs=progress.log_probs.at[:, progress.filled].set(jnp.where(progress.ended, 0, log_probs)),
-            filled=progress.filled + 1,
-            ended=progress.ended | jnp.isin(chosen, jnp.array(stop, jnp.int32)),
-        )
-        logits, caches = _logits(graphdef, params, grown, jnp.where(progress.ended, 0, chosen)[:, None], key, cache)
-        return dataclasses.replace(grown, logits=logits, cache=caches)
+        return _append(graphdef, params, progress, chosen, key, stop, cache)
 
     return jax.lax.while_loop(lambda progress: (progress.filled < end) & ~progress.ended.all(), step, progress)
+
+
+@functools.partial(jax.jit, static_argnames=('graphdef', 'beams', 'stop', 'cache'))
+def _search(graphdef, params, progress, key, *, beams, stop, cache):
+    """Progress of the beams, which stand in neighbouring rows, when all slots are filled or all beams have ended."""
+    (rows, size), classes = progress.tokens.shape, progress.logits.shape[1]
+    alone = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf)  # all beams of a prompt are equal at first
+    firsts = jnp.arange(0, rows, beams)[:, None]
+    ending = jnp.where(jnp.arange(classes) == 0, 0.0, -jnp.inf)  # an ended beam has one continuation, itself
+
+    def step(state):
+        progress, scores = state
+        chances = jnp.where(progress.ended[:, None], ending[None], jax.nn.log_softmax(progress.logits))
+        scores = (scores.reshape(-1)[:, None] + chances).reshape(-1, beams * classes)
+        scores, best = jax.lax.top_k(scores, beams)
+        parents = (firsts + best // classes).reshape(-1)
+        progress = jax.tree.map(lambda x: x[parents] if x.ndim else x, progress)
+        return _append(graphdef, params, progress, (best % classes).reshape(-1), key, stop, cache), scores
+
+    start = progress, jnp.broadcast_to(alone, (rows // beams, beams))
+    return jax.lax.while_loop(lambda state: (state[0].filled < size) & ~state[0].ended.all(), step, start)[0]
+
+
+def _append(graphdef, params, progress, chosen, key, stop, cache):
+    """Progress with the `chosen` tokens [B] in the next slot."""
+    log_probs = jnp.take_along_axis(jax.nn.log_softmax(progress.logits), chosen[:, None], axis=1)[:, 0]
+    grown = dataclasses.replace(
+        progress,
+        tokens=progress.tokens.at[:, progress.filled].set(jnp.where(progress.ended, ENDED, chosen)),
+        log_probs=progress.log_probs.at[:, progress.filled].set(jnp.where(progress.ended, 0, log_probs)),
+        filled=progress.filled + 1,
+        ended=progress.ended | jnp.isin(chosen, jnp.array(stop, jnp.int32)),
+    )
+    logits, caches = _logits(graphdef, params, grown, jnp.where(progress.ended, 0, chosen)[:, None], key, cache)
+    return dataclasses.replace(grown, logits=logits, cache=caches)
 
 
 def _logits(graphdef, params, progress, new, key, cache):

@@ -135,19 +135,25 @@ class Finished:
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        beams: int = 1,
         until: str = '',
         seed: int = 0,
         cache: bool | None = None,
     ) -> Iterator[list[str]]:
         """Texts generated so far, again and again, until they have `max_length` tokens, end with a symbol that ends
-        answers, or contain `until`, before which they are cut. See `mha.model.generation` for the other arguments."""
+        answers, or contain `until`, before which they are cut. Several `beams` give one text, at the end. See
+        `mha.model.generation` for the other arguments."""
         task, written = self.task, [[] for _ in prompts]
         sampling = generation.Sampling(temperature, top_k, top_p)
-        tokens = [task.encode(prompt) for prompt in prompts]
-        key = jax.random.key(seed)
-        for new, _ in generation.stream(
-            self.model, tokens, max_length, sampling=sampling, stop=task.stop, key=key, cache=cache
-        ):
+        if beams > 1 and sampling != generation.GREEDY:
+            raise UserError('beams are for the most likely text, without temperature, top_k or top_p - choose one')
+        tokens, key = [task.encode(prompt) for prompt in prompts], jax.random.key(seed)
+        common: dict[str, Any] = dict(stop=task.stop, key=key, cache=cache)
+        if beams == 1:
+            pieces = generation.stream(self.model, tokens, max_length, sampling=sampling, **common)
+        else:
+            pieces = [generation.beam_search(self.model, tokens, max_length, beams, **common)]
+        for new, _ in pieces:
             for row, more in zip(written, new.tolist(), strict=True):
                 row += [token for token in more if token != generation.ENDED]
             texts = [task.decode(row) for row in written]

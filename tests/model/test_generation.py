@@ -1,5 +1,7 @@
 """Generation: with a cache as without, token by token; sampling; ends; unequal prompts."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,6 +141,34 @@ def test_a_key_fixes_the_draws():
     first, again, other = (generated(model, sampling=warm, key=jax.random.key(seed))[0] for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
+
+
+def test_beam_search_with_enough_beams_finds_the_most_likely_text():
+    """Against all texts of three tokens, with and without a token that ends them."""
+    model, prompts, steps = make('rope', vocab_size=5, num_classes=5), [[1, 2, 3], [4]], 3
+    texts = list(itertools.product(range(5), repeat=steps))
+    for stop in ((), (3,)):
+        tokens, log_probs = generation.beam_search(model, prompts, steps, 25, stop=stop, length_penalty=0.0)
+        for prompt, found, chances in zip(prompts, tokens, log_probs, strict=True):
+            whole = jnp.array([[*prompt, *text] for text in texts])
+            each = jax.nn.log_softmax(jax.jit(model)(whole))[:, len(prompt) - 1 : -1]
+            each = np.asarray(jnp.take_along_axis(each, whole[:, len(prompt) :, None], axis=2)[:, :, 0])
+            ends = [next((i + 1 for i, token in enumerate(text) if token in stop), steps) for text in texts]
+            sums = np.array([chance[:end].sum() for chance, end in zip(each, ends, strict=True)])
+            best = int(sums.argmax())
+            assert chances.sum() == pytest.approx(sums[best], abs=1e-5)
+            assert tuple(found[: ends[best]]) == texts[best][: ends[best]]
+            assert (found[ends[best] :] == ENDED).all()
+
+
+def test_one_beam_is_greedy():
+    model = make('alibi')
+    tokens, log_probs = generation.beam_search(model, PROMPTS, STEPS, 1)
+    greedy, expected = generated(model)
+    np.testing.assert_array_equal(tokens, greedy)
+    np.testing.assert_allclose(log_probs, expected, atol=1e-5)
+    with pytest.raises(UserError, match='beams must be at least 1'):
+        generation.beam_search(model, PROMPTS, STEPS, 0)
 
 
 @pytest.mark.parametrize(
