@@ -108,6 +108,7 @@ def sections(comparison: Comparison, found: Sequence[Beside], table: Published) 
     marks = {each.theirs.mark for each in found}
     notes = [
         f'{table.authors} ({table.year}, arXiv:{table.arxiv}), {table.table}: {table.protocol}',
+        *table.notes,
         *_scaled(found, table),
         *(f'{mark}: {published.MARKS[mark]}' for mark in published.MARKS if mark in marks),
     ]

@@ -21,6 +21,7 @@ def test_theirs_and_ours_at_the_same_lengths(make):
     numbers, settings = beside.sections(compared, [found], PAPER)
     text = section_text(numbers)
     assert 'multiples of the longest trained one' in text
+    assert all(note in text for note in PAPER.notes)
     assert 'Reverse String   RoPE' in text
     assert 'recalled: from memory' in text
     assert 'train.lengths' in section_text(settings)
