@@ -3,18 +3,22 @@
 An example of length l is a crop x_0 .. x_l of the text, drawn uniformly; the model sees l tokens.
   causal:  reads x_0 .. x_{l-1}, answers x_1 .. x_l.
   masked:  reads x_0 .. x_{l-1} with `mask_rate` of the positions replaced by the mask, symbol 256, and answers those
-           positions (Devlin et al., 2019, arXiv:1810.04805, with the mask in all of them); never less than one.
+           positions, never less than one. With `replaced='bert'`, 80 % of them are replaced by the mask, 10 % by a
+           random byte, and 10 % stay (Devlin et al., 2019, arXiv:1810.04805); with `whole_words=True`, all bytes of a
+           word are chosen or none. A word is a run of letters, digits, underscores and bytes outside ASCII.
 Losses are in nats per answered byte; divided by ln 2 they are bits per byte. A uniform guess has ln 256 = 5.55 nats.
 Causal examples answer all their bytes, the first from a single byte of context, so short examples are harder.
 """
 
 import copy
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from mha.datasets import text as dataset
-from mha.spec import Part, UserError
+from mha.spec import REACH, Part, UserError
 from mha.tasks.base import Batch, Task
 
 
@@ -28,9 +32,17 @@ class Text(Task):
     alphabet = ''.join(chr(byte) if 32 <= byte < 127 else '·' for byte in range(256))
     baseline_per_position = False
 
-    def __init__(self, text: str = '', mask_rate: Part = 0.15, *, causal: bool = False):
+    def __init__(
+        self,
+        text: str = '',
+        mask_rate: Part = 0.15,
+        replaced: Literal['mask', 'bert'] = 'mask',
+        whole_words: bool = False,
+        *,
+        causal: bool = False,
+    ):
         super().__init__(causal=causal)
-        self.mask_rate = mask_rate
+        self.mask_rate, self.replaced, self.whole_words = mask_rate, replaced, whole_words
         self.sha256 = dataset.prepare(text)
         self.data = jnp.asarray(dataset.read(self.sha256, 'train'))
 
@@ -71,7 +83,31 @@ class Text(Task):
             return Batch(tokens=here, valid=valid, targets=after, loss_mask=valid, metric_mask=valid)
         # One key per position, so that a draw does not depend on the padding.
         draw = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(mask_key, i)))(slot)
+        if self.whole_words:
+            draw = draw[_first_of_word(here)]
         draw = jnp.where(valid, draw, 2.0)
         masked = draw <= jnp.maximum(self.mask_rate, draw.min())
-        tokens = jnp.where(masked, self.inputs, here)
+        tokens = jnp.where(masked, self._instead(mask_key, here), here)
         return Batch(tokens=tokens, valid=valid, targets=here, loss_mask=masked, metric_mask=masked)
+
+    def _instead(self, key, here):
+        """What replaces bytes that are to be answered."""
+        if self.replaced == 'mask':
+            return self.inputs
+
+        key = jax.random.fold_in(key, REACH)  # no slot, so that these draws are new
+
+        def one(slot):
+            for_kind, for_byte = jax.random.split(jax.random.fold_in(key, slot))
+            return jax.random.uniform(for_kind), jax.random.randint(for_byte, (), 0, self.inputs)
+
+        kind, byte = jax.vmap(one)(jnp.arange(here.size))
+        return jnp.where(kind < 0.8, self.inputs, jnp.where(kind < 0.9, byte, here))
+
+
+def _first_of_word(text: Int[Array, 'T']) -> Int[Array, 'T']:
+    """Slot of the first byte of each byte's word; its own slot outside of words."""
+    in_word = jnp.array([chr(byte).isalnum() or byte == ord('_') or byte >= 128 for byte in range(256)])[text]
+    begins = ~in_word | ~jnp.roll(in_word, 1)
+    slot = jnp.arange(text.size)
+    return jax.lax.cummax(jnp.where(begins, slot, 0))

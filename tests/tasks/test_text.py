@@ -19,7 +19,7 @@ def corpus(tmp_path, monkeypatch):
 
 
 def make(corpus, causal=False, **options):
-    options = ''.join(f', {key}={value}' for key, value in options.items())
+    options = ''.join(f', {key}={value!r}' for key, value in options.items())
     return tasks.make(f'text({str(corpus)!r}{options})', causal=causal)
 
 
@@ -115,6 +115,31 @@ def test_one_program_serves_all_lengths_and_settings_survive_jit(corpus):
     task = make(corpus, causal=True)
     assert [int(count(task, length)) for length in (1, 5, 16)] == [2, 10, 32]
     assert traces == [task.sha256]
+
+
+def test_bert_replaces_most_of_what_it_asks_for(corpus):
+    """80 % by the mask, 10 % by a random byte, 10 % by itself; the answers are those without."""
+    plain, bert = (sample(make(corpus, mask_rate=0.5, replaced=kind), 20) for kind in ('mask', 'bert'))
+    for name in ('targets', 'loss_mask', 'valid'):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(bert, name))
+    tokens, targets = bert.tokens[bert.loss_mask], bert.targets[bert.loss_mask]
+    by_mask, same = (tokens == 256).mean(), (tokens == targets).mean()
+    error = 4 * (0.2 * 0.8 / tokens.size) ** 0.5
+    assert by_mask == pytest.approx(0.8, abs=error)
+    assert same == pytest.approx(0.1 + 0.1 / 256, abs=error)
+    assert (bert.tokens[~bert.loss_mask] == bert.targets[~bert.loss_mask]).all()
+
+
+def test_whole_words_are_masked_or_none_of_their_bytes(tmp_path):
+    path = tmp_path / 'a.txt'
+    path.write_text('one_2 two, dreißig (four)\n' * 40, encoding='utf-8')
+    task = tasks.make(f'text({str(path)!r}, mask_rate=0.4, whole_words=True)', causal=False)
+    batch = sample(task, 30)
+    for targets, masked in zip(batch.targets, batch.loss_mask, strict=True):
+        text = bytes(targets.tolist()).decode('latin1')
+        for word in re.finditer(r'[0-9A-Za-z_\x80-\xff]+', text):
+            assert len(set(masked[word.start() : word.end()].tolist())) == 1
+    assert 0.2 < batch.loss_mask.mean() < 0.6
 
 
 def test_held_out(corpus):
