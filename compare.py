@@ -111,7 +111,7 @@ def main(*paths: str) -> None:
     given = {'rows': ','.join(ROWS.value), 'columns': ','.join(COLUMNS.value), 'published': PUBLISHED.value}
     asked = [f'--{name}={value}' for name, value in given.items() if value] + ['--pairs'] * PAIRS.value
     written = page.write(compared, cli.path('output', output), more, sections, asked)
-    shown += [line for section in sections for line in ('', table.section_text(section))]
+    shown += [line for section in sections for line in ('', section.title, table.section_text(section))]
     if compared.left_out:
         named = left_out.grouped(compared.left_out)
         where = f' - {written[-1]} lists all' if named.count > 1 else ''
