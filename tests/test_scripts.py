@@ -193,6 +193,20 @@ def test_eval_needs_the_workdir_alone(finished, script):
     assert {path: content for path, content in files(workdir).items() if path in before} == before
 
 
+def test_eval_goes_on_behind_broken_cells(script, tmp_path):
+    for name in 'config', 'good', 'summary', 'unfinished':
+        shutil.copytree(ROOT / 'tests' / 'runs' / 'alibi', tmp_path / 'cells' / name)
+    for name in 'config', 'summary':
+        (tmp_path / 'cells' / name / f'{name}.json').write_text('{"broken')
+    (tmp_path / 'cells' / 'unfinished' / 'summary.json').write_text('{"status": "running"}')
+    done = script('eval.py', f'--workdir={tmp_path}', '--lengths=3', '--examples=4', code=2)
+    assert 'note: 1 of 4 cells are not finished' in done.stdout
+    for name in 'config', 'summary':
+        assert f'eval.py: cannot read {tmp_path}/cells/{name}/{name}.json' in done.stderr
+    assert done.stderr.endswith('eval.py: 2 of 3 cells could not be evaluated, see above\n')
+    assert [path.parent.name for path in tmp_path.glob('cells/*/evaluation_3_4-examples.csv')] == ['good']
+
+
 def test_eval_takes_fewer_examples_of_long_lengths(finished, script, tmp_path):
     """A copy of the script counts 16 tokens as long: 768 pairs are three examples of 16 x 16. Two are taken: devices
     and batches should divide them."""
@@ -582,6 +596,11 @@ def test_workdir_that_cannot_be(script, tmp_path):
             'from configs.quickstart import get_config\ndef sweep():\n    yield {"model.heads": 1 / 0}',
             'ZeroDivisionError in mine.py, line 3',
         ),
+        (
+            'from configs.quickstart import get_config\ndef sweep():\n    yield {"seed": 0}\n    exit("no more")',
+            'sweep() of {mine} fails: SystemExit in mine.py, line 4: no more',
+        ),
+        ('raise SystemExit(0)', '{mine} does not run: SystemExit in mine.py, line 1: 0'),
         ('from configs.quickstart import get_config\ndef sweep():\n    yield {}', 'which sets nothing'),
         (
             'from configs.quickstart import get_config\ndef sweep():\n    yield {"model": {"heads": 2}}',
@@ -610,7 +629,7 @@ def test_config_that_does_not_work(source, words, script, tmp_path):
     (tmp_path / 'mine.py').write_text(source)
     done = script('sweep.py', '--config', tmp_path / 'mine.py', f'--workdir={tmp_path / "grid"}', code=2)
     assert done.stderr.count('\n') == 1, done.stderr
-    assert words in done.stderr
+    assert words.replace('{mine}', str(tmp_path / 'mine.py')) in done.stderr
     assert len(done.stderr) < 400
     assert not (tmp_path / 'grid').exists()
 
