@@ -161,7 +161,7 @@ def call(text: str, name: str) -> Any:
     try:
         result = function(*argument) if takes else function()
         return list(result) if inspect.isgenerator(result) else result
-    except Exception as error:  # any mistake in the user's file
+    except (Exception, SystemExit) as error:  # any mistake in the user's file
         raise UserError(f'{name}() of {file} fails: {spec.failure(error)}') from error
 
 
@@ -169,7 +169,7 @@ def load(path: Path) -> dict[str, Any]:
     """Names that a config file defines, with their values."""
     try:
         return runpy.run_path(str(path))
-    except Exception as error:  # any mistake in the user's file
+    except (Exception, SystemExit) as error:  # any mistake in the user's file
         raise UserError(f'{path} does not run: {spec.failure(error)}') from error
 
 
