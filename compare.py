@@ -15,6 +15,8 @@ lengths or its file name; that report goes to `report_<evaluation>/`. An existin
 compares the same runs, or some of them.
 """
 
+from mha import cli  # isort: split
+
 import contextlib
 import re
 import sys
@@ -22,7 +24,6 @@ from pathlib import Path
 
 from absl import flags
 
-from mha import cli
 from mha.spec import UserError
 from mha.training.metrics import METRICS
 from mha.views.report import beside, comparison, page, pivot, plots, published, ranks, table

@@ -9,6 +9,8 @@ and to its columns if they differ from the trained ones. `--per_position` also w
 of each symbol of the answer, by its index, and a 95 % interval.
 """
 
+from mha import cli  # isort: split
+
 import contextlib
 import sys
 import time
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from absl import flags, logging
 
-from mha import cli, spec
+from mha import spec
 from mha.machine import cache, parallel
 from mha.run import finished, workdir
 from mha.spec import UserError
