@@ -446,7 +446,10 @@ def test_sweep_resumes_and_compare_reports(script, tmp_path):
         "        yield {'model.position': 'randomize(max_position=256)|rope', 'seed': seed}\n"
     )
     command = ['sweep.py', f'--config={config}', *QUICK[1:], f'--workdir={tmp_path / "grid"}', '--jobs=2']
-    planned = [shlex.split(line) for line in script(*command, '--dry_run').stdout.splitlines()]
+    dry = script(*command, '--dry_run')
+    assert '(from a rehearsal of 1), ' in dry.stderr
+    assert 'in all with --jobs=2' in dry.stderr
+    planned = [shlex.split(line) for line in dry.stdout.splitlines()]
     assert [len(words) for words in planned] == [len(planned[0])] * 2
     assert {'--config.model.position=randomize(max_position=256)|rope', '--config.seed=1'} <= {*planned[1]}
     assert not (tmp_path / 'grid').exists()
