@@ -53,6 +53,8 @@ def main() -> None:
     directory = cli.path('workdir', WORKDIR.value)
     parallel.use_cores(checks.at_once(config['train']))
     say = print if parallel.first() else lambda *_: None
+    if config['model']['layers'] >= 100:
+        say(f'checking a model of {config["model"]["layers"]} layers')
     run = build(config)
     log_sinks = sinks.make(LOG_TO.value)
     start = finished.load(INIT_FROM.value).params if INIT_FROM.value else None
