@@ -764,3 +764,41 @@ def test_a_run_that_diverges_stops(extreme, words, steps, script, tmp_path):
         assert f'at step {step}; it diverged' in done.stderr
         assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['status'] == 'diverged'
         assert 'Traceback' not in done.stderr
+
+
+RECORDING = """
+import json, os, runpy
+from mha.run import sinks
+
+class Recording(sinks.Sink):
+    def note(self, *call):
+        with open(os.environ['NOTES'], 'a') as file:
+            file.write(json.dumps(call) + '\\n')
+
+    def start(self, workdir, config, step):
+        self.note('start', step)
+
+    def write(self, step, values):
+        self.note('write', step)
+
+    def evaluated(self, curves, scores):
+        self.note('evaluated')
+
+    def close(self, finished):
+        self.note('close', finished)
+
+sinks.make = lambda given: [Recording()]
+os.environ['NOTES'] = 'NOTES_HERE'
+runpy.run_path('train.py', run_name='__main__')
+"""
+
+
+def test_a_run_that_diverges_closes_its_sinks(script, tmp_path):
+    """As one that is not finished, once, after all that it has logged."""
+    (tmp_path / 'train.py').write_text(RECORDING.replace('NOTES_HERE', str(tmp_path / 'notes')))
+    extreme = '--config.optimizer.learning_rate=1e30'
+    script(tmp_path / 'train.py', *QUICK, extreme, f'--workdir={tmp_path / "run"}', code=1)
+    notes = [json.loads(line) for line in (tmp_path / 'notes').read_text().splitlines()]
+    assert notes[0] == ['start', 0]
+    assert notes[-1] == ['close', False]
+    assert {name for name, *_ in notes[1:-1]} == {'write'}
