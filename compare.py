@@ -17,6 +17,8 @@ lengths or its file name; that report goes to `report_<evaluation>/`. An existin
 compares the same runs, or some of them.
 """
 
+from mha import cli  # isort: split
+
 import contextlib
 import dataclasses
 import re
@@ -25,7 +27,6 @@ from pathlib import Path
 
 from absl import flags
 
-from mha import cli
 from mha.spec import UserError
 from mha.training.metrics import METRICS
 from mha.views.report import beside, comparison, heatmap, left_out, page, pivot, plots, published, ranks, table

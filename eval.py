@@ -16,6 +16,9 @@ likely text that a search with `--beams=4` finds. A single text is printed while
 as lines of JSON.
 """
 
+from mha import cli  # isort: split
+
+import contextlib
 import json
 import sys
 import time
@@ -24,7 +27,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from mha import cli, spec
+from mha import spec
 from mha.machine import cache, parallel
 from mha.run import finished, workdir
 from mha.spec import UserError
@@ -68,8 +71,7 @@ def main() -> None:
     if LENGTHS.value:
         spec.lengths(LENGTHS.value, '--lengths')  # a mistake is reported once, not for every cell
     cells = cells_of(directory)
-    asked = workdir.load_config((cells or [directory])[0]).get('eval', {}).get('examples', 1)
-    parallel.use_cores(EXAMPLES.value or asked)  # before a task puts its data on a device
+    parallel.use_cores(EXAMPLES.value or _examples(cells or [directory]))  # before a task puts its data on a device
     if not cells:
         evaluate(directory)
         return
@@ -85,17 +87,33 @@ def main() -> None:
         raise UserError(f'{failed} of {len(cells)} cells could not be evaluated, see above')
 
 
+def _examples(runs: list[Path]) -> int:
+    """Examples per length in the first config that can be read; a broken one is reported with its run."""
+    for run in runs:
+        with contextlib.suppress(UserError, AttributeError, KeyError, TypeError, ValueError):
+            return int(workdir.load_config(run)['eval']['examples'])
+    return 1
+
+
 def cells_of(directory: Path) -> list[Path]:
     """Finished cells of a sweep; an empty list for the directory of a run."""
     if (directory / 'config.json').exists() or not (directory / 'cells').is_dir():
         return []
     cells = sorted(path for path in (directory / 'cells').iterdir() if (path / 'config.json').exists())
-    done = [cell for cell in cells if workdir.finished(cell)]
+    done = [cell for cell in cells if _may_be_finished(cell)]
     if not done:
         raise UserError(f'no cell of the sweep in {directory} is finished - run its sweep.py command again first')
     if len(done) < len(cells):
         print(f'note: {len(cells) - len(done)} of {len(cells)} cells are not finished and are left out')
     return done
+
+
+def _may_be_finished(cell: Path) -> bool:
+    """Whether a cell is finished, or has a broken file, which its evaluation reports."""
+    try:
+        return workdir.finished(cell)
+    except UserError:
+        return True
 
 
 def evaluate(directory: Path) -> None:

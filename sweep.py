@@ -9,6 +9,8 @@
 The same command, run again, skips finished cells and resumes interrupted ones. Flags `--config.x=y` apply to all cells.
 """
 
+from mha import cli  # isort: split
+
 import json
 import os
 import re
@@ -22,8 +24,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import common
-from mha import cli, spec
-from mha.machine import cache, parallel
+from mha import spec
+from mha.machine import parallel
 from mha.run import cells, checks, launchers, manifest, rehearsal, sinks, workdir
 from mha.run.build import check_cells
 from mha.spec import UserError
@@ -68,10 +70,9 @@ def main() -> None:
     grid = launchers.Grid(directory, {name: cell['train']['steps'] for name, cell in configs.items()}, _log_to())
     if DRY_RUN.value:
         print('\n'.join(shlex.join(_dry_command(grid.workdir(name), chosen[name])) for name in configs), flush=True)
-        left = [cell for name, cell in configs.items() if not grid.finished(name)]
-        cache.keep_programs()
         _offer_populations(len(kept), len(together))
-        print(f'{_count(configs)}, {rehearsal.estimate(left, grid, JOBS.value or 1)}', file=sys.stderr)
+        time = rehearsal.estimate(configs, grid, JOBS.value or 1, launcher.here)
+        print(f'{_count(configs)}, {time}', file=sys.stderr)
         return
 
     # -------------------------------------------------------------------------------------------- Files, then the cells

@@ -7,6 +7,8 @@ continues a finished run, if the learning-rate schedule does not depend on their
 with the weights of another run.
 """
 
+from mha import cli  # isort: split
+
 import functools
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,6 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from configs import common
-from mha import cli
 from mha.machine import cache, parallel
 from mha.run import checks, finished, sinks, workdir
 from mha.run.build import build
@@ -52,6 +53,8 @@ def main() -> None:
     directory = cli.path('workdir', WORKDIR.value)
     parallel.use_cores(checks.at_once(config['train']))
     say = print if parallel.first() else lambda *_: None
+    if config['model']['layers'] >= 100:
+        say(f'checking a model of {config["model"]["layers"]} layers')
     run = build(config)
     log_sinks = sinks.make(LOG_TO.value)
     start = finished.load(INIT_FROM.value).params if INIT_FROM.value else None

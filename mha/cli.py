@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 import runpy
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,6 +28,8 @@ def run(main: Callable[..., None], defaults: Callable[[], Any] | None = None) ->
     does. Other errors are defects of the program and keep their traceback."""
     app.define_help_flags()
     try:
+        if signal.getsignal(signal.SIGINT) is _interrupted:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         arguments = _parse_flags(defaults)
         if arguments and not getattr(main, 'takes_arguments', False):
             raise UserError(f'unexpected argument {arguments[0]!r} - flags are written --name=value')
@@ -45,9 +48,19 @@ def run(main: Callable[..., None], defaults: Callable[[], Any] | None = None) ->
         print(f'{Path(sys.argv[0]).name}: out of memory ({one_line(error)[:200]}) - {SMALLER}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f'\n{Path(sys.argv[0]).name}: interrupted - the same command resumes', file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(130)  # `sys.exit` would wait for threads, which may compile for a minute
+        _interrupted()
+
+
+def _interrupted(*_: Any) -> None:
+    print(f'\n{Path(sys.argv[0]).name}: interrupted - the same command resumes', file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(130)  # `sys.exit` would wait for threads, which may compile for a minute
+
+
+_SCRIPT = Path(sys.argv[0]).resolve() in Path(__file__).parents[1].glob('*.py')
+if _SCRIPT and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Scripts import this module first. In the imports that follow, some packages would swallow a KeyboardInterrupt.
+    signal.signal(signal.SIGINT, _interrupted)
 
 
 def _parse_flags(defaults: Callable[[], Any] | None) -> list[str]:
@@ -161,7 +174,7 @@ def call(text: str, name: str) -> Any:
     try:
         result = function(*argument) if takes else function()
         return list(result) if inspect.isgenerator(result) else result
-    except Exception as error:  # any mistake in the user's file
+    except (Exception, SystemExit) as error:  # any mistake in the user's file
         raise UserError(f'{name}() of {file} fails: {spec.failure(error)}') from error
 
 
@@ -169,7 +182,7 @@ def load(path: Path) -> dict[str, Any]:
     """Names that a config file defines, with their values."""
     try:
         return runpy.run_path(str(path))
-    except Exception as error:  # any mistake in the user's file
+    except (Exception, SystemExit) as error:  # any mistake in the user's file
         raise UserError(f'{path} does not run: {spec.failure(error)}') from error
 
 

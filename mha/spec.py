@@ -223,7 +223,7 @@ def load(package: types.ModuleType, name: str, base: type, what: str) -> type:
     choose(name, names(package), what)
     try:
         module = importlib.import_module(f'{package.__name__}.{name}')
-    except Exception as error:  # any mistake in the user's file
+    except (Exception, SystemExit) as error:  # any mistake in the user's file
         raise UserError(f'{what} {name!r} cannot be loaded: {failure(error)}') from error
     classes = [
         value

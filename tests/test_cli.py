@@ -1,6 +1,7 @@
 """How the scripts end; what they refuse is in tests/test_scripts.py."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from configs import common, quickstart
 from mha import cli
 from mha.spec import UserError
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_a_device_without_enough_memory_ends_in_one_line(monkeypatch, capsys):
@@ -49,6 +52,26 @@ def test_an_interrupt_waits_for_no_thread():
     done = subprocess.run([sys.executable, '-c', BUSY], capture_output=True, text=True, timeout=120)
     assert done.returncode == 130
     assert 'interrupted - the same command resumes' in done.stderr
+
+
+SWALLOWING = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except BaseException:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ('script', 'imported'), [('train', 'jax'), ('sweep', 'jax'), ('eval', 'jax'), ('compare', 'numpy')]
+)
+def test_an_interrupt_of_the_imports_is_one_line(script, imported, tmp_path):
+    (tmp_path / f'{imported}.py').write_text(SWALLOWING)  # in place of the package
+    environ = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+    done = subprocess.run([sys.executable, f'{script}.py'], cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == f'\n{script}.py: interrupted - the same command resumes\n'
 
 
 def test_a_reader_that_has_gone_ends_it_quietly():

@@ -211,6 +211,20 @@ def test_eval_needs_the_workdir_alone(finished, script):
     assert {path: content for path, content in files(workdir).items() if path in before} == before
 
 
+def test_eval_goes_on_behind_broken_cells(script, tmp_path):
+    for name in 'config', 'good', 'summary', 'unfinished':
+        shutil.copytree(ROOT / 'tests' / 'runs' / 'alibi', tmp_path / 'cells' / name)
+    for name in 'config', 'summary':
+        (tmp_path / 'cells' / name / f'{name}.json').write_text('{"broken')
+    (tmp_path / 'cells' / 'unfinished' / 'summary.json').write_text('{"status": "running"}')
+    done = script('eval.py', f'--workdir={tmp_path}', '--lengths=3', '--examples=4', code=2)
+    assert 'note: 1 of 4 cells are not finished' in done.stdout
+    for name in 'config', 'summary':
+        assert f'eval.py: cannot read {tmp_path}/cells/{name}/{name}.json' in done.stderr
+    assert done.stderr.endswith('eval.py: 2 of 3 cells could not be evaluated, see above\n')
+    assert [path.parent.name for path in tmp_path.glob('cells/*/evaluation_3_4-examples.csv')] == ['good']
+
+
 def test_eval_takes_fewer_examples_of_long_lengths(finished, script, tmp_path):
     """A copy of the script counts 16 tokens as long: 768 pairs are three examples of 16 x 16. Two are taken: devices
     and batches should divide them."""
@@ -450,7 +464,10 @@ def test_sweep_resumes_and_compare_reports(script, tmp_path):
         "        yield {'model.position': 'randomize(max_position=256)|rope', 'seed': seed}\n"
     )
     command = ['sweep.py', f'--config={config}', *QUICK[1:], f'--workdir={tmp_path / "grid"}', '--jobs=2']
-    planned = [shlex.split(line) for line in script(*command, '--dry_run').stdout.splitlines()]
+    dry = script(*command, '--dry_run')
+    assert '(from a rehearsal of 1), ' in dry.stderr
+    assert 'in all with --jobs=2' in dry.stderr
+    planned = [shlex.split(line) for line in dry.stdout.splitlines()]
     assert [len(words) for words in planned] == [len(planned[0])] * 2
     assert {'--config.model.position=randomize(max_position=256)|rope', '--config.seed=1'} <= {*planned[1]}
     assert not (tmp_path / 'grid').exists()
@@ -600,6 +617,11 @@ def test_workdir_that_cannot_be(script, tmp_path):
             'from configs.quickstart import get_config\ndef sweep():\n    yield {"model.heads": 1 / 0}',
             'ZeroDivisionError in mine.py, line 3',
         ),
+        (
+            'from configs.quickstart import get_config\ndef sweep():\n    yield {"seed": 0}\n    exit("no more")',
+            'sweep() of {mine} fails: SystemExit in mine.py, line 4: no more',
+        ),
+        ('raise SystemExit(0)', '{mine} does not run: SystemExit in mine.py, line 1: 0'),
         ('from configs.quickstart import get_config\ndef sweep():\n    yield {}', 'which sets nothing'),
         (
             'from configs.quickstart import get_config\ndef sweep():\n    yield {"model": {"heads": 2}}',
@@ -628,7 +650,7 @@ def test_config_that_does_not_work(source, words, script, tmp_path):
     (tmp_path / 'mine.py').write_text(source)
     done = script('sweep.py', '--config', tmp_path / 'mine.py', f'--workdir={tmp_path / "grid"}', code=2)
     assert done.stderr.count('\n') == 1, done.stderr
-    assert words in done.stderr
+    assert words.replace('{mine}', str(tmp_path / 'mine.py')) in done.stderr
     assert len(done.stderr) < 400
     assert not (tmp_path / 'grid').exists()
 
@@ -760,3 +782,41 @@ def test_a_run_that_diverges_stops(extreme, words, steps, script, tmp_path):
         assert f'at step {step}; it diverged' in done.stderr
         assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['status'] == 'diverged'
         assert 'Traceback' not in done.stderr
+
+
+RECORDING = """
+import json, os, runpy
+from mha.run import sinks
+
+class Recording(sinks.Sink):
+    def note(self, *call):
+        with open(os.environ['NOTES'], 'a') as file:
+            file.write(json.dumps(call) + '\\n')
+
+    def start(self, workdir, config, step):
+        self.note('start', step)
+
+    def write(self, step, values):
+        self.note('write', step)
+
+    def evaluated(self, curves, scores):
+        self.note('evaluated')
+
+    def close(self, finished):
+        self.note('close', finished)
+
+sinks.make = lambda given: [Recording()]
+os.environ['NOTES'] = 'NOTES_HERE'
+runpy.run_path('train.py', run_name='__main__')
+"""
+
+
+def test_a_run_that_diverges_closes_its_sinks(script, tmp_path):
+    """As one that is not finished, once, after all that it has logged."""
+    (tmp_path / 'train.py').write_text(RECORDING.replace('NOTES_HERE', str(tmp_path / 'notes')))
+    extreme = '--config.optimizer.learning_rate=1e30'
+    script(tmp_path / 'train.py', *QUICK, extreme, f'--workdir={tmp_path / "run"}', code=1)
+    notes = [json.loads(line) for line in (tmp_path / 'notes').read_text().splitlines()]
+    assert notes[0] == ['start', 0]
+    assert notes[-1] == ['close', False]
+    assert {name for name, *_ in notes[1:-1]} == {'write'}

@@ -1,6 +1,7 @@
 """Builder of experiments. Every mistake in a config is found here, before any work is done."""
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,12 +45,15 @@ def check_cells(cells: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises `UserError` unless all `cells`, configs by name, can be built. To save time, cells that differ only in
     their seed share one build."""
     built: set[str] = set()
-    for name, config in cells.items():
-        try:
-            checks.numbers(config, population.members(config))
-            without_seed = json.dumps({**config, 'seed': 0}, default=list)
-            if without_seed not in built:
-                build(config)
-            built.add(without_seed)
-        except UserError as error:
-            raise UserError(f'cell {name}: {error}') from error
+    shown = sys.stderr.isatty() and len(cells) > 1
+    with parallel.progress(shown, total=len(cells), unit=' cells', desc='check', leave=False) as bar:
+        for name, config in cells.items():
+            try:
+                checks.numbers(config, population.members(config))
+                without_seed = json.dumps({**config, 'seed': 0}, default=list)
+                if without_seed not in built:
+                    build(config)
+                built.add(without_seed)
+            except UserError as error:
+                raise UserError(f'cell {name}: {error}') from error
+            bar.update()

@@ -7,7 +7,7 @@ from typing import Any
 
 from mha.run import population, workdir
 from mha.run.manifest import Overrides
-from mha.spec import UserError
+from mha.spec import UserError, compact
 
 NUMBERS = {key: f'population.{name}' for name, key in population.SETTINGS.items()}
 """Config keys in which members of a population may differ, with the key of the population for each."""
@@ -22,7 +22,7 @@ def named(cells: Sequence[Overrides], known: Mapping[str, Overrides]) -> dict[st
     plain = [json.loads(json.dumps(cell)) for cell in cells]
     names = [
         next((name for name, there in known.items() if there == cell), None)
-        or workdir.file_name(','.join(f'{_shortest(key, keys)}={value}' for key, value in overrides.items()))
+        or workdir.file_name(','.join(f'{_shortest(key, keys)}={_value(value)}' for key, value in overrides.items()))
         for overrides, cell in zip(cells, plain, strict=True)
     ]
     found: dict[str, Overrides] = {}
@@ -33,6 +33,14 @@ def named(cells: Sequence[Overrides], known: Mapping[str, Overrides]) -> dict[st
             name = workdir.hashed(','.join(f'{key}={value!r}' for key, value in overrides.items()))
         found[name] = overrides
     return found
+
+
+def _value(value: Any) -> str:
+    """Value of a cell in its name: `'0-9'` for ten seeds, `'0.001,0.0003'` for two rates."""
+    if not isinstance(value, list | tuple):
+        return str(value)
+    counts = all(type(each) is int for each in value) and list(value) == sorted(value)
+    return compact(value) if counts else ','.join(map(str, value))
 
 
 def _shortest(key: str, keys: Iterable[str]) -> str:

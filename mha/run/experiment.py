@@ -14,6 +14,7 @@ from flax import nnx
 from mha import spec
 from mha.machine import parallel
 from mha.model.encoder import Encoder
+from mha.nn import prng
 from mha.run import population
 from mha.tasks import Task
 from mha.training import buckets, curricula, evaluation, optim
@@ -96,7 +97,7 @@ class Experiment:
         call = spec.Call('model', (), settings)
         sizes = dict(vocab_size=self.task.vocab_size, num_classes=self.task.num_classes, max_len=self.max_len)
         key = self.keys(Purpose.WEIGHTS)[0] if key is None else key
-        return spec.build(Encoder, call, 'config', **sizes, rngs=nnx.Rngs(key))
+        return spec.build(Encoder, call, 'config', **sizes, rngs=prng.streams(key))
 
     def keys(self, purpose: Purpose) -> jax.Array:
         """One random key per member, for one purpose."""

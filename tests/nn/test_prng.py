@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from mha.nn import prng
 
@@ -18,6 +19,13 @@ def signs(*keys):
     """Rows of +1 and -1, one of each key, from its highest bit. float32 holds their sums exactly."""
     bits = np.stack([np.asarray(jax.random.bits(key, (COUNT,))) >> 31 for key in keys])
     return 2 * bits.astype(np.float32) - 1
+
+
+def test_streams_are_those_of_flax():
+    ours, flax = prng.streams(jax.random.key(3)), nnx.Rngs(jax.random.key(3))
+    for name in 'params', 'params', 'dropout', 'params':
+        one, other = (jax.random.key_data(getattr(rngs, name)()) for rngs in (ours, flax))
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize('width', [8, 16, 32, 64])

@@ -20,9 +20,23 @@ def test_names_are_short_where_they_can_be_and_unlike_where_cells_are():
     many = names(*specs, {'population.seed': tuple(range(100))}, *texts)
     assert len(set(many)) == 5
     assert all(len(name) < 200 for name in many)
-    assert many[2].startswith('seed=_0,_1,_2')
+    assert many[2] == 'seed=0-99'
     with pytest.raises(UserError, match="two cells called 'seed=1'"):
         names({'seed': 1}, {'seed': 1})
+
+
+def test_names_of_populations_say_their_members():
+    seeds, rates = {'population.seed': (0, 1, 2)}, {'population.learning_rate': (1e-3, 3e-4)}
+    assert names({'model.position': 'rope', **seeds, **rates}) == [
+        'position=rope,seed=0,1,2,learning_rate=0.001,0.0003'
+    ]
+    assert names(seeds, {'population.seed': (2, 0)}, {'population.seed': tuple(range(10))}) == [
+        'seed=0,1,2',
+        'seed=2,0',
+        'seed=0-9',
+    ]
+    old = {'seed=_0,_1,_2': {'population.seed': [0, 1, 2]}}  # as an earlier version called it
+    assert names(seeds, known=old) == [*old]
 
 
 def test_a_sweep_keeps_the_names_of_its_manifest(tmp_path):

@@ -166,6 +166,7 @@ def test_commands_of_what_is_left(grid, capsys):
         ('local(cpus=3)', "unknown argument of cluster 'local'"),
         ('local|slurm', 'one launcher runs a sweep, not 2'),
         ('slurm(timeout=0)', 'timeout must be at least 1, not 0'),
+        ('slurm(timeout=1)', 'grace=90 seconds must be less than timeout=1 minutes'),
     ],
 )
 def test_mistakes_in_a_cluster(text, told):

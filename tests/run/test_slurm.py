@@ -86,8 +86,9 @@ def test_cancelled_requeued_and_orphaned_cells_come_to_the_same_results(launch, 
 
 
 def test_a_time_limit_queues_a_cell_again(launch, steps, tmp_path):
-    """The job has a minute, of which the last 30 seconds are for its end; it takes more than one such job."""
-    done = launch(tmp_path / 'grid', 200_000, 'slurm(cpus=1, timeout=1, grace=30)')
+    """The job has a minute; Slurm tells it to end 5 to 35 seconds before that is over. It takes more than one such
+    job."""
+    done = launch(tmp_path / 'grid', 200_000, 'slurm(cpus=1, timeout=1, grace=5)')
     wait_for(tmp_path / 'grid' / 'cells' / 'seed=0' / 'metrics.jsonl')
     logs = tmp_path / 'grid' / 'slurm'
     until = time.time() + 200

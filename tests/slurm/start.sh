@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Starts Slurm on this machine alone, with its files in a directory: start.sh DIRECTORY PORT PORT. Needs root, and Debian's
 # packages slurm-wlm and munge. SLURM_CONF=DIRECTORY/slurm.conf makes commands use it; stop.sh ends it.
+# cred_expire is also the time that a job which was queued again waits, by default two minutes.
 set -euo pipefail
 directory=$(realpath "$1")
 host=$(hostname -s)
@@ -13,7 +14,7 @@ SlurmUser=root
 SlurmctldPort=$2
 SlurmdPort=$3
 AuthType=auth/munge
-AuthInfo=socket=$directory/run/munge.socket
+AuthInfo=socket=$directory/run/munge.socket,cred_expire=15
 CredType=cred/munge
 StateSaveLocation=$directory/state
 SlurmdSpoolDir=$directory/spool

@@ -61,6 +61,9 @@ class Grid:
 class Launcher(abc.ABC):
     """Runs the cells of a sweep, at most `jobs` at the same time; None leaves the number to the launcher."""
 
+    here = False
+    """Whether cells run on this machine and share it."""
+
     def __init__(self, jobs: int | None):
         self.jobs = jobs
 

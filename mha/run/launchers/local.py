@@ -45,6 +45,8 @@ class Local(Launcher):
     """Runs each cell as a process, by default one at a time. Processes share the cores; on a machine with GPUs each
     uses one of them, several the same one if there are more processes than GPUs. A failed cell is tried once more."""
 
+    here = True
+
     def run(self, grid: Grid) -> list[str]:
         waiting = collections.deque(name for name in grid.steps if not grid.finished(name))
         if not waiting:

@@ -43,6 +43,8 @@ class Slurm(Launcher):
         grace: Count = 90,
     ):
         super().__init__(jobs)
+        if grace >= 60 * timeout:
+            raise ValueError(f'grace={grace} seconds must be less than timeout={timeout} minutes')
         named = dict(partition=partition, account=account, qos=qos, constraint=constraint, array_parallelism=jobs)
         self.options = {
             'name': 'mha',
