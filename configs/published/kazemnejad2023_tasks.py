@@ -10,8 +10,8 @@ The paper generates its answers, which are right as often: one is if and only if
 Not as published: prompts are symbols, not sentences in pieces of words; examples are drawn anew in every step, not from
 100,000; T5 leaves its logits unscaled, which its initial values make up for.
 
-Small: 2 layers of width 64, copying and reversing of 20 symbols, lengths 2-10, evaluated to 20, 4000 steps, three seeds;
-13 minutes on two CPU cores. Results: docs/results/kazemnejad-cpu.md.
+Small: 2 layers of width 64, copying and reversing of 20 symbols, lengths 2-10, evaluated to 20, 4000 steps, three
+seeds; 13 minutes on two CPU cores. Results: docs/results/kazemnejad-cpu.md.
 """
 
 from configs import common
