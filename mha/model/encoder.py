@@ -21,6 +21,7 @@ from mha.model import mlp as mlps
 from mha.model.attention import MultiHeadAttention
 from mha.nn import masks, prng
 from mha.nn.dropout import dropout
+from mha.spec import Count, Length
 
 
 @jax.tree_util.register_dataclass
@@ -177,12 +178,13 @@ class Encoder(nnx.Module):
     activations of only one block are in memory. The CPU compiler undoes this, unless it gets the option
     `xla_disable_hlo_passes=cse_barrier_expander`, as in our training."""
 
+    @spec.checked
     def __init__(
         self,
         *,
-        vocab_size: int,
-        num_classes: int,
-        max_len: int,
+        vocab_size: Count,
+        num_classes: Count,
+        max_len: Length,
         layers: int = 5,
         dim: int = 64,
         heads: int = 8,
@@ -316,6 +318,8 @@ class Encoder(nnx.Module):
         examples or one per example. If a scheme asks for several draws, an evaluation averages the logits over them,
         while `sow_weights` uses a single draw. `dropout_rate` replaces the rate outside attention, so that one program
         can use several rates."""
+        if getattr(tokens, 'ndim', None) != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
+            raise spec.UserError('tokens must be an array of whole numbers, [batch, tokens]')
         key = position_key
         if key is None and rngs is not None and hasattr(rngs, 'position'):
             key = rngs.position()
