@@ -8,10 +8,12 @@ import ast
 import contextlib
 import dataclasses
 import difflib
+import functools
 import importlib
 import inspect
 import keyword
 import math
+import numbers
 import pkgutil
 import re
 import traceback
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 T = TypeVar('T')
+F = TypeVar('F', bound=Callable[..., Any])
 LONGEST = 10_000_000
 """Largest length in a range. The limit catches typing errors that would fill the memory."""
 LARGEST = 2**31
@@ -155,6 +158,8 @@ def per_layer(text: str, layers: int, what: str) -> tuple[str, ...]:
 
 
 def _expression(text: str) -> ast.expr:
+    if not isinstance(text, str):
+        raise UserError(f'a spec is text such as {"name(argument=value)|name"!r}, not {text!r}')
     try:
         tree = ast.parse(_KEYWORD.sub(rf'\1{_MARK}', text.strip()), mode='eval')
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -296,18 +301,51 @@ def arguments(
         values[choose(name, by_name, f'argument of {what} {call.name!r}:')] = value
     hints, limits = (typing.get_type_hints(target, include_extras=extras) for extras in (False, True))
     for name, value in values.items():
-        if name in hints and not _fits(value, hints[name]):
-            raise UserError(f'{what} {call.name!r}: {name} must be {_describe(hints[name])}, not {value!r}')
         options = typing.get_args(hints.get(name)) or (hints.get(name),)
-        if isinstance(value, int) and float in options and not {int, bool} & set(options):
+        if type(value) is int and float in options and not {int, bool} & set(options):
             values[name] = float(value)
-        for bound in bounds(limits.get(name)):
-            if isinstance(value, int | float) and not bound.holds(value):
-                raise UserError(f'{what} {call.name!r}: {name} must be {bound.words}, not {values[name]}')
+        if name in hints:
+            check(f'{what} {call.name!r}: {name}', values[name], hints[name], limits[name], python=False)
     missing = [p.name for p in accepts if p.default is p.empty and p.name not in values]
     if missing:
         raise UserError(f'{what} {str(call)!r} needs {missing[0]!r}: {usage}')
     return values
+
+
+def check(what: str, value: Any, hint: Any, limits: Any, python: bool = True) -> None:
+    """Raises `UserError`, which begins with `what`, unless `value` has the type `hint`, within the `Bound`s in
+    `limits`, the same hint with its annotations. `python` is whether the value is Python's, not that of a spec."""
+    if not _fits(value, hint):
+        raise UserError(f'{what} must be {_describe(hint, python)}, not {value!r}')
+    for bound in bounds(limits):
+        if isinstance(value, numbers.Real) and not bound.holds(value):
+            raise UserError(f'{what} must be {bound.words}, not {value}')
+
+
+def checked(function: F, only: Iterable[str] | None = None) -> F:
+    """Decorator of a public function, or of a class with a constructor: numbers, text, lists, None and other plain
+    arguments, or `only` those named, are checked against the signature, and a wrong one raises `UserError`. Arrays and
+    other objects are left to the function."""
+    if isinstance(function, type):
+        setattr(function, '__init__', checked(function.__init__))  # noqa: B010 - pyright allows no other
+        return typing.cast(Any, function)
+    signature = inspect.signature(function)
+    label = function.__qualname__.removesuffix('.__init__').rpartition('.')[2]
+    hints = functools.cache(lambda extras: typing.get_type_hints(function, include_extras=extras))
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:
+            given = {}  # the call below raises the same error
+        for name, value in given.items():
+            plain = isinstance(value, bool | numbers.Number | str | bytes | list | tuple | dict | None)
+            if plain and name in hints(False) and (only is None or name in only):
+                check(f'{label}: {name}', value, hints(False)[name], hints(True)[name])
+        return function(*args, **kwargs)
+
+    return typing.cast(F, call)
 
 
 def bounds(hint: Any) -> list[Bound]:
@@ -323,10 +361,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(hint))
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (int, float):
+        kind = numbers.Integral if hint is int else numbers.Real  # of NumPy, too
+        return isinstance(value, kind) and not isinstance(value, bool)
+    hint = Iterable if origin is Iterable else hint
     return isinstance(value, hint) if isinstance(hint, type) else True
 
 
@@ -340,13 +378,20 @@ _WORDS = {
 }
 
 
-def _describe(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return ' or '.join(repr(option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):  # options such as arrays cannot be written in a spec
-        typed = (option for option in typing.get_args(hint) if option in _WORDS or typing.get_origin(option))
-        return ' or '.join(_describe(option) for option in typed)
-    return _WORDS.get(hint) or _WORDS.get(typing.get_origin(hint)) or str(getattr(hint, '__name__', hint))
+def _describe(hint: Any, python: bool) -> str:
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return ' or '.join(repr(option) for option in options)
+    if origin in (typing.Union, types.UnionType):
+        # Options such as arrays cannot be written in a spec.
+        typed = (option for option in options if python or option in _WORDS or typing.get_origin(option))
+        return ' or '.join(dict.fromkeys(_describe(option, python) for option in typed))
+    name = str(getattr(hint, '__name__', hint))
+    if python and hint is str:
+        return 'a string'
+    if python and hint not in _WORDS:
+        return 'an array' if '[' in name else f'{"an" if name[0] in "AEIO" else "a"} {name}'
+    return _WORDS.get(hint) or _WORDS.get(origin) or name
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

@@ -412,3 +412,25 @@ def test_arguments_that_would_give_nan_are_refused(text):
 def test_short():
     keys = {'seed': 'seed', 'model.position': 'position', 'optimizer.name': 'optimizer'}
     assert {key: spec.short(key) for key in keys} == keys
+
+
+@spec.checked
+def public(count: spec.Count, rate: float = 0.5, name: str | None = None, array: np.ndarray | None = None, **rest):
+    return count, rate, name, array, rest
+
+
+def test_arguments_of_a_public_function_are_checked():
+    array = np.zeros(2)
+    assert public(np.int64(2), rate=1, array=array, other=object) == (2, 1, None, array, {'other': object})
+    for given, words in (
+        ({'count': 0}, 'public: count must be at least 1, not 0'),
+        ({'count': True}, 'count must be a whole number, not True'),
+        ({'count': 1, 'rate': '1'}, "rate must be a number, not '1'"),
+        ({'count': 1, 'name': b'x'}, "name must be a string or None, not b'x'"),
+        ({'count': 1, 'array': [1]}, 'array must be a ndarray or None, not [1]'),
+    ):
+        with pytest.raises(UserError) as error:
+            public(**given)
+        assert words in str(error.value)
+    with pytest.raises(TypeError, match='missing 1 required'):
+        public()

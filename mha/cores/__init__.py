@@ -32,6 +32,7 @@ def names() -> tuple[str, ...]:
     return spec.names(sys.modules[__name__])
 
 
+@spec.checked
 def make(core: str | Core) -> Core:
     """Core that a spec describes, such as `'linear(features="performer")'`. Raises `UserError` with the choices."""
     if isinstance(core, Core):

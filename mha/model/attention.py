@@ -17,12 +17,14 @@ from mha.model import norms
 from mha.nn.masks import Mask, MaskLike, as_mask, causal, explicit, later
 from mha.nn.products import linear
 from mha.positions.base import Coords, Dims, Position
+from mha.spec import Count, Decay, Length
 
 __all__ = ['MultiHeadAttention', 'attend']
 
 LECUN, ZEROS = lecun_normal(), jax.nn.initializers.zeros
 
 
+@spec.checked
 def attend(
     q: Float[Array, 'B T H K'],
     k: Float[Array, 'B S H K'],
@@ -38,6 +40,9 @@ def attend(
     parameters and the same random draws, for a causal model if `is_causal`. Only `mask` determines which keys a query
     sees. Coordinates default to the slot numbers. Schemes that read the input of the layer (`fox`, `cable`) need
     `coords` with that input; without it the result is NaN."""
+    for name, array in dict(q=q, k=k, v=v).items():
+        if len(shape := getattr(array, 'shape', ())) != 4:
+            raise spec.UserError(f'attend: {name} must be an array [batch, tokens, heads, width], not {shape or array}')
     (batch, queries, heads, head_dim), keys = q.shape, k.shape[1]
     dims = Dims(heads * head_dim, heads, head_dim, max(queries, keys, 1), is_causal)
     scheme, mask = _scheme(position, dims, nnx.Rngs(0)), as_mask(mask)
@@ -59,7 +64,7 @@ def _scheme(position: Position | str | None, dims: Dims, rngs: nnx.Rngs) -> Posi
     effect for None."""
     if position is None:
         return Position(dims, rngs=rngs)
-    if isinstance(position, str):
+    if not isinstance(position, Position):
         return positions.make(position, dims, rngs=rngs)
     made = position.dims
     if made is not None and (made.heads, made.head_dim) != (dims.heads, dims.head_dim):
@@ -108,19 +113,20 @@ class MultiHeadAttention(nnx.Module):
     length remain correct. Schemes that sum over the inputs of the layer are refused. If the cache is full, a call
     raises an error or, inside jit, returns NaN."""
 
+    @spec.checked
     def __init__(
         self,
-        num_heads: int,
-        in_features: int,
-        qkv_features: int | None = None,
-        out_features: int | None = None,
-        num_kv_heads: int | None = None,
-        in_kv_features: int | None = None,
+        num_heads: Count,
+        in_features: Count,
+        qkv_features: Count | None = None,
+        out_features: Count | None = None,
+        num_kv_heads: Count | None = None,
+        in_kv_features: Count | None = None,
         *,
-        head_dim: int | None = None,
+        head_dim: Count | None = None,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
-        dropout_rate: float = 0.0,
+        dropout_rate: Decay = 0.0,
         deterministic: bool = True,
         kernel_init: Initializer = LECUN,
         out_kernel_init: Initializer | None = None,
@@ -130,7 +136,7 @@ class MultiHeadAttention(nnx.Module):
         decode: bool | None = None,
         normalize_qk: bool | str = False,
         position: Position | str | None = None,
-        max_len: int = 2048,
+        max_len: Length = 2048,
         is_causal: bool = False,
         core: str | cores.Core = 'auto',
         rngs: nnx.Rngs,
@@ -138,12 +144,12 @@ class MultiHeadAttention(nnx.Module):
         if head_dim is None:
             head_dim, rest = divmod(qkv_features or in_features, num_heads)
             if rest:
-                raise ValueError(f'{num_heads} heads do not divide the width {qkv_features or in_features}')
+                raise spec.UserError(f'{num_heads} heads do not divide the width {qkv_features or in_features}')
         elif qkv_features not in (None, num_heads * head_dim):
-            raise ValueError(f'{num_heads} heads of {head_dim} are not qkv_features={qkv_features}')
+            raise spec.UserError(f'{num_heads} heads of {head_dim} are not qkv_features={qkv_features}')
         num_kv_heads = num_kv_heads or num_heads
         if num_heads % num_kv_heads:
-            raise ValueError(f'{num_kv_heads} key/value heads do not divide {num_heads} heads')
+            raise spec.UserError(f'{num_kv_heads} key/value heads do not divide {num_heads} heads')
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
         self.in_features, self.in_kv_features = in_features, in_kv_features or in_features
         self.dropout_rate, self.deterministic, self.decode = dropout_rate, deterministic, decode

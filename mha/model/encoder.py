@@ -20,6 +20,7 @@ from mha.model import mlp as mlps
 from mha.model.attention import MultiHeadAttention
 from mha.nn import masks, prng
 from mha.nn.dropout import dropout
+from mha.spec import Count, Length
 
 
 @jax.tree_util.register_dataclass
@@ -181,12 +182,13 @@ class Encoder(nnx.Module):
     activations of only one block are in memory. The CPU compiler undoes this, unless it gets the option
     `xla_disable_hlo_passes=cse_barrier_expander`, as in our training."""
 
+    @spec.checked
     def __init__(
         self,
         *,
-        vocab_size: int,
-        num_classes: int,
-        max_len: int,
+        vocab_size: Count,
+        num_classes: Count,
+        max_len: Length,
         layers: int = 5,
         dim: int = 64,
         heads: int = 8,
@@ -330,6 +332,8 @@ class Encoder(nnx.Module):
 
         With `decode`, after `init_cache`, the tokens continue those of earlier calls: `pos` are their coordinates, and
         `valid` [B, S] marks the real tokens among all slots of the cache (see `mha.model.generation`)."""
+        if getattr(tokens, 'ndim', None) != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
+            raise spec.UserError('tokens must be an array of whole numbers, [batch, tokens]')
         key = position_key
         if key is None and rngs is not None and hasattr(rngs, 'position'):
             key = rngs.position()

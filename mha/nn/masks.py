@@ -21,15 +21,20 @@ from mha import spec
 
 Slots = int | np.integer | np.ndarray
 """Slots that are known when a program is traced: one, or an array of them."""
-Slot = Annotated[int, spec.at_most(spec.REACH)]
+Slot = Annotated[int, spec.at_least(0), spec.at_most(spec.REACH)]
 """Number of slots in a pattern."""
+Stride = Annotated[int, spec.at_least(1), spec.at_most(spec.REACH)]
+"""Number of slots in a pattern, at least one."""
 CHUNK = 2**20
 """Number of pairs of slots that `Mask.count` evaluates at a time."""
 
 
 @dataclass_transform(frozen_default=True)
 def _mask(cls):
-    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+    made = dataclasses.dataclass(frozen=True)(cls)
+    static = {field.name for field in dataclasses.fields(made) if 'static' in field.metadata}
+    made.__init__ = spec.checked(made.__init__, static)  # arrays may be anything inside jax
+    return jax.tree_util.register_dataclass(made)
 
 
 def _static(**options) -> Any:
@@ -74,10 +79,10 @@ class Mask:
         return found[:, :, 0].T if found.shape[2] == 1 else found.swapaxes(0, 1)
 
     def __and__(self, other: 'Mask') -> 'Mask':
-        return And(self, other)
+        return And(self, other) if isinstance(other, Mask) else NotImplemented
 
     def __or__(self, other: 'Mask') -> 'Mask':
-        return Or(self, other)
+        return Or(self, other) if isinstance(other, Mask) else NotImplemented
 
 
 @_mask
@@ -245,7 +250,6 @@ class window(OffsetMask):
 
     def __post_init__(self):
         object.__setattr__(self, 'right', self.left if self.right is None else self.right)
-        _at_least(0, left=self.left, right=self.right)
 
     def sees(self, ahead):
         return (ahead >= -self.left) & (ahead <= self.right)  # pyright: ignore[reportOperatorIssue] - set above
@@ -260,11 +264,7 @@ class dilated(OffsetMask):
     Beltagy et al., 2020, arXiv:2004.05150). `dilated(n, 1)` is `window(n)`."""
 
     window: Slot = _static()
-    step: Slot = _static()
-
-    def __post_init__(self):
-        _at_least(0, window=self.window)
-        _at_least(1, step=self.step)
+    step: Stride = _static()
 
     @property
     def reach(self) -> int:
@@ -285,10 +285,7 @@ class strided(OffsetMask):
     causal mask this is the published pattern, j >= i - l or (i - j) mod l = 0 for j <= i. Otherwise its mirror image is
     added."""
 
-    stride: Slot = _static()
-
-    def __post_init__(self):
-        _at_least(1, stride=self.stride)
+    stride: Stride = _static()
 
     def sees(self, ahead):
         return (jnp.abs(ahead) <= self.stride) | (ahead % self.stride == 0)
@@ -306,8 +303,8 @@ class prefix(Mask):
     length: Slot | Int[Array, '']
 
     def __post_init__(self):
-        if isinstance(self.length, int):
-            _at_least(0, length=self.length)
+        if isinstance(self.length, int | float | str):
+            spec.check('prefix: length', self.length, int, Slot)
 
     def tile(self, q, k):
         return ((q[:, None] >= k[None, :]) | (k[None, :] < self.length))[None, None]
@@ -325,9 +322,6 @@ class global_(Mask):
 
     tokens: Slot = _static()
 
-    def __post_init__(self):
-        _at_least(0, tokens=self.tokens)
-
     def tile(self, q, k):
         return ((q[:, None] < self.tokens) | (k[None, :] < self.tokens))[None, None]
 
@@ -343,13 +337,9 @@ class random(Mask):
     draws from the whole sequence; here draws depend only on `seed`, not on the length of the sequence. `block` is
     exact."""
 
-    size: Slot = _static()
-    draws: Annotated[int, spec.at_most(100)] = _static(default=3)
+    size: Stride = _static()
+    draws: Annotated[int, spec.at_least(0), spec.at_most(100)] = _static(default=3)
     seed: Annotated[int, spec.at_least(0)] = _static(default=0)
-
-    def __post_init__(self):
-        _at_least(1, size=self.size)
-        _at_least(0, draws=self.draws, seed=self.seed)
 
     def tile(self, q, k):
         a, b = (q // self.size)[:, None], (k // self.size)[None, :]
@@ -403,16 +393,11 @@ def _serves(mask: str, has: int, asked: int | None, of: str):
         raise ValueError(f'the mask ({mask}) is for {has} {of}, but there are {asked}')
 
 
-def _at_least(low: int, **given: int | None):
-    for name, value in given.items():
-        if value is not None and value < low:
-            raise ValueError(f'{name} must be at least {low}, not {value}')
-
-
 PATTERNS = {kind.__name__.rstrip('_'): kind for kind in (full, window, dilated, strided, prefix, global_, random)}
 """Masks that specs may name."""
 
 
+@spec.checked
 def make(text: str) -> Mask:
     """Mask that a spec describes, such as `'window(64)|global(2)'`; `|` is the union. Mistakes raise `UserError`."""
     what = 'attention pattern'
@@ -433,11 +418,16 @@ def as_mask(mask: MaskLike) -> Mask:
         return full()
     if isinstance(mask, Mask):
         return mask
-    mask = jnp.asarray(mask)
+    try:
+        mask = jnp.asarray(mask)
+    except TypeError:
+        mask = None
+    if mask is None or mask.ndim != 4:
+        raise spec.UserError('a mask is one of mha.masks, or an array [batch, heads, queries, keys]')
     if mask.dtype == bool:
         return explicit(mask)
     if not isinstance(mask, Tracer) and not np.isin(np.asarray(mask), (0, 1)).all():
-        raise ValueError(
+        raise spec.UserError(
             'a mask holds True where a key is seen and False elsewhere, or 1 and 0; this one has other numbers - if '
             'they are to be added to logits, pass `mask == 0` instead'
         )

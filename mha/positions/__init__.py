@@ -30,6 +30,7 @@ def example(name: str) -> str:
     return f'{name}({arguments})' if arguments else name
 
 
+@spec.checked
 def make(text: str, dims: Dims, *, rngs: nnx.Rngs) -> Position:
     """Position scheme that a spec describes. Raises a one-line `ValueError` for a wrong name or argument, or for a
     scheme that cannot represent `dims.max_len` tokens."""

@@ -15,7 +15,7 @@ Order within one attention layer, with K the head dimension before `qk` widens a
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,18 +24,20 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Key, Num, PRNGKeyArray
 
 from mha.nn.prng import rows
+from mha.spec import Count, at_least, checked
 
 HOOKS = ('remap', 'embed', 'qk', 'bias', 'content', 'weights', 'values')
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Dims:
     """Facts of the model that a scheme may use: widths, the longest sequence in tokens, and the direction."""
 
-    dim: int
-    heads: int
-    head_dim: int
-    max_len: int
+    dim: Count
+    heads: Count
+    head_dim: Count
+    max_len: Annotated[int, at_least(0)]
     causal: bool = False
 
 

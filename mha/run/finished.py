@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,13 @@ from mha.run.build import build
 from mha.run.checkpoint import Checkpoints
 from mha.run.checks import shapes
 from mha.run.experiment import Experiment
-from mha.spec import UserError
+from mha.spec import UserError, at_least, checked, split
+from mha.spec import lengths as parse_lengths
 from mha.tasks import Task
 from mha.training.evaluation import Row
 
 
+@checked
 def load(directory: str | Path, member: int = 0) -> 'Finished':
     """Finished run in a directory. `member` is the index of the member, for a run that trained a population. Raises
     `UserError` if the directory holds no finished run, or files that do not belong together."""
@@ -93,13 +95,14 @@ class Finished:
         rows = workdir.read_rows(self.directory / 'extrapolation.csv')
         return [row for row in rows if all(row[name] == value for name, value in member.items())]
 
+    @checked
     def variant(
         self,
         *,
         position: str | None = None,
         task: str | None = None,
         lengths: str | Iterable[int] | None = None,
-        examples: int | None = None,
+        examples: Annotated[int, at_least(1)] | None = None,
     ) -> 'Finished':
         """Same weights in another evaluation: under another position scheme, on a task with the same symbols and
         classes, at other lengths (`'40,80'` or numbers), or with another number of examples. Raises `UserError` if the
@@ -107,11 +110,14 @@ class Finished:
         config = {
             name: dict(value) if isinstance(value, dict) else value for name, value in self.experiment.config.items()
         }
-        config['train']['final_position'] = position or config['train']['final_position']
-        config['task'] = task or config['task']
-        config['eval']['examples'] = examples or config['eval']['examples']
+        if position is not None:
+            split(position)  # an empty one would be that of the config
+            config['train']['final_position'] = position
+        config['task'] = config['task'] if task is None else task
+        config['eval']['examples'] = config['eval']['examples'] if examples is None else int(examples)
         lengths = self.experiment.eval_lengths if lengths is None else lengths
         text = lengths if isinstance(lengths, str) else ','.join(map(str, lengths))
+        parse_lengths(text)
         experiment = build(config, eval_lengths=text)
         _check_fits(experiment, self.trained)
         return dataclasses.replace(self, experiment=experiment)

@@ -19,6 +19,7 @@ def example(name: str) -> str:
     return f'{name}({arguments})' if arguments else name
 
 
+@spec.checked
 def make(text: str, *, causal: bool = False) -> Task:
     """Task that a spec such as `"odds_first(order='released')"` describes, for a causal or a bidirectional model.
     Raises a one-line `ValueError` for a wrong name or argument."""

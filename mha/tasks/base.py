@@ -7,13 +7,16 @@ answer so far (Kazemnejad et al., 2023, arXiv:2305.19466).
 
 import dataclasses
 from collections.abc import Sequence as Symbols
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PRNGKeyArray
 
-from mha.spec import UserError
+from mha.spec import UserError, at_least, checked
+
+Size = Annotated[int, at_least(1)]
+"""Number of examples, or of symbols in one."""
 
 
 @jax.tree_util.register_dataclass
@@ -176,10 +179,13 @@ class Task:
         each = 0 if jnp.ndim(length) else None
         return jax.vmap(lambda key, length: self.example(key, length, max_length), (0, each))(keys, length)
 
-    def batch(self, key: PRNGKeyArray, batch_size: int, length: Int[Array, '*B'] | int, max_length: int) -> Batch:
+    @checked
+    def batch(self, key: PRNGKeyArray, batch_size: Size, length: Int[Array, '*B'] | Size, max_length: Size) -> Batch:
         """Batch of `batch_size` examples of one common length or of one length each, padded to the tokens of
         `max_length`. `batch_size` and `max_length` are static, but `length` may be traced: one compiled program serves
         every length up to `max_length`."""
+        if isinstance(length, int) and length > max_length:
+            raise UserError(f'batch: length={length} must be at most max_length={max_length}')
         return self.examples(jax.random.split(key, batch_size), length, max_length)
 
     def cut(self, batch: Batch, max_length: int) -> Batch:
