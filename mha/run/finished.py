@@ -17,7 +17,7 @@ from mha.run.build import build
 from mha.run.checkpoint import Checkpoints
 from mha.run.checks import shapes
 from mha.run.experiment import Experiment
-from mha.spec import UserError, at_least, checked, split
+from mha.spec import Count, UserError, at_least, checked, split
 from mha.spec import lengths as parse_lengths
 from mha.tasks import Task
 from mha.training.evaluation import Row
@@ -127,21 +127,23 @@ class Finished:
         rows, _ = self.experiment.evaluate(self.params, [self.member])
         return rows
 
+    @checked
     def generate(self, prompts: str | Sequence[str], **options: Any) -> str | list[str]:
         """Texts with which the model continues prompts: one for a string, a list for several. `options` are those of
         `stream`. Raises `UserError` if a model of this task cannot generate."""
         *_, texts = self.stream([prompts] if isinstance(prompts, str) else prompts, **options)
         return texts[0] if isinstance(prompts, str) else texts
 
+    @checked
     def stream(
         self,
         prompts: Sequence[str],
         *,
-        max_length: int = 200,
+        max_length: Count = 200,
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        beams: int = 1,
+        beams: Count = 1,
         until: str = '',
         seed: int = 0,
         cache: bool | None = None,
