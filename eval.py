@@ -19,17 +19,17 @@ as lines of JSON.
 from mha import cli  # isort: split
 
 import contextlib
+import dataclasses
 import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from absl import flags, logging
 
 from mha import spec
 from mha.machine import cache, parallel
-from mha.run import finished, workdir
+from mha.run import finished, population, workdir
 from mha.spec import UserError
 from mha.views.report import plots, runs, table
 
@@ -56,6 +56,7 @@ TOP_P = flags.DEFINE_float('top_p', None, 'Sum of the probabilities of the token
 BEAMS = flags.DEFINE_integer('beams', 1, 'Number of texts that a search for the most likely one keeps.', lower_bound=1)
 UNTIL = flags.DEFINE_string('until', '', 'Text before which a generated text is cut.')
 SEED = flags.DEFINE_integer('seed', 0, 'Seed of drawn tokens.')
+GENERATION = MAX_LENGTH, TEMPERATURE, TOP_K, TOP_P, BEAMS, UNTIL, SEED
 PAIRS = 2**34
 """Largest number of pairs of tokens in all examples of one length, unless `--examples` is given: one example of 131,072
 tokens."""
@@ -68,6 +69,8 @@ def main() -> None:
     if GENERATE.value is not None or PROMPTS.value is not None:
         generate(directory)
         return
+    if idle := [flag.name for flag in GENERATION if flag.present]:
+        raise UserError(f'--{idle[0]} is for generated texts - add --generate or --prompts')
     if LENGTHS.value:
         spec.lengths(LENGTHS.value, '--lengths')  # a mistake is reported once, not for every cell
     cells = cells_of(directory)
@@ -162,38 +165,35 @@ def generate(directory: Path) -> None:
     """Prints the texts with which a model continues the prompts."""
     if GENERATE.value is not None and PROMPTS.value is not None:
         raise UserError('--generate and --prompts are two ways to give prompts - choose one')
+    if idle := [flag.name for flag in (LENGTHS, EXAMPLES, TASK, PER_POSITION) if flag.present]:
+        raise UserError(f'--{idle[0]} is for an evaluation - leave it out, or leave out --generate and --prompts')
     run = finished.load(directory)
     if POSITION.value:
         run = run.variant(position=POSITION.value)
-    options: dict[str, Any] = dict(
-        max_length=MAX_LENGTH.value,
-        temperature=TEMPERATURE.value,
-        top_k=TOP_K.value,
-        top_p=TOP_P.value,
-        beams=BEAMS.value,
-        until=UNTIL.value,
-        seed=SEED.value,
-    )
+    members = run.experiment.members
+    run = dataclasses.replace(run, member=run.experiment.survivors(run.params)[0])
+    if len(members) > 1:
+        print(f'note: member {population.named(members[run.member])} of {len(members)}', file=sys.stderr)
+    options = {flag.name: flag.value for flag in GENERATION}
     if GENERATE.value is None:
         prompts = _lines(cli.path('prompts', PROMPTS.value))
         for prompt, text in zip(prompts, run.generate(prompts, **options), strict=True):
             print(json.dumps({'prompt': prompt, 'text': text}, ensure_ascii=False))
         return
     clock, shown = time.time(), ''
-    print(GENERATE.value, end='', flush=True)
-    for (text,) in run.stream([GENERATE.value], **options):
-        whole = text.rstrip(chr(0xFFFD))  # perhaps the first bytes of a longer character
-        print(whole[len(shown) :], end='', flush=True)
-        shown = whole
+    print(GENERATE.value, end=run.task.gap, flush=True)
+    for (text,) in run.stream(GENERATE.value, **options):
+        print(text[len(shown) :], end='', flush=True)
+        shown = text
     print(f'\n\n{len(shown):,} characters in {time.time() - clock:.1f} s, compiling included', file=sys.stderr)
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding='utf-8').splitlines()
+        lines = path.read_text(encoding='utf-8').removesuffix('\n').split('\n')
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'cannot read the prompts in {path}: {error}') from error
-    if not all(lines) or not lines:
+    if not all(lines):
         raise UserError(f'{path} must have a prompt in every line')
     return lines
 

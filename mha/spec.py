@@ -340,6 +340,8 @@ def checked(function: F, only: Iterable[str] | None = None) -> F:
         except TypeError:
             given = {}  # the call below raises the same error
         for name, value in given.items():
+            if signature.parameters[name].kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+                continue
             plain = isinstance(value, bool | numbers.Number | str | bytes | list | tuple | dict | None)
             if plain and name in hints(False) and (only is None or name in only):
                 check(f'{label}: {name}', value, hints(False)[name], hints(True)[name])
@@ -364,7 +366,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint in (int, float):
         kind = numbers.Integral if hint is int else numbers.Real  # of NumPy, too
         return isinstance(value, kind) and not isinstance(value, bool)
-    hint = Iterable if origin is Iterable else hint
+    if hint is Any:
+        return True
+    hint = origin if origin in (Iterable, Sequence) else hint
     return isinstance(value, hint) if isinstance(hint, type) else True
 
 

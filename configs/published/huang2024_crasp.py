@@ -12,7 +12,7 @@ with weight decay .01, linear decay of the rate, batches of 64, 30,000 steps; th
 are right. Logits come from the token embeddings, but for the languages, whose answers are no tokens. Not as released:
 for the languages, random starts depend on the length of the example, as for the other tasks.
 
-Small: everything a fifth. Trained on lengths 1-10, tested on 11-30, on 30 symbols in place of 150; 5,000 steps of
+Small: a fifth of all lengths. Trained on lengths 1-10, tested on 11-30, on 30 symbols in place of 150; 5,000 steps of
 batches of 32, 128 examples at each length. Default initial values, which fit sooner, with positions as large as tokens,
 as in GPT-2; learning rate 1e-3. docs/results/crasp-cpu.md has the results.
 """

@@ -17,6 +17,8 @@ class Core:
 
     has_map = True
     """Whether the core computes softmax attention, with the weights of `dense.weights`."""
+    cacheable = True
+    """Whether new queries can meet keys and values from a cache."""
 
     def attend(
         self,

@@ -48,6 +48,7 @@ class Linear(Core):
     seed: Annotated[int, at_least(0)] = 0
     """Seed of the random features."""
     has_map = False
+    cacheable = False
 
     def attend(self, q, k, v, *, position, coords, mask, scale, dropout_rate=0.0, rngs=None):
         for hook in ('bias', 'content', 'weights', 'values'):

@@ -1,7 +1,7 @@
 """Generation: a causal model continues sequences of tokens, greedily, by sampling, or by beam search.
 
-Keys and values of earlier tokens are cached, so that a step costs the work of one token. Schemes that place all tokens
-of a sequence together, such as random positions, have no cache: every step then computes the sequence anew.
+Keys and values of earlier tokens are cached, so that a step costs the work of one token. Where that is not possible, as
+under schemes that place all tokens of a sequence together, every step computes the sequence anew.
 """
 
 import dataclasses
@@ -97,8 +97,8 @@ def stream(
 ) -> Iterator[tuple[Int[np.ndarray, 'B N'], Float[np.ndarray, 'B N']]]:
     """Generated tokens and their log-probabilities, in pieces of up to `every` steps, until `steps` are done or all
     sequences have ended. A sequence ends with a token in `stop`; after it, tokens are ENDED. Prompts may differ in
-    length. With `cache` None, there is a cache if the position schemes allow it. Raises `UserError` for models that
-    cannot generate."""
+    length. With `cache` None, there is a cache if the model allows it. Raises `UserError` for models that cannot
+    generate."""
     graphdef, params, progress, key, cache = _start(model, prompts, steps, key, cache)
     size = progress.tokens.shape[1]
     for start in range(size - steps, size, every):
@@ -137,8 +137,11 @@ def beam_search(
 
 def _start(model, prompts, steps, key, cache):
     """Structure and parameters of the model, progress after the prompts, the key, and whether there is a cache."""
-    cache = cacheable(model) if cache is None else cache
-    check(model, cache, len({*map(len, prompts)}) < 2)
+    check(model)
+    refusal = uncacheable(model, equal=len({*map(len, prompts)}) < 2)
+    if cache and refusal:
+        raise UserError(f'{refusal} - generate with cache=False')
+    cache = not refusal if cache is None else cache
     if not prompts or not all(map(len, prompts)) or steps < 1:
         raise UserError('generation needs prompts of at least one token, and at least one step')
     longest = max(map(len, prompts))
@@ -149,7 +152,7 @@ def _start(model, prompts, steps, key, cache):
         try:
             scheme.extent(tokens.shape[1])
         except ValueError as error:
-            raise UserError(f'position {scheme.name!r}: {error}') from error
+            raise UserError(f'position {scheme.name!r}: {error}; or generate fewer than {steps} tokens') from error
     if cache:
         model = nnx.clone(model)
         model.init_cache(*tokens.shape)
@@ -237,22 +240,23 @@ def _logits(graphdef, params, progress, new, key, cache):
     return jnp.take_along_axis(logits, count[:, :, None] - 1, axis=1)[:, 0], progress.cache
 
 
-def cacheable(model: Encoder) -> bool:
-    """Whether the position schemes of a model allow a cache."""
-    return all(scheme.cacheable for scheme in model.positions)
-
-
-def check(model: Encoder, cache: bool, equal: bool) -> None:
-    """Raises `UserError` if a model cannot generate, with a cache or for prompts that are not of `equal` length."""
+def check(model: Encoder) -> None:
+    """Raises `UserError` if a model cannot generate."""
     if not model.causal or model.readout != 'token':
         raise UserError('only causal models with a read-out per token generate - train with model.causal=True')
     if model.num_classes > model.embedding.num_embeddings:
         raise UserError('the classes of this model are not its tokens, so it cannot continue a text')
-    if cache and not cacheable(model):
-        names = ', '.join(scheme.name for scheme in model.positions if not scheme.cacheable)
-        raise UserError(f'position {names} needs the whole sequence at once, so it has no cache - generate without')
-    if cache and not equal and any(_absolute(block.mask) for block in model.blocks):
-        raise UserError('a pattern with fixed slots (prefix, global, random) needs prompts of equal length')
+
+
+def uncacheable(model: Encoder, equal: bool = True) -> str:
+    """Why a model has no cache, for prompts that are of `equal` length or not; empty if it has one."""
+    if names := [scheme.name for scheme in model.positions if not scheme.cacheable]:
+        return f'position {", ".join(names)} needs the whole sequence at once'
+    if cores := [str(block.attention.core) for block in model.blocks if not block.attention.core.cacheable]:
+        return f'core {cores[0]} keeps no keys'
+    if not equal and any(_absolute(block.mask) for block in model.blocks):
+        return 'a pattern with fixed slots (prefix, global, random) needs prompts of equal length'
+    return ''
 
 
 def _absolute(mask: masks.Mask) -> bool:

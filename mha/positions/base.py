@@ -83,8 +83,8 @@ class Position(nnx.Module):
     per_layer = False
     """Whether every layer places its tokens anew, from a key of its own."""
     cacheable = True
-    """Whether keys and values of earlier tokens can be cached: a token is placed without those after it, and a layer
-    needs the inputs of new tokens only."""
+    """Whether keys and values of earlier tokens can be cached: tokens that follow do not change them, and a layer needs
+    the inputs of new tokens only."""
     draws = 0
     """Number of random placements over which an evaluation averages logits; 0 for schemes without random draws in
     evaluation."""

@@ -44,6 +44,7 @@ class LongRope(Rotary):
         self.original_length = original_length
         self.frequencies = divided(factors, 'factors')
         self.short_frequencies = divided(short_factors or factors, 'short_factors')
+        self.cacheable = self.short_frequencies == self.frequencies  # otherwise all angles change at original_length
         self.amplitude = math.sqrt(1 + math.log(scale) / math.log(original_length))
 
     def qk(self, q, k, coords):

@@ -43,6 +43,7 @@ class Ntk(Rotary):
             raise ValueError('dynamic=True and original_length, the trained length, go together - give both or neither')
         self.scale = 1.0 if scale is None else float(scale)
         self.original_length = original_length
+        self.cacheable = not dynamic  # the layers below saw earlier tokens under the angles of a shorter sequence
         stretch = 1.0 if dynamic else self.scale ** (self.width / (self.width - 2))
         self.frequencies = frequencies(self.width, theta * stretch)
 

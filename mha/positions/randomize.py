@@ -20,9 +20,8 @@ class Randomize(Position):
     draws anew in every layer, as published for rotary positions. In an evaluation, `test='linspace'` spaces the
     positions evenly instead, without chance, and `test='average'` takes the mean of the logits over `draws` draws."""
 
-    first_only = True
-
     cacheable = False
+    first_only = True
 
     def __init__(
         self,

@@ -131,13 +131,13 @@ class Finished:
     def generate(self, prompts: str | Sequence[str], **options: Any) -> str | list[str]:
         """Texts with which the model continues prompts: one for a string, a list for several. `options` are those of
         `stream`. Raises `UserError` if a model of this task cannot generate."""
-        *_, texts = self.stream([prompts] if isinstance(prompts, str) else prompts, **options)
+        *_, texts = self.stream(prompts, **options)
         return texts[0] if isinstance(prompts, str) else texts
 
     @checked
     def stream(
         self,
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         *,
         max_length: Count = 200,
         temperature: float = 0.0,
@@ -148,10 +148,12 @@ class Finished:
         seed: int = 0,
         cache: bool | None = None,
     ) -> Iterator[list[str]]:
-        """Texts generated so far, again and again, until they have `max_length` tokens, end with a symbol that ends
-        answers, or contain `until`, before which they are cut. Several `beams` give one text, at the end. See
+        """Texts generated so far, again and again: each continues the one before. They end after `max_length` tokens,
+        with a symbol that ends answers, or before `until`. Several `beams` give one text, at the end. See
         `mha.model.generation` for the other arguments."""
-        task, written = self.task, [[] for _ in prompts]
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        task, texts = self.task, [''] * len(prompts)
+        written: list[list[int]] = [[] for _ in prompts]
         sampling = generation.Sampling(temperature, top_k, top_p)
         if beams > 1 and sampling != generation.GREEDY:
             raise UserError('beams are for the most likely text, without temperature, top_k or top_p - choose one')
@@ -165,9 +167,20 @@ class Finished:
             for row, more in zip(written, new.tolist(), strict=True):
                 row += [token for token in more if token != generation.ENDED]
             texts = [task.decode(row) for row in written]
-            yield [text.partition(until)[0] if until else text for text in texts]
+            yield [_settled(text, until) for text in texts]
             if until and all(until in text for text in texts):
-                return
+                break
+        yield [text.partition(until)[0] if until else text for text in texts]
+
+
+def _settled(text: str, until: str) -> str:
+    """Beginning of a text that more tokens do not change: without what may be the first bytes of a character, or the
+    beginning of `until`."""
+    if until and until in text:
+        return text.partition(until)[0]
+    text = text.rstrip(chr(0xFFFD))
+    begun = max((size for size in range(1, len(until)) if text.endswith(until[:size])), default=0)
+    return text[: len(text) - begun]
 
 
 def _check_fits(run: Experiment, trained: Experiment) -> None:

@@ -114,6 +114,11 @@ class Task:
         """Tokens of a text that a causal model is to continue. Raises `UserError` for a task without such models."""
         raise UserError('a model of this task reads a question and answers at once: it continues no text')
 
+    @property
+    def gap(self) -> str:
+        """What stands between two symbols in a text."""
+        return _gap(self.vocabulary)
+
     def decode(self, tokens: Symbols[int]) -> str:
         """Text of generated tokens."""
         return written([self.vocabulary[token] for token in tokens], self.vocabulary)
@@ -201,7 +206,11 @@ class Task:
 
 def written(symbols: list[str], alphabet: Symbols[str]) -> str:
     """Text of `symbols` in a row, separated by blanks if the alphabet contains words."""
-    return ('' if max(map(len, alphabet)) == 1 else ' ').join(symbols)
+    return _gap(alphabet).join(symbols)
+
+
+def _gap(alphabet: Symbols[str]) -> str:
+    return '' if max(map(len, alphabet)) == 1 else ' '
 
 
 EMPTY = -1
@@ -261,12 +270,13 @@ class Sequence(Task):
 
     def encode(self, text):
         """Tokens of a prompt in the task's symbols, such as `'31 4 15 >'`; blanks may be left out between single
-        characters."""
+        characters, and BOS at the beginning."""
         words = text.split() if max(map(len, self.alphabet)) > 1 else [*text.replace(' ', '')]
         unknown = [word for word in words if word not in self.alphabet]
         if unknown:
             raise UserError(f'the task has no symbol {unknown[0]!r} - it has {" ".join(self.alphabet)}')
-        return [self.alphabet.index(word) for word in [BOS] * self.bos + words]
+        begin = [BOS] * (self.bos and words[:1] != [BOS])
+        return [self.alphabet.index(word) for word in begin + words]
 
     def symbol(self, name: str) -> int:
         """Index of a symbol; EMPTY for the empty string."""

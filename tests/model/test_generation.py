@@ -16,6 +16,14 @@ from mha.spec import UserError
 
 PROMPTS = [[1, 2, 3, 4, 5], [3, 1], [7, 7, 2, 1]]
 SYMBOLS, STEPS = 11, 6
+FORMS = (
+    'ntk(dynamic=True, original_length=6)',
+    'longrope((1.0, 2.0, 3.0, 4.0), 2.0, 6, short_factors=(1.0, 1.0, 1.0, 1.0))',
+    'cape(centre=True)|sincos',
+    "shape(max_shift='room')|learned",
+    'ssmax(bias=True)',
+)
+"""Schemes whose arguments decide whether there is a cache, or which count keys."""
 SIZES = dict(vocab_size=SYMBOLS, num_classes=SYMBOLS, max_len=16, layers=1, dim=16, heads=2, mlp='none')
 QUICK = {'none', 'learned', 'rope', 'ssmax', 'cope'}
 """Schemes that are not slow: one of each way in which position enters, with its own way of counting keys."""
@@ -41,6 +49,8 @@ def schemes():
         moves_only = kind.remap is not positions.Position.remap and kind.embed is positions.Position.embed
         text = f'{text}|sincos' if moves_only else text
         yield pytest.param(text, marks=[] if name in QUICK else pytest.mark.slow, id=name)
+    for text in FORMS:
+        yield pytest.param(text, marks=pytest.mark.slow)
 
 
 def check_cache(model, prompts=PROMPTS, atol=1e-5):
@@ -66,12 +76,12 @@ def test_greedy_tokens_are_those_of_the_whole_model():
 
 @pytest.mark.parametrize('position', [*schemes()])
 def test_every_scheme_with_a_cache_as_without(position):
-    model = make(position)
-    if generation.cacheable(model):
+    model = make(position, layers=2, mlp='none')
+    if not generation.uncacheable(model):
         check_cache(model)
     else:
         assert generated(model)[0].shape == (3, STEPS)
-        with pytest.raises(UserError, match=r'needs the whole sequence at once'):
+        with pytest.raises(UserError, match=r'needs the whole sequence at once - generate with cache=False'):
             generated(model, cache=True)
 
 
@@ -99,7 +109,16 @@ def test_fixed_slots_need_prompts_of_equal_length():
     model = make(pattern='window(2)|global(1)')
     check_cache(model, [[1, 2, 3], [4, 5, 6]])
     with pytest.raises(UserError, match='needs prompts of equal length'):
-        generated(model)
+        generated(model, cache=True)
+    one, other = (generated(model, [prompt])[0] for prompt in PROMPTS[:2])
+    np.testing.assert_array_equal(generated(model, PROMPTS[:2])[0], np.concatenate([one, other]))
+
+
+def test_a_core_without_keys_has_no_cache():
+    model = make(core='linear')
+    assert generated(model)[0].shape == (3, STEPS)
+    with pytest.raises(UserError, match='keeps no keys'):
+        generated(model, cache=True)
 
 
 def test_sequences_end_alone():
@@ -185,8 +204,8 @@ def test_models_that_do_not_generate(options, words):
 
 def test_mistakes():
     model = make('learned')
-    with pytest.raises(UserError, match=r"position 'learned': its table has 16 rows for 21 positions"):
-        generated(model, steps=16)
+    with pytest.raises(UserError, match=r"'learned': its table has 16 rows for 17 positions.*fewer than 12 tokens"):
+        generated(model, steps=12)
     for prompts, steps in (([], 1), ([[]], 1), ([[1]], 0)):
         with pytest.raises(UserError, match='at least one'):
             generated(model, prompts, steps)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import mha
-from mha.run import versions, workdir
+from mha import tasks
+from mha.run import finished, versions, workdir
 from mha.spec import UserError
 
 STORED = Path(__file__).parents[1] / 'runs' / 'alibi'
@@ -42,6 +43,20 @@ def test_a_variant_has_the_same_weights(run):
 def test_what_answers_at_once_continues_no_text(run):
     with pytest.raises(UserError, match='continues no text'):
         run.generate('10 2')
+
+
+def test_texts_grow_and_end_before_a_string(run, monkeypatch):
+    """Pieces of a text as a model would give them: a character and the string that ends it are split between two."""
+    pieces = [list(piece.encode()) for piece in ('a', 'b')] + [[0xC3], [0xA9], [10], [10, 99]]
+    whole = [token for piece in pieces for token in piece]
+    made = ((np.array([piece]), np.zeros((1, len(piece)))) for piece in pieces)
+    monkeypatch.setattr(finished.generation, 'stream', lambda *args, **options: made)
+    monkeypatch.setattr(finished.Finished, 'task', tasks.make(f'text({__file__!r})', causal=True))
+    assert [text for (text,) in run.stream('x', until='\n\n')] == ['a', 'ab', 'ab', 'abé', 'abé', 'abé', 'abé']
+    made = iter([(np.array([whole]), None)])
+    assert run.generate('x') == 'abé\n\nc'
+    made = iter([(np.array([whole[:3]]), None)])
+    assert run.generate(['x']) == ['ab' + chr(0xFFFD)]
 
 
 def test_attention_weights_as_an_array(run):

@@ -20,6 +20,7 @@ def test_symbols():
     task = tasks.make('copying(symbols=12, bos=True)', causal=True)
     tokens = task.encode('11 3 >')
     assert [task.alphabet[token] for token in tokens] == ['$', '11', '3', '>']
+    assert task.encode('$ 11 3 >') == tokens
     assert task.decode(tokens[1:]) == '11 3 >'
     assert [task.alphabet[token] for token in task.stop] == ['.']
     short = tasks.make('addition', causal=True)

@@ -126,7 +126,10 @@ def sections(comparison: Comparison, found: Sequence[Beside], table: Published) 
 
 def _ranks(comparison: Comparison, found: Sequence[Beside]) -> list[Section]:
     """Mean reciprocal rank of each scheme, theirs and ours, over the tasks and lengths that all schemes have."""
+    found = [each for each in found if each.lengths]
     scores = {(each.theirs.scheme_label, each.theirs.task, each.theirs.lengths): each for each in found}
+    if not scores:
+        return []
     schemes, tasks, lengths = (list(dict.fromkeys(names)) for names in zip(*scores, strict=True))
     columns = [(task, at) for task in tasks for at in lengths if all((name, task, at) in scores for name in schemes)]
     if len(schemes) < 2 or len(columns) < 2 or len(scores) < len(found):

@@ -22,11 +22,13 @@ WIDEST = 30
 
 
 def figure(table: Pivot) -> Figure:
-    """Means of the cells as colours, with their numbers. A combination without a finished run is a hatched cell."""
+    """Means of the cells as colours, with their numbers. A combination without a score, as without a finished run, is a
+    hatched cell."""
     scores = table.scores()
     down, across = ([wrap(', '.join(labels), WIDEST) for labels in each] for each in (table.rows, table.columns))
-    shares = np.nanmin(scores) >= 0 and np.nanmax(scores) <= 1
-    norm = Normalize(0, 1) if shares else Normalize(np.nanmin(scores), np.nanmax(scores))
+    finite = scores[np.isfinite(scores)]
+    shares = ((finite >= 0) & (finite <= 1)).all()
+    norm = Normalize(0, 1) if shares else Normalize(finite.min(), finite.max())
     with matplotlib.rc_context(STYLE):
         drawing = Figure(figsize=(CELL_WIDTH * len(across), CELL_HEIGHT * len(down)))
         axes = drawing.add_axes((0, 0, 1, 1))

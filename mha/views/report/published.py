@@ -80,14 +80,13 @@ class Published:
 
     def like(self, task: str, scheme: str) -> list[Row]:
         """Rows whose task and scheme have the same names as these specs, whatever the arguments. If the table has
-        several tasks of that name, rows of the one that agrees in most arguments; none if two agree in as many."""
+        several tasks of that name, rows of the equal one, or of the only one that differs in numbers alone."""
         wanted = _names(task), _names(scheme)
         variants = {row.task for row in self.rows if _names(row.task) == wanted[0]}
-        scores = {variant: _agreement(variant, task) for variant in variants}
-        nearest = [variant for variant in variants if scores[variant] == max(scores.values())]
-        if len(nearest) != 1:
-            return []
-        return [row for row in self.rows if row.task == nearest[0] and _names(row.scheme) == wanted[1]]
+        equal = {variant for variant in variants if _calls(variant) == _calls(task)}
+        alike = {variant for variant in variants if _without_numbers(variant) == _without_numbers(task)}
+        found = equal or (variants if len(variants) == 1 else alike if len(alike) == 1 else set())
+        return [row for row in self.rows if row.task in found and _names(row.scheme) == wanted[1]]
 
     def settings_of(self, row: Row) -> dict[str, Any]:
         """The settings behind a row."""
@@ -146,20 +145,21 @@ def _literal(text: str) -> Any:
 
 def _calls(text: str) -> list[list[spec.Call]]:
     """The calls of each spec of a list, with what their spelling does not change."""
-    return [spec.parse(part) for part in spec.split(text)]
+    return [spec.parse(part) for part in spec.split(text)] if text else []
 
 
 def _names(text: str) -> list[list[str]]:
-    return [[call.name for call in calls] for calls in _calls(text)] if text else []
+    return [[call.name for call in calls] for calls in _calls(text)]
 
 
-def _agreement(one: str, other: str) -> int:
-    """Number of arguments that are equal in two specs of a task, minus that of the others."""
-    if not (one and other):
-        return 0
-    (first, *_), (second, *_) = (spec.parse(text) for text in (one, other))
-    pairs = [{**dict(enumerate(call.args)), **call.kwargs}.items() for call in (first, second)]
-    return len(pairs[0] & pairs[1]) - len(pairs[0] ^ pairs[1])
+def _without_numbers(text: str) -> list[list[tuple[str, dict[Any, Any]]]]:
+    """Names and arguments of a spec's calls, but for numbers."""
+
+    def kept(call: spec.Call) -> dict[Any, Any]:
+        given = {**dict(enumerate(call.args)), **call.kwargs}
+        return {name: value for name, value in given.items() if type(value) not in (int, float)}
+
+    return [[(call.name, kept(call)) for call in calls] for calls in _calls(text)]
 
 
 def _setting(flat: Mapping[str, Any], key: str) -> Any:

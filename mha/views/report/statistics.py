@@ -94,9 +94,10 @@ class Cell:
 
     @property
     def spread(self) -> str:
-        """Interval as text: `'± 0.010'`, or `'[0.957, 0.976]'` of the bootstrap; empty for a single seed."""
+        """Interval as text: `'± 0.010'`, or `'[0.957, 0.976]'` of the bootstrap; empty for a single seed, and without
+        lengths."""
         low, high = self.interval
-        if len(self.scores) < 2:
+        if len(self.scores) < 2 or math.isnan(low):
             return ''
         return f'± {number(self.half_width)}' if self.kind == 't' else f'[{number(low)}, {number(high)}]'
 

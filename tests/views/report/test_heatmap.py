@@ -1,5 +1,7 @@
 """Heatmap of a table of scores."""
 
+import dataclasses
+import math
 import re
 
 from mha.views.report import comparison, heatmap, pivot, plots
@@ -36,3 +38,14 @@ def test_values_that_are_no_shares_have_a_scale_of_their_own(make):
     values = [float(text) for text in texts if re.fullmatch(r'[\d.e+]+', text)]
     assert len(values) == 4
     assert min(values) > 1
+
+
+def test_a_table_without_scores(make):
+    """Of runs that have no length beyond the trained ones, and of a loss that is not finite."""
+    folders = [
+        make(f'{name} {task}', model__position=name, task=task) for name in 'ab' for task in ('even_pairs', 'scan')
+    ]
+    table = pivot.pivot(comparison.compare(folders), ['position'], ['task'])
+    for value in (math.nan, math.inf):
+        cells = {place: dataclasses.replace(cell, scores=cell.scores * value) for place, cell in table.cells.items()}
+        assert plots.as_svg(heatmap.figure(dataclasses.replace(table, cells=cells)))
