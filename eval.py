@@ -24,6 +24,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from absl import flags, logging
 
@@ -174,7 +175,7 @@ def generate(directory: Path) -> None:
     run = dataclasses.replace(run, member=run.experiment.survivors(run.params)[0])
     if len(members) > 1:
         print(f'note: member {population.named(members[run.member])} of {len(members)}', file=sys.stderr)
-    options = {flag.name: flag.value for flag in GENERATION}
+    options: dict[str, Any] = {flag.name: flag.value for flag in GENERATION}
     if GENERATE.value is None:
         prompts = _lines(cli.path('prompts', PROMPTS.value))
         for prompt, text in zip(prompts, run.generate(prompts, **options), strict=True):
