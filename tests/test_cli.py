@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +70,14 @@ except BaseException:
 def test_an_interrupt_of_the_imports_is_one_line(script, imported, tmp_path):
     (tmp_path / f'{imported}.py').write_text(SWALLOWING)  # in place of the package
     environ = {**os.environ, 'PYTHONPATH': str(tmp_path)}
-    done = subprocess.run([sys.executable, f'{script}.py'], cwd=ROOT, env=environ, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, f'{script}.py'],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
+    )
     assert done.returncode == 130, done.stderr
     assert done.stderr == f'\n{script}.py: interrupted - the same command resumes\n'
 

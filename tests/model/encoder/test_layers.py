@@ -201,7 +201,7 @@ def test_grouped_queries_equal_repeated_keys():
 
 def test_tied_readout_reads_the_embedding():
     model = make(tied=True)
-    x = model.encode(Inputs(TOKENS, None, None, False, None, None, None, False))
+    x = model.encode(Inputs(TOKENS, None, None, False, None, None, None, False, False))
     table = model.embedding.embedding[...][:CLASSES]
     np.testing.assert_allclose(model(TOKENS), x @ table.T, atol=1e-5)
     with pytest.raises(UserError, match=r'model\.tied needs a class per symbol'):

@@ -616,7 +616,7 @@ def test_long_labels_widen_nothing(make):
     ],
 )
 def test_wrapping(text, lines):
-    assert plots._wrap(text).split('\n') == lines
+    assert plots.wrap(text).split('\n') == lines
 
 
 def test_wide_intervals_do_not_flatten_the_curves(make):
