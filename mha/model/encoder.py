@@ -240,7 +240,7 @@ class Encoder(nnx.Module):
                 'model.tied needs a class per symbol, and no pairs of sequences - set model.tied=False'
             )
         head_dim = head_dim or dim // heads
-        self.readout, self.remat, self.causal = readout, remat, causal
+        self.readout, self.remat, self.causal, self.dim = readout, remat, causal, dim
         compute, start = jnp.dtype(dtype), initial.make(init, dim, layers)
         self.embedding = nnx.Embed(vocab_size, dim, embedding_init=start.embedding, dtype=compute, rngs=rngs)
         self.scale = start.scale
@@ -301,7 +301,7 @@ class Encoder(nnx.Module):
     def init_cache(self, batch: int, length: int) -> None:
         """Empties the caches of all layers, and makes room for the keys and values of `length` tokens."""
         for block in self.blocks:
-            block.attention.init_cache((batch, length, block.attention.in_features), self.embedding.dtype)
+            block.attention.init_cache((batch, length, self.dim), self.embedding.dtype)
 
     def quadratic(self, length: int) -> bool:
         """Whether a layer holds the logits of all pairs of `length` tokens in memory."""
