@@ -79,7 +79,7 @@ def _sweep_of(directory: Path) -> Path | None:
 
 
 def main(*paths: str) -> None:
-    if not paths:
+    if not all(paths) or not paths:
         raise UserError('name the runs to compare, such as: compare.py runs/grid')
     directories = [Path(path).expanduser() for path in paths]
     compared = comparison.compare(directories, METRIC.value or comparison.AUTO, EVALUATION.value, ONLY.value)
@@ -93,7 +93,8 @@ def main(*paths: str) -> None:
     more, shown, sections = {}, [table.text(compared), *choices], []
     if ROWS.value or COLUMNS.value:
         crossed = pivot.pivot(compared, ROWS.value, COLUMNS.value)
-        drawing = heatmap.figure(crossed)
+        score = compared.ranges[-1]
+        drawing = heatmap.figure(crossed, f'{compared.metric.title}, {score.name}')
         more |= {**pivot.files(crossed), 'pivot.svg': plots.as_svg(drawing), 'pivot.pdf': plots.as_pdf(drawing)}
         sections.append(pivot.section(crossed))
     if PAIRS.value:

@@ -168,6 +168,8 @@ def generate(directory: Path) -> None:
         raise UserError('--generate and --prompts are two ways to give prompts - choose one')
     if idle := [flag.name for flag in (LENGTHS, EXAMPLES, TASK, PER_POSITION) if flag.present]:
         raise UserError(f'--{idle[0]} is for an evaluation - leave it out, or leave out --generate and --prompts')
+    if not (directory / 'config.json').exists() and (directory / 'cells').is_dir():
+        raise UserError(f'{directory} is a sweep - choose one of its runs, --workdir={directory / "cells"}/<name>')
     run = finished.load(directory)
     if POSITION.value:
         run = run.variant(position=POSITION.value)
@@ -182,9 +184,10 @@ def generate(directory: Path) -> None:
             print(json.dumps({'prompt': prompt, 'text': text}, ensure_ascii=False))
         return
     clock, shown = time.time(), ''
-    print(GENERATE.value, end=run.task.gap, flush=True)
+    begin = GENERATE.value + run.task.gap
     for (text,) in run.stream(GENERATE.value, **options):
-        print(text[len(shown) :], end='', flush=True)
+        print(begin + text[len(shown) :], end='', flush=True)
+        begin = ''
         shown = text
     print(f'\n\n{len(shown):,} characters in {time.time() - clock:.1f} s, compiling included', file=sys.stderr)
 
@@ -194,8 +197,8 @@ def _lines(path: Path) -> list[str]:
         lines = path.read_text(encoding='utf-8').removesuffix('\n').split('\n')
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'cannot read the prompts in {path}: {error}') from error
-    if not all(lines):
-        raise UserError(f'{path} must have a prompt in every line')
+    if empty := [number for number, line in enumerate(lines, 1) if not line]:
+        raise UserError(f'{path} must have a prompt in every line, but line {empty[0]} is empty')
     return lines
 
 

@@ -6,6 +6,8 @@ under schemes that place all tokens of a sequence together, every step computes 
 
 import dataclasses
 import functools
+import itertools
+import numbers
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -36,6 +38,8 @@ class Sampling:
     def __post_init__(self):
         if not 0 <= self.temperature < np.inf:
             raise UserError(f'temperature must be at least 0 and finite, not {self.temperature}')
+        if self.temperature == 0 and (self.top_k, self.top_p) != (None, None):
+            raise UserError('top_k and top_p limit what is drawn - set a temperature above 0 too')
         if self.top_k is not None and self.top_k < 1:
             raise UserError(f'top_k must be at least 1, not {self.top_k}')
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -144,6 +148,10 @@ def _start(model, prompts, steps, key, cache):
     cache = not refusal if cache is None else cache
     if not prompts or not all(map(len, prompts)) or steps < 1:
         raise UserError('generation needs prompts of at least one token, and at least one step')
+    symbols = model.embedding.num_embeddings
+    for token in itertools.chain(*prompts):
+        if not (isinstance(token, numbers.Integral) and 0 <= int(token) < symbols):
+            raise UserError(f'tokens are whole numbers from 0 to {symbols - 1}, not {token!r}')
     longest = max(map(len, prompts))
     tokens = np.full((len(prompts), longest + steps), ENDED, np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):

@@ -152,6 +152,8 @@ class Finished:
         with a symbol that ends answers, or before `until`. Several `beams` give one text, at the end. See
         `mha.model.generation` for the other arguments."""
         prompts = [prompts] if isinstance(prompts, str) else prompts
+        if wrong := [prompt for prompt in prompts if not isinstance(prompt, str)]:
+            raise UserError(f'prompts are strings, not {wrong[0]!r}')
         task, texts = self.task, [''] * len(prompts)
         written: list[list[int]] = [[] for _ in prompts]
         sampling = generation.Sampling(temperature, top_k, top_p)

@@ -209,10 +209,14 @@ def test_mistakes():
     for prompts, steps in (([], 1), ([[]], 1), ([[1]], 0)):
         with pytest.raises(UserError, match='at least one'):
             generated(model, prompts, steps)
+    for token in (99, -1):
+        with pytest.raises(UserError, match='whole numbers from 0 to 10'):
+            generated(model, [[token]], 1)
     for options, words in (
-        (dict(temperature=-1.0), 'temperature'),
-        (dict(top_k=0), 'top_k'),
-        (dict(top_p=0.0), 'top_p'),
+        (dict(temperature=-1.0), 'temperature must be'),
+        (dict(top_k=2), 'set a temperature above 0'),
+        (dict(temperature=1.0, top_k=0), 'top_k must be'),
+        (dict(temperature=1.0, top_p=0.0), 'top_p must be'),
     ):
         with pytest.raises(UserError, match=words):
             Sampling(**options)  # pyright: ignore[reportArgumentType]

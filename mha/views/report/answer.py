@@ -74,18 +74,26 @@ def _count(number: int, noun: str) -> str:
 def _best(comparison: Comparison, problem: Problem, tests: Sequence[Test]) -> Best:
     """Best row of a problem; rows are sorted by score."""
     score = comparison.ranges[-1]
-    row = next(row for row in comparison.rows if row.problem == problem)
-    cell = comparison.cell(row, score)
+    rows = [row for row in comparison.rows if row.problem == problem]
+    row, cell = rows[0], comparison.cell(rows[0], score)
+    equal = sum(number(comparison.cell(other, score).mean) == number(cell.mean) for other in rows)
     known = problem in comparison.baselines
     remarks = [f'baseline {number(comparison.baseline(problem, score, row.trained))}'] if known else []
+    if equal == len(rows) > 1:
+        return Best(', '.join(problem), f'all {equal} rows', number(cell.mean), '; '.join(remarks))
     name = comparison.name(row)
     own = [
         pair
         for task, pair in tests
         if task == problem[0] and name in (pair.first, pair.second) and not math.isnan(pair.p)
     ]
-    remarks += [f'differs from {sum(pair.differs for pair in own)} of {_count(len(own), "other row")}'] if own else []
-    return Best(', '.join(problem), name, f'{number(cell.mean)} {cell.spread}'.rstrip(), '; '.join(remarks))
+    if own:
+        tested = _count(len(own), 'other row') + (' with common seeds' if len(own) < len(rows) - 1 else '')
+        remarks.append(f'differs from {sum(pair.differs for pair in own)} of {tested}')
+    if len(row.seeds) == 1 < len(rows):
+        remarks.append('one seed')
+    shown = name if equal == 1 else f'{name} and {equal - 1} more'
+    return Best(', '.join(problem), shown, f'{number(cell.mean)} {cell.spread}'.rstrip(), '; '.join(remarks))
 
 
 def _pairs(comparison: Comparison) -> int:
@@ -107,7 +115,8 @@ def _differences(comparison: Comparison, tests: Sequence[Test]) -> str:
     if not differing:
         return f'None of {len(tested):,} pairs of rows differs in {how}.'
     verb = 'differs' if len(differing) == 1 else 'differ'
-    return f'{len(differing):,} of {len(tested):,} pairs of rows {verb} in {how}.'
+    others = f' {count - len(tested):,} pairs have no two common seeds.' if len(tested) < count else ''
+    return f'{len(differing):,} of {len(tested):,} pairs of rows {verb} in {how}.{others}'
 
 
 def _baseline(comparison: Comparison) -> str:

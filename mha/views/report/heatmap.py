@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from mha.training.metrics import number
 from mha.views.report.pivot import Pivot
-from mha.views.report.plots import GREY, INK, STYLE, wrap
+from mha.views.report.plots import GREY, STYLE, wrap
 
 COLOURS = colormaps['cividis']
 """Readable with every colour vision, and in grey."""
@@ -21,9 +21,9 @@ WIDEST = 30
 """Largest width in characters of a label."""
 
 
-def figure(table: Pivot) -> Figure:
-    """Means of the cells as colours, with their numbers. A combination without a score, as without a finished run, is a
-    hatched cell."""
+def figure(table: Pivot, title: str = '') -> Figure:
+    """Means of the cells as colours, with their numbers, and a `title` below. A combination without a score, as without
+    a finished run, is a hatched cell."""
     scores = table.scores()
     down, across = ([wrap(', '.join(labels), WIDEST) for labels in each] for each in (table.rows, table.columns))
     finite = scores[np.isfinite(scores)]
@@ -40,12 +40,14 @@ def figure(table: Pivot) -> Figure:
         axes.set_xticks(range(len(across)), across, rotation=40, ha='left', rotation_mode='anchor')
         axes.xaxis.tick_top()
         axes.set_ylabel(', '.join(table.row_keys))
-        axes.set_xlabel(', '.join(table.column_keys))
+        axes.set_xlabel(', '.join(table.column_keys) + (f'\n{title}' if title else ''))
         for (row, column), score in np.ndenumerate(scores):
             if math.isnan(score):
                 corner = (column - 0.5, row - 0.5)
                 axes.add_patch(Rectangle(corner, 1, 1, fill=False, hatch='////', edgecolor=GREY, linewidth=0))
                 continue
             dark = float(np.dot(COLOURS(norm(score))[:3], (0.299, 0.587, 0.114))) < 0.5
-            axes.text(column, row, number(score), color='white' if dark else INK, ha='center', va='center', fontsize=9)
+            axes.text(
+                column, row, number(score), color='#fafafa' if dark else 'black', ha='center', va='center', fontsize=9
+            )
     return drawing

@@ -78,7 +78,7 @@ def write(
         **(more or {}),
         'curves.svg': svg,
         'curves.pdf': plots.as_pdf(drawing),
-        'report.html': as_html(comparison, svg, output, sections, asked),
+        'report.html': as_html(comparison, svg, output, sections, asked, str((more or {}).get('pivot.svg', ''))),
     }
     try:
         _check_ours(comparison, output, dict.fromkeys((*files, *sorted(ON_REQUEST))))
@@ -158,6 +158,7 @@ def as_html(
     output: Path,
     sections: Sequence[Section] = (),
     asked: Sequence[str] = (),
+    heatmap: str = '',
 ) -> str:
     tasks = [*dict.fromkeys(row.problem[0] for row in comparison.rows)]
     settings = [key for key in comparison.runs[0].config if key not in comparison.varying and key != 'seed']
@@ -177,6 +178,7 @@ def as_html(
         notes=others,
         left_out=grouped(comparison.left_out) if comparison.left_out else None,
         curves=_inline(svg),
+        heatmap=_inline(heatmap) if heatmap else '',
         sections=sections,
         differing=answered.differing,
         tests=answered.differing[:MOST_TESTS],

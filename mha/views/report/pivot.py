@@ -87,7 +87,7 @@ def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
     """Table as text: headers and lines, with mean and 95 % interval, the baseline, and ranks over the columns."""
     from mha.views.report.columns import NOT_ABOVE
 
-    several = len(table.columns) > 1 and table.complete
+    several = len(table.columns) > 1 and table.complete and 'task' not in table.row_keys
     headers = [*table.row_keys, *(', '.join(column) for column in table.columns)]
     lines = []
     scores = table.scores()
@@ -196,11 +196,13 @@ def pairs_csv(found: Sequence[tuple[str, statistics.Pair]]) -> str:
 def pairs_text(found: Sequence[tuple[str, statistics.Pair]]) -> str:
     """Paired comparisons for a terminal, the clearest differences first."""
     lines = [['task', 'row', 'against', 'difference', 'p (Holm)', 'seeds']]
-    ordered = sorted(found, key=lambda each: (each[0], math.isnan(each[1].p), each[1].p))
-    for task, pair in ordered:
+    tested = [(task, pair) for task, pair in found if not math.isnan(pair.p)]
+    for task, pair in sorted(tested, key=lambda each: (each[0], each[1].p)):
         spread = '' if math.isnan(pair.half_width) else f' ± {number(pair.half_width)}'
-        p = '-' if math.isnan(pair.p) else f'{pair.p:.2g}' + (' *' if pair.differs else '')
+        p = f'{pair.p:.2g}' + (' *' if pair.differs else '')
         lines.append([task, pair.first, pair.second, f'{pair.difference:+.3f}{spread}', p, str(pair.seeds)])
     first, *rest = ('   '.join(line) for line in align(lines, 3))
     note = '* differs: p < 0.05 in the paired t-test over common seeds, corrected for the number of pairs (Holm)'
+    if len(tested) < len(found):
+        note += f'\n{len(found) - len(tested):,} pairs without two common seeds are in pairs.csv only'
     return '\n'.join([first, '─' * len(first), *(line.rstrip() for line in rest), note])

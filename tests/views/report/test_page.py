@@ -122,6 +122,19 @@ def test_answer_of_one_run(make):
     assert found.differences == 'No differences are tested: no task has two rows.'
 
 
+def test_answer_names_ties_and_single_seeds(make):
+    equal = [make(f'{scheme}', 0.8, model__position=scheme, task='scan') for scheme in ('a', 'b', 'c')]
+    tied = [
+        make(f'{scheme} 2', beyond, model__position=scheme) for scheme, beyond in (('a', 0.9), ('b', 0.9), ('c', 0.1))
+    ]
+    seeds = [make(f'd {seed}', 0.2 + seed / 100, model__position='d', task='even_pairs', seed=seed) for seed in (0, 1)]
+    alone = make('e', 0.9, model__position='e', task='even_pairs')
+    found = {best.task: best for best in answer.answer(comparison.compare([*equal, *tied, *seeds, alone])).best}
+    assert (found['scan'].row, found['scan'].score) == ('all 3 rows', '0.800')
+    assert found['reverse_string'].row == 'a and 1 more'
+    assert found['even_pairs'].remark.endswith('; one seed')
+
+
 def test_answer_of_too_many_pairs(make, monkeypatch):
     monkeypatch.setattr(answer, 'MOST_PAIRS', 2)
     found = answer.answer(comparison.compare([make(f'{i}', model__position=f's{i}') for i in range(3)]))
