@@ -6,7 +6,8 @@
 Ablation of Vaswani et al. (2017, arXiv:1706.03762, table 3A). At a fixed width, the number of heads also changes the
 head size, and with it the number of rope frequencies per head. Hence the second series, with a fixed head size.
 
-10 runs with one seed each, which is enough to see large effects; for small effects, add seeds to `sweep`.
+10 runs with one seed each, which is enough to see large effects. `--sweep=tasks` has two tasks and three seeds:
+docs/results/heads-cpu.md.
 """
 
 from configs import common, sweeps
