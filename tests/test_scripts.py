@@ -187,7 +187,8 @@ def test_eval_of_tasks_that_read_data(environ, script, tmp_path):
     for flags, words in {
         ('--generate=', '--max_length=5'): 'needs prompts of at least one token',
         ('--generate=a', '--beams=2', '--temperature=1'): 'choose one',
-        ('--generate=a', '--top_p=2'): 'top_p must be above 0 and at most 1',
+        ('--generate=a', '--top_p=2', '--temperature=1'): 'top_p must be above 0 and at most 1',
+        ('--generate=a', '--top_k=5'): 'set a temperature above 0',
         ('--generate=a', f'--prompts={prompts}'): 'choose one',
         ('--generate=a', '--lengths=3'): '--lengths is for an evaluation',
         ('--lengths=3', '--temperature=1'): 'add --generate or --prompts',
