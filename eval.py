@@ -101,7 +101,7 @@ def _examples(runs: list[Path]) -> int:
 
 def cells_of(directory: Path) -> list[Path]:
     """Finished cells of a sweep; an empty list for the directory of a run."""
-    if (directory / 'config.json').exists() or not (directory / 'cells').is_dir():
+    if not _is_sweep(directory):
         return []
     cells = sorted(path for path in (directory / 'cells').iterdir() if (path / 'config.json').exists())
     done = [cell for cell in cells if _may_be_finished(cell)]
@@ -110,6 +110,10 @@ def cells_of(directory: Path) -> list[Path]:
     if len(done) < len(cells):
         print(f'note: {len(cells) - len(done)} of {len(cells)} cells are not finished and are left out')
     return done
+
+
+def _is_sweep(directory: Path) -> bool:
+    return not (directory / 'config.json').exists() and (directory / 'cells').is_dir()
 
 
 def _may_be_finished(cell: Path) -> bool:
@@ -131,13 +135,7 @@ def evaluate(directory: Path) -> None:
     if not EXAMPLES.value and examples < asked:
         takes = f'{longest:,} tokens take long - --examples sets how many'
         print(f'note: {few} instead of {asked} examples per length, as {takes}')
-    try:
-        run = run.variant(position=POSITION.value, task=TASK.value, lengths=lengths, examples=examples)
-    except UserError as error:  # named by its flag instead of its config key
-        for flag, key in (POSITION, 'train.final_position'), (TASK, 'task'):
-            if flag.value and error.key == key:
-                error.key = f'--{flag.name}'
-        raise
+    run = variant(run, lengths=lengths, examples=examples)
     workdir.check_writable(directory)
 
     clock = time.time()
@@ -162,17 +160,28 @@ def evaluate(directory: Path) -> None:
     print(*written, sep='\n')
 
 
+def variant(run: finished.Finished, **options: Any) -> finished.Finished:
+    """Same weights under the task and the position scheme of the flags."""
+    try:
+        return run.variant(position=POSITION.value, task=TASK.value, **options)
+    except UserError as error:  # named by its flag instead of its config key
+        for flag, key in (POSITION, 'train.final_position'), (TASK, 'task'):
+            if flag.value and error.key == key:
+                error.key = f'--{flag.name}'
+        raise
+
+
 def generate(directory: Path) -> None:
     """Prints the texts with which a model continues the prompts."""
     if GENERATE.value is not None and PROMPTS.value is not None:
         raise UserError('--generate and --prompts are two ways to give prompts - choose one')
     if idle := [flag.name for flag in (LENGTHS, EXAMPLES, TASK, PER_POSITION) if flag.present]:
         raise UserError(f'--{idle[0]} is for an evaluation - leave it out, or leave out --generate and --prompts')
-    if not (directory / 'config.json').exists() and (directory / 'cells').is_dir():
+    if _is_sweep(directory):
         raise UserError(f'{directory} is a sweep - choose one of its runs, --workdir={directory / "cells"}/<name>')
     run = finished.load(directory)
     if POSITION.value:
-        run = run.variant(position=POSITION.value)
+        run = variant(run)
     members = run.experiment.members
     run = dataclasses.replace(run, member=run.experiment.survivors(run.params)[0])
     if len(members) > 1:
@@ -183,13 +192,12 @@ def generate(directory: Path) -> None:
         for prompt, text in zip(prompts, run.generate(prompts, **options), strict=True):
             print(json.dumps({'prompt': prompt, 'text': text}, ensure_ascii=False))
         return
-    clock, shown = time.time(), ''
-    begin = GENERATE.value + run.task.gap
+    clock, shown, text = time.time(), '', ''
     for (text,) in run.stream(GENERATE.value, **options):
-        print(begin + text[len(shown) :], end='', flush=True)
-        begin = ''
-        shown = text
-    print(f'\n\n{len(shown):,} characters in {time.time() - clock:.1f} s, compiling included', file=sys.stderr)
+        whole = GENERATE.value + run.task.gap + text
+        print(whole[len(shown) :], end='', flush=True)
+        shown = whole
+    print(f'\n\n{len(text):,} characters in {time.time() - clock:.1f} s, compiling included', file=sys.stderr)
 
 
 def _lines(path: Path) -> list[str]:

@@ -27,7 +27,7 @@ ENDED = -1
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. At temperature 0 it is the most likely one; otherwise it is drawn from the softmax
+    """Choice of the next token. At temperature 0 it is the most likely one; otherwise it is drawn from the softmax
     of logits / temperature, of which `top_k` keeps the k most likely tokens, and `top_p` the fewest tokens whose
     probabilities sum to p or more (nucleus sampling; Holtzman et al., 2020, arXiv:1904.09751)."""
 
@@ -85,7 +85,7 @@ class Progress:
     logits: Any
     """Logits [B, C] of the next token."""
     cache: Any
-    """Keys and values of the filled slots; None without a cache."""
+    """Keys and values of the filled slots; empty without a cache."""
 
 
 def stream(

@@ -116,7 +116,7 @@ class Task:
 
     @property
     def gap(self) -> str:
-        """What stands between two symbols in a text."""
+        """Text between two symbols: a blank if symbols are words."""
         return _gap(self.vocabulary)
 
     def decode(self, tokens: Symbols[int]) -> str:

@@ -91,7 +91,7 @@ class Text(Task):
         return Batch(tokens=tokens, valid=valid, targets=here, loss_mask=masked, metric_mask=masked)
 
     def _instead(self, key, here):
-        """What replaces bytes that are to be answered."""
+        """Tokens that replace the bytes that are to be answered."""
         if self.replaced == 'mask':
             return self.inputs
 

@@ -67,7 +67,7 @@ def test_linear(offset):
 
 
 def test_linear_draws_lengths_like_pairs_of_numbers():
-    """Of two numbers uniform in 1 .. 8, the larger one."""
+    """Shares of lengths as those of the larger of two numbers uniform in 1 .. 8."""
     pairs = collections.Counter(max(a, b) for a in range(1, 9) for b in range(1, 9))
     assert close(drawn('linear(offset=-0.5)', range(1, 9)), {n: pairs[n] / 64 for n in range(1, 9)})
 

@@ -41,7 +41,7 @@ def test_values_that_are_no_shares_have_a_scale_of_their_own(make):
 
 
 def test_a_table_without_scores(make):
-    """Of runs that have no length beyond the trained ones, and of a loss that is not finite."""
+    """Runs without a length beyond the trained ones, and losses that are not finite."""
     folders = [
         make(f'{name} {task}', model__position=name, task=task) for name in 'ab' for task in ('even_pairs', 'scan')
     ]

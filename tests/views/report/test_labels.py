@@ -11,7 +11,7 @@ POSITION = 'model.position'
 
 
 def following(**columns):
-    """Of columns of values, one per row; `position` stands for its key."""
+    """Keys that follow from others, in columns of values, one per row; `position` stands for its key."""
     keys = [POSITION if key == 'position' else key for key in columns]
     return labels.following(keys, {*zip(*columns.values(), strict=True)})
 
