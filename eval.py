@@ -5,8 +5,8 @@
 Only the directory of the run is read. The results go there, too, to `evaluation_<lengths>_<n>-examples.csv`.
 `--position` evaluates the same weights under another position scheme, such as interpolation. `--task` evaluates on the
 task with other arguments, or on another task with the same symbols and classes. Both are added to the name of the file,
-and to its columns if they differ from the trained ones. `--per_position` also writes `.._positions.csv`: the accuracy
-of each symbol of the answer, by its index, and a 95 % interval.
+and to its columns if they differ from the trained ones. `--per_position` also writes `.._positions.csv`: accuracy and
+loss of each symbol of the answer, by its index, with 95 % intervals.
 
     python eval.py --workdir=runs/a --generate='def main(' [--max_length=200] [--temperature=0.8 --top_k=40 --top_p=0.9]
     python eval.py --workdir=runs/a --prompts=prompts.txt    # one prompt per line
@@ -32,7 +32,8 @@ from mha import spec
 from mha.machine import cache, parallel
 from mha.run import finished, population, workdir
 from mha.spec import UserError
-from mha.views.report import plots, runs, table
+from mha.training import metrics
+from mha.views.report import confusion, position_curves, runs, table
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of a finished run or of a sweep.')
 LENGTHS = flags.DEFINE_string(
@@ -47,7 +48,7 @@ POSITION = flags.DEFINE_string(
 TASK = flags.DEFINE_string(
     'task', None, 'Task of the evaluation, with the same symbols and classes as the trained one (default).'
 )
-PER_POSITION = flags.DEFINE_bool('per_position', False, 'Also write the accuracy of each symbol of the answer.')
+PER_POSITION = flags.DEFINE_bool('per_position', False, 'Also write accuracy and loss of each symbol of the answer.')
 GENERATE = flags.DEFINE_string('generate', None, 'Text that the model continues, instead of an evaluation.')
 PROMPTS = flags.DEFINE_string('prompts', None, 'File with a text to continue in every line.')
 MAX_LENGTH = flags.DEFINE_integer('max_length', 200, 'Number of generated tokens.', lower_bound=1)
@@ -140,7 +141,8 @@ def evaluate(directory: Path) -> None:
 
     clock = time.time()
     experiment = run.experiment
-    rows, positions = experiment.evaluate(run.params, experiment.survivors(run.params))
+    results = experiment.evaluate(run.params, experiment.survivors(run.params))
+    rows = results.rows
     seconds = time.time() - clock
     tokens = sum(row['examples'] * experiment.task.num_tokens(int(row['length'])) for row in rows)
 
@@ -151,9 +153,14 @@ def evaluate(directory: Path) -> None:
     written = [path]
     if PER_POSITION.value:
         written.append(path.with_name(f'{path.stem}_positions.csv'))
-        workdir.write_rows(written[-1], positions)
+        workdir.write_rows(written[-1], results.positions)
         written.append(written[-1].with_suffix('.svg'))
-        plots.position_curves(written[-2], written[-1])
+        position_curves.draw(written[-2], written[-1], loss=metrics.METRICS[experiment.task.metric].best == 'min')
+    if results.confusions:
+        written.append(path.with_name(f'{path.stem}_confusion.csv'))
+        workdir.write_rows(written[-1], results.confusions)
+        written.append(written[-1].with_suffix('.svg'))
+        confusion.draw(written[-2], written[-1])
     print(f'\n{table.summarise(runs.read(directory, path.name))}\n')
     print(f'evaluated under position {experiment.final_position}')
     print(f'{tokens:,} tokens in {seconds:.1f} s, compiling included: {tokens / seconds:,.0f} tokens/s')

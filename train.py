@@ -27,7 +27,7 @@ from mha.run.checkpoint import Checkpoints
 from mha.run.log import Metrics, per_second
 from mha.training import optim
 from mha.training.metrics import METRICS
-from mha.views.report import plots, runs, table
+from mha.views.report import confusion, plots, runs, table
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment: configs/<name>.py.')
 INIT_FROM = flags.DEFINE_string('init_from', None, 'Finished run whose weights this run starts with.')
@@ -145,7 +145,7 @@ def main() -> None:
                 bar.set_postfix_str(f'loss {loss:.3f}, accuracy {accuracy:.3f}{lost}')
 
             def evaluate(at: int, params: Any) -> None:
-                rows, _ = run.evaluate(params, run.survivors(params))
+                rows = run.evaluate(params, run.survivors(params)).rows
                 history.extend({'step': at, **row} for row in rows)
                 if history:  # empty if all members have diverged, which the next log reports
                     workdir.write_rows(directory / HISTORY, history)
@@ -183,7 +183,8 @@ def main() -> None:
     survivors = run.survivors(params)
     if not survivors:
         diverge('no member has finite parameters' if len(run.members) > 1 else 'the parameters are not finite', step)
-    rows, _ = run.evaluate(params, survivors)
+    results = run.evaluate(params, survivors)
+    rows = results.rows
     if config['eval']['every_steps']:
         workdir.write_rows(directory / HISTORY, [*history, *({'step': steps, **row} for row in rows)])
     checkpoints.close()  # waits for checkpoints that are still being written
@@ -195,6 +196,9 @@ def main() -> None:
         workdir.write_json(directory / 'summary.json', summary | {'diverged': diverged})
         members = runs.read(directory)
         plots.run_curve(members, directory / 'extrapolation.svg')
+        if results.confusions:
+            workdir.write_rows(directory / 'confusion.csv', results.confusions)
+            confusion.draw(directory / 'confusion.csv', directory / 'confusion.svg')
         scores = table.scores(members)
         ended = {'status': 'finished', 'diverged': diverged, **scores, 'seconds': time.time() - started}
         metrics.evaluated(rows, scores)  # first, because a finished run is left alone

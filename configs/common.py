@@ -6,7 +6,7 @@ from ml_collections import ConfigDict, config_dict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    config.task = 'bucket_sort'  # spec of a task (mha/tasks), such as "text('notes/*.txt')"
+    config.task = 'bucket_sort'  # spec of a task (mha/tasks), such as "lm('notes/*.txt')"
 
     config.population = ConfigDict()  # one model per combination of values, such as (0, 1, 2) or range(10)
     config.population.seed = config_dict.placeholder(tuple)

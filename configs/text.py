@@ -2,7 +2,7 @@
 
     python sweep.py --config=configs/text.py --workdir=runs/text --jobs=2
     python compare.py runs/text
-    python train.py --config=configs/text.py --workdir=runs/mine --config.task="text('path/to/*.txt')"
+    python train.py --config=configs/text.py --workdir=runs/mine --config.task="lm('path/to/*.txt')"
 
 The default text is the source code of the Python standard library. The model is causal and predicts the next byte. With
 `--config.model.causal=false` it predicts masked bytes.
@@ -15,7 +15,7 @@ SCHEMES = ('none', 'sincos', 'rope', 'alibi', 't5', 'randomize(max_position=4096
 
 def get_config():
     config = common.get_config()
-    config.task = 'text'
+    config.task = 'lm'
     config.model.layers = 4
     config.model.dim = 128
     config.model.position = 'alibi'

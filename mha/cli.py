@@ -83,7 +83,7 @@ def _parse_flags(defaults: Callable[[], Any] | None) -> list[str]:
         words = near[2] if near else re.sub(r'\W*(\w+)\W.*', r'\1', one_line(error))
         hint = f' - did you mean {near[1]!r}?' if near else '; configs/common.py lists those there are'
         if any(argument.lstrip('-').startswith('config.data') for argument in sys.argv[1:]) and not near:
-            hint = "; arguments of a task go into its spec: --config.task='text(...)'"
+            hint = "; arguments of a task go into its spec: --config.task='lm(...)'"
         raise UserError(f'the config has no key {words!r}{hint}') from error
     except flags.IllegalFlagValueError as error:
         flag, _, reason = str(error).removeprefix('flag ').partition(': ')

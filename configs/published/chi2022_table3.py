@@ -5,7 +5,7 @@
 
 In full, without `:small`: 162 million parameters, 50,000 steps of batches of 32, five seeds; about 4 hours per run on
 an A100. The text is bytes of the standard library of Python, not tokens of OpenWebText2, GitHub or ArXiv: what compares
-is the order of the schemes and how the loss goes on beyond 512. `--config.task="text('path/*.txt')"` takes other text.
+is the order of the schemes and how the loss goes on beyond 512. `--config.task="lm('path/*.txt')"` takes other text.
 
 Small: 2 layers of width 64, trained on 64 bytes, evaluated to 1024, 400 steps, one seed.
 Not yet run.
@@ -18,7 +18,7 @@ SCHEMES = ('kerple', "kerple(kind='power')", 'alibi', 't5', 'rope', 'sincos')
 
 def get_config(size='full'):
     config = common.get_config()
-    config.task = 'text'
+    config.task = 'lm'
     config.model.position = 'kerple'
     config.model.causal = True
     config.model.layers = 12

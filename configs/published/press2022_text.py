@@ -5,7 +5,7 @@
 
 In full, without `:small`: 16 layers of width 1024, 286,000 updates of 73,728 tokens; days on 8 V100. The text is the
 standard library of Python by bytes, without adaptive inputs, not WikiText-103 by words: what compares is the order of
-the schemes, and where they stop gaining. `--config.task="text('path/*.txt')"` takes other text.
+the schemes, and where they stop gaining. `--config.task="lm('path/*.txt')"` takes other text.
 
 Small: 2 layers of width 64, trained on 64 or 256 bytes, evaluated to 512, 300 steps of Adam.
 Not yet run.
@@ -19,7 +19,7 @@ LONG = ('alibi', 'sincos')
 
 def get_config(size='full'):
     config = common.get_config()
-    config.task = 'text'
+    config.task = 'lm'
     config.model.position = 'alibi'
     config.model.causal = True
     config.model.layers = 16

@@ -9,7 +9,7 @@ import jax
 
 from mha import spec, tasks
 from mha.machine import parallel
-from mha.run import checks, population
+from mha.run import checks, population, versions
 from mha.run.experiment import Experiment
 from mha.spec import UserError
 from mha.training import curricula
@@ -25,7 +25,7 @@ def build(config: Mapping[str, Any], eval_lengths: str | None = None) -> Experim
     together = train['members'] == 'together' or (train['members'] == 'auto' and not on_cpu)
     lengths = spec.lengths(train['lengths'], 'train.lengths')
     with spec.setting('task'):
-        task = tasks.make(config['task'], causal=config['model']['causal'])
+        task = tasks.make(versions.task(config['task']), causal=config['model']['causal'])
     with spec.setting('train.curriculum'):
         curriculum = curricula.make(train['curriculum'], lengths, train['steps'])
     experiment = Experiment(

@@ -136,7 +136,12 @@ def positions_reach(run: Experiment) -> None:
 
 
 def evaluation_fits(run: Experiment) -> None:
-    """Refuses an evaluation if the attention logits of a single example exceed the memory."""
+    """Refuses an evaluation at lengths that the task does not allow, or if the attention logits of a single example
+    exceed the memory."""
+    if run.eval_lengths[0] < run.task.shortest:
+        raise spec.UserError(
+            f'task {run.config["task"]!r} is evaluated at lengths from {run.task.shortest}, not {run.eval_lengths[0]}'
+        )
     _logits(run, run.final_shapes, run.longest, 1, 1, 'shorter lengths')
 
 

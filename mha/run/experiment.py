@@ -214,21 +214,19 @@ class Experiment:
             layout=parallel.Layout(parallel.make_mesh()),
         )
 
-    def evaluate(
-        self, params: Any, members: Iterable[int] | None = None
-    ) -> tuple[list[evaluation.Row], list[evaluation.Row]]:
-        """Results under the final position scheme: one row per length, and one row per length and answer index (see
-        `evaluation.Evaluator`). `members` are the indices of the members to evaluate, by default all. Every row begins
-        with the seed of its member and ends with the other settings in which members differ."""
-        rows, positions = [], []
+    def evaluate(self, params: Any, members: Iterable[int] | None = None) -> evaluation.Results:
+        """Results under the final position scheme. `members` are the indices of the members to evaluate, by default
+        all. Every row begins with the seed of its member and ends with the other settings in which members differ."""
+        every = evaluation.Results([], [], [])
         for index in range(len(self.members)) if members is None else members:
             member = self.members[index]
             name = f'evaluate {population.named(member)}' if len(self.members) > 1 else 'evaluate'
             results = self.evaluator(jax.tree.map(lambda x, index=index: x[index], params), name, member['seed'])
             others = {name: value for name, value in member.items() if name != 'seed'}
-            for into, new in zip((rows, positions), results, strict=True):
-                into += [{'seed': member['seed'], **row, **others} for row in new]
-        return rows, positions
+            for field in dataclasses.fields(every):
+                new = getattr(results, field.name)
+                getattr(every, field.name).extend({'seed': member['seed'], **row, **others} for row in new)
+        return every
 
     def survivors(self, params: Any) -> list[int]:
         """Indices of the members whose parameters are all finite."""

@@ -124,8 +124,7 @@ class Finished:
 
     def evaluate(self) -> list[Row]:
         """Results of the member: accuracy, exact match, loss and baseline at every length."""
-        rows, _ = self.experiment.evaluate(self.params, [self.member])
-        return rows
+        return self.experiment.evaluate(self.params, [self.member]).rows
 
     @checked
     def generate(self, prompts: str | Sequence[str], **options: Any) -> str | list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from mha.machine import parallel
 from mha.run.sinks import Sink
 from mha.spec import UserError
-from mha.training.metrics import COLUMNS
+from mha.training.metrics import ALL_COLUMNS
 
 
 class Metrics:
@@ -56,8 +56,9 @@ class Metrics:
         """Passes the evaluation after training to the sinks: curves over length, one per member, and scores."""
         curves = []
         for row in rows:
-            member = {name: value for name, value in row.items() if name not in COLUMNS}
-            values = {f'extrapolation/{name}': row[name] for name in COLUMNS if name not in ('length', 'examples')}
+            member = {name: value for name, value in row.items() if name not in ALL_COLUMNS}
+            names = [name for name in ALL_COLUMNS if name in row and name not in ('length', 'examples')]
+            values = {f'extrapolation/{name}': row[name] for name in names}
             curves.append((int(row['length']), _finite_values(values, member)))
         self._each(lambda sink: sink.evaluated(curves, _finite_values(scores, None)))
 

@@ -22,6 +22,10 @@ ADDED = {
 """Keys that were added later, each with the value that describes older runs."""
 
 
+RENAMED = {'text': 'lm'}
+"""Earlier names of tasks. The data set of `lm` was its argument `text`."""
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Object in a JSON file of a run. Raises `UserError` if the file cannot be read or holds no object."""
     try:
@@ -39,6 +43,8 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
     data = config.pop('data', None)
     if data and isinstance(config.get('task'), str):  # arguments of the task; today they are part of its spec
         config['task'] = _with_arguments(config['task'], data)
+    if isinstance(config.get('task'), str):
+        config['task'] = task(config['task'])
     model = config.get('model')
     if isinstance(model, dict) and model.get('readout') == 'pair':  # today this follows from the task
         model['readout'] = 'token'
@@ -47,6 +53,15 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(config.get(section), dict):
             config[section].setdefault(name, value)
     return config
+
+
+def task(text: str) -> str:
+    """Spec of a task under its name of today."""
+    if text.partition('(')[0].strip() not in RENAMED:
+        return text
+    call, *_ = spec.parse(text)
+    arguments = {'data' if name == 'text' else name: value for name, value in call.kwargs.items()}
+    return str(spec.Call(RENAMED[call.name], call.args, arguments))
 
 
 def _with_arguments(task: str, data: Mapping[str, Any]) -> str:
@@ -59,5 +74,5 @@ def metric(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Name of the metric of a run's task. Old runs on text say `accuracy` in their summary, but were compared in bits
     per byte."""
     said = summary.get('metric', 'accuracy')
-    text = said == 'accuracy' and isinstance(task := config.get('task'), str) and spec.parse(task)[0].name == 'text'
+    text = said == 'accuracy' and isinstance(task := config.get('task'), str) and spec.parse(task)[0].name == 'lm'
     return 'bits_per_byte' if text else said

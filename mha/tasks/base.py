@@ -61,6 +61,14 @@ class Task:
     """Whether the tokens are two sequences of equal size side by side, each with its own padding."""
     sha256: str = ''
     """Checksum that identifies the data of a task in the records of a run."""
+    one_class = False
+    """Whether the answer of an example is one class, so that results have macro F1 and a confusion matrix."""
+    bytes_per_symbol: tuple[int, ...] | None = None
+    """Size of the text that each class stands for; None if every symbol is a byte, or none is text."""
+    shortest = 1
+    """Smallest length of an evaluation."""
+    same_examples = False
+    """Whether an evaluation draws the examples of every length with the same keys, so that they are related."""
     baseline_per_position = True
     """Whether the baseline without input may depend on the index in the answer (see `mha.training.evaluation`)."""
 

@@ -45,6 +45,18 @@ class Bucket:
     """Whether the program reports progress within a batch."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """Results of an evaluation, as rows of files."""
+
+    rows: list[Row]
+    """One per length: `metrics.row`."""
+    positions: list[Row]
+    """One per length and index in the answer: `metrics.position_rows`."""
+    confusions: list[Row]
+    """One per length, true and predicted class: `metrics.confusion_rows`."""
+
+
 class Evaluator:
     """Range evaluation of models that differ only in their parameters. `params` are those of one model, or their
     shapes.
@@ -98,32 +110,28 @@ class Evaluator:
         for bucket in self.buckets:
             self.measuring[bucket] = thread.submit(self._measure, bucket)
 
-    def __call__(self, params: Any, name: str = 'evaluate', run_seed: int = 0) -> tuple[list[Row], list[Row]]:
-        """Results per length, and per length and index in the answer. Rows of the first list have the columns
-        `metrics.COLUMNS`. Rows of the second list have: length; position, the index of a counted symbol in the answer,
-        from 1; accuracy; count, the number of examples with such a symbol; low and high, the 95 % interval over them.
-        `name` is the label of the progress bar, `run_seed` the seed of random coordinates."""
+    def __call__(self, params: Any, name: str = 'evaluate', run_seed: int = 0) -> Results:
+        """Results at all lengths. `name` is the label of the progress bar, `run_seed` the seed of random
+        coordinates."""
         self.compile()
         place = functools.cache(functools.partial(_place, (params, self.task)))
-        rows, positions = [], []
+        results = Results([], [], [])
         tokens = self.examples * sum(map(self.task.num_tokens, self.lengths))
         with parallel.progress(total=tokens, unit=' tokens', unit_scale=True, desc=name) as bar:
             for length in self.lengths:
                 sums = self._sums(length, run_seed, place, bar)
-                rows.append(metrics.row(length, sums))
-                for index, (correct, count) in enumerate(zip(sums['correct'], sums['symbols'], strict=True), 1):
-                    if count:
-                        row = {'length': length, 'position': index, 'accuracy': float(correct / count)}
-                        low, high = metrics.wilson(int(correct), int(count))
-                        positions.append(row | {'count': int(count), 'low': low, 'high': high})
-                bar.set_postfix_str(f'length {length}, accuracy {rows[-1]["accuracy"]:.3f}')
-        return rows, positions
+                results.rows.append(metrics.row(length, sums))
+                results.positions.extend(metrics.position_rows(length, sums))
+                results.confusions.extend(metrics.confusion_rows(length, sums, self.task.classes))
+                bar.set_postfix_str(f'length {length}, accuracy {results.rows[-1]["accuracy"]:.3f}')
+        return results
 
     def _sums(self, length: int, run_seed: int, place: Callable[..., Any], bar: tqdm) -> dict[str, np.ndarray]:
         """Sums over the examples of a length; `place(layout)` returns the parameters and the task on the devices of a
         layout."""
         bucket = next(bucket for bucket in self.buckets if bucket.max_length >= length)
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), Purpose.EVALUATION), length)
+        key = jax.random.fold_in(jax.random.key(self.seed), Purpose.EVALUATION)
+        key = jax.random.fold_in(key, 0 if self.task.same_examples else length)
         data_key, position_key = jax.random.split(key)
         _, task = place(self._dividing(self.examples))
         assert self.drawing is not None

@@ -106,7 +106,7 @@ def train(members, data, model, core, save=None, restore=None, parts=1):
         quadratic=lambda tokens: core == 'dense',
         layout=parallel.Layout(layout.mesh),
     )
-    rows, _ = evaluator(params)
+    rows = evaluator(params).rows
     leaves = {f'params{jax.tree_util.keystr(path)}': leaf for path, leaf in jax.tree.leaves_with_path(whole)}
     local = {
         f'local{jax.tree_util.keystr(path)}': np.array(leaf.addressable_shards[0].data.shape)

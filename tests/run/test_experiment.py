@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import jax
 import pytest
@@ -170,6 +171,8 @@ def test_pairs_are_read_as_pairs():
         make(task='bytes_retrieval', readout='pooled')
     with pytest.raises(UserError, match="task 'parity_check' gives single sequences"):
         make(task='parity_check', readout='pair')
+    with pytest.raises(UserError, match=re.escape("task 'lm(scored=9)' is evaluated at lengths from 9, not 1")):
+        make('1-7', task='lm(scored=9)', causal=True)
     make(task='bytes_retrieval', position='learned(max_position=6)')
     with pytest.raises(UserError, match='6 rows'):
         make('1-7', task='bytes_retrieval', position='learned(max_position=6)')

@@ -51,7 +51,7 @@ def test_texts_grow_and_end_before_a_string(run, monkeypatch):
     whole = [token for piece in pieces for token in piece]
     made = ((np.array([piece]), np.zeros((1, len(piece)))) for piece in pieces)
     monkeypatch.setattr(finished.generation, 'stream', lambda *args, **options: made)
-    monkeypatch.setattr(finished.Finished, 'task', tasks.make(f'text({__file__!r})', causal=True))
+    monkeypatch.setattr(finished.Finished, 'task', tasks.make(f'lm({__file__!r})', causal=True))
     assert [text for (text,) in run.stream('x', until='\n\n')] == ['a', 'ab', 'ab', 'abé', 'abé', 'abé', 'abé']
     made = iter([(np.array([whole]), None)])
     assert run.generate('x') == 'abé\n\nc'
@@ -92,10 +92,11 @@ def test_keys_that_came_later_take_the_defaults_of_today():
 @pytest.mark.parametrize(
     ('task', 'data', 'today'),
     [
-        ('text', {'text': ''}, 'text'),
-        ('text', {'text': 'a/*.txt'}, "text(text='a/*.txt')"),
-        ('text(mask_rate=0.3)', {'text': 'a'}, "text(text='a', mask_rate=0.3)"),
-        ("text('b')", {}, "text('b')"),
+        ('text', {'text': ''}, 'lm'),
+        ('text', {'text': 'a/*.txt'}, "lm(data='a/*.txt')"),
+        ('text(mask_rate=0.3)', {'text': 'a'}, "lm(data='a', mask_rate=0.3)"),
+        ("text('b')", {}, "lm('b')"),
+        ('parity_check', {}, 'parity_check'),
     ],
 )
 def test_arguments_of_a_task_move_into_its_spec(task, data, today):

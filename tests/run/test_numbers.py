@@ -26,6 +26,6 @@ def test_numbers_of_a_fixed_seed(position, norm):
     config.eval.update(dict(lengths='6,12', examples=16, batch_size=16, buckets=1))
     run = build(config.to_dict())
     state, means = run.chunk()(run.init(), 3)
-    rows, _ = run.evaluate(state.params)
+    rows = run.evaluate(state.params).rows
     measured = [float(means[name][0]) for name in ('loss', 'accuracy', 'gradient_norm')]
     assert [*measured, *(row['loss'] for row in rows)] == pytest.approx(NUMBERS[position, norm], rel=1e-5)

@@ -7,13 +7,13 @@ from mha.spec import UserError
 
 
 def test_bytes():
-    task = tasks.make(f'text({__file__!r})', causal=True)
+    task = tasks.make(f'lm({__file__!r})', causal=True)
     assert task.encode('aé') == [97, 0xC3, 0xA9]
     assert task.decode([97, 0xC3, 0xA9]) == 'aé'
     assert task.decode([97, 0xC3]) == 'a' + chr(0xFFFD)
     assert task.stop == ()
     with pytest.raises(UserError, match='continues no text'):
-        tasks.make(f'text({__file__!r})', causal=False).encode('a')
+        tasks.make(f'lm({__file__!r})', causal=False).encode('a')
 
 
 def test_symbols():

@@ -106,7 +106,7 @@ def train(**changes):
     config.update_from_flattened_dict(SETTINGS | changes)
     run = build(config.to_dict())
     state, _ = run.chunk()(run.init(), config.train.steps)
-    rows, _ = run.evaluate(run.layout.fetch(state.params))
+    rows = run.evaluate(run.layout.fetch(state.params)).rows
     return [np.mean([row[name] for row in rows]) for name in (run.task.metric, 'baseline')]
 
 

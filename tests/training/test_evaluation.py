@@ -68,7 +68,7 @@ def sorting(position):
     """Rows of an evaluation with the default settings: a function that repeats it with the same programs."""
     model = encoder(position)
     evaluator = make(model, 'bucket_sort')
-    return lambda: evaluator(nnx.to_pure_dict(nnx.state(model, nnx.Param)))[0]
+    return lambda: evaluator(nnx.to_pure_dict(nnx.state(model, nnx.Param))).rows
 
 
 @pytest.mark.parametrize('position', ['rope', pytest.param('learned', marks=pytest.mark.slow)])
@@ -211,13 +211,13 @@ def test_random_positions_belong_to_the_example_and_the_run(position):
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     run = {'task': 'bucket_sort', 'lengths': (4, 9), 'examples': 8, 'programs': 1}
     evaluator = make(model, **run)
-    expected = evaluator(params)[0]
+    expected = evaluator(params).rows
     layout = parallel.Layout(parallel.make_mesh())
     for other in ({'batch_size': 2, 'lengths': (4, 9, 30)}, {'batch_size': 8, 'layout': layout}):
         rows = make(model, **{**run, **other})(params)[0][:2]
         for one, row in zip(rows, expected, strict=True):
             assert one == pytest.approx(row, abs=1e-6)
-    assert evaluator(params, run_seed=1)[0][1]['loss'] != pytest.approx(expected[1]['loss'], abs=1e-5)
+    assert evaluator(params, run_seed=1).rows[1]['loss'] != pytest.approx(expected[1]['loss'], abs=1e-5)
 
 
 def test_intervals_over_examples_hold_what_they_say():
@@ -233,7 +233,8 @@ def test_intervals_over_examples_hold_what_they_say():
     evaluator = make(Guess(), lengths=(3,), examples=64, batch_size=32)
     held = 0
     for run_seed in range(200):
-        (row,), (position,) = evaluator({}, run_seed=run_seed)
+        results = evaluator({}, run_seed=run_seed)
+        (row,), (position,) = results.rows, results.positions
         assert row['exact_match'] == pytest.approx(position['accuracy'])
         held += position['low'] <= 0.7 <= position['high']
     assert 0.9 <= held / 200 <= 0.99

@@ -30,8 +30,52 @@ def test_row():
     assert tuple(row) == metrics.COLUMNS
     bits = metrics.METRICS['bits_per_byte']
     assert bits.of(row) == pytest.approx(0.5 / math.log(2))
-    assert [metric.name for metric in metrics.one_per_column(bits)] == ['accuracy', 'exact_match', 'bits_per_byte']
-    assert [metric.name for metric in metrics.one_per_column(metrics.METRICS['accuracy'])][-1] == 'loss'
+    assert metrics.METRICS['perplexity'].of(row) == pytest.approx(math.exp(0.5))
+
+
+def test_subwords_have_several_bytes_each():
+    row = metrics.row(7, SUMS | {'bytes': np.array(24)})
+    assert row['bytes_per_symbol'] == 4
+    assert metrics.METRICS['bits_per_byte'].of(row) == pytest.approx(0.5 / math.log(2) / 4)
+    assert list(row)[-3:] == ['bytes_per_symbol', 'baseline', 'examples']
+    older = {'loss': np.array([0.5, 0.5]), 'bytes_per_symbol': np.array([4, np.nan])}  # a file without the column
+    assert metrics.METRICS['bits_per_byte'].of(older) == pytest.approx(np.array([1, 4]) * 0.5 / math.log(2) / 4)
+
+
+def test_macro_f1_by_hand():
+    """Class 0: precision 3/4, recall 3/5, so 2/3; class 1: 2/4 and 2/3, so 4/7. Class 2 never occurs."""
+    confusion = np.array([[3, 2, 0], [1, 2, 0], [0, 0, 0]])
+    assert metrics.macro_f1(confusion) == pytest.approx((2 / 3 + 4 / 7) / 2)
+    assert metrics.row(7, SUMS | {'confusion': confusion})['macro_f1'] == metrics.macro_f1(confusion)
+
+
+def test_what_the_table_of_a_run_shows():
+    def names(name, **columns):
+        found = metrics.row(7, SUMS) | columns
+        return [metric.name for metric in metrics.table_of(metrics.METRICS[name], found)]
+
+    assert names('accuracy') == ['accuracy', 'exact_match', 'loss']
+    assert names('accuracy', macro_f1=0.5) == ['accuracy', 'macro_f1', 'loss']
+    assert names('bits_per_byte') == ['accuracy', 'loss', 'perplexity', 'bits_per_byte']
+
+
+def test_positions_have_intervals():
+    """Losses 1, 2, 2, 3 at the first index; their standard error is sqrt(0.5 / 3)."""
+    sums = SUMS | {'losses': np.array([8.0, 2.0]), 'squared_losses': np.array([18.0, 2.0])}
+    first, second = metrics.position_rows(7, sums)
+    assert first | {'loss_low': 0, 'loss_high': 0} == dict(
+        length=7,
+        position=1,
+        accuracy=0.75,
+        count=4,
+        low=first['low'],
+        high=first['high'],
+        loss=2,
+        loss_low=0,
+        loss_high=0,
+    )
+    assert first['loss_high'] - 2 == 2 - first['loss_low'] == pytest.approx(1.96 * (0.5 / 3) ** 0.5, abs=1e-4)
+    assert (second['loss'], second['loss_low']) == (1, 1)
 
 
 def test_what_a_task_is_measured_by_is_a_metric():

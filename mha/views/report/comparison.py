@@ -315,12 +315,15 @@ def of_runs(
 
 
 def _automatic_metrics(runs: Sequence[Run], measure: Metric) -> tuple[Metric, ...]:
-    """Metrics shown with that of the task: exact match with accuracy, if all runs have it and it differs."""
-    exact = METRICS['exact_match']
-    values = np.concatenate([run.rows[exact.column] for run in runs])
-    same = np.concatenate([run.rows[measure.column] for run in runs])
-    wanted = measure.name == 'accuracy' and np.isfinite(values).all() and not np.allclose(values, same)
-    return (exact,) if wanted else ()
+    """Metrics shown with that of the task: exact match and macro F1 with accuracy, if all runs have it and it
+    differs."""
+
+    def values(metric):
+        return np.concatenate([metric.of(run.rows) for run in runs])
+
+    more = (METRICS['exact_match'], METRICS['macro_f1']) if measure.name == 'accuracy' else ()
+    own = values(measure)
+    return tuple(each for each in more if np.isfinite(values(each)).all() and not np.allclose(values(each), own))
 
 
 def _with_trained(runs: Sequence[Run]) -> Sequence[Run]:
@@ -370,8 +373,8 @@ def _row(labels: tuple[str, ...], problem: Problem, runs: Sequence[Run], metrics
     seeds = tuple(sorted(run_of_seed))
 
     def results(metric: Metric) -> np.ndarray:
-        lines = {seed: line for run in runs for seed, line in zip(run.seeds, run.grid(metric.column), strict=True)}
-        return np.array([lines[seed] for seed in seeds]) * metric.scale
+        lines = {seed: line for run in runs for seed, line in zip(run.seeds, run.values(metric), strict=True)}
+        return np.array([lines[seed] for seed in seeds])
 
     return Row(
         labels=labels,

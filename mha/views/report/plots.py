@@ -1,7 +1,6 @@
 """Curves of a metric against length, and of accuracy against the index of a symbol in the answer, as SVG. The same runs
 give the same bytes."""
 
-import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -12,10 +11,9 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 from matplotlib.transforms import offset_copy
 
-from mha.spec import UserError
 from mha.views.report import statistics
 from mha.views.report.comparison import Comparison, Row, of_runs
 from mha.views.report.labels import natural
@@ -88,15 +86,15 @@ def run_curve(runs: Sequence[Run], path: Path) -> None:
 
 
 def figure(comparison: Comparison) -> Figure:
-    panels = _rows_of_panels(comparison)
+    groups = _rows_of_panels(comparison)
     labels = _labels(comparison)
     with matplotlib.rc_context(STYLE):
         heights = []
-        for rows in panels.values():
+        for rows in groups.values():
             lines = [labels[_line(comparison, row)].count('\n') + 1 for row in rows]
             heights.append(LINE * (sum(lines) + 0.5 * len(lines) + 2))
-        drawing, every = _panels(heights)
-        for axes, (title, rows) in zip(every, panels.items(), strict=True):
+        drawing, every = panels(heights)
+        for axes, (title, rows) in zip(every, groups.items(), strict=True):
             _panel(axes, comparison, title, rows, labels)
     return drawing
 
@@ -121,16 +119,16 @@ def _line(comparison: Comparison, row: Row) -> str:
     return comparison.name(row, comparison.panels)
 
 
-def _panels(legends: Sequence[float]) -> tuple[Figure, list[Axes]]:
+def panels(legends: Sequence[float]) -> tuple[Figure, list[Axes]]:
     """Figure with one panel below the other; `legends` are the heights of their legends in inches."""
     rooms = [max(HEIGHT, height) for height in legends]
     top = total = sum(rooms) + GAP * len(rooms)
-    drawing, panels = Figure(figsize=(8, total)), []
+    drawing, made = Figure(figsize=(8, total)), []
     for room in rooms:
         height = min(room, HIGH)
-        panels.append(drawing.add_axes((0.125, (top - 0.55 - height) / total, WIDTH / 8, height / total)))
+        made.append(drawing.add_axes((0.125, (top - 0.55 - height) / total, WIDTH / 8, height / total)))
         top -= room + GAP
-    return drawing, panels
+    return drawing, made
 
 
 def as_svg(drawing: Figure) -> str:
@@ -187,7 +185,7 @@ def _panel(axes: Axes, comparison: Comparison, title: str, rows: Sequence[Row], 
     if 0 < len(ends) <= MOST_LABELS + 1 and sum(_height(label) for label, *_ in ends) < _inches(axes):
         _label_ends(axes, comparison.lengths[-1], ends)
     else:
-        _legend(axes)
+        legend(axes)
 
 
 def _height(label: str) -> float:
@@ -202,7 +200,7 @@ def _inches(axes: Axes) -> float:
     return axes.get_position().height * drawing.get_figheight()
 
 
-def _legend(axes: Axes) -> None:
+def legend(axes: Axes) -> None:
     """Draws a legend to the right of the panel, with handles long enough to show dashes and markers."""
     axes.legend(loc='upper left', bbox_to_anchor=(1.02, 1.02), frameon=False, fontsize=9, handlelength=4.2)
 
@@ -321,58 +319,3 @@ def _label_ends(axes: Axes, x: int, ends: list[tuple[str, float, str]]) -> None:
                 'shrinkB': 3,
             },
         )
-
-
-def position_curves(table: Path, path: Path) -> None:
-    """Draws accuracy against the index of a symbol in the answer, one line per length, from a file of `eval.py
-    --per_position`. Bands are 95 % intervals: over the examples for one seed, otherwise over seeds. Members of a
-    population that differ in other settings than the seed have separate panels."""
-    groups = _positions(table)
-    with matplotlib.rc_context(STYLE):
-        drawing, panels = _panels([LINE * 1.5 * (len(lines) + 2) for lines in groups.values()])
-        for axes, (name, lines) in zip(panels, groups.items(), strict=True):
-            _position_panel(axes, name, lines)
-    path.write_text(as_svg(drawing), encoding='utf-8')
-
-
-def _positions(table: Path) -> dict[str, dict[int, dict[int, list[Mapping[str, str]]]]]:
-    """Rows of a table, grouped by the settings of members, by length and by index in the answer."""
-    groups: dict[str, dict[int, dict[int, list[Mapping[str, str]]]]] = {}
-    known = ('seed', 'length', 'position', 'accuracy', 'count', 'low', 'high')
-    with table.open(newline='') as file:
-        for row in csv.DictReader(file):
-            if not {*known} <= {*row} or None in row.values():
-                raise UserError(f'cannot read {str(table)!r} - its columns are {",".join(known)}')
-            name = ', '.join(f'{key}={value}' for key, value in row.items() if key not in known)
-            lines = groups.setdefault(name, {}).setdefault(int(row['length']), {})
-            lines.setdefault(int(row['position']), []).append(row)
-    if not groups:
-        raise UserError(f'{str(table)!r} holds no positions')
-    return groups
-
-
-def _position_panel(axes: Axes, name: str, lines: Mapping[int, Mapping[int, Sequence[Mapping[str, str]]]]) -> None:
-    last = max(max(line) for line in lines.values())
-    colours = matplotlib.colormaps['viridis'](np.linspace(0, 0.85, len(lines)))  # ordered colours for ordered lengths
-    for colour, (length, line) in zip(colours, sorted(lines.items()), strict=True):
-        indices = sorted(line)
-        values = [np.array([float(row['accuracy']) for row in line[index]]) for index in indices]
-        mean = np.array([each.mean() for each in values])
-        low, high = (
-            [
-                float(line[index][0][edge]) if len(each) == 1 else each.mean() + sign * statistics.half_width(each)
-                for index, each in zip(indices, values, strict=True)
-            ]
-            for edge, sign in (('low', -1), ('high', 1))
-        )
-        marker = '' if len(indices) > 1 else 'o'
-        axes.plot(indices, mean, color=colour, linewidth=1.6, marker=marker, label=f'length {length}', clip_on=False)
-        axes.fill_between(indices, np.clip(low, 0, 1), np.clip(high, 0, 1), color=colour, alpha=0.15, linewidth=0)
-    axes.set_ylim(0, 1)
-    axes.set_xlim(0.5, last + 0.5)
-    axes.set_xlabel('position in the answer')
-    axes.set_ylabel('accuracy')
-    axes.grid(axis='y', color=GREY, alpha=0.2, linewidth=0.8)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title(wrap(name, 2 * WIDEST), loc='left', fontweight='bold')
-    _legend(axes)

@@ -89,6 +89,10 @@ class Run:
         """Values of a column as [seeds, lengths]."""
         return self.rows[column].reshape(len(self.seeds), len(self.lengths))
 
+    def values(self, metric: metrics.Metric) -> np.ndarray:
+        """Values of a metric as [seeds, lengths]."""
+        return np.asarray(metric.of(self.rows)).reshape(len(self.seeds), len(self.lengths))
+
 
 def find(paths: Iterable[str | Path]) -> list[Path]:
     """Directories of the runs at or below each path, without duplicates. A run is a directory with a config.json. Links
@@ -241,14 +245,14 @@ def _csv(path: Path, member: population.Member) -> dict[str, np.ndarray]:
         records = [record for record in records if all(float(record[name]) == others[name] for name in others)]
         rows = {
             column: np.array([float(record[column] or 'nan') for record in records])
-            for column in COLUMNS
+            for column in ('seed', *metrics.ALL_COLUMNS)
             if column in REQUIRED or not records or column in records[0]
         }
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f'cannot read {str(path)!r} ({error}) - its columns are {",".join(COLUMNS)}') from error
     if not records:
         return {}
-    rows |= {column: np.full(len(records), np.nan) for column in COLUMNS if column not in rows}
+    rows |= {column: np.full(len(records), np.nan) for column in metrics.ALL_COLUMNS if column not in rows}
     order = np.lexsort((rows['length'], rows['seed']))
     rows = {column: values[order] for column, values in rows.items()}
     pairs = [(seed, length) for seed in np.unique(rows['seed']) for length in np.unique(rows['length'])]

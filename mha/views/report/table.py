@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mha.spec import UserError, compact
-from mha.training.metrics import number, one_per_column
+from mha.training.metrics import number, table_of
 from mha.views.report.columns import BEYOND, NOT_ABOVE, shown
 from mha.views.report.comparison import SOLVED, Comparison, longest, of_runs, ranges
 from mha.views.report.left_out import grouped
@@ -161,7 +161,7 @@ def scores(runs: Sequence[Run]) -> dict[str, float | None]:
     ('longest'), and its ratio to the longest trained length ('longest_share'). None for values that do not exist."""
     run, *_ = runs = [run for run in runs if run.rows]
     metric, trained = run.metric, run.trained[1]
-    values = np.concatenate([run.grid(metric.column) for run in runs]).mean(0) * metric.scale
+    values = np.concatenate([run.values(metric) for run in runs]).mean(0)
     beyond = np.array(run.lengths) > trained
     solved = longest(run.lengths, values) if metric.best == 'max' else None
     return {
@@ -186,14 +186,14 @@ def summarise(runs: Sequence[Run]) -> str:
     lost = [f'left out {grouped(left_out)}'] if left_out else []
     if len(runs) > 1 or len(run.seeds) > 1:
         return '\n'.join([text(comparison), *lost])
-    measured = one_per_column(run.metric)
+    measured = table_of(run.metric, run.rows)
     headers = ['lengths', *(metric.header for metric in measured)]
     headers.append('baseline' if run.metric.has_baseline else 'baseline accuracy')
     lines = []
     for over in ranges(run.lengths, run.trained):
         inside = over.inside(run.lengths, run.trained)
         count = int(run.grid('examples')[0, inside].sum())
-        cells = [metric.show(run.grid(metric.column)[0, inside].mean() * metric.scale, count) for metric in measured]
+        cells = [metric.show(run.values(metric)[0, inside].mean(), count) for metric in measured]
         lines.append([over.name, *cells, number(run.grid('baseline')[0, inside].mean())])
     if comparison.beats_baseline(comparison.rows[0]) is False:
         lines[-1][1 + measured.index(run.metric)] += f' {NOT_ABOVE}'

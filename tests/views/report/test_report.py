@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mha.spec import UserError, lengths
-from mha.views.report import columns, left_out, page, plots, runs, statistics, table
+from mha.views.report import columns, left_out, page, plots, position_curves, runs, statistics, table
 from mha.views.report import comparison as comparing
 
 
@@ -129,11 +129,11 @@ def test_text_is_compared_by_bits_per_byte(make):
 def test_tasks_of_exact_match_are_compared_by_it(make):
     folder = make('a', 0.5, metric='exact_match')
     comparison = compare(folder)
-    assert comparison.metric.column == 'exact_match'
+    assert comparison.metric.name == 'exact_match'
     assert comparison.baselines == {}
     assert comparison.cell(comparison.rows[0], comparison.ranges[-1]).mean == 0.25
     assert 'exact match of whole answers' in table.summarise(runs.read(folder))
-    assert compare(folder, metric='accuracy').metric.column == 'accuracy'
+    assert compare(folder, metric='accuracy').metric.name == 'accuracy'
 
 
 def test_runs_that_do_not_say_their_metric_are_of_accuracy(make):
@@ -141,7 +141,7 @@ def test_runs_that_do_not_say_their_metric_are_of_accuracy(make):
     summary = json.loads((folder / 'summary.json').read_text())
     del summary['metric']
     (folder / 'summary.json').write_text(json.dumps(summary))
-    assert compare(folder).metric.column == 'accuracy'
+    assert compare(folder).metric.name == 'accuracy'
 
 
 def with_column(folder, column, values):
@@ -345,13 +345,28 @@ def test_curves_over_positions(tmp_path, header, members, panels):
         for at in range(1, length + 1)
     ]
     (tmp_path / 'positions.csv').write_text('\n'.join([header, *lines]))
-    plots.position_curves(tmp_path / 'positions.csv', tmp_path / 'positions.svg')
+    position_curves.draw(tmp_path / 'positions.csv', tmp_path / 'positions.svg')
     ElementTree.parse(tmp_path / 'positions.svg')
     text = (tmp_path / 'positions.svg').read_text()
     assert text.count('length 10<') == panels
     (tmp_path / 'positions.csv').write_text('seed,length\n0,1\n')
     with pytest.raises(UserError, match='its columns are seed,length,position'):
-        plots.position_curves(tmp_path / 'positions.csv', tmp_path / 'positions.svg')
+        position_curves.draw(tmp_path / 'positions.csv', tmp_path / 'positions.svg')
+
+
+def test_loss_over_thousands_of_positions(tmp_path, monkeypatch):
+    """Lines are means over neighbours; the errors of k neighbours are sqrt(k) times smaller in their mean."""
+    drawn = []
+    monkeypatch.setattr(position_curves, '_panel', lambda axes, name, lines, columns: drawn.append((lines, columns)))
+    rows = [f'0,1024,{at},0.5,64,0.4,0.6,{at / 1024},{at / 1024 - 0.4},{at / 1024 + 0.4}' for at in range(1, 1025)]
+    header = 'seed,length,position,accuracy,count,low,high,loss,loss_low,loss_high'
+    (tmp_path / 'positions.csv').write_text('\n'.join([header, *rows]))
+    position_curves.draw(tmp_path / 'positions.csv', tmp_path / 'positions.svg', loss=True)
+    [(lines, columns)] = drawn
+    indices, (mean, low, high) = position_curves._line(lines[1024], columns)
+    assert indices.tolist() == [8 * k + 4.5 for k in range(128)]
+    np.testing.assert_allclose(mean, indices / 1024)
+    np.testing.assert_allclose([mean - low, high - mean], np.full((2, 128), 0.4 / 8**0.5))
 
 
 def test_examples_must_be_the_same_for_every_metric(make):

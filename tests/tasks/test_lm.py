@@ -20,7 +20,7 @@ def corpus(tmp_path, monkeypatch):
 
 def make(corpus, causal=False, **options):
     options = ''.join(f', {key}={value!r}' for key, value in options.items())
-    return tasks.make(f'text({str(corpus)!r}{options})', causal=causal)
+    return tasks.make(f'lm({str(corpus)!r}{options})', causal=causal)
 
 
 def test_what_is_recorded(corpus):
@@ -133,7 +133,7 @@ def test_bert_replaces_most_of_what_it_asks_for(corpus):
 def test_whole_words_are_masked_or_none_of_their_bytes(tmp_path):
     path = tmp_path / 'a.txt'
     path.write_text('one_2 two, dreißig (four)\n' * 40, encoding='utf-8')
-    task = tasks.make(f'text({str(path)!r}, mask_rate=0.4, whole_words=True)', causal=False)
+    task = tasks.make(f'lm({str(path)!r}, mask_rate=0.4, whole_words=True)', causal=False)
     batch = sample(task, 30)
     for targets, masked in zip(batch.targets, batch.loss_mask, strict=True):
         text = bytes(targets.tolist()).decode('latin1')
@@ -142,13 +142,43 @@ def test_whole_words_are_masked_or_none_of_their_bytes(tmp_path):
     assert 0.2 < batch.loss_mask.mean() < 0.6
 
 
+@pytest.mark.parametrize('window', ['sliding', 'segments'])
+def test_the_same_bytes_are_scored_at_every_length(corpus, window):
+    task = make(corpus, causal=True, scored=4, window=window).held_out()
+    content = corpus.read_bytes()[900:]
+    found = {}
+    for length in (4, 8, 20):
+        batch = sample(task, length)
+        assert (batch.loss_mask == batch.metric_mask).all()
+        assert (batch.loss_mask.sum(-1) == 4).all()
+        found[length] = [bytes(row[mask].tolist()) for row, mask in zip(batch.targets, batch.loss_mask, strict=True)]
+        for tokens, targets in zip(batch.tokens[:, :length], batch.targets[:, :length], strict=True):
+            assert bytes([tokens[0], *targets]) in content * 2, 'the text is a circle'
+        begin = batch.loss_mask.argmax(-1)
+        if window == 'sliding':
+            assert (begin == length - 4).all()
+        else:
+            starts, counts = np.unique(begin, return_counts=True)
+            assert starts.tolist() == list(range(0, length, 4))
+            assert (abs(counts / 500 - 4 / length) < 0.08).all()
+    assert found[4] == found[8] == found[20]
+    assert len(set(found[4])) > 90, 'everywhere in the text'
+
+
+def test_training_scores_all_bytes(corpus):
+    plain, scored = (make(corpus, causal=True, scored=count) for count in (0, 4))
+    jax.tree.map(np.testing.assert_array_equal, sample(plain, 7), sample(scored, 7))
+    assert scored.same_examples
+    assert not plain.same_examples
+
+
 def test_held_out(corpus):
     task = make(corpus, causal=True, mask_rate=0.3)
     held_out = task.held_out()
     content = corpus.read_bytes()
     assert bytes(task.data.tolist()) == content[:900]
     assert bytes(held_out.data.tolist()) == bytes(held_out.held_out().data.tolist()) == content[900:]
-    assert {**vars(held_out), 'data': None} == {**vars(task), 'data': None}
+    assert vars(held_out) == {**vars(task), 'data': held_out.data, 'trains': False}
 
 
 def test_a_person_reads_the_bytes(corpus):
@@ -178,5 +208,7 @@ def test_mistakes(corpus):
         held_out.example(jax.random.key(0), 1, 100)
     with pytest.raises(UserError, match='mask_rate must be above 0 and at most 1, not 0'):
         make(corpus, mask_rate=0.0)
+    with pytest.raises(UserError, match='scored bytes are for causal models'):
+        make(corpus, scored=4)
     with pytest.raises(UserError, match=re.escape("text 'none/*.txt' matches no file")):
         make('none/*.txt')

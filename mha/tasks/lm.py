@@ -8,23 +8,30 @@ An example of length l is a crop x_0 .. x_l of the text, drawn uniformly; the mo
            word are chosen or none. A word is a run of letters, digits, underscores and bytes outside ASCII.
 Losses are in nats per answered byte; divided by ln 2 they are bits per byte. A uniform guess has ln 256 = 5.55 nats.
 Causal examples answer all their bytes, the first from a single byte of context, so short examples are harder.
+
+With `scored=s`, an evaluation scores the same bytes at every length (Press et al., 2022, arXiv:2108.12409): s bytes at
+a place that depends on the example, but not on the length l. They are the last bytes of the example, as in a sliding
+window of l bytes that moves by s; every byte then has l - s bytes of context or more. With `window='segments'`, they
+begin at a random multiple of s in the example, as in a text that is cut into segments of l bytes; the first bytes of a
+segment have little context. For this the held-out text is a circle: its first byte follows the last one.
 """
 
 import copy
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from mha.datasets import text as dataset
-from mha.spec import REACH, Part, UserError
+from mha.spec import REACH, Part, UserError, at_least
 from mha.tasks.base import Batch, Task
 
 
-class Text(Task):
-    """Bytes of the files that match the glob `text`, by default of the Python standard library's own source. `data` is
-    the train split, `held_out().data` the test split (`mha.datasets.text`); `sha256` names the files."""
+class Lm(Task):
+    """Bytes of the files that match the glob `data`, by default of the Python standard library's own source. The field
+    `data` of a task is the train split, `held_out().data` the test split (`mha.datasets.text`); `sha256` names the
+    files."""
 
     inputs = num_classes = 256
     level = 'language'
@@ -34,20 +41,27 @@ class Text(Task):
 
     def __init__(
         self,
-        text: str = '',
+        data: str = '',
         mask_rate: Part = 0.15,
         replaced: Literal['mask', 'bert'] = 'mask',
         whole_words: bool = False,
+        scored: Annotated[int, at_least(0)] = 0,
+        window: Literal['sliding', 'segments'] = 'sliding',
         *,
         causal: bool = False,
     ):
         super().__init__(causal=causal)
         self.mask_rate, self.replaced, self.whole_words = mask_rate, replaced, whole_words
-        self.sha256 = dataset.prepare(text)
+        self.scored, self.window, self.same_examples = scored, window, scored > 0
+        self.trains, self.shortest = True, max(scored, 1)
+        if scored and not causal:
+            raise UserError('scored bytes are for causal models, which have a last byte - set model.causal=True')
+        self.sha256 = dataset.prepare(data)
         self.data = jnp.asarray(dataset.read(self.sha256, 'train'))
 
-    def held_out(self) -> 'Text':
+    def held_out(self) -> 'Lm':
         task = copy.copy(self)
+        task.trains = False
         task.data = jnp.asarray(dataset.read(self.sha256, 'test'))
         return task
 
@@ -73,11 +87,13 @@ class Text(Task):
         if self.data.size <= max_length:
             raise UserError(f'length {max_length} needs more bytes of text than the {self.data.size} of this split')
         start_key, mask_key = jax.random.split(key)
+        slot = jnp.arange(max_length)
+        valid = slot < length
+        if self.scored and not self.trains:
+            return self._scored(key, length, slot, valid)
         start = jax.random.randint(start_key, (), 0, self.data.size - length)
         # Clipping reaches padding only; `dynamic_slice` would move the start instead.
         crop = self.data.at[start + jnp.arange(max_length + 1)].get(mode='clip').astype(jnp.int32)
-        slot = jnp.arange(max_length)
-        valid = slot < length
         here, after = jnp.where(valid, crop[:-1], 0), jnp.where(valid, crop[1:], 0)
         if self.causal:
             return Batch(tokens=here, valid=valid, targets=after, loss_mask=valid, metric_mask=valid)
@@ -89,6 +105,18 @@ class Text(Task):
         masked = draw <= jnp.maximum(self.mask_rate, draw.min())
         tokens = jnp.where(masked, self._instead(mask_key, here), here)
         return Batch(tokens=tokens, valid=valid, targets=here, loss_mask=masked, metric_mask=masked)
+
+    def _scored(self, key, length, slot, valid):
+        """Example of which only `scored` bytes count, those at a place of the text that the key determines."""
+        place_key, window_key = jax.random.split(key)
+        place = jax.random.randint(place_key, (), 0, self.data.size)
+        first = length - self.scored
+        if self.window == 'segments':
+            first = jax.random.randint(window_key, (), 0, length // self.scored) * self.scored
+        text = self.data[(place - first + jnp.arange(slot.size + 1)) % self.data.size].astype(jnp.int32)
+        counts = (slot >= first) & (slot < first + self.scored)
+        here, after = jnp.where(valid, text[:-1], 0), jnp.where(valid, text[1:], 0)
+        return Batch(tokens=here, valid=valid, targets=after, loss_mask=counts, metric_mask=counts)
 
     def _instead(self, key, here):
         """Tokens that replace the bytes that are to be answered."""

@@ -1,0 +1,34 @@
+"""Confusion matrices from the files of evaluations."""
+
+from xml.etree import ElementTree
+
+import numpy as np
+
+from mha.views.report import confusion
+
+ROWS = """seed,length,true,predicted,count
+0,8,da,da,9
+0,16,da,da,3
+0,16,da,no,1
+0,16,<no>,<no>,4
+1,16,<no>,da,2
+"""
+
+
+def test_the_longest_length_is_drawn(tmp_path, monkeypatch):
+    drawn, figure = [], confusion.figure
+
+    def spy(counts, classes, title):
+        drawn.append((counts.tolist(), classes, title))
+        return figure(counts, classes, title)
+
+    monkeypatch.setattr(confusion, 'figure', spy)
+    (tmp_path / 'a.csv').write_text(ROWS)
+    confusion.draw(tmp_path / 'a.csv', tmp_path / 'a.svg')
+    counts = [[4, 2, 0], [0, 3, 1], [0, 0, 0]]
+    assert drawn == [(counts, ['<no>', 'da', 'no'], 'length 16: 70.0% of 10 examples are right')]
+    ElementTree.parse(tmp_path / 'a.svg')
+    axes = figure(np.array(counts), ['<no>', 'da', 'no'], '').axes[0]
+    shares = axes.images[0].get_array()
+    np.testing.assert_allclose(shares.filled(0), [[4 / 6, 2 / 6, 0], [0, 0.75, 0.25], [0, 0, 0]])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ['<no>', 'da', 'no']
