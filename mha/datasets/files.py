@@ -98,7 +98,7 @@ def _word(name: str) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------- read
-def opened(path: Path) -> io.BufferedIOBase:
+def opened(path: Path) -> Any:
     """Bytes of a file, decompressed if its name ends in `.gz`."""
     return gzip.open(path) if path.suffix == '.gz' else path.open('rb')
 
