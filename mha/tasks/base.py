@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int, Key, PRNGKeyArray
 
 from mha.spec import UserError, at_least, checked
@@ -59,12 +60,14 @@ class Task:
     """Arrays that `sample` reads; generated tasks have none."""
     halves = False
     """Whether the tokens are two sequences of equal size side by side, each with its own padding."""
-    sha256: str = ''
-    """Checksum that identifies the data of a task in the records of a run."""
+    corpus: Any = None
+    """Data set that the task reads (`mha.datasets.Corpus`); generated tasks have none."""
+    subwords: Any = None
+    """Subwords that the tokens are (`mha.datasets.subwords`), if they are learned from the corpus."""
+    ragged = False
+    """Whether examples of one length may have different numbers of tokens, as texts do."""
     one_class = False
     """Whether the answer of an example is one class, so that results have macro F1 and a confusion matrix."""
-    bytes_per_symbol: tuple[int, ...] | None = None
-    """Size of the text that each class stands for; None if every symbol is a byte, or none is text."""
     shortest = 1
     """Smallest length of an evaluation."""
     same_examples = False
@@ -89,9 +92,24 @@ class Task:
         self.causal = causal
 
     @property
-    def data_sizes(self) -> dict[str, int]:
-        """Sizes of the splits of the data that a task reads, for the summary of a run."""
-        return {}
+    def sha256(self) -> str:
+        """Checksum that identifies the data of a task in the records of a run; empty for generated tasks."""
+        return self.corpus.sha256 if self.corpus else ''
+
+    @property
+    def tokenizer(self) -> str:
+        """JSON of the subwords that the tokens are; empty for other tokens."""
+        return self.subwords.json if self.subwords else ''
+
+    @property
+    def bytes_per_symbol(self) -> np.ndarray | None:
+        """Size of the text that each class stands for [C]; None if classes are bytes, or no text."""
+        return self.subwords.bytes_per_token if self.tokenizer else None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Sizes, origin and licence of the data that a task reads, for the summary of a run."""
+        return self.corpus.facts if self.corpus else {}
 
     @property
     def vocab_size(self) -> int:

@@ -1,19 +1,20 @@
-"""Language modelling on the bytes of text files: causal (predict the next byte) or masked (predict hidden bytes).
+"""Language modelling: causal (predict the next token) or masked (predict hidden tokens); tokens are bytes or subwords.
 
 An example of length l is a crop x_0 .. x_l of the text, drawn uniformly; the model sees l tokens.
   causal:  reads x_0 .. x_{l-1}, answers x_1 .. x_l.
-  masked:  reads x_0 .. x_{l-1} with `mask_rate` of the positions replaced by the mask, symbol 256, and answers those
-           positions, never less than one. With `replaced='bert'`, 80 % of them are replaced by the mask, 10 % by a
-           random byte, and 10 % stay (Devlin et al., 2019, arXiv:1810.04805); with `whole_words=True`, all bytes of a
-           word are chosen or none. A word is a run of letters, digits, underscores and bytes outside ASCII.
-Losses are in nats per answered byte; divided by ln 2 they are bits per byte. A uniform guess has ln 256 = 5.55 nats.
-Causal examples answer all their bytes, the first from a single byte of context, so short examples are harder.
+  masked:  reads x_0 .. x_{l-1} with `mask_rate` of the positions replaced by the mask, the last symbol, and answers
+           those positions, never less than one. With `replaced='bert'`, 80 % of them are replaced by the mask, 10 % by a
+           random token, and 10 % stay (Devlin et al., 2019, arXiv:1810.04805); with `whole_words=True`, all tokens of
+           a word are chosen or none. A word is a run of letters, digits, underscores and bytes outside ASCII.
+Losses are in nats per answered token. Bits per byte, the loss of a text divided by its size and ln 2, do not depend on
+the tokens; a uniform guess of bytes has 8. Causal examples answer all their tokens, the first from a single one of
+context, so short examples are harder.
 
-With `scored=s`, an evaluation scores the same bytes at every length (Press et al., 2022, arXiv:2108.12409): s bytes at
-a place that depends on the example, but not on the length l. They are the last bytes of the example, as in a sliding
-window of l bytes that moves by s; every byte then has l - s bytes of context or more. With `window='segments'`, they
-begin at a random multiple of s in the example, as in a text that is cut into segments of l bytes; the first bytes of a
-segment have little context. For this the held-out text is a circle: its first byte follows the last one.
+With `scored=s`, an evaluation scores the same tokens at every length (Press et al., 2022, arXiv:2108.12409): s tokens
+at a place that depends on the example, but not on the length l. They are the last ones of the example, as in a sliding
+window of l tokens that moves by s; each then has l - s tokens of context or more. With `window='segments'`, they begin
+at a random multiple of s in the example, as in a text that is cut into segments of l tokens; the first ones of a
+segment have little context. For this the held-out text is a circle: its first token follows the last one.
 """
 
 import copy
@@ -21,22 +22,22 @@ from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
-from mha.datasets import text as dataset
+from mha import datasets
+from mha.datasets import subwords
 from mha.spec import REACH, Part, UserError, at_least
 from mha.tasks.base import Batch, Task
 
 
 class Lm(Task):
-    """Bytes of the files that match the glob `data`, by default of the Python standard library's own source. The field
-    `data` of a task is the train split, `held_out().data` the test split (`mha.datasets.text`); `sha256` names the
-    files."""
+    """Tokens of the documents that `data` names (`mha.datasets`), by default of the source code of Python's standard
+    library. They are 'bytes', or subwords such as 'bpe(4096)'. The field `data` of a task is the train split,
+    `held_out().data` the test split."""
 
-    inputs = num_classes = 256
     level = 'language'
     metric = 'bits_per_byte'
-    alphabet = ''.join(chr(byte) if 32 <= byte < 127 else '·' for byte in range(256))
     baseline_per_position = False
 
     def __init__(
@@ -47,6 +48,8 @@ class Lm(Task):
         whole_words: bool = False,
         scored: Annotated[int, at_least(0)] = 0,
         window: Literal['sliding', 'segments'] = 'sliding',
+        data_dir: str = '',
+        tokens: str = 'bytes',
         *,
         causal: bool = False,
     ):
@@ -55,27 +58,34 @@ class Lm(Task):
         self.scored, self.window, self.same_examples = scored, window, scored > 0
         self.trains, self.shortest = True, max(scored, 1)
         if scored and not causal:
-            raise UserError('scored bytes are for causal models, which have a last byte - set model.causal=True')
-        self.sha256 = dataset.prepare(data)
-        self.data = jnp.asarray(dataset.read(self.sha256, 'train'))
+            raise UserError('scored tokens are for causal models, which have a last one - set model.causal=True')
+        self.corpus = datasets.documents(data, data_dir)
+        self.subwords = subwords.make(tokens, self.corpus)
+        self.inputs = self.num_classes = self.subwords.size
+        self.data = self._read('train')
+
+    @property
+    def alphabet(self):
+        return self.subwords.printed
 
     def held_out(self) -> 'Lm':
         task = copy.copy(self)
         task.trains = False
-        task.data = jnp.asarray(dataset.read(self.sha256, 'test'))
+        task.data = self._read('test')
         return task
 
-    @property
-    def data_sizes(self):
-        return {f'data_{split}_bytes': int(dataset.read(self.sha256, split).size) for split in ('train', 'test')}
+    def _read(self, split: datasets.Split):
+        """Tokens of a split, all documents in a row."""
+        tokens = self.subwords.encode_all(self.corpus.read(split)['text']).content
+        return jnp.asarray(tokens.astype(np.uint8 if self.inputs <= 256 else np.uint16))
 
     def encode(self, text):
         if not self.causal:
             return super().encode(text)
-        return [*text.encode()]
+        return self.subwords.encode(text.encode())
 
     def decode(self, tokens):
-        return bytes(tokens).decode(errors='replace')
+        return self.subwords.decode(tokens).decode(errors='replace')
 
     def output_length(self, length):
         return length
@@ -85,7 +95,7 @@ class Lm(Task):
 
     def example(self, key, length, max_length):
         if self.data.size <= max_length:
-            raise UserError(f'length {max_length} needs more bytes of text than the {self.data.size} of this split')
+            raise UserError(f'length {max_length} needs more tokens of text than the {self.data.size} of this split')
         start_key, mask_key = jax.random.split(key)
         slot = jnp.arange(max_length)
         valid = slot < length
@@ -100,14 +110,14 @@ class Lm(Task):
         # One key per position, so that a draw does not depend on the padding.
         draw = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(mask_key, i)))(slot)
         if self.whole_words:
-            draw = draw[_first_of_word(here)]
+            draw = draw[self._first_of_word(here)]
         draw = jnp.where(valid, draw, 2.0)
         masked = draw <= jnp.maximum(self.mask_rate, draw.min())
         tokens = jnp.where(masked, self._instead(mask_key, here), here)
         return Batch(tokens=tokens, valid=valid, targets=here, loss_mask=masked, metric_mask=masked)
 
     def _scored(self, key, length, slot, valid):
-        """Example of which only `scored` bytes count, those at a place of the text that the key determines."""
+        """Example of which only `scored` tokens count, those at a place of the text that the key determines."""
         place_key, window_key = jax.random.split(key)
         place = jax.random.randint(place_key, (), 0, self.data.size)
         first = length - self.scored
@@ -119,7 +129,7 @@ class Lm(Task):
         return Batch(tokens=here, valid=valid, targets=after, loss_mask=counts, metric_mask=counts)
 
     def _instead(self, key, here):
-        """Tokens that replace the bytes that are to be answered."""
+        """Tokens that replace those that are to be answered."""
         if self.replaced == 'mask':
             return self.inputs
 
@@ -132,10 +142,14 @@ class Lm(Task):
         kind, byte = jax.vmap(one)(jnp.arange(here.size))
         return jnp.where(kind < 0.8, self.inputs, jnp.where(kind < 0.9, byte, here))
 
+    def _first_of_word(self, text: Int[Array, 'T']) -> Int[Array, 'T']:
+        """Slot of the first token of each token's word; its own slot outside of words."""
+        edges = [(_in_word(token[0]), _in_word(token[-1])) for token in self.subwords.tokens]
+        begins_inside, ends_inside = jnp.array(edges).T
+        begins = ~begins_inside[text] | ~jnp.roll(ends_inside[text], 1)
+        slot = jnp.arange(text.size)
+        return jax.lax.cummax(jnp.where(begins, slot, 0))
 
-def _first_of_word(text: Int[Array, 'T']) -> Int[Array, 'T']:
-    """Slot of the first byte of each byte's word; its own slot outside of words."""
-    in_word = jnp.array([chr(byte).isalnum() or byte == ord('_') or byte >= 128 for byte in range(256)])[text]
-    begins = ~in_word | ~jnp.roll(in_word, 1)
-    slot = jnp.arange(text.size)
-    return jax.lax.cummax(jnp.where(begins, slot, 0))
+
+def _in_word(byte: int) -> bool:
+    return chr(byte).isalnum() or byte == ord('_') or byte >= 128

@@ -24,9 +24,10 @@ def make(corpus, causal=False, **options):
 
 
 def test_what_is_recorded(corpus):
-    assert make(corpus).data_sizes == {'data_train_bytes': 900, 'data_test_bytes': 100}
+    facts = make(corpus).facts
+    assert (facts['data_train_bytes'], facts['data_test_bytes']) == (900, 100)
     assert make(corpus).metric == 'bits_per_byte'
-    assert tasks.make('parity_check').data_sizes == {}
+    assert tasks.make('parity_check').facts == {}
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -172,6 +173,27 @@ def test_training_scores_all_bytes(corpus):
     assert not plain.same_examples
 
 
+def test_subwords(tmp_path, monkeypatch):
+    """A whole word is the subwords of its letters. Bits per byte count the bytes of the answers."""
+    monkeypatch.setenv('MHA_CACHE', str(tmp_path / 'cache'))
+    path = tmp_path / 'a.txt'
+    path.write_text('one_2 two, dreißig (four)\n' * 400, encoding='utf-8')
+    task = tasks.make(f"lm({str(path)!r}, tokens='bpe(264)', mask_rate=0.4, whole_words=True)", causal=False)
+    assert (task.num_classes, task.vocab_size, len(task.alphabet)) == (264, 265, 264)
+    assert task.bytes_per_symbol.max() > 1
+    assert task.decode(task.subwords.encode('dreißig €'.encode())) == 'dreißig €'
+    batch = sample(task, 20)
+    for targets, masked in zip(batch.targets, batch.loss_mask, strict=True):
+        pieces = [
+            (task.subwords.tokens[token].decode('latin1'), bool(one))
+            for token, one in zip(targets, masked, strict=True)
+        ]
+        by_byte = [one for text, one in pieces for _ in text]
+        for word in re.finditer(r'[0-9A-Za-z_\x80-\xff]+', ''.join(text for text, _ in pieces)):
+            assert len(set(by_byte[word.start() : word.end()])) == 1
+    assert 0.2 < batch.loss_mask.mean() < 0.6
+
+
 def test_held_out(corpus):
     task = make(corpus, causal=True, mask_rate=0.3)
     held_out = task.held_out()
@@ -204,11 +226,11 @@ def test_describes_itself(corpus):
 def test_mistakes(corpus):
     held_out = make(corpus).held_out()
     jax.eval_shape(lambda: held_out.example(jax.random.key(0), 99, 99))
-    with pytest.raises(UserError, match='length 100 needs more bytes of text than the 100 of this split'):
+    with pytest.raises(UserError, match='length 100 needs more tokens of text than the 100 of this split'):
         held_out.example(jax.random.key(0), 1, 100)
     with pytest.raises(UserError, match='mask_rate must be above 0 and at most 1, not 0'):
         make(corpus, mask_rate=0.0)
-    with pytest.raises(UserError, match='scored bytes are for causal models'):
+    with pytest.raises(UserError, match='scored tokens are for causal models'):
         make(corpus, scored=4)
-    with pytest.raises(UserError, match=re.escape("text 'none/*.txt' matches no file")):
+    with pytest.raises(UserError, match=re.escape("no file matches 'none/*.txt'")):
         make('none/*.txt')
