@@ -1,7 +1,7 @@
 """Multi-head attention (Vaswani et al., 2017, arXiv:1706.03762): projections -> core -> output projection."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,14 @@ from mha.positions.base import Coords, Dims, Position
 from mha.spec import Count, Decay, Length
 
 __all__ = ['MultiHeadAttention', 'attend']
+
+
+class KeysValues(NamedTuple):
+    """Keys and values that several calls of a layer read; see `MultiHeadAttention.keys_values`."""
+
+    keys: Float[Array, 'B S H K']
+    values: Float[Array, 'B S H K']
+
 
 LECUN, ZEROS = lecun_normal(), jax.nn.initializers.zeros
 
@@ -179,7 +187,7 @@ class MultiHeadAttention(nnx.Module):
     def __call__(
         self,
         inputs_q: Float[Array, 'B T D'],
-        inputs_k: Float[Array, 'B S E'] | None = None,
+        inputs_k: Float[Array, 'B S E'] | KeysValues | None = None,
         inputs_v: Float[Array, 'B S E'] | None = None,
         *,
         mask: MaskLike = None,
@@ -192,14 +200,14 @@ class MultiHeadAttention(nnx.Module):
         rngs: nnx.Rngs | None = None,
         sow_weights: bool = False,
     ) -> Float[Array, 'B T F']:
-        """Output of the layer. Coordinates default to the slot numbers, counted from the end of the cache when
-        decoding. `head_mask` multiplies the output of each head; 0 removes a head. With `sow_weights`, the attention
-        weights [B, H, T, S] are sown as `nnx.Intermediate` named `attention_weights`, to be read with `nnx.capture`."""
+        """Output of the layer. `inputs_k` are other inputs to attend to, or their `keys_values`. Coordinates default to
+        the slot numbers, counted from the end of the cache when decoding. `head_mask` multiplies the output of each
+        head; 0 removes a head. With `sow_weights`, the attention weights [B, H, T, S] are sown as `nnx.Intermediate`
+        named `attention_weights`, to be read with `nnx.capture`."""
         if inputs_k is None and inputs_v is not None:
             raise ValueError('inputs_v needs inputs_k')
+        self._check_width('inputs_q', inputs_q, self.in_features)
         inputs_k = inputs_q if inputs_k is None else inputs_k
-        inputs_v = inputs_k if inputs_v is None else inputs_v
-        self._check_widths(inputs_q, inputs_k, inputs_v)
         deterministic = self.deterministic if deterministic is None else deterministic
         if self.dropout_rate > 0 and not deterministic and rngs is None:
             raise ValueError('dropout draws: pass rngs with a stream for it, or deterministic=True')
@@ -209,9 +217,15 @@ class MultiHeadAttention(nnx.Module):
             if contiguous:
                 _refuse_placing(position)
         position, mask = _scheme(position, self.dims, nnx.Rngs()), as_mask(mask)
-        q, k, v = self.project(inputs_q, inputs_k, inputs_v)
-        if self.query_ln is not None and self.key_ln is not None:
-            q, k = self.query_ln(q), self.key_ln(k)
+        if isinstance(inputs_k, KeysValues):
+            q, (k, v) = self.query(inputs_q), inputs_k
+        else:
+            inputs_v = inputs_k if inputs_v is None else inputs_v
+            self._check_width('inputs_k', inputs_k, self.in_kv_features)
+            self._check_width('inputs_v', inputs_v, self.in_kv_features)
+            q, k, v = self.project(inputs_q, inputs_k, inputs_v)
+            k = k if self.key_ln is None else self.key_ln(k)
+        q = q if self.query_ln is None else self.query_ln(q)
         q_pos = jnp.arange(q.shape[1])[None] if q_pos is None else q_pos
         k_pos = jnp.arange(k.shape[1])[None] if k_pos is None else k_pos
         if decode if decode is not None else self.decode:
@@ -245,14 +259,15 @@ class MultiHeadAttention(nnx.Module):
             out = out * head_mask[None, None, :, None].astype(out.dtype)
         return self.out(out)
 
-    def _check_widths(self, inputs_q: Array, inputs_k: Array, inputs_v: Array) -> None:
-        for name, x, width in (
-            ('inputs_q', inputs_q, self.in_features),
-            ('inputs_k', inputs_k, self.in_kv_features),
-            ('inputs_v', inputs_v, self.in_kv_features),
-        ):
-            if x.shape[2:] != (width,):
-                raise ValueError(f'{name} must be [B, T, {width}], not {x.shape}')
+    def keys_values(self, inputs: Float[Array, 'B S E']) -> KeysValues:
+        """Keys and values of inputs that several calls attend to, to be passed as their `inputs_k`."""
+        self._check_width('inputs', inputs, self.in_kv_features)
+        keys = self.key(inputs)
+        return KeysValues(keys if self.key_ln is None else self.key_ln(keys), self.value(inputs))
+
+    def _check_width(self, name: str, x: Array, width: int) -> None:
+        if x.shape[2:] != (width,):
+            raise ValueError(f'{name} must be [B, T, {width}], not {x.shape}')
 
     def project(self, inputs_q: Array, inputs_k: Array, inputs_v: Array) -> tuple[Array, Array, Array]:
         """Queries, keys and values, [B, T, H, K] each. Computed in one product if all have the same inputs and number

@@ -51,7 +51,7 @@ class Source:
     """Encoded source sequence, as a block of a decoder attends to it."""
 
     encoded: Any
-    """Output of the encoder [B, S, D], or a pair of its keys and values in this block (`MultiHeadAttention.keys_values`)."""
+    """Output of the encoder [B, S, D], or its keys and values in this block (`MultiHeadAttention.keys_values`)."""
     valid: Any
     """Mask of real tokens [#B, S]; None if all are real."""
     position: Any = None
@@ -111,7 +111,6 @@ class Cross(nnx.Module):
         self.norm = settings.make_norm(rngs)
 
     def attend(self, x: Float[Array, 'B T D'], given: Given) -> Float[Array, 'B T D']:
-        """Output of the attention to `given.source`."""
         source = given.source
         return self.attention(
             x,
@@ -180,8 +179,8 @@ class Block(nnx.Module):
             )
 
         x = residual(x, self.attention_norm, attend)
-        if self.cross is not None:
-            x = residual(x, self.cross.norm, lambda y: self.cross.attend(y, given))
+        if (cross := self.cross) is not None:
+            x = residual(x, cross.norm, lambda y: cross.attend(y, given))
         if self.activation is None or self.up is None or self.down is None:
             return x
         layers = mlps.Layers(self.activation, self.up, self.down, self.gate)

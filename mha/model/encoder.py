@@ -177,15 +177,20 @@ class Encoder(Stack):
         With `decode`, after `init_cache`, the tokens continue those of earlier calls: `pos` are their coordinates, and
         `valid` [B, S] marks the real tokens among all slots of the cache (see `mha.model.generation`). `prefix` marks
         the tokens of the question, for `prefix_lm`; other models ignore it."""
-        if getattr(tokens, 'ndim', None) != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
-            raise spec.UserError('tokens must be an array of whole numbers, [batch, tokens]')
-        key = position_key
-        if key is None and rngs is not None and hasattr(rngs, 'position'):
-            key = rngs.position()
         if self.prefix_lm and prefix is None:
             raise spec.UserError('a prefix LM reads a question in both directions: pass its mask as prefix=')
-        prefix = prefix if self.prefix_lm else None
-        inputs = Inputs(tokens, valid, pos, train, key, rngs, dropout_rate, sow_weights, decode, prefix)
+        inputs = Inputs.make(
+            tokens,
+            position_key,
+            rngs,
+            valid=valid,
+            pos=pos,
+            train=train,
+            dropout_rate=dropout_rate,
+            sow_weights=sow_weights,
+            decode=decode,
+            prefix=prefix if self.prefix_lm else None,
+        )
         return averaged(self.logits, inputs, self.draws)
 
     @property

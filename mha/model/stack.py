@@ -1,7 +1,7 @@
 """Stack: blocks in a row, each with a position scheme, and the norm after the last."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,16 +21,25 @@ class Inputs:
     """Arguments of a forward pass; see `Encoder.__call__`."""
 
     tokens: Int[Array, 'B T']
-    valid: Bool[Array, '#B S'] | None
-    pos: Num[Array, '#B T'] | None
-    train: bool
-    key: Key[Array, '*B'] | None
+    valid: Bool[Array, '#B S'] | None = None
+    pos: Num[Array, '#B T'] | None = None
+    train: bool = False
+    key: Key[Array, '*B'] | None = None
     """Random key of the coordinates."""
-    rngs: nnx.Rngs | None
-    dropout_rate: Float[Array, ''] | None
-    sow_weights: bool
-    decode: bool
+    rngs: nnx.Rngs | None = None
+    dropout_rate: Float[Array, ''] | None = None
+    sow_weights: bool = False
+    decode: bool = False
     prefix: Bool[Array, '#B T'] | None = None
+
+    @classmethod
+    def make(cls, tokens: Any, key: Any, rngs: nnx.Rngs | None = None, **others: Any) -> 'Inputs':
+        """Inputs of a call, with the random key of the coordinates, by default one of the stream `position`."""
+        if getattr(tokens, 'ndim', None) != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
+            raise spec.UserError('tokens must be an array of whole numbers, [batch, tokens]')
+        if key is None and rngs is not None and hasattr(rngs, 'position'):
+            key = rngs.position()
+        return cls(tokens=tokens, key=key, rngs=rngs, **others)
 
     def halves(self) -> 'tuple[Inputs, Inputs]':
         """Inputs of the two sequences that are stored side by side."""
@@ -66,18 +75,11 @@ class Stack(nnx.Module):
         self.final_norm = nnx.data(settings.make_norm(rngs) if settings.norm == 'pre' else None)
 
     def add_positions(self, text: str, per_layer: bool, dims: positions.Dims, key: jax.Array) -> None:
-        """Makes the schemes of `text`, one spec for all layers or one per layer. Layers with the same spec share a
-        scheme, unless `per_layer`."""
-        specs = spec.per_layer(text, len(self.blocks), 'position')
-        owners = tuple(range(len(specs))) if per_layer else tuple(specs.index(text) for text in specs)
-        distinct = sorted(set(owners))
-        self.positions = nnx.List(
-            positions.make(specs[i], dims, rngs=nnx.Rngs(jax.random.fold_in(key, i))) for i in distinct
-        )
-        for scheme, i in zip(self.positions, distinct, strict=True):
-            if i > 0 and scheme.overrides('embed'):
-                raise spec.UserError(f'the first layer adds embeddings, but layer {i} has its own {specs[i]!r}')
-        self.scheme_of_layer = tuple(distinct.index(i) for i in owners)
+        """Gives every layer its position scheme; see `make_schemes`."""
+        self.positions, self.scheme_of_layer = make_schemes(text, len(self.blocks), per_layer, dims, key)
+        for layer, index in enumerate(self.scheme_of_layer):
+            if index > 0 and (scheme := self.positions[index]).overrides('embed'):
+                raise spec.UserError(f'the first layer adds embeddings, but layer {layer} has its own {scheme.name!r}')
 
     def init_cache(self, batch: int, length: int) -> None:
         """Empties the caches of all layers, and makes room for the keys and values of `length` tokens."""
@@ -141,3 +143,20 @@ class Stack(nnx.Module):
             valid = None if inputs.decode else inputs.valid
             placed.append(scheme.place(rows, valid=valid, key=layer_key, train=inputs.train))
         return placed
+
+
+def make_schemes(
+    text: str,
+    layers: int,
+    per_layer: bool,
+    dims: positions.Dims,
+    key: jax.Array,
+    make: Callable[..., positions.Position] = positions.make,
+) -> tuple[nnx.List[positions.Position], tuple[int, ...]]:
+    """Position schemes of `text`, one spec for all layers or one per layer, and the index of the scheme of every layer.
+    Layers with the same spec share a scheme, unless `per_layer`."""
+    specs = spec.per_layer(text, layers, 'position')
+    owners = tuple(range(layers)) if per_layer else tuple(specs.index(text) for text in specs)
+    distinct = sorted(set(owners))
+    schemes = nnx.List(make(specs[i], dims, rngs=nnx.Rngs(jax.random.fold_in(key, i))) for i in distinct)
+    return schemes, tuple(distinct.index(i) for i in owners)
