@@ -299,9 +299,10 @@ class Encoder(nnx.Module):
         return length // 2 if self.readout == 'pair' else length
 
     def init_cache(self, batch: int, length: int) -> None:
-        """Empties the caches of all layers, and makes room for the keys and values of `length` tokens."""
+        """Empties the caches of all layers, and makes room for the keys and values of `length` tokens, or of those that
+        the pattern of a layer reaches."""
         for block in self.blocks:
-            block.attention.init_cache((batch, length, self.dim), self.embedding.dtype)
+            block.attention.init_cache((batch, length, self.dim), self.embedding.dtype, reach=block.mask.reach)
 
     def quadratic(self, length: int) -> bool:
         """Whether a layer holds the logits of all pairs of `length` tokens in memory."""
