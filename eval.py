@@ -13,7 +13,7 @@ of each symbol of the answer, by its index, and a 95 % interval.
 
 A causal model continues a text: with its most likely tokens, at a temperature above 0 with drawn ones, or with the most
 likely text that a search with `--beams=4` finds. A single text is printed while it is made; those of a file are printed
-as lines of JSON.
+as lines of JSON. With `--log_probs`, so are the tokens and their log-probabilities under the model.
 """
 
 from mha import cli  # isort: split
@@ -57,6 +57,7 @@ TOP_P = flags.DEFINE_float('top_p', None, 'Sum of the probabilities of the token
 BEAMS = flags.DEFINE_integer('beams', 1, 'Number of texts that a search for the most likely one keeps.', lower_bound=1)
 UNTIL = flags.DEFINE_string('until', '', 'Text before which a generated text is cut.')
 SEED = flags.DEFINE_integer('seed', 0, 'Seed of drawn tokens.')
+LOG_PROBS = flags.DEFINE_bool('log_probs', False, 'Also print the generated tokens and their log-probabilities.')
 GENERATION = MAX_LENGTH, TEMPERATURE, TOP_K, TOP_P, BEAMS, UNTIL, SEED
 PAIRS = 2**34
 """Largest number of pairs of tokens in all examples of one length, unless `--examples` is given: one example of 131,072
@@ -70,7 +71,7 @@ def main() -> None:
     if GENERATE.value is not None or PROMPTS.value is not None:
         generate(directory)
         return
-    if idle := [flag.name for flag in GENERATION if flag.present]:
+    if idle := [flag.name for flag in (*GENERATION, LOG_PROBS) if flag.present]:
         raise UserError(f'--{idle[0]} is for generated texts - add --generate or --prompts')
     if LENGTHS.value:
         spec.lengths(LENGTHS.value, '--lengths')  # a mistake is reported once, not for every cell
@@ -188,16 +189,37 @@ def generate(directory: Path) -> None:
         print(f'note: member {population.named(members[run.member])} of {len(members)}', file=sys.stderr)
     options: dict[str, Any] = {flag.name: flag.value for flag in GENERATION}
     if GENERATE.value is None:
-        prompts = _lines(cli.path('prompts', PROMPTS.value))
-        for prompt, text in zip(prompts, run.generate(prompts, **options), strict=True):
-            print(json.dumps({'prompt': prompt, 'text': text}, ensure_ascii=False))
-        return
-    clock, shown, text = time.time(), '', ''
-    for (text,) in run.stream(GENERATE.value, **options):
-        whole = GENERATE.value + run.task.gap + text
-        print(whole[len(shown) :], end='', flush=True)
-        shown = whole
-    print(f'\n\n{len(text):,} characters in {time.time() - clock:.1f} s, compiling included', file=sys.stderr)
+        prompts, shown = _lines(cli.path('prompts', PROMPTS.value)), None
+    else:
+        prompts, shown = [GENERATE.value], ''
+    made, pieces = [], [(time.perf_counter(), 0)]
+    for made in run.stream(prompts, **options):
+        pieces.append((time.perf_counter(), sum(len(one.tokens) for one in made)))
+        if shown is not None:
+            whole = prompts[0] + run.task.gap + made[0].text
+            print(whole[len(shown) :], end='', flush=True)
+            shown = whole
+    for prompt, one in zip(prompts, made, strict=True):
+        printed = [run.task.decode([token]) for token in one.tokens]
+        if shown is None:
+            line: dict[str, Any] = {'prompt': prompt, 'text': one.text}
+            if LOG_PROBS.value:
+                line |= {'tokens': printed, 'log_probs': one.log_probs, 'log_prob': sum(one.log_probs)}
+            print(json.dumps(line, ensure_ascii=False))
+        elif LOG_PROBS.value:
+            rows = [*zip(map(repr, printed), one.log_probs, strict=True), ('sum', sum(one.log_probs))]
+            print('\n\n' + '\n'.join(f'{token:12} {log_prob:10.4f}' for token, log_prob in rows), end='')
+    print(f'\n\n{_speed(pieces)}', file=sys.stderr)
+
+
+def _speed(pieces: list[tuple[float, int]]) -> str:
+    """Speed of a generation, from the time and the number of tokens at its start and after each piece. The first piece
+    compiles, so it does not count unless it is all."""
+    (start, _), (first, compiled), *_ = pieces
+    end, tokens = max(pieces, key=lambda piece: piece[1])
+    if tokens > compiled:
+        return f'{tokens:,} tokens, {(tokens - compiled) / (end - first):,.0f} tokens/s after compiling'
+    return f'{tokens:,} tokens, {tokens / (end - start):,.0f} tokens/s, compiling included'
 
 
 def _lines(path: Path) -> list[str]:

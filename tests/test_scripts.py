@@ -179,6 +179,16 @@ def test_eval_of_tasks_that_read_data(environ, script, tmp_path):
     assert (first['prompt'], second['prompt']) == ('to be', 'not')
     done = script('eval.py', run, '--generate=to be', '--max_length=5')
     assert done.stdout == 'to be' + first['text']
+    assert done.stderr.strip().endswith('tokens/s, compiling included')
+    done = script('eval.py', run, '--generate=to be', '--max_length=20', '--log_probs')
+    *_, some, total = (float(line.split()[-1]) for line in done.stdout.splitlines()[-21:])
+    assert total < some < 0
+    assert 'tokens/s after compiling' in done.stderr
+    line = json.loads(
+        script('eval.py', run, f'--prompts={prompts}', '--max_length=5', '--log_probs').stdout.split('\n')[0]
+    )
+    assert ''.join(line['tokens']) == line['text'] == first['text']
+    assert sum(line['log_probs']) == pytest.approx(line['log_prob'])
     assert script('eval.py', run, '--generate=to be', '--max_length=5', '--beams=2').stdout.startswith('to be')
     words = tmp_path / 'run1'  # scan
     assert script('eval.py', f'--workdir={words}', '--generate=jump twice', '--max_length=3').stdout.startswith(

@@ -285,36 +285,50 @@ class MultiHeadAttention(nnx.Module):
         q, k, v = jnp.split(fused if bias is None else fused + bias[None, None], 3, axis=3)
         return q.squeeze(3), k.squeeze(3), v.squeeze(3)
 
-    def init_cache(self, input_shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> None:
+    def init_cache(
+        self, input_shape: Sequence[int], dtype: DTypeLike = jnp.float32, *, reach: int | None = None
+    ) -> None:
         """Creates an empty cache (`nnx.Cache`) for the keys, values and coordinates of sequences of `input_shape` [B,
-        S, D]. Required before decoding; a new call empties the cache."""
+        S, D]. Required before decoding; a new call empties the cache. With the `reach` of a mask, keys and values that
+        no later query sees are dropped, so that their number does not grow with the sequence."""
         batch, length, _ = input_shape
-        shape = (batch, length, self.num_kv_heads, self.head_dim)
+        room = length if reach is None else min(reach, length)
+        shape = (batch, room, self.num_kv_heads, self.head_dim)
         self.cached_key, self.cached_value = nnx.Cache(jnp.zeros(shape, dtype)), nnx.Cache(jnp.zeros(shape, dtype))
         self.cached_pos = nnx.Cache(jnp.zeros((batch, length), jnp.float32))
         self.cache_index = nnx.Cache(jnp.int32(0))
 
     def _remember(self, q: Array, k: Array, v: Array, q_pos: Array, mask: Mask, contiguous: bool):
-        """Stores new keys, values and coordinates in the cache. Returns the queries, all stored keys and values, the
-        coordinates of both, and the mask of the new queries."""
+        """Stores new keys, values and coordinates in the cache. Returns the queries, the keys and values that they may
+        see, the coordinates of both, and the mask of the new queries."""
         if self.cached_key is None or self.cached_value is None or self.cached_pos is None or self.cache_index is None:
             raise ValueError('decode needs room for keys and values: call init_cache first')
-        start, (batch, room) = self.cache_index[...], self.cached_pos.shape
-        if len(k) != batch or (not isinstance(start, Tracer) and start + k.shape[1] > room):
+        start, (batch, length), new = self.cache_index[...], self.cached_pos.shape, k.shape[1]
+        if len(k) != batch or (not isinstance(start, Tracer) and start + new > length):
             raise ValueError(
-                f'the cache has room for {batch} sequences of {room} tokens, {start} are in it: '
+                f'the cache has room for {batch} sequences of {length} tokens, {start} are in it: '
                 f'{k.shape[:2]} do not fit'
             )
         q_pos = q_pos + start if contiguous else q_pos
         new_pos = jnp.broadcast_to(q_pos, k.shape[:2]).astype(jnp.float32)
-        for cache, new in ((self.cached_key, k), (self.cached_value, v), (self.cached_pos, new_pos)):
-            cache[...] = jax.lax.dynamic_update_slice_in_dim(cache[...], new.astype(cache[...].dtype), start, axis=1)
-        self.cache_index[...] = start + k.shape[1]
-        q = jnp.where(
-            start + k.shape[1] <= room, q, jnp.nan
-        )  # NaN if the cache overflowed and entries were overwritten
-        mask = (
-            mask if isinstance(mask, explicit) else later(mask, start)
-        )  # arrays already have rows for the new queries only
-        k, v = self.cached_key[...].astype(k.dtype), self.cached_value[...].astype(v.dtype)
-        return q, k, v, q_pos, self.cached_pos[...], mask & later(causal(), start)
+
+        def store(cache, x):
+            """Entries of a cache that the new queries may see, in the order of slots, which some schemes need."""
+            old, x = cache[...], x.astype(cache[...].dtype)
+            if old.shape[1] == length:
+                cache[...] = seen = jax.lax.dynamic_update_slice_in_dim(old, x, start, axis=1)
+            else:  # the oldest make room
+                seen = jnp.concatenate([old, x], axis=1)
+                cache[...] = seen[:, new:]
+            return seen
+
+        k, v = (store(cache, x).astype(x.dtype) for cache, x in ((self.cached_key, k), (self.cached_value, v)))
+        k_pos, first = store(self.cached_pos, new_pos), 0
+        if self.cached_key.shape[1] != length:
+            first = start + new - k.shape[1]
+            k_pos = jnp.take(k_pos, first + jnp.arange(k.shape[1]), axis=1, mode='clip')
+        self.cache_index[...] = start + new
+        q = jnp.where(start + new <= length, q, jnp.nan)  # NaN if the cache overflowed and entries were overwritten
+        if not isinstance(mask, explicit):  # arrays already have rows for the new queries only
+            mask = later(mask, start, first, length)
+        return q, k, v, q_pos, k_pos, mask & later(causal(), start, first, length)

@@ -1,7 +1,8 @@
 """Generation: a causal model continues sequences of tokens, greedily, by sampling, or by beam search.
 
-Keys and values of earlier tokens are cached, so that a step costs the work of one token. Where that is not possible, as
-under schemes that place all tokens of a sequence together, every step computes the sequence anew.
+Keys and values of earlier tokens are cached, so that a step costs the work of one token; a layer with a window keeps
+those in its window. Where that is not possible, as under schemes that place all tokens of a sequence together, every
+step computes the sequence anew.
 """
 
 import dataclasses
@@ -85,7 +86,7 @@ class Progress:
     logits: Any
     """Logits [B, C] of the next token."""
     cache: Any
-    """Keys and values of the filled slots; empty without a cache."""
+    """Keys and values of the filled slots that later tokens may see; empty without a cache."""
 
 
 def stream(

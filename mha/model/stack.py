@@ -82,9 +82,11 @@ class Stack(nnx.Module):
                 raise spec.UserError(f'the first layer adds embeddings, but layer {layer} has its own {scheme.name!r}')
 
     def init_cache(self, batch: int, length: int) -> None:
-        """Empties the caches of all layers, and makes room for the keys and values of `length` tokens."""
+        """Empties the caches of all layers, and makes room for the keys and values of `length` tokens, or of those that
+        the pattern of a layer reaches."""
+        shape = batch, length, self.settings.dim
         for block in self.blocks:
-            block.attention.init_cache((batch, length, self.settings.dim), self.settings.dtype)
+            block.attention.init_cache(shape, self.settings.dtype, reach=block.mask.reach)
 
     def holds_pairs(self, length: int) -> bool:
         """Whether a layer holds the logits of all pairs of `length` tokens in memory."""
