@@ -9,12 +9,12 @@ from flax import nnx
 from jax.core import Tracer
 from jax.nn.initializers import Initializer, lecun_normal
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Bool, Float, Num
 
 from mha import cores, positions, spec
 from mha.cores import dense
 from mha.model import norms
-from mha.nn.masks import Mask, MaskLike, as_mask, causal, explicit, later
+from mha.nn.masks import Mask, MaskLike, as_mask, causal, explicit, later, padding
 from mha.nn.products import linear
 from mha.positions.base import Coords, Dims, Position
 from mha.spec import Count, Decay, Length
@@ -197,11 +197,13 @@ class MultiHeadAttention(nnx.Module):
         head_mask: Num[Array, 'H'] | None = None,
         deterministic: bool | None = None,
         decode: bool | None = None,
+        prefix: Bool[Array, '#B S'] | None = None,
         rngs: nnx.Rngs | None = None,
         sow_weights: bool = False,
     ) -> Float[Array, 'B T F']:
         """Output of the layer. `inputs_k` are other inputs to attend to, or their `keys_values`. Coordinates default to
-        the slot numbers, counted from the end of the cache when decoding. `head_mask` multiplies the output of each
+        the slot numbers, counted from the end of the cache when decoding; `prefix` then marks slots whose keys all
+        queries see, even before them. `head_mask` multiplies the output of each
         head; 0 removes a head. With `sow_weights`, the attention weights [B, H, T, S] are sown as `nnx.Intermediate`
         named `attention_weights`, to be read with `nnx.capture`."""
         if inputs_k is None and inputs_v is not None:
@@ -231,7 +233,7 @@ class MultiHeadAttention(nnx.Module):
         if decode if decode is not None else self.decode:
             if inputs_k is not inputs_q:
                 raise ValueError('decode is for self-attention: leave out inputs_k and inputs_v')
-            q, k, v, q_pos, k_pos, mask = self._remember(q, k, v, q_pos, mask, contiguous)
+            q, k, v, q_pos, k_pos, mask = self._remember(q, k, v, q_pos, mask, prefix, contiguous)
             contiguous = False
         groups = self.num_heads // self.num_kv_heads
         if groups > 1:
@@ -298,7 +300,7 @@ class MultiHeadAttention(nnx.Module):
         self.cached_pos = nnx.Cache(jnp.zeros((batch, length), jnp.float32))
         self.cache_index = nnx.Cache(jnp.int32(0))
 
-    def _remember(self, q: Array, k: Array, v: Array, q_pos: Array, mask: Mask, contiguous: bool):
+    def _remember(self, q: Array, k: Array, v: Array, q_pos: Array, mask: Mask, prefix: Array | None, contiguous: bool):
         """Stores new keys, values and coordinates in the cache. Returns the queries, the keys and values that they may
         see, the coordinates of both, and the mask of the new queries."""
         if self.cached_key is None or self.cached_value is None or self.cached_pos is None or self.cache_index is None:
@@ -331,4 +333,5 @@ class MultiHeadAttention(nnx.Module):
         q = jnp.where(start + new <= length, q, jnp.nan)  # NaN if the cache overflowed and entries were overwritten
         if not isinstance(mask, explicit):  # arrays already have rows for the new queries only
             mask = later(mask, start, first, length)
-        return q, k, v, q_pos, k_pos, mask & later(causal(), start, first, length)
+        past = causal() if prefix is None else causal() | padding(prefix)
+        return q, k, v, q_pos, k_pos, mask & later(past, start, first, length)

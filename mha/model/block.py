@@ -40,7 +40,7 @@ class Given:
     decode: bool = dataclasses.field(default=False, metadata={'static': True})
     """Whether the tokens continue those whose keys and values are in the caches. `valid` is then that of all slots."""
     prefix: Any = None
-    """Mask [#B, T] of the tokens that all tokens see, whatever the direction of the block; None if there are none."""
+    """Mask [#B, S] of the tokens that all tokens see, even those before them; None if there are none."""
     source: Any = None
     """`Source` that the block of a decoder attends to."""
 
@@ -176,6 +176,7 @@ class Block(nnx.Module):
                 rngs=given.rngs,
                 sow_weights=given.sow_weights,
                 decode=given.decode,
+                prefix=given.prefix,
             )
 
         x = residual(x, self.attention_norm, attend)

@@ -6,7 +6,7 @@ Post-norm by default, x <- LN(x + f(x)), as in the models of Ruoss et al. (2023,
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import jax
@@ -165,7 +165,7 @@ class Encoder(Stack):
         sow_weights: bool = False,
         position_key: Key[Array, '*B'] | None = None,
         decode: bool = False,
-        prefix: Bool[Array, '#B T'] | None = None,
+        prefix: Bool[Array, '#B S'] | None = None,
     ) -> Float[Array, 'B T C'] | Float[Array, 'B C']:
         """Class logits. `valid` marks real tokens; padding does not change the result. `pos` are coordinates, by
         default the slot numbers, which suits padding on the right. `rngs` has the streams `dropout`, used in training,
@@ -191,12 +191,17 @@ class Encoder(Stack):
             decode=decode,
             prefix=prefix if self.prefix_lm else None,
         )
-        return averaged(self.logits, inputs, self.draws)
+        return averaged(self.logits, inputs, self.schemes)
 
     @property
-    def draws(self) -> int:
-        """Number of random placements over which an evaluation averages."""
-        return max(scheme.draws for scheme in self.positions)
+    def stacks(self) -> tuple[Stack, ...]:
+        """Stacks of blocks, that of the input first."""
+        return (self,)
+
+    @property
+    def schemes(self) -> list[positions.Position]:
+        """All position schemes."""
+        return [*self.positions]
 
     def attention_weights(self, tokens: Int[Array, 'B T'], **options: Any) -> Float[Array, 'L B H T T']:
         """Attention weights of every layer, example and head. `options` are passed to `__call__`."""
@@ -232,8 +237,9 @@ class Encoder(Stack):
         return self.run(self.embedding(inputs.tokens) * self.scale, inputs)
 
 
-def averaged(logits: Callable[[Inputs], Array], inputs: Inputs, draws: int) -> Array:
-    """Logits of a forward pass; in an evaluation with a key, their mean over several `draws` of coordinates."""
+def averaged(logits: Callable[[Inputs], Array], inputs: Inputs, schemes: Iterable[positions.Position]) -> Array:
+    """Logits of a forward pass; in an evaluation with a key, their mean over as many draws as `schemes` ask for."""
+    draws = max(scheme.draws for scheme in schemes)
     if draws <= 1 or inputs.train or inputs.sow_weights or inputs.key is None:
         return logits(inputs)
     keys = prng.split(inputs.key, draws)

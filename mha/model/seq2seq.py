@@ -127,7 +127,7 @@ class EncoderDecoder(nnx.Module):
             dropout_rate=dropout_rate,
             sow_weights=sow_weights,
         )
-        return averaged(self.logits, inputs, max(scheme.draws for scheme in self.schemes))
+        return averaged(self.logits, inputs, self.schemes)
 
     def logits(self, inputs: Inputs) -> Float[Array, 'B T C']:
         source, target = inputs.halves()
@@ -184,7 +184,7 @@ class Conditional(nnx.Module):
     (`EncoderDecoder.given`). `mha.model.generation` continues targets as it continues texts, row i with the i-th
     source, or each source with several neighbouring rows."""
 
-    causal, readout = True, 'token'
+    causal, readout, prefix_lm = True, 'token', False
 
     def __init__(self, model: EncoderDecoder, memory: Memory):
         self.model, self.memory = model, nnx.data(memory)
@@ -218,5 +218,4 @@ class Conditional(nnx.Module):
         inputs = Inputs.make(tokens, position_key, valid=valid, pos=pos, decode=decode)
         each = len(tokens) // len(self.memory.valid)
         memory = jax.tree.map(lambda x: jnp.repeat(x, each, axis=0), self.memory)
-        draws = max(scheme.draws for scheme in self.positions)
-        return averaged(lambda inputs: self.model.decode(inputs, memory), inputs, draws)
+        return averaged(lambda inputs: self.model.decode(inputs, memory), inputs, self.positions)

@@ -30,7 +30,7 @@ class Inputs:
     dropout_rate: Float[Array, ''] | None = None
     sow_weights: bool = False
     decode: bool = False
-    prefix: Bool[Array, '#B T'] | None = None
+    prefix: Bool[Array, '#B S'] | None = None
 
     @classmethod
     def make(cls, tokens: Any, key: Any, rngs: nnx.Rngs | None = None, **others: Any) -> 'Inputs':
