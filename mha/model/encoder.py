@@ -178,7 +178,9 @@ class Encoder(Stack):
         `valid` [B, S] marks the real tokens among all slots of the cache (see `mha.model.generation`). `prefix` marks
         the tokens of the question, for `prefix_lm`; other models ignore it."""
         if self.prefix_lm and prefix is None:
-            raise spec.UserError('a prefix LM reads a question in both directions: pass its mask as prefix=')
+            raise spec.UserError(
+                'model.prefix_lm needs a task with a question, or its mask as prefix= - set model.prefix_lm=False'
+            )
         inputs = Inputs.make(
             tokens,
             position_key,

@@ -158,6 +158,9 @@ class EncoderDecoder(nnx.Module):
         return Conditional(self, _memory(*nnx.split(self), jnp.asarray(tokens), jnp.asarray(valid), key))
 
 
+Model = Encoder | EncoderDecoder
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Memory:

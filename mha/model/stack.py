@@ -154,7 +154,7 @@ def make_schemes(
     dims: positions.Dims,
     key: jax.Array,
     make: Callable[..., positions.Position] = positions.make,
-) -> tuple[nnx.List[positions.Position], tuple[int, ...]]:
+) -> tuple[Any, tuple[int, ...]]:
     """Position schemes of `text`, one spec for all layers or one per layer, and the index of the scheme of every layer.
     Layers with the same spec share a scheme, unless `per_layer`."""
     specs = spec.per_layer(text, layers, 'position')

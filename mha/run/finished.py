@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.model import generation
-from mha.model.encoder import Encoder
+from mha.model.seq2seq import EncoderDecoder, Model
 from mha.run import population, workdir
 from mha.run.build import build
 from mha.run.checkpoint import Checkpoints
@@ -93,7 +93,7 @@ class Finished:
         return self.experiment.task.held_out()
 
     @functools.cached_property
-    def model(self) -> Encoder:
+    def model(self) -> Model:
         """Model with the member's weights, under the position scheme of the evaluation."""
         graphdef, _ = nnx.split(self.experiment.final_shapes, nnx.Param)
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf[self.member]), self.params)
@@ -178,10 +178,13 @@ class Finished:
             raise UserError('beams are for the most likely text, without temperature, top_k or top_p - choose one')
         tokens, key = [task.encode(prompt) for prompt in prompts], jax.random.key(seed)
         common: dict[str, Any] = dict(stop=task.stop, key=key, cache=cache)
+        model = self.model
+        if isinstance(model, EncoderDecoder):
+            model, tokens = model.given(tokens, key), [[task.begin]] * len(tokens)
         if beams == 1:
-            pieces = generation.stream(self.model, tokens, max_length, sampling=sampling, **common)
+            pieces = generation.stream(model, tokens, max_length, sampling=sampling, **common)
         else:
-            pieces = [generation.beam_search(self.model, tokens, max_length, beams, **common)]
+            pieces = [generation.beam_search(model, tokens, max_length, beams, **common)]
         for piece in pieces:
             for row, *new in zip(written, *(array.tolist() for array in piece), strict=True):
                 row += [(token, log_prob) for token, log_prob in zip(*new, strict=True) if token != generation.ENDED]

@@ -32,6 +32,8 @@ class Batch:
     """Mask of the tokens that count in the loss."""
     metric_mask: Any
     """Mask of the tokens that count in accuracy."""
+    prefix: Any = None
+    """Mask of the tokens of the question, which a prefix LM reads in both directions; None if the task has none."""
 
 
 class Task:
@@ -59,6 +61,10 @@ class Task:
     """Arrays that `sample` reads; generated tasks have none."""
     halves = False
     """Whether the tokens are two sequences of equal size side by side, each with its own padding."""
+    has_source = False
+    """Whether the first half is a source and the second what a decoder reads, with the answers there."""
+    begin: int = 0
+    """Token with which the target of a source begins."""
     sha256: str = ''
     """Checksum that identifies the data of a task in the records of a run."""
     baseline_per_position = True
@@ -317,6 +323,7 @@ class Sequence(Task):
             targets=jnp.where(is_answer, sequence[1:], 0),
             loss_mask=is_answer,
             metric_mask=is_answer,
+            prefix=slot < start,
         )
 
     def readable(self, example):
