@@ -86,7 +86,7 @@ def main() -> None:
         'chance': run.task.chance,
         'metric': run.task.metric,
         'data_sha256': run.task.sha256,
-        **run.task.data_sizes,
+        **run.task.facts,
         **({'init_from': init_from} if init_from else {}),
     }
     workdir.write_json(directory / 'summary.json', summary)

@@ -9,15 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from mha.datasets import text as dataset
+from mha import datasets
 from mha.spec import UserError
 from mha.tasks.base import Task
 
 
 class Files(Task):
     """Task on the files of `directory`, by default those of the packages of Python's standard library. `data` is the
-    train split, `held_out().data` the test split (`mha.datasets.text`); `sha256` identifies the files. Symbol 256 is a
-    blank."""
+    train split, `held_out().data` the test split (`mha.datasets.files.documents`). Symbol 256 is a blank."""
 
     level = 'language'
     inputs = 257
@@ -25,19 +24,21 @@ class Files(Task):
 
     def __init__(self, directory: str = '', *, causal: bool = False):
         super().__init__(causal=causal)
-        self.sha256 = dataset.prepare(os.path.join(glob.escape(directory), '*', '**') if directory else '')
-        paths = [path for split in ('train', 'test') for path in dataset.read_files(self.sha256, split)]
-        self.folders = tuple(sorted({path.split('/')[0] for path in paths if '/' in path}))
+        self.corpus = datasets.documents(os.path.join(glob.escape(directory), '*', '**') if directory else '')
+        paths = [path for split in datasets.SPLITS for path in self.corpus.read(split)['path']]
+        self.folders = tuple(sorted({_folder(path) for path in paths if b'/' in path}))
         if len(self.folders) < 2:
             raise UserError(f'directory must have at least two sub-folders with files: {directory!r}')
         self.data = self.read('train')
 
-    def read(self, split: dataset.Split) -> dict[str, Any]:
+    def read(self, split: datasets.Split) -> dict[str, Any]:
         """Arrays of a split: the bytes of all files [N]; the start, size and sub-folder number of each file [F]."""
-        files = {path: content for path, content in dataset.read_files(self.sha256, split).items() if '/' in path}
-        size = np.array([content.size for content in files.values()])
-        folder = [self.folders.index(path.split('/')[0]) for path in files]
-        arrays = dict(text=np.concatenate(list(files.values())), start=np.cumsum(size) - size, size=size, folder=folder)
+        columns = self.corpus.read(split)
+        files = [(path, text) for path, text in zip(*columns.values(), strict=True) if b'/' in path]
+        size = np.array([len(text) for _, text in files])
+        folder = [self.folders.index(_folder(path)) for path, _ in files]
+        text = np.frombuffer(b''.join(text for _, text in files), np.uint8)
+        arrays = dict(text=text, start=np.cumsum(size) - size, size=size, folder=folder)
         return {name: jnp.asarray(array) for name, array in arrays.items()}
 
     def held_out(self) -> 'Files':
@@ -50,3 +51,7 @@ class Files(Task):
         slot = jnp.arange(max_length)
         read = self.data['text'].at[self.data['start'][file] + slot].get(mode='clip').astype(jnp.int32)
         return jnp.where(slot < self.data['size'][file], read, self.inputs - 1)
+
+
+def _folder(path: bytes) -> str:
+    return os.fsdecode(path).split('/')[0]

@@ -65,8 +65,10 @@ class Task:
     """Whether the first half is a source and the second what a decoder reads, with the answers there."""
     begin: int = 0
     """Token with which the target of a source begins."""
-    sha256: str = ''
-    """Checksum that identifies the data of a task in the records of a run."""
+    corpus: Any = None
+    """Data set that the task reads (`mha.datasets.Corpus`); generated tasks have none."""
+    ragged = False
+    """Whether examples of one length may have different numbers of tokens, as texts do."""
     baseline_per_position = True
     """Whether the baseline without input may depend on the index in the answer (see `mha.training.evaluation`)."""
 
@@ -87,9 +89,14 @@ class Task:
         self.causal = causal
 
     @property
-    def data_sizes(self) -> dict[str, int]:
-        """Sizes of the splits of the data that a task reads, for the summary of a run."""
-        return {}
+    def sha256(self) -> str:
+        """Checksum that identifies the data of a task in the records of a run; empty for generated tasks."""
+        return self.corpus.sha256 if self.corpus else ''
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Sizes, origin and licence of the data that a task reads, for the summary of a run."""
+        return self.corpus.facts if self.corpus else {}
 
     @property
     def vocab_size(self) -> int:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mha.datasets import text as dataset
+from mha import datasets
 from mha.spec import UserError
 from mha.tasks._files import Files
 from mha.tasks.base import Batch
@@ -34,7 +34,7 @@ class BytesRetrieval(Files):
         """Number of input symbols; there is no placeholder."""
         return self.inputs
 
-    def read(self, split: dataset.Split):
+    def read(self, split: datasets.Split):
         """Arrays of `Files.read`, and the first file and the number of files of each sub-folder with two or more
         [G]."""
         data = super().read(split)

@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from mha.datasets import text as dataset
+from mha import datasets
 from mha.spec import REACH, Part, UserError
 from mha.tasks.base import Batch, Task
 
 
 class Text(Task):
     """Bytes of the files that match the glob `text`, by default of the Python standard library's own source. `data` is
-    the train split, `held_out().data` the test split (`mha.datasets.text`); `sha256` names the files."""
+    the train split, `held_out().data` the test split (`mha.datasets.files.documents`)."""
 
     inputs = num_classes = 256
     level = 'language'
@@ -43,17 +43,16 @@ class Text(Task):
     ):
         super().__init__(causal=causal)
         self.mask_rate, self.replaced, self.whole_words = mask_rate, replaced, whole_words
-        self.sha256 = dataset.prepare(text)
-        self.data = jnp.asarray(dataset.read(self.sha256, 'train'))
+        self.corpus = datasets.documents(text)
+        self.data = self._read('train')
 
     def held_out(self) -> 'Text':
         task = copy.copy(self)
-        task.data = jnp.asarray(dataset.read(self.sha256, 'test'))
+        task.data = self._read('test')
         return task
 
-    @property
-    def data_sizes(self):
-        return {f'data_{split}_bytes': int(dataset.read(self.sha256, split).size) for split in ('train', 'test')}
+    def _read(self, split: datasets.Split):
+        return jnp.asarray(self.corpus.read(split)['text'].content)
 
     def encode(self, text):
         if not self.causal:

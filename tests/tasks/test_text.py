@@ -24,9 +24,10 @@ def make(corpus, causal=False, **options):
 
 
 def test_what_is_recorded(corpus):
-    assert make(corpus).data_sizes == {'data_train_bytes': 900, 'data_test_bytes': 100}
+    facts = make(corpus).facts
+    assert (facts['data_train_bytes'], facts['data_test_bytes']) == (900, 100)
     assert make(corpus).metric == 'bits_per_byte'
-    assert tasks.make('parity_check').data_sizes == {}
+    assert tasks.make('parity_check').facts == {}
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -178,5 +179,5 @@ def test_mistakes(corpus):
         held_out.example(jax.random.key(0), 1, 100)
     with pytest.raises(UserError, match='mask_rate must be above 0 and at most 1, not 0'):
         make(corpus, mask_rate=0.0)
-    with pytest.raises(UserError, match=re.escape("text 'none/*.txt' matches no file")):
+    with pytest.raises(UserError, match=re.escape("no file matches 'none/*.txt'")):
         make('none/*.txt')

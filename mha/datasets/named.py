@@ -1,0 +1,108 @@
+"""Sources by the name of a TFDS data set, such as 'ag_news_subset', 'wiki40b/en:1.3.0' or 'imdb_reviews[:10%]', whose
+slice applies to both splits. The data set must be prepared in the format array_record, which is read without
+TensorFlow. Test data is its split `test`, or `validation` if there is none."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import naming, read_only_builder, registered
+
+from mha.datasets.corpus import Split, records
+from mha.datasets.files import row
+from mha.datasets.preparation import FIELDS, Kind, Malformed, Row, Source
+from mha.spec import UserError
+
+_NAME = re.compile(r'(\w+(?:/[\w.-]+)?(?::[\d.]+)?)(?:\[([\d%: ]+)\])?')
+FORMAT = 'array_record'
+
+
+def source(kind: Kind, data: str, data_dir: str, columns: tuple[str, str] | None = None) -> Source:
+    """Source of a data set below `data_dir`, by default TFDS's own directory. Its `columns` are those of its supervised
+    keys, unless given."""
+    match = _NAME.fullmatch(data)
+    if not match:
+        raise UserError(f'no file matches {data!r}, relative to {os.getcwd()}')
+    name, part = match.groups()
+    builder = _prepared(name, data_dir)
+    held_out = next((split for split in ('test', 'validation') if split in builder.info.splits), '')
+    if 'train' not in builder.info.splits or not held_out:
+        there = ', '.join(builder.info.splits)
+        raise UserError(f'{name} must have the splits train, and test or validation, not {there}')
+    fields = _columns(kind, name, builder.info, columns)
+    splits: dict[Split, str] = {'train': 'train', 'test': held_out}
+
+    def rows() -> Iterator[Row | Malformed]:
+        for split, theirs in splits.items():
+            sliced = f'{theirs}[{part}]' if part else theirs
+            for number, record in enumerate(records(builder, sliced)):
+                yield _row(kind, f'{name}, {theirs}:{number}', fields, record, split)
+
+    files = {path.name: path for split in splits.values() for path in map(Path, builder.info.splits[split].filepaths)}
+    redistribution = getattr(builder.info, 'redistribution_info', None)
+    return Source(
+        kind,
+        files,
+        rows,
+        f'train and {held_out} of the data set' + (f', [{part}] of each' if part else ''),
+        f'TFDS {builder.info.full_name}',
+        getattr(redistribution, 'license', '') or 'not stated',
+        settings=f'{" ".join(fields)} {part or ""}',
+    )
+
+
+def _prepared(name: str, data_dir: str) -> Any:
+    """Builder of a prepared data set. Raises `UserError` with the command that prepares it."""
+    at = {'data_dir': os.path.expanduser(data_dir)} if data_dir else {}
+    try:
+        builder = read_only_builder.builder_from_files(name, **at)
+    except registered.DatasetNotFoundError:
+        known = tfds.list_builders(with_community_datasets=False)
+        dataset = naming.parse_builder_name_kwargs(name)[0].name
+        if dataset not in known:
+            near = difflib.get_close_matches(dataset, known, n=1, cutoff=0.8)
+            hint = f' - did you mean {near[0]!r}?' if near else ''
+            raise UserError(
+                f'{name!r} is neither a file, relative to {os.getcwd()}, nor a data set of TFDS{hint}'
+            ) from None
+        raise UserError(f'{name} is not prepared - {command(name, data_dir)}') from None
+    there = getattr(builder.info.file_format, 'value', 'files of an old version')
+    if there != FORMAT:
+        raise UserError(f'{name} is prepared as {there}, not {FORMAT} - {command(name, data_dir)} --overwrite')
+    return builder
+
+
+def command(name: str, data_dir: str) -> str:
+    """Instruction that prepares a data set."""
+    return f'where TensorFlow is installed, run: tfds build {name} --file_format={FORMAT}' + (
+        f' --data_dir={data_dir}' if data_dir else ''
+    )
+
+
+def _columns(kind: Kind, name: str, info: Any, given: tuple[str, str] | None) -> tuple[str, ...]:
+    """Names of the features to read."""
+    texts = [each for each in info.features if isinstance(info.features[each], tfds.features.Text)]
+    if kind == 'documents':
+        wanted = ('text',) if 'text' in texts else tuple(texts)
+        if len(wanted) != 1:
+            raise UserError(f'{name} must have one feature with a text, not {", ".join(info.features)}')
+        return wanted
+    wanted = given or info.supervised_keys or FIELDS[kind]
+    if missing := [each for each in wanted if each not in info.features]:
+        raise UserError(f'{name} has no feature {missing[0]!r} but {", ".join(info.features)}')
+    return wanted
+
+
+def _row(kind: Kind, place: str, fields: tuple[str, ...], record: dict[str, Any], split: Split) -> Row | Malformed:
+    if kind == 'documents':
+        return Row((place.encode(), _text(record[fields[0]]).encode(errors='surrogateescape')), split=split)
+    one, other = (_text(record[field]) for field in fields)
+    return row(place, (one, other), split)
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors='surrogateescape') if isinstance(value, bytes) else str(value)

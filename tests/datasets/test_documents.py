@@ -1,0 +1,247 @@
+import gzip
+import hashlib
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from mha import datasets
+from mha.datasets import files, preparation
+from mha.spec import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_files(folder, count):
+    """Files 00.txt, 01.txt, ... of random bytes, which are not valid UTF-8; returns their contents."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(exist_ok=True)
+    contents = [rng.bytes(20 + i) for i in range(count)]
+    for i, content in enumerate(contents):
+        (folder / f'{i:02}.txt').write_bytes(content)
+    return contents
+
+
+def joined(corpus, split):
+    return corpus.read(split)['text'].content.tobytes()
+
+
+def by_path(corpus, split):
+    columns = corpus.read(split)
+    return dict(zip(columns['path'], columns['text'], strict=True))
+
+
+def test_every_tenth_file_is_test_data(tmp_path):
+    contents = write_files(tmp_path / 'corpus', 23)
+    corpus = datasets.documents('corpus/*.txt')
+    assert by_path(corpus, 'test') == {b'09.txt': contents[9], b'19.txt': contents[19]}
+    assert by_path(corpus, 'train') == {
+        f'{i:02}.txt'.encode(): content for i, content in enumerate(contents) if i not in (9, 19)
+    }
+    assert joined(corpus, 'train') == b''.join(c for i, c in enumerate(contents) if i not in (9, 19))
+    assert corpus.labels == ()
+    assert corpus.facts == {
+        'data_train_examples': 21,
+        'data_test_examples': 2,
+        'data_train_bytes': sum(map(len, contents)) - 29 - 39,
+        'data_test_bytes': 29 + 39,
+        'data_malformed': 0,
+        'data_malformed_rows': [],
+        'data_split': 'every 10th file is test data',
+        'data_provenance': f'23 files in {tmp_path}/corpus',
+        'data_licence': 'not stated',
+    }
+
+
+@pytest.mark.parametrize('count', [1, 3, 9])
+def test_few_files_are_split_by_bytes(tmp_path, count):
+    contents = write_files(tmp_path / 'corpus', count)
+    corpus = datasets.documents('corpus/*.txt')
+    tails = [-(-len(c) // 10) for c in contents]
+    assert joined(corpus, 'train') == b''.join(c[:-n] for c, n in zip(contents, tails, strict=True))
+    assert joined(corpus, 'test') == b''.join(c[-n:] for c, n in zip(contents, tails, strict=True))
+
+
+def test_a_single_byte(write):
+    write({'a.txt': b'x'})
+    corpus = datasets.documents('a.txt')
+    assert (by_path(corpus, 'train'), by_path(corpus, 'test')) == ({b'a.txt': b''}, {b'a.txt': b'x'})
+
+
+def test_large_files_have_several_records(tmp_path, cache):
+    content = np.random.default_rng(0).bytes(3 * files.BLOCK)
+    (tmp_path / 'a.txt').write_bytes(content)
+    corpus = datasets.documents('a.txt')
+    records = tfds.builder_from_directory(corpus.directory).as_data_source('train')
+    sizes = [len(record['text']) for record in records]
+    assert sizes == [files.BLOCK, files.BLOCK, 3 * files.BLOCK * 9 // 10 - 2 * files.BLOCK]
+    assert b''.join(record['text'] for record in records) == content[: sum(sizes)]
+    assert {record['path'] for record in records} == {b'a.txt'}
+    assert by_path(corpus, 'train') == {b'a.txt': content[: sum(sizes)]}, 'a document is one text'
+    assert by_path(corpus, 'test') == {b'a.txt': content[sum(sizes) :]}
+
+
+def test_compressed_files(write):
+    text = b'a line\r\n' * 1000
+    write({'a.txt.gz': gzip.compress(text, mtime=0), 'b.txt': text})
+    corpus = datasets.documents('.')
+    assert by_path(corpus, 'train') == {b'a.txt.gz': text[:7200], b'b.txt': text[:7200]}
+    write({'c.txt.gz': gzip.compress(text)[:-20]})
+    with pytest.raises(UserError, match=r'cannot read \S+/c.txt.gz: Compressed file ended'):
+        datasets.documents('c.txt.gz')
+
+
+def test_sha256_is_that_of_the_shell(tmp_path):
+    write_files(tmp_path / 'corpus', 3)
+    listing = subprocess.run('sha256sum *.txt', shell=True, cwd=tmp_path / 'corpus', check=True, capture_output=True)
+    assert datasets.documents('corpus/*.txt').sha256 == hashlib.sha256(listing.stdout).hexdigest()
+
+
+def test_name_depends_on_content_not_on_place(tmp_path, monkeypatch):
+    write_files(tmp_path / 'a', 3), write_files(tmp_path / 'b', 3)
+    here = datasets.documents('a/*.txt')
+    same = ('b/*.txt', f'{tmp_path}/b/**/*.txt', 'a/../a/*.txt', 'b', 'b/')
+    assert {datasets.documents(data) for data in same} == {here}
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert here == datasets.documents('~/a/*.txt')
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'b/03.txt').touch()
+    assert here == datasets.documents('b/*.txt'), 'empty files do not count'
+    (tmp_path / 'link').symlink_to('b')
+    assert here == datasets.documents('link/*.txt')
+    (tmp_path / 'b/00.txt').write_bytes(b'other')
+    assert here != datasets.documents('b/*.txt')
+
+
+def test_a_path_with_special_characters(write):
+    write({'a [1],b/*.txt': 'text of this file'})
+    assert joined(datasets.documents('a [1],b/*.txt'), 'train') == b'text of this fi'
+
+
+def test_prepares_once_and_in_silence(tmp_path, cache, monkeypatch, capfd):
+    write_files(tmp_path / 'corpus', 12)
+    corpus = datasets.documents('corpus/*.txt')
+    assert capfd.readouterr() == ('', '')
+    assert [path.name for path in cache.iterdir()] == ['documents'], 'nothing temporary is left'
+    monkeypatch.setattr(preparation, '_build', None)
+    assert datasets.documents('corpus/*.txt') == corpus
+
+
+def test_shows_that_it_takes_long(tmp_path, monkeypatch, capfd):
+    write_files(tmp_path / 'corpus', 12)
+    rows = files._document_rows
+    monkeypatch.setattr(files, '_document_rows', lambda *args: (_wait(row) for row in rows(*args)))
+    datasets.documents('corpus/*.txt')
+    assert 'prepare: ' in capfd.readouterr().err
+
+
+def _wait(row):
+    time.sleep(0.2)
+    return row
+
+
+def test_prepares_in_two_processes_at_once(tmp_path, cache):
+    write_files(tmp_path / 'corpus', 12)
+    with multiprocessing.get_context('spawn').Pool(2) as pool:
+        first, second = pool.map(datasets.documents, ['corpus/*.txt'] * 2, chunksize=1)
+    assert first == second
+    assert first.facts['data_test_bytes'] == 29
+    assert [path.name for path in cache.iterdir()] == ['documents']
+
+
+def test_loser_of_the_race_keeps_the_winner(tmp_path, monkeypatch):
+    contents = write_files(tmp_path / 'corpus', 1)
+    build = preparation._build
+
+    def build_twice(*args):
+        build(*args), build(*args)
+
+    monkeypatch.setattr(preparation, '_build', build_twice)
+    assert joined(datasets.documents('corpus/*.txt'), 'train') == contents[0][:18]
+
+
+def test_a_killed_preparation_starts_over(tmp_path, cache):
+    """A process that is killed while it writes leaves nothing that the next would read."""
+    contents = write_files(tmp_path / 'corpus', 12)
+    code = """if True:
+        import os, signal
+        from mha import datasets
+        from mha.datasets import files
+        rows = files._document_rows
+        def killed(*args):
+            for number, row in enumerate(rows(*args)):
+                if number == 6:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield row
+        files._document_rows = killed
+        datasets.documents('corpus/*.txt')
+    """
+    done = subprocess.run([sys.executable, '-c', code], env=os.environ | {'PYTHONPATH': str(ROOT)}, cwd=tmp_path)
+    assert done.returncode == -9
+    assert [*cache.glob('preparing-*')]
+    corpus = datasets.documents('corpus/*.txt')
+    assert joined(corpus, 'train') == b''.join(c for i, c in enumerate(contents) if i != 9)
+
+
+@pytest.mark.parametrize(
+    ('data', 'message'),
+    [
+        ('none/*.txt', "no file matches 'none/*.txt', relative to {cwd}"),
+        ('corpus/none', "'corpus/none' is neither a file, relative to {cwd}, nor a data set of TFDS"),
+        ('folder', "the directory 'folder' has no file **/*.txt or **/*.txt.gz"),
+        ('empty.txt', "'empty.txt' matches only empty files"),
+        ('dang*', 'cannot read {cwd}/dangling: No such file or directory'),
+    ],
+)
+def test_mistakes(tmp_path, data, message):
+    write_files(tmp_path / 'corpus', 1)
+    (tmp_path / 'empty.txt').touch()
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'dangling').symlink_to('nowhere')
+    with pytest.raises(UserError, match=re.escape(message.format(cwd=os.getcwd())) + '$'):
+        datasets.documents(data)
+
+
+def test_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    write_files(tmp_path / 'corpus', 1)
+    monkeypatch.setenv('MHA_CACHE', str(tmp_path / 'corpus/00.txt'))
+    with pytest.raises(UserError, match='set MHA_CACHE to a directory'):
+        datasets.documents('corpus/*.txt')
+
+
+def test_standard_library():
+    corpus = datasets.documents()
+    assert corpus.facts['data_train_bytes'] > 5e6
+    assert 0.05 < corpus.facts['data_test_bytes'] / corpus.facts['data_train_bytes'] < 0.2
+    assert corpus.facts['data_licence'] == 'PSF-2.0'
+    assert b'import' in joined(corpus, 'test')
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='the system does not say how much memory is used')
+def test_memory_of_a_large_file(tmp_path):
+    """A file of 1 GB is prepared with less than 300 MB more than a small one."""
+    with (tmp_path / 'large.txt').open('wb') as file:
+        for _ in range(1000):
+            file.write(np.random.default_rng(0).bytes(10**6))
+    (tmp_path / 'small.txt').write_bytes(b'small')
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from mha import datasets
+        datasets.documents(sys.argv[1])
+        print(next(line.split()[1] for line in Path('/proc/self/status').open() if line.startswith('VmHWM')))
+    """
+    environ = os.environ | {'PYTHONPATH': str(ROOT)}
+    small, large = (
+        int(subprocess.run([sys.executable, '-c', code, name], env=environ, stdout=subprocess.PIPE, check=True).stdout)
+        for name in ('small.txt', 'large.txt')
+    )
+    assert (large - small) / 1024 < 300
