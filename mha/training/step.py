@@ -199,7 +199,9 @@ class Chunk:
         coordinates."""
         dropout_key, position_key = keys
         batch = task.cut(batch, max_length)
-        grad = jax.grad(functools.partial(self.loss, position_key=position_key, varied=varied), has_aux=True)
+        one_length = self.length_per == 'batch' and not task.ragged
+        settings = dict(position_key=position_key, varied=varied, one_length=one_length)
+        grad = jax.grad(functools.partial(self.loss, **settings), has_aux=True)
         if self.microbatches == 1:
             return grad(params, batch, dropout_key)[::-1]
         # A part takes every n-th example, so that its random draws do not depend on the number of devices.
@@ -213,7 +215,9 @@ class Chunk:
 
         return jax.lax.scan(add, start, (parts, dropout_keys))[0][::-1]
 
-    def loss(self, params: Any, batch: Batch, dropout_key: PRNGKeyArray, *, position_key: PRNGKeyArray, varied: Any):
+    def loss(
+        self, params: Any, batch: Batch, dropout_key: PRNGKeyArray, *, position_key: Any, varied: Any, one_length: bool
+    ):
         """Loss summed over a batch, and all sums."""
         logits = logits_of(
             self.graphdef,
@@ -223,7 +227,7 @@ class Chunk:
             dropout=dropout_key,
             position=position_key,
             dropout_rate=varied.get('dropout_rate'),
-            one_length=self.length_per == 'batch',
+            one_length=one_length,
         )
         right = (logits.argmax(-1) == batch.targets) & batch.metric_mask
         counts = (jnp.sum(x, dtype=jnp.float32) for x in (batch.loss_mask, batch.metric_mask, right))
