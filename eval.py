@@ -14,6 +14,12 @@ of each symbol of the answer, by its index, and a 95 % interval.
 A causal model continues a text: with its most likely tokens, at a temperature above 0 with drawn ones, or with the most
 likely text that a search with `--beams=4` finds. A single text is printed while it is made; those of a file are printed
 as lines of JSON. With `--log_probs`, so are the tokens and their log-probabilities under the model.
+
+    python eval.py --workdir=runs/tr --translate [--beams=4] [--examples=500] [--lengths=96] [--max_length=97]
+
+A run on `translation` translates the test sentences of up to the longest of its lengths. Printed are BLEU and chrF by
+sacrebleu, beside baselines without a model. The translations go to `translations_<..>.csv`, the scores to a file of
+that name that ends in `.json`.
 """
 
 from mha import cli  # isort: split
@@ -21,6 +27,7 @@ from mha import cli  # isort: split
 import contextlib
 import dataclasses
 import json
+import random
 import sys
 import time
 from pathlib import Path
@@ -30,7 +37,7 @@ from absl import flags, logging
 
 from mha import spec
 from mha.machine import cache, parallel
-from mha.run import finished, population, workdir
+from mha.run import finished, population, translation, workdir
 from mha.spec import UserError
 from mha.views.report import plots, runs, table
 
@@ -49,6 +56,7 @@ TASK = flags.DEFINE_string(
 )
 PER_POSITION = flags.DEFINE_bool('per_position', False, 'Also write the accuracy of each symbol of the answer.')
 GENERATE = flags.DEFINE_string('generate', None, 'Text that the model continues, instead of an evaluation.')
+TRANSLATE = flags.DEFINE_bool('translate', False, 'Translate the test sentences, instead of an evaluation.')
 PROMPTS = flags.DEFINE_string('prompts', None, 'File with a text to continue in every line.')
 MAX_LENGTH = flags.DEFINE_integer('max_length', 200, 'Number of generated tokens.', lower_bound=1)
 TEMPERATURE = flags.DEFINE_float('temperature', 0.0, 'Divides the logits; 0: always the most likely token.')
@@ -71,20 +79,22 @@ def main() -> None:
     if GENERATE.value is not None or PROMPTS.value is not None:
         generate(directory)
         return
-    if idle := [flag.name for flag in (*GENERATION, LOG_PROBS) if flag.present]:
+    for_texts = [flag for flag in (*GENERATION, LOG_PROBS) if not (TRANSLATE.value and flag in (MAX_LENGTH, BEAMS))]
+    if idle := [flag.name for flag in for_texts if flag.present]:
         raise UserError(f'--{idle[0]} is for generated texts - add --generate or --prompts')
     if LENGTHS.value:
         spec.lengths(LENGTHS.value, '--lengths')  # a mistake is reported once, not for every cell
+    work = translate if TRANSLATE.value else evaluate
     cells = cells_of(directory)
     parallel.use_cores(EXAMPLES.value or _examples(cells or [directory]))  # before a task puts its data on a device
     if not cells:
-        evaluate(directory)
+        work(directory)
         return
     failed = 0
     for cell in cells:
         print(f'\n{cell}')
         try:
-            evaluate(cell)
+            work(cell)
         except UserError as error:
             print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
             failed += 1
@@ -159,6 +169,50 @@ def evaluate(directory: Path) -> None:
     print(f'evaluated under position {experiment.final_position}')
     print(f'{tokens:,} tokens in {seconds:.1f} s, compiling included: {tokens / seconds:,.0f} tokens/s')
     print(*written, sep='\n')
+
+
+def translate(directory: Path) -> None:
+    """Translates test sentences with one run, writes the translations and prints their scores."""
+    run = variant(finished.load(directory), lengths=LENGTHS.value)
+    longest = run.experiment.eval_lengths[-1]
+    pairs, train = (run.task.sentence_pairs(split, length) for split, length in (('test', longest), ('train', None)))
+    if EXAMPLES.value and EXAMPLES.value < len(pairs):
+        pairs = random.Random(0).sample(pairs, EXAMPLES.value)
+    if not pairs:
+        raise UserError(f'no test pair has at most {longest} tokens on each side - choose longer --lengths')
+    workdir.check_writable(directory)
+    run = dataclasses.replace(run, member=run.experiment.survivors(run.params)[0])
+    sources, references = (list(each) for each in zip(*pairs, strict=True))
+    limit = MAX_LENGTH.value if MAX_LENGTH.present else longest + 1
+
+    clock = time.time()
+    made = translation.translate(run, sources, beams=BEAMS.value, max_length=limit)
+    seconds, tokens = time.time() - clock, sum(len(one.tokens) for one in made)
+    texts = [one.text for one in made]
+    found = {'model': texts, **translation.baselines(pairs, train)}
+    scores = {name: translation.Score.of(texts, references) for name, texts in found.items()}
+
+    name = workdir.evaluation_name([longest], len(pairs), TASK.value, POSITION.value)
+    path = directory / f'translations_{BEAMS.value}-beams_{name.removeprefix("evaluation_")}'
+    rows = zip(sources, references, texts, strict=True)
+    workdir.write_rows(path, [dict(zip(('source', 'reference', 'translation'), row, strict=True)) for row in rows])
+    workdir.write_json(
+        path.with_suffix('.json'),
+        {
+            'pairs': len(pairs),
+            'length': longest,
+            'beams': BEAMS.value,
+            'scores': {name: {'bleu': score.bleu, 'chrf': score.chrf} for name, score in scores.items()},
+            'signatures': scores['model'].signatures,
+        },
+    )
+    print(f'{"":22}{"BLEU":>8}{"chrF":>8}')
+    for name, score in scores.items():
+        print(f'{name:22}{score.bleu:8.1f}{score.chrf:8.1f}')
+    print(*scores['model'].signatures, sep='\n')
+    each = f'{len(pairs)} test pairs of up to {longest} tokens, {BEAMS.value} beams'
+    print(f'{each}: {tokens:,} tokens in {seconds:.1f} s, compiling included: {tokens / seconds:,.0f} tokens/s')
+    print(path, path.with_suffix('.json'), sep='\n')
 
 
 def variant(run: finished.Finished, **options: Any) -> finished.Finished:

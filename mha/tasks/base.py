@@ -127,6 +127,11 @@ class Task:
         """Tokens of a text that a causal model is to continue. Raises `UserError` for a task without such models."""
         raise UserError('a model of this task reads a question and answers at once: it continues no text')
 
+    def sentence_pairs(self, split: str, length: int | None = None) -> list[tuple[str, str]]:
+        """Sources and targets of a split, with up to `length` tokens each. Raises `UserError` for a task without
+        them."""
+        raise UserError('a model of this task does not translate: the task has no sentence pairs')
+
     @property
     def gap(self) -> str:
         """Text between two symbols: a blank if symbols are words."""

@@ -77,10 +77,13 @@ class Translation(Task):
     def decode(self, tokens):
         return bytes(token for token in tokens if token < self.end).decode(errors='replace')
 
-    def pairs(self, split: datasets.Split) -> list[tuple[str, str]]:
-        """Sources and targets of a split, as text."""
+    def sentence_pairs(self, split, length=None):
         texts = self.corpus.read(split)
-        return [tuple(text.decode(errors='replace') for text in pair) for pair in zip(*texts.values(), strict=True)]
+        both = zip(texts['source'], texts['target'], strict=True)
+        return [(x.decode(errors='replace'), y.decode(errors='replace')) for x, y in both if self._fits(x, y, length)]
+
+    def _fits(self, source: bytes, target: bytes, length: int | None) -> bool:
+        return length is None or max(len(source), len(target)) <= length
 
     def output_length(self, length):
         return length + 1
