@@ -197,7 +197,7 @@ class MultiHeadAttention(nnx.Module):
         head_mask: Num[Array, 'H'] | None = None,
         deterministic: bool | None = None,
         decode: bool | None = None,
-        prefix: Bool[Array, '#B S'] | None = None,
+        prefix: Bool[Array, '#B N'] | None = None,
         rngs: nnx.Rngs | None = None,
         sow_weights: bool = False,
     ) -> Float[Array, 'B T F']:
