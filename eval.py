@@ -27,7 +27,6 @@ from mha import cli  # isort: split
 import contextlib
 import dataclasses
 import json
-import random
 import sys
 import time
 from pathlib import Path
@@ -79,7 +78,8 @@ def main() -> None:
     if GENERATE.value is not None or PROMPTS.value is not None:
         generate(directory)
         return
-    for_texts = [flag for flag in (*GENERATION, LOG_PROBS) if not (TRANSLATE.value and flag in (MAX_LENGTH, BEAMS))]
+    translated = ('max_length', 'beams') if TRANSLATE.value else ()
+    for_texts = [flag for flag in (*GENERATION, LOG_PROBS) if flag.name not in translated]
     if idle := [flag.name for flag in for_texts if flag.present]:
         raise UserError(f'--{idle[0]} is for generated texts - add --generate or --prompts')
     if LENGTHS.value:
@@ -174,45 +174,15 @@ def evaluate(directory: Path) -> None:
 def translate(directory: Path) -> None:
     """Translates test sentences with one run, writes the translations and prints their scores."""
     run = variant(finished.load(directory), lengths=LENGTHS.value)
-    longest = run.experiment.eval_lengths[-1]
-    pairs, train = (run.task.sentence_pairs(split, length) for split, length in (('test', longest), ('train', None)))
-    if EXAMPLES.value and EXAMPLES.value < len(pairs):
-        pairs = random.Random(0).sample(pairs, EXAMPLES.value)
-    if not pairs:
-        raise UserError(f'no test pair has at most {longest} tokens on each side - choose longer --lengths')
     workdir.check_writable(directory)
     run = dataclasses.replace(run, member=run.experiment.survivors(run.params)[0])
-    sources, references = (list(each) for each in zip(*pairs, strict=True))
-    limit = MAX_LENGTH.value if MAX_LENGTH.present else longest + 1
-
-    clock = time.time()
-    made = translation.translate(run, sources, beams=BEAMS.value, max_length=limit)
-    seconds, tokens = time.time() - clock, sum(len(one.tokens) for one in made)
-    texts = [one.text for one in made]
-    found = {'model': texts, **translation.baselines(pairs, train)}
-    scores = {name: translation.Score.of(texts, references) for name, texts in found.items()}
-
-    name = workdir.evaluation_name([longest], len(pairs), TASK.value, POSITION.value)
+    limit = MAX_LENGTH.value if MAX_LENGTH.present else None
+    made = translation.measure(run, beams=BEAMS.value, max_length=limit, examples=EXAMPLES.value)
+    name = workdir.evaluation_name([made.length], len(made.pairs), TASK.value, POSITION.value)
     path = directory / f'translations_{BEAMS.value}-beams_{name.removeprefix("evaluation_")}'
-    rows = zip(sources, references, texts, strict=True)
-    workdir.write_rows(path, [dict(zip(('source', 'reference', 'translation'), row, strict=True)) for row in rows])
-    workdir.write_json(
-        path.with_suffix('.json'),
-        {
-            'pairs': len(pairs),
-            'length': longest,
-            'beams': BEAMS.value,
-            'scores': {name: {'bleu': score.bleu, 'chrf': score.chrf} for name, score in scores.items()},
-            'signatures': scores['model'].signatures,
-        },
-    )
-    print(f'{"":22}{"BLEU":>8}{"chrF":>8}')
-    for name, score in scores.items():
-        print(f'{name:22}{score.bleu:8.1f}{score.chrf:8.1f}')
-    print(*scores['model'].signatures, sep='\n')
-    each = f'{len(pairs)} test pairs of up to {longest} tokens, {BEAMS.value} beams'
-    print(f'{each}: {tokens:,} tokens in {seconds:.1f} s, compiling included: {tokens / seconds:,.0f} tokens/s')
-    print(path, path.with_suffix('.json'), sep='\n')
+    workdir.write_rows(path, made.rows())
+    workdir.write_json(path.with_suffix('.json'), made.summary())
+    print(made.table(), path, path.with_suffix('.json'), sep='\n')
 
 
 def variant(run: finished.Finished, **options: Any) -> finished.Finished:

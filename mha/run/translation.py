@@ -8,6 +8,8 @@ character n-grams with it.
 
 import collections
 import dataclasses
+import random
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 
 from mha.machine import parallel
 from mha.run.finished import Continuation, Finished
+from mha.spec import UserError
 
 Pair = tuple[str, str]
 """Source and target."""
@@ -43,6 +46,64 @@ class Score:
 
         (bleu, of_bleu), (chrf, of_chrf) = score(BLEU()), score(CHRF())
         return cls(bleu, chrf, (of_bleu, of_chrf))
+
+
+@dataclasses.dataclass(frozen=True)
+class Translations:
+    """Translations of pairs by a model, with their scores and those of the baselines."""
+
+    pairs: list[Pair]
+    length: int
+    """Largest number of tokens of a source or target."""
+    beams: int
+    texts: list[str]
+    tokens: int
+    seconds: float
+    scores: dict[str, Score]
+
+    def rows(self) -> list[dict[str, str]]:
+        names = 'source', 'reference', 'translation'
+        return [dict(zip(names, (*pair, text), strict=True)) for pair, text in zip(self.pairs, self.texts, strict=True)]
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            'pairs': len(self.pairs),
+            'length': self.length,
+            'beams': self.beams,
+            'scores': {name: {'bleu': score.bleu, 'chrf': score.chrf} for name, score in self.scores.items()},
+            'signatures': self.scores['model'].signatures,
+        }
+
+    def table(self) -> str:
+        rows = [f'{name:22}{score.bleu:8.1f}{score.chrf:8.1f}' for name, score in self.scores.items()]
+        return '\n'.join(
+            (
+                f'{"":22}{"BLEU":>8}{"chrF":>8}',
+                *rows,
+                *self.scores['model'].signatures,
+                f'{len(self.pairs)} test pairs of up to {self.length} tokens, {self.beams} beams',
+                f'{self.tokens:,} tokens in {self.seconds:.1f} s, compiling included: '
+                f'{self.tokens / self.seconds:,.0f} tokens/s',
+            )
+        )
+
+
+def measure(run: Finished, beams: int = 1, max_length: int | None = None, examples: int | None = None) -> Translations:
+    """Translations of the test pairs of up to the longest evaluated length, or of `examples` of them, drawn with a
+    fixed seed. A translation has up to `max_length` tokens, by default as many as a target may have."""
+    length = run.experiment.eval_lengths[-1]
+    pairs, train = (run.task.sentence_pairs(split, longest) for split, longest in (('test', length), ('train', None)))
+    if examples and examples < len(pairs):
+        pairs = random.Random(0).sample(pairs, examples)
+    if not pairs:
+        raise UserError(f'no test pair has at most {length} tokens on each side - choose longer lengths')
+    clock = time.time()
+    made = translate(run, [source for source, _ in pairs], beams=beams, max_length=max_length or length + 1)
+    seconds, texts = time.time() - clock, [one.text for one in made]
+    references = [target for _, target in pairs]
+    found = {'model': texts, **baselines(pairs, train)}
+    scores = {name: Score.of(found[name], references) for name in found}
+    return Translations(pairs, length, beams, texts, sum(len(one.tokens) for one in made), seconds, scores)
 
 
 def translate(run: Finished, sources: Sequence[str], **options: Any) -> list[Continuation]:

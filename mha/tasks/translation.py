@@ -7,6 +7,8 @@ A model with a decoder (`model.decoder_layers`) reads source and target side by 
 arXiv:1409.3215; Vaswani et al., 2017, arXiv:1706.03762). With `model.causal=True`, a single stack reads both in one
 sequence, the source in both directions with `model.prefix_lm=True` (Raffel et al., 2020, arXiv:1910.10683).
 
+Tokens are bytes, or subwords learned from both languages with `tokens='bpe(1000)'` (`mha.datasets.subwords`).
+
 An example of length l is a pair whose source and target have at most l tokens each, drawn uniformly from all such
 pairs. An evaluation takes each test pair at most once, as long as there are enough. Losses are in nats per token of the
 target, its end ∎ included. `eval.py --translate` writes whole translations and measures BLEU and chrF.
@@ -21,25 +23,30 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from mha import datasets
+from mha.datasets import subwords
 from mha.spec import UserError
 from mha.tasks._draws import each_once
 from mha.tasks.base import Batch, Task
 
 
 class Translation(Task):
-    """Sentence pairs of `data`, by default English and German (`mha.datasets.pairs`). The symbols are the 256 bytes, an
-    end ∎ and a beginning of targets ▶, which is never an answer."""
+    """Sentence pairs of `data`, by default English and German (`mha.datasets.pairs`). Symbols are the tokens, an end ∎
+    and a beginning of targets ▶, which is never an answer."""
 
     level = 'language'
-    metric = 'bits_per_byte'
-    inputs, num_classes = 258, 257
-    alphabet = (*(chr(byte) if 32 <= byte < 127 else '·' for byte in range(256)), '∎', '▶')
     baseline_per_position = False
 
-    def __init__(self, data: str = '', data_dir: str = '', strict: bool = False, *, causal: bool = False):
+    def __init__(
+        self, data: str = '', data_dir: str = '', strict: bool = False, tokens: str = 'bytes', *, causal: bool = False
+    ):
         super().__init__(causal=causal)
         self.corpus = datasets.pairs(data, data_dir, strict)
-        self.end, self.begin = 256, 257
+        self.subwords = subwords.make(tokens, self.corpus)
+        self.alphabet = (*map(_shown, self.subwords.tokens), '∎', '▶')
+        self.end = self.subwords.size
+        self.begin = self.end + 1
+        self.inputs, self.num_classes = self.end + 2, self.end + 1
+        self.metric = 'loss' if self.subwords.json else 'bits_per_byte'
         self.halves = self.has_source = self.ragged = not causal
         self.each_once = False
         self.data, self.shortest = self.read('train')
@@ -47,7 +54,7 @@ class Translation(Task):
     def read(self, split: datasets.Split) -> tuple[dict[str, Any], int]:
         """Arrays of a split: tokens of all sources and targets [N]; start and size of each [R], and the larger size of
         each pair, by which pairs are sorted; and the smallest of these."""
-        texts = self.corpus.read(split)
+        texts = {name: self.subwords.encode_all(text) for name, text in self.corpus.read(split).items()}
         sizes = {name: text.size for name, text in texts.items()}
         longer = np.maximum(sizes['source'], sizes['target'])
         order = np.argsort(longer, kind='stable')
@@ -71,19 +78,24 @@ class Translation(Task):
     def stop(self):
         return (self.end,)
 
+    @property
+    def gap(self):
+        """Text between a source and its target."""
+        return '\n'
+
     def encode(self, text):
-        return [*text.encode(), self.begin if self.causal else self.end]
+        return [*self.subwords.encode(text.encode()), self.begin if self.causal else self.end]
 
     def decode(self, tokens):
-        return bytes(token for token in tokens if token < self.end).decode(errors='replace')
+        return self.subwords.decode(token for token in tokens if token < self.end).decode(errors='replace')
 
     def sentence_pairs(self, split, length=None):
         texts = self.corpus.read(split)
-        both = zip(texts['source'], texts['target'], strict=True)
-        return [(x.decode(errors='replace'), y.decode(errors='replace')) for x, y in both if self._fits(x, y, length)]
-
-    def _fits(self, source: bytes, target: bytes, length: int | None) -> bool:
-        return length is None or max(len(source), len(target)) <= length
+        both = zip(
+            *([text.decode(errors='replace') for text in texts[name]] for name in ('source', 'target')), strict=True
+        )
+        sizes = np.maximum(*(self.subwords.encode_all(texts[name]).size for name in ('source', 'target')))
+        return [pair for pair, size in zip(both, sizes, strict=True) if length is None or size <= length]
 
     def output_length(self, length):
         return length + 1
@@ -138,3 +150,8 @@ class Translation(Task):
         stop = self.begin if self.causal else self.end
         source = tokens[: tokens.tolist().index(stop)]
         return self.decode(source.tolist()), self.decode(targets[counts].tolist())
+
+
+def _shown(token: bytes) -> str:
+    """Printed form of a token, with dots for bytes that are not printable."""
+    return ''.join(chr(byte) if 32 <= byte < 127 else '·' for byte in token)
