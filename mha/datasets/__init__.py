@@ -1,7 +1,8 @@
 """Data sets: real texts for tasks, prepared as TFDS data sets and read without TensorFlow.
 
 `data` is one string: '' for the default text of the kind, a path, a glob or a directory for files (`files`), otherwise
-the name of a TFDS data set below `data_dir` (`named`). With `strict`, malformed rows are refused instead of counted.
+the name of a TFDS data set (`named`). With `data_dir`, the directory of TFDS data sets, it is always a name. With
+`strict`, malformed rows are refused instead of counted.
 """
 
 from mha.datasets import catalogues, files, named, standard_library
@@ -15,7 +16,7 @@ def documents(data: str = '', data_dir: str = '') -> Corpus:
     """Corpus of documents, by default the source code of Python's standard library."""
     if not data:
         return prepare(standard_library.documents())
-    return prepare(files.documents(data) if files.exist(data) else named.source('documents', data, data_dir))
+    return prepare(files.documents(data) if _files(data, data_dir) else named.source('documents', data, data_dir))
 
 
 def labelled(
@@ -24,7 +25,7 @@ def labelled(
     """Corpus of labelled texts in columns of these names, by default sentences and their languages."""
     if not data:
         return prepare(catalogues.labelled(), strict)
-    if files.exist(data):
+    if _files(data, data_dir):
         return prepare(files.labelled(data, text, label), strict)
     columns = (text, label) if (text, label) != ('text', 'label') else None
     return prepare(named.source('labelled', data, data_dir, columns), strict)
@@ -34,4 +35,8 @@ def pairs(data: str = '', data_dir: str = '', strict: bool = False) -> Corpus:
     """Corpus of sentence pairs, by default English and German."""
     if not data:
         return prepare(catalogues.pairs(), strict)
-    return prepare(files.pairs(data) if files.exist(data) else named.source('pairs', data, data_dir), strict)
+    return prepare(files.pairs(data) if _files(data, data_dir) else named.source('pairs', data, data_dir), strict)
+
+
+def _files(data: str, data_dir: str) -> bool:
+    return not data_dir and files.exist(data)

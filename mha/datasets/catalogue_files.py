@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 SUFFIXES = ('.po', '.mo')
 _ESCAPES = {'n': '\n', 't': '\t', 'r': '\r'}
+_STRING = re.compile(r'".*"$')
 _FIELD = re.compile(r'(msgctxt|msgid_plural|msgid|msgstr(?:\[\d+\])?)\s*(".*")$')
 
 
@@ -68,34 +69,35 @@ def _entry(content: bytes, order: str, place: int) -> str:
 
 
 def _written(text: str) -> Iterator[Message | Unreadable]:
-    """Messages of a `.po` file. An entry ends where the next begins: at a comment or `msgid` after a `msgstr`."""
+    """Messages of a `.po` file. An entry ends at a comment or another message after its translation, or at a field that
+    it has already."""
     entry: dict[str, str] = {}
     field, first, fuzzy = '', 0, False
-    for number, line in enumerate([*text.split('\n'), '#'], 1):
-        line = line.strip()
+    for number, line in enumerate(map(str.strip, text.split('\n')), 1):
         match = _FIELD.match(line)
-        if 'msgstr' in field and (line.startswith('#') or (match and 'msgstr' not in match[1])):
-            if not fuzzy:
-                yield from _finished(entry, first)
+        name = match[1] if match else ''
+        begins = line.startswith('#') or name.startswith(('msgid', 'msgctxt'))
+        if name in entry or (begins and field.startswith('msgstr')):
+            yield from () if fuzzy else _finished(entry, first)
             entry, field, fuzzy = {}, '', False
         if line.startswith('#'):
             fuzzy = (fuzzy or (line.startswith('#,') and 'fuzzy' in line)) and not line.startswith('#~')  # obsolete
         elif match:
-            field = match[1]
-            first = number if not entry else first
-            entry[field] = _unescaped(match[2])
-        elif line.startswith('"') and line.endswith('"') and len(line) > 1 and field:
+            first = first if entry else number
+            field, entry[name] = name, _unescaped(match[2])
+        elif _STRING.match(line) and field:
             entry[field] += _unescaped(line)
         elif line:
             yield Unreadable(number, 'neither a field, a string nor a comment of a catalogue')
+    yield from () if fuzzy or not entry else _finished(entry, first)
 
 
 def _finished(entry: dict[str, str], line: int) -> Iterator[Message | Unreadable]:
     forms = [text for name, text in sorted(entry.items(), key=_form) if name.startswith('msgstr')]
-    if 'msgid' in entry:
+    if 'msgid' in entry and forms:
         yield from _pairs(entry['msgid'], entry.get('msgid_plural', ''), forms, line)
     else:
-        yield Unreadable(line, 'a translation without its message')
+        yield Unreadable(line, 'a message without its translation, or the other way round')
 
 
 def _form(item: tuple[str, str]) -> int:

@@ -73,7 +73,10 @@ class Corpus:
         return texts
 
 
-def records(builder: Any, split: str) -> Iterator[dict[str, bytes]]:
+def records(builder: Any, split: str) -> Iterator[dict[str, Any]]:
+    """Records of a split, or of a slice such as `'train[:10%]'`, in their order."""
+    if not builder.info.splits[split].num_examples:  # TFDS opens no empty file
+        return
     source = builder.as_data_source(split)
     for first in range(0, len(source), RECORDS_AT_ONCE):
         yield from source.__getitems__(range(first, min(first + RECORDS_AT_ONCE, len(source))))

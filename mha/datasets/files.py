@@ -205,8 +205,10 @@ def labelled(data: str, text: str, label: str) -> Source:
 
 
 def _file(name: str, path: Path, split: Split | None) -> Row | Malformed:
-    """One text, labelled by the outermost folder that is not named after a split."""
-    folders = [folder for folder in name.split('/')[:-1] if not (split and _word(folder))]
+    """One text, labelled by the outermost folder, or the next if that is named after a split."""
+    folders = name.split('/')[:-1]
+    if split and folders and _word(folders[0]):
+        folders = folders[1:]
     if not folders:
         return Malformed(f'{name}:1', 'a file in no folder, which would be its label')
     with lines(path) as file:

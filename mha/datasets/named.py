@@ -38,9 +38,13 @@ def source(kind: Kind, data: str, data_dir: str, columns: tuple[str, str] | None
 
     def rows() -> Iterator[Row | Malformed]:
         for split, theirs in splits.items():
-            sliced = f'{theirs}[{part}]' if part else theirs
-            for number, record in enumerate(records(builder, sliced)):
-                yield _row(kind, f'{name}, {theirs}:{number}', fields, record, split)
+            for number, record in enumerate(records(builder, f'{theirs}[{part}]' if part else theirs)):
+                place = f'{name}, {theirs}:{number}'
+                values = tuple(_text(builder.info.features[field], record[field]) for field in fields)
+                if kind == 'documents':
+                    yield Row((place.encode(), values[0].encode(errors='surrogateescape')), split=split)
+                else:
+                    yield row(place, (values[0], values[1]), split)
 
     files = {path.name: path for split in splits.values() for path in map(Path, builder.info.splits[split].filepaths)}
     redistribution = getattr(builder.info, 'redistribution_info', None)
@@ -64,7 +68,7 @@ def _prepared(name: str, data_dir: str) -> Any:
         known = tfds.list_builders(with_community_datasets=False)
         dataset = naming.parse_builder_name_kwargs(name)[0].name
         if dataset not in known:
-            near = difflib.get_close_matches(dataset, known, n=1, cutoff=0.8)
+            near = difflib.get_close_matches(dataset, known, n=1, cutoff=0.85)
             hint = f' - did you mean {near[0]!r}?' if near else ''
             raise UserError(
                 f'{name!r} is neither a file, relative to {os.getcwd()}, nor a data set of TFDS{hint}'
@@ -97,12 +101,8 @@ def _columns(kind: Kind, name: str, info: Any, given: tuple[str, str] | None) ->
     return wanted
 
 
-def _row(kind: Kind, place: str, fields: tuple[str, ...], record: dict[str, Any], split: Split) -> Row | Malformed:
-    if kind == 'documents':
-        return Row((place.encode(), _text(record[fields[0]]).encode(errors='surrogateescape')), split=split)
-    one, other = (_text(record[field]) for field in fields)
-    return row(place, (one, other), split)
-
-
-def _text(value: Any) -> str:
+def _text(feature: Any, value: Any) -> str:
+    """Text of a value: that of a text, the name of a class, or the digits of a number."""
+    if isinstance(feature, tfds.features.ClassLabel):
+        return feature.int2str(int(value))
     return value.decode(errors='surrogateescape') if isinstance(value, bytes) else str(value)

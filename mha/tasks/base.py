@@ -67,6 +67,8 @@ class Task:
     """Token with which the target of a source begins."""
     corpus: Any = None
     """Data set that the task reads (`mha.datasets.Corpus`); generated tasks have none."""
+    subwords: Any = None
+    """Subwords that the tokens are (`mha.datasets.subwords`), if they are learned from the corpus."""
     ragged = False
     """Whether examples of one length may have different numbers of tokens, as texts do."""
     baseline_per_position = True

@@ -42,7 +42,7 @@ class Translation(Task):
         super().__init__(causal=causal)
         self.corpus = datasets.pairs(data, data_dir, strict)
         self.subwords = subwords.make(tokens, self.corpus)
-        self.alphabet = (*map(_shown, self.subwords.tokens), '∎', '▶')
+        self.alphabet = (*self.subwords.printed, '∎', '▶')
         self.end = self.subwords.size
         self.begin = self.end + 1
         self.inputs, self.num_classes = self.end + 2, self.end + 1
@@ -61,7 +61,7 @@ class Translation(Task):
         arrays = {'longer': longer[order]}
         for name, text in texts.items():
             arrays |= {name: text.content, f'{name}_start': text.start[:-1][order], f'{name}_size': sizes[name][order]}
-        return {name: jnp.asarray(array) for name, array in arrays.items()}, int(longer.min())
+        return {name: jnp.asarray(array.astype(np.int32)) for name, array in arrays.items()}, int(longer.min())
 
     def held_out(self) -> 'Translation':
         task = copy.copy(self)
@@ -150,8 +150,3 @@ class Translation(Task):
         stop = self.begin if self.causal else self.end
         source = tokens[: tokens.tolist().index(stop)]
         return self.decode(source.tolist()), self.decode(targets[counts].tolist())
-
-
-def _shown(token: bytes) -> str:
-    """Printed form of a token, with dots for bytes that are not printable."""
-    return ''.join(chr(byte) if 32 <= byte < 127 else '·' for byte in token)

@@ -212,8 +212,8 @@ def _measure(graphdef, params, task, batches, *, max_length, layout):
         def measure_batch(inputs):
             batch, keys = inputs
             batch = task.cut(batch, max_length)
-            key = jax.random.wrap_key_data(keys)
-            logits = logits_of(graphdef, params, batch, train=False, position=key, one_length=not task.ragged)
+            position = jax.random.wrap_key_data(keys)
+            logits = logits_of(graphdef, params, batch, train=False, position=position, one_length=not task.ragged)
             return metrics.count(logits, batch, task)
 
         one_by_one = jax.tree.map(lambda x: x.swapaxes(0, 1), batches)

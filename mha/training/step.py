@@ -200,8 +200,8 @@ class Chunk:
         dropout_key, position_key = keys
         batch = task.cut(batch, max_length)
         one_length = self.length_per == 'batch' and not task.ragged
-        settings = dict(position_key=position_key, varied=varied, one_length=one_length)
-        grad = jax.grad(functools.partial(self.loss, **settings), has_aux=True)
+        loss = functools.partial(self.loss, position_key=position_key, varied=varied, one_length=one_length)
+        grad = jax.grad(loss, has_aux=True)
         if self.microbatches == 1:
             return grad(params, batch, dropout_key)[::-1]
         # A part takes every n-th example, so that its random draws do not depend on the number of devices.
@@ -216,7 +216,14 @@ class Chunk:
         return jax.lax.scan(add, start, (parts, dropout_keys))[0][::-1]
 
     def loss(
-        self, params: Any, batch: Batch, dropout_key: PRNGKeyArray, *, position_key: Any, varied: Any, one_length: bool
+        self,
+        params: Any,
+        batch: Batch,
+        dropout_key: PRNGKeyArray,
+        *,
+        position_key: PRNGKeyArray,
+        varied: Any,
+        one_length: bool = True,
     ):
         """Loss summed over a batch, and all sums."""
         logits = logits_of(
