@@ -39,6 +39,8 @@ class Given:
     sow_weights: bool = dataclasses.field(default=False, metadata={'static': True})
     decode: bool = dataclasses.field(default=False, metadata={'static': True})
     """Whether the tokens continue those whose keys and values are in the caches. `valid` is then that of all slots."""
+    segments: Any = None
+    """Numbers of the documents [#B, T] in a row; None if all tokens belong together."""
     prefix: Any = None
     """Mask [#B, S] of the tokens that all tokens see, even those before them; None if there are none."""
     source: Any = None
@@ -159,6 +161,8 @@ class Block(nnx.Module):
             mask |= self.pattern & masks.padding(given.prefix)
         if given.valid is not None:
             mask &= masks.padding(given.valid)
+        if given.segments is not None:
+            mask &= masks.segments(given.segments)
         rate = self.dropout_rate if given.dropout_rate is None else given.dropout_rate
 
         def residual(x, norm, layer):

@@ -165,6 +165,7 @@ class Encoder(Stack):
         sow_weights: bool = False,
         position_key: Key[Array, '*B'] | None = None,
         decode: bool = False,
+        segments: Int[Array, '#B T'] | None = None,
         prefix: Bool[Array, '#B S'] | None = None,
     ) -> Float[Array, 'B T C'] | Float[Array, 'B C']:
         """Class logits. `valid` marks real tokens; padding does not change the result. `pos` are coordinates, by
@@ -173,6 +174,10 @@ class Encoder(Stack):
         examples or one per example. If a scheme asks for several draws, an evaluation averages the logits over them,
         while `sow_weights` uses a single draw. `dropout_rate` replaces the rate outside attention, so that one program
         can use several rates.
+
+        `segments` are the numbers of documents that share a row: a token sees its own document only. With coordinates
+        `pos` that restart in each, logits are those of the documents alone, except under schemes that scale with the
+        number of tokens in the row (`ntk(dynamic=True)`, `longrope`).
 
         With `decode`, after `init_cache`, the tokens continue those of earlier calls: `pos` are their coordinates, and
         `valid` [B, S] marks the real tokens among all slots of the cache (see `mha.model.generation`). `prefix` marks
@@ -191,6 +196,7 @@ class Encoder(Stack):
             dropout_rate=dropout_rate,
             sow_weights=sow_weights,
             decode=decode,
+            segments=segments,
             prefix=prefix if self.prefix_lm else None,
         )
         return averaged(self.logits, inputs, self.schemes)

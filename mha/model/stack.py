@@ -30,6 +30,7 @@ class Inputs:
     dropout_rate: Float[Array, ''] | None = None
     sow_weights: bool = False
     decode: bool = False
+    segments: Int[Array, '#B T'] | None = None
     prefix: Bool[Array, '#B S'] | None = None
 
     @classmethod
@@ -114,6 +115,7 @@ class Stack(nnx.Module):
             rngs=rngs,
             sow_weights=inputs.sow_weights,
             decode=inputs.decode,
+            segments=inputs.segments,
             prefix=inputs.prefix,
         )
         for layer, (block, (scheme, coordinates)) in enumerate(zip(self.blocks, placed, strict=True)):
