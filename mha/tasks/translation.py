@@ -24,7 +24,7 @@ from jaxtyping import Array, Int
 
 from mha import datasets
 from mha.datasets import subwords
-from mha.spec import UserError
+from mha.spec import REACH, UserError
 from mha.tasks._draws import each_once
 from mha.tasks.base import Batch, Task
 
@@ -55,7 +55,7 @@ class Translation(Task):
         """Arrays of a split: tokens of all sources and targets [N]; start and size of each [R], and the larger size of
         each pair, by which pairs are sorted; and the smallest of these."""
         texts = {name: self.subwords.encode_all(text) for name, text in self.corpus.read(split).items()}
-        sizes = {name: text.size for name, text in texts.items()}
+        sizes = {name: np.diff(text.start) for name, text in texts.items()}
         longer = np.maximum(sizes['source'], sizes['target'])
         order = np.argsort(longer, kind='stable')
         arrays = {'longer': longer[order]}
@@ -91,11 +91,10 @@ class Translation(Task):
 
     def sentence_pairs(self, split, length=None):
         texts = self.corpus.read(split)
-        both = zip(
-            *([text.decode(errors='replace') for text in texts[name]] for name in ('source', 'target')), strict=True
-        )
-        sizes = np.maximum(*(self.subwords.encode_all(texts[name]).size for name in ('source', 'target')))
-        return [pair for pair, size in zip(both, sizes, strict=True) if length is None or size <= length]
+        sizes = (np.diff(self.subwords.encode_all(text).start) for text in texts.values())
+        fits = np.maximum(*sizes) <= (REACH if length is None else length)
+        decoded = ([text.decode(errors='replace') for text in texts[name]] for name in ('source', 'target'))
+        return [pair for pair, fit in zip(zip(*decoded, strict=True), fits, strict=True) if fit]
 
     def output_length(self, length):
         return length + 1
