@@ -13,7 +13,13 @@ loss of each symbol of the answer, by its index, with 95 % intervals.
 
 A causal model continues a text: with its most likely tokens, at a temperature above 0 with drawn ones, or with the most
 likely text that a search with `--beams=4` finds. A single text is printed while it is made; those of a file are printed
-as lines of JSON.
+as lines of JSON. With `--log_probs`, so are the tokens and their log-probabilities under the model.
+
+    python eval.py --workdir=runs/tr --translate [--beams=4] [--examples=500] [--lengths=96] [--max_length=97]
+
+A run on `translation` translates the test sentences of up to the longest of its lengths. Printed are BLEU and chrF by
+sacrebleu, beside baselines without a model. The translations go to `translations_<..>.csv`, the scores to a file of
+that name that ends in `.json`.
 """
 
 from mha import cli  # isort: split
@@ -30,7 +36,7 @@ from absl import flags, logging
 
 from mha import spec
 from mha.machine import cache, parallel
-from mha.run import finished, population, workdir
+from mha.run import finished, population, translation, workdir
 from mha.spec import UserError
 from mha.training import metrics
 from mha.views.report import confusion, position_curves, runs, table
@@ -50,6 +56,7 @@ TASK = flags.DEFINE_string(
 )
 PER_POSITION = flags.DEFINE_bool('per_position', False, 'Also write accuracy and loss of each symbol of the answer.')
 GENERATE = flags.DEFINE_string('generate', None, 'Text that the model continues, instead of an evaluation.')
+TRANSLATE = flags.DEFINE_bool('translate', False, 'Translate the test sentences, instead of an evaluation.')
 PROMPTS = flags.DEFINE_string('prompts', None, 'File with a text to continue in every line.')
 MAX_LENGTH = flags.DEFINE_integer('max_length', 200, 'Number of generated tokens.', lower_bound=1)
 TEMPERATURE = flags.DEFINE_float('temperature', 0.0, 'Divides the logits; 0: always the most likely token.')
@@ -58,6 +65,7 @@ TOP_P = flags.DEFINE_float('top_p', None, 'Sum of the probabilities of the token
 BEAMS = flags.DEFINE_integer('beams', 1, 'Number of texts that a search for the most likely one keeps.', lower_bound=1)
 UNTIL = flags.DEFINE_string('until', '', 'Text before which a generated text is cut.')
 SEED = flags.DEFINE_integer('seed', 0, 'Seed of drawn tokens.')
+LOG_PROBS = flags.DEFINE_bool('log_probs', False, 'Also print the generated tokens and their log-probabilities.')
 GENERATION = MAX_LENGTH, TEMPERATURE, TOP_K, TOP_P, BEAMS, UNTIL, SEED
 PAIRS = 2**34
 """Largest number of pairs of tokens in all examples of one length, unless `--examples` is given: one example of 131,072
@@ -71,20 +79,23 @@ def main() -> None:
     if GENERATE.value is not None or PROMPTS.value is not None:
         generate(directory)
         return
-    if idle := [flag.name for flag in GENERATION if flag.present]:
+    translated = ('max_length', 'beams') if TRANSLATE.value else ()
+    for_texts = [flag for flag in (*GENERATION, LOG_PROBS) if flag.name not in translated]
+    if idle := [flag.name for flag in for_texts if flag.present]:
         raise UserError(f'--{idle[0]} is for generated texts - add --generate or --prompts')
     if LENGTHS.value:
         spec.lengths(LENGTHS.value, '--lengths')  # a mistake is reported once, not for every cell
+    work = translate if TRANSLATE.value else evaluate
     cells = cells_of(directory)
     parallel.use_cores(EXAMPLES.value or _examples(cells or [directory]))  # before a task puts its data on a device
     if not cells:
-        evaluate(directory)
+        work(directory)
         return
     failed = 0
     for cell in cells:
         print(f'\n{cell}')
         try:
-            evaluate(cell)
+            work(cell)
         except UserError as error:
             print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
             failed += 1
@@ -167,6 +178,20 @@ def evaluate(directory: Path) -> None:
     print(*written, sep='\n')
 
 
+def translate(directory: Path) -> None:
+    """Translates test sentences with one run, writes the translations and prints their scores."""
+    run = variant(finished.load(directory), lengths=LENGTHS.value)
+    workdir.check_writable(directory)
+    run = dataclasses.replace(run, member=run.experiment.survivors(run.params)[0])
+    limit = MAX_LENGTH.value if MAX_LENGTH.present else None
+    made = translation.measure(run, beams=BEAMS.value, max_length=limit, examples=EXAMPLES.value)
+    name = workdir.evaluation_name([made.length], len(made.pairs), TASK.value, POSITION.value)
+    path = directory / f'translations_{BEAMS.value}-beams_{name.removeprefix("evaluation_")}'
+    workdir.write_rows(path, made.rows())
+    workdir.write_json(path.with_suffix('.json'), made.summary())
+    print(made.table(), path, path.with_suffix('.json'), sep='\n')
+
+
 def variant(run: finished.Finished, **options: Any) -> finished.Finished:
     """Same weights under the task and the position scheme of the flags."""
     try:
@@ -195,16 +220,37 @@ def generate(directory: Path) -> None:
         print(f'note: member {population.named(members[run.member])} of {len(members)}', file=sys.stderr)
     options: dict[str, Any] = {flag.name: flag.value for flag in GENERATION}
     if GENERATE.value is None:
-        prompts = _lines(cli.path('prompts', PROMPTS.value))
-        for prompt, text in zip(prompts, run.generate(prompts, **options), strict=True):
-            print(json.dumps({'prompt': prompt, 'text': text}, ensure_ascii=False))
-        return
-    clock, shown, text = time.time(), '', ''
-    for (text,) in run.stream(GENERATE.value, **options):
-        whole = GENERATE.value + run.task.gap + text
-        print(whole[len(shown) :], end='', flush=True)
-        shown = whole
-    print(f'\n\n{len(text):,} characters in {time.time() - clock:.1f} s, compiling included', file=sys.stderr)
+        prompts, shown = _lines(cli.path('prompts', PROMPTS.value)), None
+    else:
+        prompts, shown = [GENERATE.value], ''
+    made, pieces = [], [(time.perf_counter(), 0)]
+    for made in run.stream(prompts, **options):
+        pieces.append((time.perf_counter(), sum(len(one.tokens) for one in made)))
+        if shown is not None:
+            whole = prompts[0] + run.task.gap + made[0].text
+            print(whole[len(shown) :], end='', flush=True)
+            shown = whole
+    for prompt, one in zip(prompts, made, strict=True):
+        printed = [run.task.decode([token]) for token in one.tokens]
+        if shown is None:
+            line: dict[str, Any] = {'prompt': prompt, 'text': one.text}
+            if LOG_PROBS.value:
+                line |= {'tokens': printed, 'log_probs': one.log_probs, 'log_prob': sum(one.log_probs)}
+            print(json.dumps(line, ensure_ascii=False))
+        elif LOG_PROBS.value:
+            rows = [*zip(map(repr, printed), one.log_probs, strict=True), ('sum', sum(one.log_probs))]
+            print('\n\n' + '\n'.join(f'{token:12} {log_prob:10.4f}' for token, log_prob in rows), end='')
+    print(f'\n\n{_speed(pieces)}', file=sys.stderr)
+
+
+def _speed(pieces: list[tuple[float, int]]) -> str:
+    """Speed of a generation, from the time and the number of tokens at its start and after each piece. The first piece
+    compiles, so it does not count unless it is all."""
+    (start, _), (first, compiled), *_ = pieces
+    end, tokens = max(pieces, key=lambda piece: piece[1])
+    if tokens > compiled:
+        return f'{tokens:,} tokens, {(tokens - compiled) / (end - first):,.0f} tokens/s after compiling'
+    return f'{tokens:,} tokens, {tokens / (end - start):,.0f} tokens/s, compiling included'
 
 
 def _lines(path: Path) -> list[str]:

@@ -121,7 +121,8 @@ def parts(run: Experiment, length: int) -> Iterator[tuple[str, int, Callable[...
     """Parts of a step that pads to `length`, as tuples of name, number per step, program and arguments."""
     model, key = run.model(), jax.random.key(0)
     block, scheme = model.blocks[0], model.positions[model.scheme_of_layer[0]]
-    layers, (rate, attention_rate) = len(model.blocks), model.dropout_rates
+    layers, settings = len(model.blocks), model.settings
+    rate, attention_rate = settings.dropout_rate, settings.attention_dropout_rate
 
     def data(task, key):
         return task.batch(key, run.config['train']['batch_size'], length, length)
@@ -140,7 +141,7 @@ def parts(run: Experiment, length: int) -> Iterator[tuple[str, int, Callable[...
     rows = jnp.broadcast_to(slots, (size, tokens)) if scheme.per_example else slots
     placed, pos = scheme.place(rows, valid=batch.valid[:1], key=key, train=True)
     mask = block.mask & masks.padding(batch.valid[:1])
-    x = jax.random.normal(key, (size, tokens, model.dim), block.up.dtype)
+    x = jax.random.normal(key, (size, tokens, model.settings.dim), block.up.dtype)
     contiguous = not scheme.overrides('remap')
     coords = Coords(q_pos=pos, k_pos=pos, visible=mask.count(tokens, tokens), x=x, contiguous=contiguous)
     qkv = block.attention.project(x, x, x)

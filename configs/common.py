@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     config.population.weight_decay = config_dict.placeholder(tuple)
     config.population.dropout_rate = config_dict.placeholder(tuple)
 
-    config.model = ConfigDict()  # arguments of mha.Encoder
+    config.model = ConfigDict()  # arguments of mha.Encoder and mha.EncoderDecoder
     config.model.layers = 5
     config.model.dim = 64
     config.model.heads = 8
@@ -24,6 +24,10 @@ def get_config() -> ConfigDict:
     config.model.position_per_layer = False  # False: layers with equal specs share parameters
     config.model.pattern = 'full'  # spec (mha/nn/masks.py), such as 'window(64)|global(2)', or one per layer
     config.model.causal = False
+    config.model.prefix_lm = False  # a causal model sees its question in both directions
+    config.model.decoder_layers = 0  # 0: no decoder; otherwise the task has a source and a target
+    config.model.decoder_position = ''  # spec of the decoder's position scheme; empty: model.position
+    config.model.cross_position = 'none'  # spec of the scheme between target and source
     config.model.norm = 'post'  # or 'pre'
     config.model.norm_kind = 'layer'  # or 'rms' (mha/model/norms.py)
     config.model.norm_eps = 1e-6  # added to the variance in the norms

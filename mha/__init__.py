@@ -1,7 +1,7 @@
 """Multi-head attention, position schemes and length extrapolation in JAX. Names for use in notebooks:
 
 mha.positions.make(spec, dims, rngs=rngs)   mha.tasks.make(spec)   mha.masks   mha.cores.names()
-mha.attend(q, k, v, position=, mask=)       mha.MultiHeadAttention(...)   mha.Encoder(...)
+mha.attend(q, k, v, position=, mask=)       mha.MultiHeadAttention(...)   mha.Encoder(...)   mha.EncoderDecoder(...)
 mha.load('runs/a')                          a finished run: its model, its task, evaluations of its weights
 """
 
@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from mha import cores, positions, tasks
     from mha.model.attention import MultiHeadAttention, attend
     from mha.model.encoder import Encoder
+    from mha.model.seq2seq import EncoderDecoder
     from mha.nn import masks
     from mha.run.finished import load
 
 __version__ = '0.1.0'
-__all__ = ['Encoder', 'MultiHeadAttention', 'attend', 'cores', 'load', 'masks', 'positions', 'tasks']
+__all__ = ['Encoder', 'EncoderDecoder', 'MultiHeadAttention', 'attend', 'cores', 'load', 'masks', 'positions', 'tasks']
 
 _HOMES = {
     'Encoder': 'mha.model.encoder',
+    'EncoderDecoder': 'mha.model.seq2seq',
     'MultiHeadAttention': 'mha.model.attention',
     'attend': 'mha.model.attention',
     'load': 'mha.run.finished',

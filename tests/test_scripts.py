@@ -3,6 +3,7 @@
 Most are forks of one process (`script`), which saves each of them seconds. For the same reason most runs are those of
 `QUICK`, whose programs compile once, and sweeps have one cell where more would tell nothing."""
 
+import csv
 import fcntl
 import json
 import shlex
@@ -179,6 +180,16 @@ def test_eval_of_tasks_that_read_data(environ, script, tmp_path):
     assert (first['prompt'], second['prompt']) == ('to be', 'not')
     done = script('eval.py', run, '--generate=to be', '--max_length=5')
     assert done.stdout == 'to be' + first['text']
+    assert done.stderr.strip().endswith('tokens/s, compiling included')
+    done = script('eval.py', run, '--generate=to be', '--max_length=20', '--log_probs')
+    *_, some, total = (float(line.split()[-1]) for line in done.stdout.splitlines()[-21:])
+    assert total < some < 0
+    assert 'tokens/s after compiling' in done.stderr
+    line = json.loads(
+        script('eval.py', run, f'--prompts={prompts}', '--max_length=5', '--log_probs').stdout.split('\n')[0]
+    )
+    assert ''.join(line['tokens']) == line['text'] == first['text']
+    assert sum(line['log_probs']) == pytest.approx(line['log_prob'])
     assert script('eval.py', run, '--generate=to be', '--max_length=5', '--beams=2').stdout.startswith('to be')
     words = tmp_path / 'run1'  # scan
     assert script('eval.py', f'--workdir={words}', '--generate=jump twice', '--max_length=3').stdout.startswith(
@@ -197,6 +208,41 @@ def test_eval_of_tasks_that_read_data(environ, script, tmp_path):
         told = script('eval.py', run, *flags, code=2).stderr
         assert words in told
         assert told.count('\n') == 1
+
+
+def test_translation(script, tmp_path):
+    """An encoder-decoder and a prefix LM translate the test pairs."""
+    pairs = tmp_path / 'pairs.tsv'
+    pairs.write_text(''.join(f'{word}\t{word.upper()}\n' for word in (f'word {i:02}' for i in range(60))))
+    common = [
+        f"--config.task=translation('{pairs}')",
+        '--config.train.lengths=7',
+        '--config.eval.lengths=7',
+        '--config.model.position=rope',
+    ]
+    causal = '--config.model.causal=true', '--config.model.prefix_lm=true'
+    for name, model in {'decoder': ('--config.model.decoder_layers=1',), 'prefix': causal}.items():
+        run = f'--workdir={tmp_path / name}'
+        script('train.py', *QUICK, *common, *model, run)
+        done = script('eval.py', run, '--translate', '--beams=2', '--examples=3', '--max_length=8').stdout
+        assert [line.split()[0] for line in done.splitlines()[:4]] == ['BLEU', 'model', 'most', 'source']
+        (table,) = (tmp_path / name).glob('translations_*.csv')
+        header, *rows = csv.reader(table.open())
+        assert header == ['source', 'reference', 'translation']
+        assert len(rows) == 3
+        assert all(reference == source.upper() for source, reference, _ in rows)
+        scores = json.loads(table.with_suffix('.json').read_text())
+        assert (scores['pairs'], scores['beams']) == (3, 2)
+        assert 0 <= scores['scores']['model']['chrf'] <= 100
+        text = script('eval.py', run, '--generate=word 99', '--max_length=4').stdout
+        assert text.startswith('word 99\n')
+    for flags, words in {
+        ('--translate', '--temperature=1'): '--temperature is for generated texts',
+        ('--translate', '--lengths=3'): 'no test pair has at most 3 tokens',
+    }.items():
+        assert words in script('eval.py', run, *flags, code=2).stderr
+    told = script('eval.py', f'--workdir={ROOT / "tests" / "runs" / "alibi"}', '--translate', code=2).stderr
+    assert 'the task has no sentence pairs' in told
 
 
 def test_a_path_that_checkpoints_cannot_bear_is_refused(script, tmp_path):

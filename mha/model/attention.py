@@ -1,7 +1,7 @@
 """Multi-head attention (Vaswani et al., 2017, arXiv:1706.03762): projections -> core -> output projection."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +9,25 @@ from flax import nnx
 from jax.core import Tracer
 from jax.nn.initializers import Initializer, lecun_normal
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Bool, Float, Num
 
 from mha import cores, positions, spec
 from mha.cores import dense
 from mha.model import norms
-from mha.nn.masks import Mask, MaskLike, as_mask, causal, explicit, later
+from mha.nn.masks import Mask, MaskLike, as_mask, causal, explicit, later, padding
 from mha.nn.products import linear
 from mha.positions.base import Coords, Dims, Position
 from mha.spec import Count, Decay, Length
 
 __all__ = ['MultiHeadAttention', 'attend']
+
+
+class KeysValues(NamedTuple):
+    """Keys and values that several calls of a layer read; see `MultiHeadAttention.keys_values`."""
+
+    keys: Float[Array, 'B S H K']
+    values: Float[Array, 'B S H K']
+
 
 LECUN, ZEROS = lecun_normal(), jax.nn.initializers.zeros
 
@@ -179,7 +187,7 @@ class MultiHeadAttention(nnx.Module):
     def __call__(
         self,
         inputs_q: Float[Array, 'B T D'],
-        inputs_k: Float[Array, 'B S E'] | None = None,
+        inputs_k: Float[Array, 'B S E'] | KeysValues | None = None,
         inputs_v: Float[Array, 'B S E'] | None = None,
         *,
         mask: MaskLike = None,
@@ -189,17 +197,19 @@ class MultiHeadAttention(nnx.Module):
         head_mask: Num[Array, 'H'] | None = None,
         deterministic: bool | None = None,
         decode: bool | None = None,
+        prefix: Bool[Array, '#B N'] | None = None,
         rngs: nnx.Rngs | None = None,
         sow_weights: bool = False,
     ) -> Float[Array, 'B T F']:
-        """Output of the layer. Coordinates default to the slot numbers, counted from the end of the cache when
-        decoding. `head_mask` multiplies the output of each head; 0 removes a head. With `sow_weights`, the attention
-        weights [B, H, T, S] are sown as `nnx.Intermediate` named `attention_weights`, to be read with `nnx.capture`."""
+        """Output of the layer. `inputs_k` are other inputs to attend to, or their `keys_values`. Coordinates default to
+        the slot numbers, counted from the end of the cache when decoding; `prefix` then marks slots whose keys all
+        queries see, even before them. `head_mask` multiplies the output of each
+        head; 0 removes a head. With `sow_weights`, the attention weights [B, H, T, S] are sown as `nnx.Intermediate`
+        named `attention_weights`, to be read with `nnx.capture`."""
         if inputs_k is None and inputs_v is not None:
             raise ValueError('inputs_v needs inputs_k')
+        self._check_width('inputs_q', inputs_q, self.in_features)
         inputs_k = inputs_q if inputs_k is None else inputs_k
-        inputs_v = inputs_k if inputs_v is None else inputs_v
-        self._check_widths(inputs_q, inputs_k, inputs_v)
         deterministic = self.deterministic if deterministic is None else deterministic
         if self.dropout_rate > 0 and not deterministic and rngs is None:
             raise ValueError('dropout draws: pass rngs with a stream for it, or deterministic=True')
@@ -209,15 +219,21 @@ class MultiHeadAttention(nnx.Module):
             if contiguous:
                 _refuse_placing(position)
         position, mask = _scheme(position, self.dims, nnx.Rngs()), as_mask(mask)
-        q, k, v = self.project(inputs_q, inputs_k, inputs_v)
-        if self.query_ln is not None and self.key_ln is not None:
-            q, k = self.query_ln(q), self.key_ln(k)
+        if isinstance(inputs_k, KeysValues):
+            q, (k, v) = self.query(inputs_q), inputs_k
+        else:
+            inputs_v = inputs_k if inputs_v is None else inputs_v
+            self._check_width('inputs_k', inputs_k, self.in_kv_features)
+            self._check_width('inputs_v', inputs_v, self.in_kv_features)
+            q, k, v = self.project(inputs_q, inputs_k, inputs_v)
+            k = k if self.key_ln is None else self.key_ln(k)
+        q = q if self.query_ln is None else self.query_ln(q)
         q_pos = jnp.arange(q.shape[1])[None] if q_pos is None else q_pos
         k_pos = jnp.arange(k.shape[1])[None] if k_pos is None else k_pos
         if decode if decode is not None else self.decode:
             if inputs_k is not inputs_q:
                 raise ValueError('decode is for self-attention: leave out inputs_k and inputs_v')
-            q, k, v, q_pos, k_pos, mask = self._remember(q, k, v, q_pos, mask, contiguous)
+            q, k, v, q_pos, k_pos, mask = self._remember(q, k, v, q_pos, mask, prefix, contiguous)
             contiguous = False
         groups = self.num_heads // self.num_kv_heads
         if groups > 1:
@@ -245,14 +261,15 @@ class MultiHeadAttention(nnx.Module):
             out = out * head_mask[None, None, :, None].astype(out.dtype)
         return self.out(out)
 
-    def _check_widths(self, inputs_q: Array, inputs_k: Array, inputs_v: Array) -> None:
-        for name, x, width in (
-            ('inputs_q', inputs_q, self.in_features),
-            ('inputs_k', inputs_k, self.in_kv_features),
-            ('inputs_v', inputs_v, self.in_kv_features),
-        ):
-            if x.shape[2:] != (width,):
-                raise ValueError(f'{name} must be [B, T, {width}], not {x.shape}')
+    def keys_values(self, inputs: Float[Array, 'B S E']) -> KeysValues:
+        """Keys and values of inputs that several calls attend to, to be passed as their `inputs_k`."""
+        self._check_width('inputs', inputs, self.in_kv_features)
+        keys = self.key(inputs)
+        return KeysValues(keys if self.key_ln is None else self.key_ln(keys), self.value(inputs))
+
+    def _check_width(self, name: str, x: Array, width: int) -> None:
+        if x.shape[2:] != (width,):
+            raise ValueError(f'{name} must be [B, T, {width}], not {x.shape}')
 
     def project(self, inputs_q: Array, inputs_k: Array, inputs_v: Array) -> tuple[Array, Array, Array]:
         """Queries, keys and values, [B, T, H, K] each. Computed in one product if all have the same inputs and number
@@ -270,36 +287,51 @@ class MultiHeadAttention(nnx.Module):
         q, k, v = jnp.split(fused if bias is None else fused + bias[None, None], 3, axis=3)
         return q.squeeze(3), k.squeeze(3), v.squeeze(3)
 
-    def init_cache(self, input_shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> None:
+    def init_cache(
+        self, input_shape: Sequence[int], dtype: DTypeLike = jnp.float32, *, reach: int | None = None
+    ) -> None:
         """Creates an empty cache (`nnx.Cache`) for the keys, values and coordinates of sequences of `input_shape` [B,
-        S, D]. Required before decoding; a new call empties the cache."""
+        S, D]. Required before decoding; a new call empties the cache. With the `reach` of a mask, keys and values that
+        no later query sees are dropped, so that their number does not grow with the sequence."""
         batch, length, _ = input_shape
-        shape = (batch, length, self.num_kv_heads, self.head_dim)
+        room = length if reach is None else min(reach, length)
+        shape = (batch, room, self.num_kv_heads, self.head_dim)
         self.cached_key, self.cached_value = nnx.Cache(jnp.zeros(shape, dtype)), nnx.Cache(jnp.zeros(shape, dtype))
         self.cached_pos = nnx.Cache(jnp.zeros((batch, length), jnp.float32))
         self.cache_index = nnx.Cache(jnp.int32(0))
 
-    def _remember(self, q: Array, k: Array, v: Array, q_pos: Array, mask: Mask, contiguous: bool):
-        """Stores new keys, values and coordinates in the cache. Returns the queries, all stored keys and values, the
-        coordinates of both, and the mask of the new queries."""
+    def _remember(self, q: Array, k: Array, v: Array, q_pos: Array, mask: Mask, prefix: Array | None, contiguous: bool):
+        """Stores new keys, values and coordinates in the cache. Returns the queries, the keys and values that they may
+        see, the coordinates of both, and the mask of the new queries."""
         if self.cached_key is None or self.cached_value is None or self.cached_pos is None or self.cache_index is None:
             raise ValueError('decode needs room for keys and values: call init_cache first')
-        start, (batch, room) = self.cache_index[...], self.cached_pos.shape
-        if len(k) != batch or (not isinstance(start, Tracer) and start + k.shape[1] > room):
+        start, (batch, length), new = self.cache_index[...], self.cached_pos.shape, k.shape[1]
+        if len(k) != batch or (not isinstance(start, Tracer) and start + new > length):
             raise ValueError(
-                f'the cache has room for {batch} sequences of {room} tokens, {start} are in it: '
+                f'the cache has room for {batch} sequences of {length} tokens, {start} are in it: '
                 f'{k.shape[:2]} do not fit'
             )
         q_pos = q_pos + start if contiguous else q_pos
         new_pos = jnp.broadcast_to(q_pos, k.shape[:2]).astype(jnp.float32)
-        for cache, new in ((self.cached_key, k), (self.cached_value, v), (self.cached_pos, new_pos)):
-            cache[...] = jax.lax.dynamic_update_slice_in_dim(cache[...], new.astype(cache[...].dtype), start, axis=1)
-        self.cache_index[...] = start + k.shape[1]
-        q = jnp.where(
-            start + k.shape[1] <= room, q, jnp.nan
-        )  # NaN if the cache overflowed and entries were overwritten
-        mask = (
-            mask if isinstance(mask, explicit) else later(mask, start)
-        )  # arrays already have rows for the new queries only
-        k, v = self.cached_key[...].astype(k.dtype), self.cached_value[...].astype(v.dtype)
-        return q, k, v, q_pos, self.cached_pos[...], mask & later(causal(), start)
+
+        def store(cache, x):
+            """Entries of a cache that the new queries may see, in the order of slots, which some schemes need."""
+            old, x = cache[...], x.astype(cache[...].dtype)
+            if old.shape[1] == length:
+                cache[...] = seen = jax.lax.dynamic_update_slice_in_dim(old, x, start, axis=1)
+            else:  # the oldest make room
+                seen = jnp.concatenate([old, x], axis=1)
+                cache[...] = seen[:, new:]
+            return seen
+
+        k, v = (store(cache, x).astype(x.dtype) for cache, x in ((self.cached_key, k), (self.cached_value, v)))
+        k_pos, first = store(self.cached_pos, new_pos), 0
+        if self.cached_key.shape[1] != length:
+            first = start + new - k.shape[1]
+            k_pos = jnp.take(k_pos, first + jnp.arange(k.shape[1]), axis=1, mode='clip')
+        self.cache_index[...] = start + new
+        q = jnp.where(start + new <= length, q, jnp.nan)  # NaN if the cache overflowed and entries were overwritten
+        if not isinstance(mask, explicit):  # arrays already have rows for the new queries only
+            mask = later(mask, start, first, length)
+        past = causal() if prefix is None else causal() | padding(prefix)
+        return q, k, v, q_pos, k_pos, mask & later(past, start, first, length)

@@ -1,7 +1,8 @@
 """Generation: a causal model continues sequences of tokens, greedily, by sampling, or by beam search.
 
-Keys and values of earlier tokens are cached, so that a step costs the work of one token. Where that is not possible, as
-under schemes that place all tokens of a sequence together, every step computes the sequence anew.
+Keys and values of earlier tokens are cached, so that a step costs the work of one token; a layer with a window keeps
+those in its window. Where that is not possible, as under schemes that place all tokens of a sequence together, every
+step computes the sequence anew.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from mha.model.encoder import Encoder
+from mha.model.seq2seq import Conditional
 from mha.nn import masks
 from mha.spec import UserError
 
@@ -78,6 +80,8 @@ class Progress:
     """Log-probabilities [B, S] of the generated tokens under the model."""
     padding: Any
     """Number of slots [B] before each prompt."""
+    prompt: Any
+    """Slot in which all prompts have ended."""
     filled: Any
     """Number of filled slots."""
     ended: Any
@@ -85,11 +89,11 @@ class Progress:
     logits: Any
     """Logits [B, C] of the next token."""
     cache: Any
-    """Keys and values of the filled slots; empty without a cache."""
+    """Keys and values of the filled slots that later tokens may see; empty without a cache."""
 
 
 def stream(
-    model: Encoder,
+    model: Encoder | Conditional,
     prompts: Sequence[Sequence[int]],
     steps: int,
     *,
@@ -114,7 +118,7 @@ def stream(
 
 
 def beam_search(
-    model: Encoder,
+    model: Encoder | Conditional,
     prompts: Sequence[Sequence[int]],
     steps: int,
     beams: int,
@@ -178,6 +182,7 @@ def _read(graphdef, params, caches, tokens, padding, key, *, longest, cache):
         tokens=tokens,
         log_probs=jnp.zeros(tokens.shape),
         padding=padding,
+        prompt=jnp.int32(longest),
         filled=jnp.int32(longest),
         ended=jnp.zeros(len(tokens), bool),
         logits=None,
@@ -237,18 +242,23 @@ def _logits(graphdef, params, progress, new, key, cache):
     """Logits after the last filled slot, and the caches with the `new` tokens in it and before it."""
     model, slots = nnx.merge(graphdef, progress.cache, params), jnp.arange(progress.tokens.shape[1])[None]
     padding = progress.padding[:, None]
+
+    def question(end):
+        return {'prefix': slots < end} if model.prefix_lm else {}
+
     if cache:
         pos = jnp.maximum(progress.filled - new.shape[1] + jnp.arange(new.shape[1])[None] - padding, -1)
-        logits = model(new, pos=pos, valid=slots >= padding, decode=True)[:, -1]
+        logits = model(new, pos=pos, valid=slots >= padding, decode=True, **question(progress.prompt))[:, -1]
         return logits, nnx.state(model, nnx.Cache)
     # Padding moves to the right, where it changes no coordinate.
     moved = jnp.take_along_axis(progress.tokens, (slots + padding) % slots.size, axis=1)
     count = progress.filled - padding
-    logits = model(jnp.maximum(moved, 0), valid=slots < count, position_key=key)
+    whole = question(progress.prompt - padding)
+    logits = model(jnp.maximum(moved, 0), valid=slots < count, position_key=key, **whole)
     return jnp.take_along_axis(logits, count[:, :, None] - 1, axis=1)[:, 0], progress.cache
 
 
-def check(model: Encoder) -> None:
+def check(model: Encoder | Conditional) -> None:
     """Raises `UserError` if a model cannot generate."""
     if not model.causal or model.readout != 'token':
         raise UserError('only causal models with a read-out per token generate - train with model.causal=True')
@@ -256,7 +266,7 @@ def check(model: Encoder) -> None:
         raise UserError('the classes of this model are not its tokens, so it cannot continue a text')
 
 
-def uncacheable(model: Encoder, equal: bool = True) -> str:
+def uncacheable(model: Encoder | Conditional, equal: bool = True) -> str:
     """Why a model has no cache, for prompts that are of `equal` length or not; empty if it has one."""
     if names := [scheme.name for scheme in model.positions if not scheme.cacheable]:
         return f'position {", ".join(names)} needs the whole sequence at once'

@@ -45,6 +45,11 @@ class Mask:
     """Base class of masks. Subclasses define `tile` and, if they can tell empty tiles, `block`. Their arrays may be
     traced."""
 
+    @property
+    def reach(self) -> int | None:
+        """Number of slots before a query beyond which it sees no key; None if there is no such limit."""
+        return None
+
     def tile(self, q: Int[Array, 'Q'], k: Int[Array, 'P']) -> Bool[Array, '#B #H Q P']:
         """Tile of the mask: true if the query in slot q[i] may see the key in slot k[j]."""
         raise NotImplementedError
@@ -94,6 +99,10 @@ class And(Mask):
     first: Mask
     second: Mask
 
+    @property
+    def reach(self):
+        return min((mask.reach for mask in (self.first, self.second) if mask.reach is not None), default=None)
+
     def tile(self, q, k):
         return self.first.tile(q, k) & self.second.tile(q, k)
 
@@ -115,6 +124,11 @@ class Or(Mask):
 
     first: Mask
     second: Mask
+
+    @property
+    def reach(self):
+        first, second = self.first.reach, self.second.reach
+        return None if first is None or second is None else max(first, second)
 
     def tile(self, q, k):
         return self.first.tile(q, k) | self.second.tile(q, k)
@@ -141,19 +155,23 @@ class full(Mask):
 
 @_mask
 class later(Mask):
-    """`mask` for queries in slots `start`, start + 1, .., as in a step of decoding."""
+    """`mask` in a step of decoding a sequence of up to `length` tokens: queries are in slots `start`, start + 1, ..,
+    keys in slots `first`, first + 1, .., of which a negative one holds no key."""
 
     mask: Mask
     start: Int[Array, '']
+    first: Int[Array, ''] | int
+    length: int = _static()
 
     def tile(self, q, k):
-        return self.mask.tile(q + self.start, k)
+        return self.mask.tile(q + self.start, k + self.first) & (k + self.first >= 0)[None, None, None]
 
     def present(self, queries, keys):
-        return self.mask.present(queries, keys) & (jnp.arange(keys) < self.start + queries)[None]
+        """Tokens of the whole sequence [#B, length], even those whose keys are not kept."""
+        return self.mask.present(queries, self.length) & (jnp.arange(self.length) < self.start + queries)[None]
 
     def check(self, queries, keys):
-        self.mask.check(None, keys)
+        self.mask.check(None, self.length)
 
 
 @_mask
@@ -251,6 +269,10 @@ class window(OffsetMask):
     def __post_init__(self):
         object.__setattr__(self, 'right', self.left if self.right is None else self.right)
 
+    @property
+    def reach(self):
+        return self.left
+
     def sees(self, ahead):
         return (ahead >= -self.left) & (ahead <= self.right)  # pyright: ignore[reportOperatorIssue] - set above
 
@@ -267,7 +289,7 @@ class dilated(OffsetMask):
     step: Stride = _static()
 
     @property
-    def reach(self) -> int:
+    def reach(self):
         return min(self.window * self.step, spec.REACH)
 
     def sees(self, ahead):

@@ -16,7 +16,7 @@ from mha import spec
 from mha.nn.prng import fold_in
 from mha.positions.base import HOOKS, Coords, Dims, OffsetBias, Position
 
-__all__ = ['HOOKS', 'Chain', 'Coords', 'Dims', 'OffsetBias', 'Position', 'example', 'make', 'names']
+__all__ = ['HOOKS', 'Chain', 'Coords', 'Dims', 'OffsetBias', 'Position', 'example', 'make', 'make_across', 'names']
 
 
 def names() -> tuple[str, ...]:
@@ -38,6 +38,30 @@ def make(text: str, dims: Dims, *, rngs: nnx.Rngs) -> Position:
     scheme = _chain(calls, dims, rngs)
     scheme.dims = dims
     return scheme
+
+
+@spec.checked
+def make_across(text: str, dims: Dims, *, rngs: nnx.Rngs) -> Position:
+    """Position scheme of a spec for attention from one sequence to another, such as that of a decoder to its source.
+    The coordinates of both count from 0, so that offsets say how far a pair of tokens is from the diagonal. Refuses
+    schemes that need a single sequence: those that act on its coordinates or embeddings before the first layer, are
+    causal, sum over its tokens, or depend on its length."""
+    for call in spec.parse(text):
+        if spec.load(sys.modules[__name__], call.name, Position, 'position scheme').causal_only:
+            _refuse_across(call.name)
+    scheme = make(text, dims, rngs=rngs)
+    for part in scheme.parts if isinstance(scheme, Chain) else [scheme]:
+        places = type(part).place is not Position.place
+        if places or not part.cacheable or any(map(part.overrides, ('remap', 'embed', 'weights'))):
+            _refuse_across(part.name)
+    return scheme
+
+
+def _refuse_across(name: str) -> None:
+    raise spec.UserError(
+        f'position scheme {name!r} is for a single sequence, not between a target and its source - choose none, or a '
+        'scheme of offsets such as rope, alibi or t5'
+    )
 
 
 def _chain(calls, dims, rngs):

@@ -10,7 +10,7 @@ from flax import nnx
 
 from mha import positions, spec
 from mha.machine import parallel
-from mha.model.encoder import Encoder
+from mha.model.seq2seq import Model
 from mha.run import population
 from mha.run.experiment import Experiment
 from mha.tasks import Task
@@ -99,12 +99,35 @@ def mesh(run: Experiment) -> None:
         raise spec.UserError(f'mesh.model={split} does not divide model.heads={run.config["model"]["heads"]}')
 
 
+def decoder(run: Experiment) -> None:
+    """Refuses a decoder for a task without source and target, or such a task without a decoder."""
+    model, task = run.config['model'], run.config['task']
+    if not 0 <= model['decoder_layers'] <= MOST['model']['layers']:
+        raise spec.UserError(
+            f'model.decoder_layers must be from 0 to {MOST["model"]["layers"]:,}, not {model["decoder_layers"]}'
+        )
+    if model['decoder_layers'] and model['causal']:
+        raise spec.UserError('model.causal is for models without a decoder - set model.causal=False, or no decoder')
+    if model['decoder_layers'] and not run.task.has_source:
+        raise spec.UserError(
+            f'task {task!r} has no source and target for a decoder - choose translation, or model.decoder_layers=0'
+        )
+    if run.task.has_source and not model['decoder_layers']:
+        raise spec.UserError(
+            f'task {task!r} has a source and a target - set model.decoder_layers, or model.causal=True for both in one '
+            'sequence'
+        )
+    for name, unset in ('decoder_position', ''), ('cross_position', 'none'):
+        if model[name] != unset and not model['decoder_layers']:
+            raise spec.UserError(f'model.{name}={model[name]!r} is for a decoder - set model.decoder_layers')
+
+
 def readout(run: Experiment) -> None:
     """Refuses a read-out that does not fit the answers of the task."""
     model, task = run.config['model'], run.config['task']
     if run.task.halves and model['readout'] == 'pooled':
         raise spec.UserError(
-            f"task {task!r} gives pairs, which have a read-out of their own - use model.readout='token'"
+            f"task {task!r} gives pairs of sequences, which have a read-out of their own - use model.readout='token'"
         )
     if model['readout'] == 'pair' and not run.task.halves:
         raise spec.UserError(f"task {task!r} gives single sequences - use model.readout='token' or 'pooled'")
@@ -129,7 +152,7 @@ def positions_reach(run: Experiment) -> None:
         ('model.position', first, run.position, trained),
         (final_key, final, run.final_position, run.longest),
     ):
-        for scheme in model.positions:
+        for scheme in model.schemes:
             with spec.setting(key):
                 positions.check_shapes(scheme, dims)
                 positions.checked_extent(scheme, model.context(run.task.num_tokens(length)), text)
@@ -193,13 +216,23 @@ def training_fits(run: Experiment) -> None:
     _logits(run, run.first_shapes, run.train_lengths[-1], examples, devices, choices)
 
 
-EVALUATION = (optimizer, layout, mesh, readout, positions_reach, evaluation_fits, parameters_stay, forward_pass)
+EVALUATION = (
+    optimizer,
+    layout,
+    mesh,
+    decoder,
+    readout,
+    positions_reach,
+    evaluation_fits,
+    parameters_stay,
+    forward_pass,
+)
 """Checks of every experiment, the most helpful messages first."""
 TRAINING = (state_fits, training_fits)
 """Further checks of an experiment that is yet to be trained."""
 
 
-def _logits(run: Experiment, model: Encoder, length: int, examples: int, devices: int, choices: str) -> None:
+def _logits(run: Experiment, model: Model, length: int, examples: int, devices: int, choices: str) -> None:
     """Refuses examples if the attention logits of one layer exceed the memory of `devices` devices. The message
     suggests `choices`."""
     tokens, heads = model.context(run.task.num_tokens(length)), run.config['model']['heads']
@@ -212,7 +245,7 @@ def _logits(run: Experiment, model: Encoder, length: int, examples: int, devices
         )
 
 
-def _trace(model: Encoder, task: Task, length: int, train: bool) -> None:
+def _trace(model: Model, task: Task, length: int, train: bool) -> None:
     """Traces the model's forward pass without computing it."""
     graphdef, params = nnx.split(model, nnx.Param)
 
@@ -235,7 +268,7 @@ def device_memory() -> int:
     return statistics.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
-def shapes(model: Encoder) -> list[tuple[str, tuple[int, ...]]]:
+def shapes(model: Model) -> list[tuple[str, tuple[int, ...]]]:
     """Path and shape of every parameter."""
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     return [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree.leaves_with_path(params)]

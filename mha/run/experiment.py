@@ -14,6 +14,7 @@ from flax import nnx
 from mha import spec
 from mha.machine import parallel
 from mha.model.encoder import Encoder
+from mha.model.seq2seq import EncoderDecoder, Model
 from mha.nn import prng
 from mha.run import population
 from mha.tasks import Task
@@ -75,7 +76,7 @@ class Experiment:
                 f'curriculum {train["curriculum"]!r} draws no length above {met} in {train["steps"]} steps, though '
                 f'train.lengths goes up to {asked}: trained lengths are those drawn'
             )
-        if not (any(scheme.directed for scheme in self.final_shapes.positions) or self._one_sided()):
+        if not (any(scheme.directed for scheme in self.final_shapes.stacks[0].positions) or self._one_sided()):
             found.append(
                 f'position {self.final_position!r} does not tell left from right: this encoder sees a sequence and its '
                 'mirror image alike'
@@ -86,18 +87,33 @@ class Experiment:
         """Whether an attention mask differs from its mirror image, so that it tells left from right. Only the first
         1024 tokens are compared."""
         tokens = min(self.task.num_tokens(self.train_lengths[-1]), 1024)
-        maps = (np.asarray(block.mask.dense(tokens, tokens)) for block in self.final_shapes.blocks)
+        maps = (np.asarray(block.mask.dense(tokens, tokens)) for block in self.final_shapes.stacks[0].blocks)
         return any((seen != seen[..., ::-1, ::-1]).any() for seen in maps)
 
-    def model(self, position: str | None = None, key: jax.Array | None = None) -> Encoder:
+    def model(self, position: str | None = None, key: jax.Array | None = None) -> Model:
         """Model with new weights, drawn from `key` or, by default, from the seed of the first member. `position`
         replaces the position scheme of the config."""
-        readout = 'pair' if self.task.halves else self.config['model']['readout']
-        settings = {**self.config['model'], 'readout': readout, 'position': position or self.position}
-        call = spec.Call('model', (), settings)
-        sizes = dict(vocab_size=self.task.vocab_size, num_classes=self.task.num_classes, max_len=self.max_len)
-        key = self.keys(Purpose.WEIGHTS)[0] if key is None else key
-        return spec.build(Encoder, call, 'config', **sizes, rngs=prng.streams(key))
+        settings = {**self.config['model'], 'position': position or self.position}
+        decoder = {name: settings.pop(name) for name in ('decoder_layers', 'decoder_position', 'cross_position')}
+        layers, task = decoder['decoder_layers'], self.task
+        if task.halves and not layers:
+            settings['readout'] = 'pair'
+        max_len = self.max_len // 2 if layers else self.max_len
+        sizes: dict[str, Any] = dict(vocab_size=task.vocab_size, num_classes=task.num_classes, max_len=max_len)
+        rngs = prng.streams(self.keys(Purpose.WEIGHTS)[0] if key is None else key)
+        encoder = spec.build(Encoder, spec.Call('model', (), settings), 'config', **sizes, rngs=rngs)
+        if not layers:
+            return encoder
+        return EncoderDecoder(
+            encoder,
+            max_len=max_len,
+            layers=layers,
+            position=decoder['decoder_position'] or settings['position'],
+            cross_position=decoder['cross_position'],
+            position_per_layer=settings['position_per_layer'],
+            pattern=settings['pattern'],
+            rngs=rngs,
+        )
 
     def keys(self, purpose: Purpose) -> jax.Array:
         """One random key per member, for one purpose."""
@@ -110,12 +126,12 @@ class Experiment:
         return {name: jnp.array([member[name] for member in self.members], jnp.float32) for name in names}
 
     @functools.cached_property
-    def first_shapes(self) -> Encoder:
+    def first_shapes(self) -> Model:
         """Model at the start of training, with shapes instead of weights."""
         return nnx.eval_shape(self.model)
 
     @functools.cached_property
-    def final_shapes(self) -> Encoder:
+    def final_shapes(self) -> Model:
         """Model under the final position scheme, with shapes instead of weights. It has the same parameters as the
         first."""
         if self.final_position == self.position:
@@ -210,7 +226,7 @@ class Experiment:
             programs=settings['buckets'],
             seed=settings['seed'],
             quadratic=self.final_shapes.quadratic,
-            layers=self.config['model']['layers'],
+            layers=sum(len(stack.blocks) for stack in self.final_shapes.stacks),
             layout=parallel.Layout(parallel.make_mesh()),
         )
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.model import generation
-from mha.model.encoder import Encoder
+from mha.model.seq2seq import EncoderDecoder, Model
 from mha.run import population, workdir
 from mha.run.build import build
 from mha.run.checkpoint import Checkpoints
@@ -55,6 +55,17 @@ def load(directory: str | Path, member: int = 0) -> 'Finished':
     return Finished(directory, trained, trained, trained.layout.fetch(state.evaluated), member)
 
 
+@dataclasses.dataclass(frozen=True)
+class Continuation:
+    """Text with which a model continues a prompt."""
+
+    text: str
+    tokens: list[int]
+    """Tokens of the text, up to the one that completes it."""
+    log_probs: list[float]
+    """Log-probability of each token under the model, whatever the temperature."""
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Finished:
     """Trained model, together with the task and the settings of an evaluation."""
@@ -83,7 +94,7 @@ class Finished:
         return self.experiment.task.held_out()
 
     @functools.cached_property
-    def model(self) -> Encoder:
+    def model(self) -> Model:
         """Model with the member's weights, under the position scheme of the evaluation."""
         graphdef, _ = nnx.split(self.experiment.final_shapes, nnx.Param)
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf[self.member]), self.params)
@@ -131,8 +142,14 @@ class Finished:
     def generate(self, prompts: str | Sequence[str], **options: Any) -> str | list[str]:
         """Texts with which the model continues prompts: one for a string, a list for several. `options` are those of
         `stream`. Raises `UserError` if a model of this task cannot generate."""
-        *_, texts = self.stream(prompts, **options)
+        texts = [made.text for made in self.continuations(prompts, **options)]
         return texts[0] if isinstance(prompts, str) else texts
+
+    @checked
+    def continuations(self, prompts: str | Sequence[str], **options: Any) -> list[Continuation]:
+        """Texts, tokens and log-probabilities with which the model continues prompts; see `generate`."""
+        *_, made = self.stream(prompts, **options)
+        return made
 
     @checked
     def stream(
@@ -147,32 +164,43 @@ class Finished:
         until: str = '',
         seed: int = 0,
         cache: bool | None = None,
-    ) -> Iterator[list[str]]:
-        """Texts generated so far, again and again: each continues the one before. They end after `max_length` tokens,
-        with a symbol that ends answers, or before `until`. Several `beams` give one text, at the end. See
-        `mha.model.generation` for the other arguments."""
+    ) -> Iterator[list[Continuation]]:
+        """Continuations generated so far, again and again: each text continues the one before. They end after
+        `max_length` tokens, with a symbol that ends answers, or before `until`. Several `beams` give one text, at the
+        end. See `mha.model.generation` for the other arguments."""
         prompts = [prompts] if isinstance(prompts, str) else prompts
         if wrong := [prompt for prompt in prompts if not isinstance(prompt, str)]:
             raise UserError(f'prompts are strings, not {wrong[0]!r}')
-        task, texts = self.task, [''] * len(prompts)
-        written: list[list[int]] = [[] for _ in prompts]
+        task = self.task
+        written: list[list[tuple[int, float]]] = [[] for _ in prompts]
         sampling = generation.Sampling(temperature, top_k, top_p)
         if beams > 1 and sampling != generation.GREEDY:
             raise UserError('beams are for the most likely text, without temperature, top_k or top_p - choose one')
         tokens, key = [task.encode(prompt) for prompt in prompts], jax.random.key(seed)
         common: dict[str, Any] = dict(stop=task.stop, key=key, cache=cache)
+        model = self.model
+        if isinstance(model, EncoderDecoder):
+            model, tokens = model.given(tokens, key), [[task.begin]] * len(tokens)
         if beams == 1:
-            pieces = generation.stream(self.model, tokens, max_length, sampling=sampling, **common)
+            pieces = generation.stream(model, tokens, max_length, sampling=sampling, **common)
         else:
-            pieces = [generation.beam_search(self.model, tokens, max_length, beams, **common)]
-        for new, _ in pieces:
-            for row, more in zip(written, new.tolist(), strict=True):
-                row += [token for token in more if token != generation.ENDED]
-            texts = [task.decode(row) for row in written]
-            yield [_settled(text, until) for text in texts]
-            if until and all(until in text for text in texts):
+            pieces = [generation.beam_search(model, tokens, max_length, beams, **common)]
+        for piece in pieces:
+            for row, *new in zip(written, *(array.tolist() for array in piece), strict=True):
+                row += [(token, log_prob) for token, log_prob in zip(*new, strict=True) if token != generation.ENDED]
+            made = [_continuation(task, row) for row in written]
+            yield [dataclasses.replace(one, text=_settled(one.text, until)) for one in made]
+            if until and all(until in one.text for one in made):
                 break
-        yield [text.partition(until)[0] if until else text for text in texts]
+        yield [_continuation(task, row, until) for row in written]
+
+
+def _continuation(task: Task, written: list[tuple[int, float]], until: str = '') -> Continuation:
+    """Text of tokens with log-probabilities, cut before `until`."""
+    tokens = [token for token, _ in written]
+    text, cut, _ = task.decode(tokens).partition(until) if until else (task.decode(tokens), '', '')
+    used = next(size for size in range(len(tokens) + 1) if task.decode(tokens[:size]).startswith(text)) if cut else None
+    return Continuation(text, tokens[:used], [log_prob for _, log_prob in written[:used]])
 
 
 def _settled(text: str, until: str) -> str:

@@ -17,6 +17,10 @@ ADDED = {
     'model.norm_eps': 1e-6,
     'model.init': 'default',
     'model.embedding_dropout': True,
+    'model.prefix_lm': False,
+    'model.decoder_layers': 0,
+    'model.decoder_position': '',
+    'model.cross_position': 'none',
     'eval.every_steps': 0,
 }
 """Keys that were added later, each with the value that describes older runs."""

@@ -30,3 +30,10 @@ def distinct(key: PRNGKeyArray, symbols: int, max_length: int) -> Int[Array, '{m
     if max_length > symbols:
         raise UserError(f'there are {symbols} distinct symbols - set symbols={max_length} for so long an example')
     return jax.random.permutation(key, symbols)[:max_length]
+
+
+def each_once(key: PRNGKeyArray, number: int, count: Int[Array, ''] | int, most: int) -> Int[Array, '{number}']:
+    """Random indices below `count`, which is at most `most`: no two are equal as long as there are enough, after that
+    all occur equally often."""
+    order = jnp.argsort(jnp.where(jnp.arange(most) < count, jax.random.uniform(key, (most,)), 2.0))
+    return order[jnp.arange(number) % count]

@@ -23,7 +23,8 @@ Size = Annotated[int, at_least(1)]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Examples as a model reads them; all fields are [B, T]. Untyped, since fields of a pytree may hold any object."""
+    """Examples as a model reads them; all fields are [B, T], or None. Untyped, since fields of a pytree may hold any
+    object."""
 
     tokens: Any
     valid: Any
@@ -33,6 +34,12 @@ class Batch:
     """Mask of the tokens that count in the loss."""
     metric_mask: Any
     """Mask of the tokens that count in accuracy."""
+    segments: Any = None
+    """Number of each token's document, if a row holds several that do not see each other."""
+    pos: Any = None
+    """Coordinates, if they are not the slot numbers."""
+    prefix: Any = None
+    """Mask of the tokens of the question, which a prefix LM reads in both directions; None if the task has none."""
 
 
 class Task:
@@ -60,6 +67,10 @@ class Task:
     """Arrays that `sample` reads; generated tasks have none."""
     halves = False
     """Whether the tokens are two sequences of equal size side by side, each with its own padding."""
+    has_source = False
+    """Whether the first half is a source and the second what a decoder reads, with the answers there."""
+    begin: int = 0
+    """Token with which the target of a source begins."""
     corpus: Any = None
     """Data set that the task reads (`mha.datasets.Corpus`); generated tasks have none."""
     subwords: Any = None
@@ -139,6 +150,11 @@ class Task:
     def encode(self, text: str) -> list[int]:
         """Tokens of a text that a causal model is to continue. Raises `UserError` for a task without such models."""
         raise UserError('a model of this task reads a question and answers at once: it continues no text')
+
+    def sentence_pairs(self, split: str, length: int | None = None) -> list[tuple[str, str]]:
+        """Sources and targets of a split, with up to `length` tokens each. Raises `UserError` for a task without
+        them."""
+        raise UserError('a model of this task does not translate: the task has no sentence pairs')
 
     @property
     def gap(self) -> str:
@@ -343,6 +359,7 @@ class Sequence(Task):
             targets=jnp.where(is_answer, sequence[1:], 0),
             loss_mask=is_answer,
             metric_mask=is_answer,
+            prefix=slot < start,
         )
 
     def readable(self, example):

@@ -3,8 +3,8 @@
 An example of length l is a crop x_0 .. x_l of the text, drawn uniformly; the model sees l tokens.
   causal:  reads x_0 .. x_{l-1}, answers x_1 .. x_l.
   masked:  reads x_0 .. x_{l-1} with `mask_rate` of the positions replaced by the mask, the last symbol, and answers
-           those positions, never less than one. With `replaced='bert'`, 80 % of them are replaced by the mask, 10 % by a
-           random token, and 10 % stay (Devlin et al., 2019, arXiv:1810.04805); with `whole_words=True`, all tokens of
+           those positions, never less than one. With `replaced='bert'`, 80 % of them are replaced by the mask, 10 % by
+           a random token, and 10 % stay (Devlin et al., 2019, arXiv:1810.04805); with `whole_words=True`, all tokens of
            a word are chosen or none. A word is a run of letters, digits, underscores and bytes outside ASCII.
 Losses are in nats per answered token. Bits per byte, the loss of a text divided by its size and ln 2, do not depend on
 the tokens; a uniform guess of bytes has 8. Causal examples answer all their tokens, the first from a single one of

@@ -394,9 +394,9 @@ SUMS_OVER_INPUTS = {'fox', 'cable'}
 """Their bias needs the layer's inputs of all tokens, which no cache keeps."""
 
 
-def decoded(layer, x, sizes, mask=None, **options):
+def decoded(layer, x, sizes, mask=None, reach=None, **options):
     """Outputs of a decoding in steps of so many tokens."""
-    layer.init_cache(x.shape)
+    layer.init_cache(x.shape, reach=reach)
     step = nnx.jit(lambda layer, x, **options: layer(x, mask=mask, decode=True, **options))
     parts = [slice(*ends) for ends in itertools.pairwise(np.cumsum([0, *sizes]))]
     x, options = np.asarray(x), {name: np.asarray(value) for name, value in options.items()}
@@ -456,11 +456,17 @@ def test_decoding_equals_flax():
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_decoding_under_a_window():
-    layer = MultiHeadAttention(2, 16, rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (2, 6, 16))
-    mask = masks.window(2, 0)
-    np.testing.assert_allclose(decoded(layer, x, 6 * [1], mask=mask), compiled(layer, x, mask=mask), atol=1e-5)
+@pytest.mark.parametrize('sizes', [[1] * 9, [5, 1, 1, 2], [1, 7, 1]])
+@pytest.mark.parametrize('reach', [0, 2])
+def test_decoding_under_a_window(reach, sizes):
+    """With and without the keys beyond it, in steps of one token and of more than it shows."""
+    layer = MultiHeadAttention(2, 16, position='cope|rope', num_kv_heads=1, is_causal=True, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (2, 9, 16))
+    mask = masks.window(reach, 0)
+    whole = compiled(layer, x, mask=mask)
+    for kept in (None, mask.reach):
+        np.testing.assert_allclose(decoded(layer, x, sizes, mask=mask, reach=kept), whole, atol=1e-5)
+    assert layer.cached_key.shape == (2, reach, 1, 8)
 
 
 def test_decoding_mistakes():

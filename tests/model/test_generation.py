@@ -74,9 +74,11 @@ def test_greedy_tokens_are_those_of_the_whole_model():
         np.testing.assert_allclose(log_prob, chances.max(-1), atol=1e-5)
 
 
+@pytest.mark.parametrize('pattern', ['full', pytest.param('window(2)', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('position', [*schemes()])
-def test_every_scheme_with_a_cache_as_without(position):
-    model = make(position, layers=2, mlp='none')
+def test_every_scheme_with_a_cache_as_without(position, pattern):
+    """Where keys grow with the sequence, and where those beyond a window, shorter than a prompt, are dropped."""
+    model = make(position, layers=2, mlp='none', pattern=pattern)
     if not generation.uncacheable(model):
         check_cache(model)
     else:
@@ -88,21 +90,49 @@ def test_every_scheme_with_a_cache_as_without(position):
 @pytest.mark.parametrize(
     'options',
     [
-        dict(pattern='window(3)'),
+        dict(pattern='window(3)', kv_heads=1, position='cope|rope'),
+        pytest.param(dict(pattern='window(2), full, dilated(1, 4)', layers=3), marks=pytest.mark.slow),
         pytest.param(dict(heads=4, kv_heads=2, qk_norm='rms', mlp='swiglu', tied=True), marks=pytest.mark.slow),
         pytest.param(dict(pattern='dilated(2, 2)', layers=2, position='rope, alibi'), marks=pytest.mark.slow),
         pytest.param(dict(core='blockwise', position='alibi'), marks=pytest.mark.slow),
     ],
-    ids=['window', 'grouped', 'dilated', 'blockwise'],
+    ids=['window', 'three', 'grouped', 'dilated', 'blockwise'],
 )
 def test_models_with_a_cache_as_without(options):
     check_cache(make(**{'position': 'rope', **options}))
 
 
-def test_bfloat16_with_a_cache_as_without():
+@pytest.mark.parametrize('pattern', ['full', pytest.param('window(2)', marks=pytest.mark.slow)])
+def test_bfloat16_with_a_cache_as_without(pattern):
     """Tokens agree as far as the most likely one is clear; log-probabilities to the precision of the type."""
-    model = make('rope', dtype='bfloat16')
+    model = make('rope', dtype='bfloat16', pattern=pattern)
     check_cache(model, atol=0.02)
+
+
+def test_a_layer_with_a_window_keeps_the_keys_in_it():
+    """Its cache and the memory of a step do not grow with the length; those of a full layer do."""
+
+    def sizes(pattern, length):
+        model = make(pattern=pattern, layers=2, max_len=4096)
+        model.init_cache(2, length)
+        graphdef, caches, params = nnx.split(model, nnx.Cache, ...)
+
+        def step(caches, params):
+            model = nnx.merge(graphdef, caches, params)
+            return model(jnp.ones((2, 1), jnp.int32), decode=True), nnx.state(model, nnx.Cache)
+
+        memory = jax.jit(step).lower(caches, params).compile().memory_analysis()
+        kept = [block.attention.cached_key.shape[1] for block in model.blocks]
+        return kept, memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+    mixed, in_mixed = sizes('window(8), full', 4096)
+    full, in_full = sizes('full', 4096)
+    window, in_window = sizes('window(8)', 4096)
+    assert (mixed, full, window) == ([8, 4096], [4096, 4096], [8, 8])
+    keys = 2 * 2 * 4096 * 16 * 4  # keys and values of two sequences in a layer
+    assert in_window < keys / 8
+    assert in_window + keys < in_mixed < in_full - keys
+    assert sizes('window(8)', 6)[0] == [6, 6]
 
 
 def test_fixed_slots_need_prompts_of_equal_length():

@@ -143,7 +143,7 @@ LONE = jnp.asarray(ALLOWED[:, :, :1])
         (segments(jnp.asarray(IDS)), T + 1, T, 'the mask (segments) is for 9 tokens, but there are 10'),
         (segments(jnp.asarray(IDS)), T, T + 1, 'the mask (segments) is for 9 tokens, but there are 10'),
         (causal() & (window(2) | padding(jnp.asarray(VALID))), 5, 5, 'is for 9 keys, but there are 5'),
-        (masks.later(explicit(jnp.asarray(ALLOWED)), jnp.int32(3)), 2, 5, 'is for 9 keys, but there are 5'),
+        (masks.later(padding(jnp.asarray(VALID)), jnp.int32(3), 0, 5), 2, 5, 'is for 9 keys, but there are 5'),
     ],
 )
 def test_arrays_of_other_lengths_are_refused(mask, queries, keys, message):
@@ -286,9 +286,20 @@ def test_present():
         (window(1) | global_(1), every),
         (causal() & padding(valid) & window(2), valid),
         (explicit(jnp.ones((1, 2, T, T), bool).at[:, :, :, 3].set(False)), np.arange(T)[None] != 3),
-        (later(padding(valid), jnp.int32(3)), valid & (np.arange(T)[None] < 3 + 2)),
+        (later(padding(valid), jnp.int32(3), 0, T), valid & (np.arange(T)[None] < 3 + 2)),
     ):
         np.testing.assert_array_equal(mask.present(2 if isinstance(mask, later) else T, T), expected)
+
+
+@pytest.mark.parametrize('text', ['window(2)', 'dilated(2, 3)', 'window(1)|dilated(1, 4)', 'window(9)'])
+def test_beyond_its_reach_a_mask_shows_nothing(text):
+    mask = masks.make(text) & causal()
+    back = np.arange(T)[:, None] - np.arange(T)
+    seen = np.asarray(mask.dense(T, T))[0, 0]
+    assert not seen[back > mask.reach].any()
+    assert seen[(back == mask.reach) & (back >= 0)].all()
+    for endless in (causal(), mask | global_(1), mask | causal(), masks.strided(2), masks.random(2)):
+        assert endless.reach is None
 
 
 def test_count_needs_no_array_of_all_pairs():

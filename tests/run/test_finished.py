@@ -10,6 +10,7 @@ import pytest
 
 import mha
 from mha import tasks
+from mha.model import generation
 from mha.run import finished, versions, workdir
 from mha.spec import UserError
 
@@ -49,14 +50,17 @@ def test_texts_grow_and_end_before_a_string(run, monkeypatch):
     """Pieces of a text as a model would give them: a character and the string that ends it are split between two."""
     pieces = [list(piece.encode()) for piece in ('a', 'b')] + [[0xC3], [0xA9], [10], [10, 99]]
     whole = [token for piece in pieces for token in piece]
-    made = ((np.array([piece]), np.zeros((1, len(piece)))) for piece in pieces)
+    made = ((np.array([piece]), -1.0 * np.array([piece])) for piece in pieces)
     monkeypatch.setattr(finished.generation, 'stream', lambda *args, **options: made)
     monkeypatch.setattr(finished.Finished, 'task', tasks.make(f'lm({__file__!r})', causal=True))
-    assert [text for (text,) in run.stream('x', until='\n\n')] == ['a', 'ab', 'ab', 'abé', 'abé', 'abé', 'abé']
-    made = iter([(np.array([whole]), None)])
+    *growing, (last,) = run.stream('x', until='\n\n')
+    assert [one.text for (one,) in growing] == ['a', 'ab', 'ab', 'abé', 'abé', 'abé']
+    assert last == finished.Continuation('abé', whole[:4], [-1.0 * token for token in whole[:4]])
+    made = iter([(np.array([whole]), np.zeros((1, len(whole))))])
     assert run.generate('x') == 'abé\n\nc'
-    made = iter([(np.array([whole[:3]]), None)])
-    assert run.generate(['x']) == ['ab' + chr(0xFFFD)]
+    made = iter([(np.array([[*whole[:3], generation.ENDED]]), np.zeros((1, 4)))])
+    (one,) = run.continuations(['x'])
+    assert one == finished.Continuation('ab' + chr(0xFFFD), whole[:3], [0.0] * 3)
 
 
 def test_attention_weights_as_an_array(run):

@@ -1,0 +1,27 @@
+"""Translation."""
+
+from configs import common
+
+
+def get_config():
+    config = common.get_config()
+    config.task = "translation(tokens='bpe(1000)')"
+    config.model.layers = 3
+    config.model.decoder_layers = 3
+    config.model.dim = 128
+    config.model.heads = 4
+    config.model.position = 'rope'
+    config.model.norm = 'pre'
+    config.model.tied = True
+    config.model.dropout_rate = 0.2
+    config.train.steps = 2000
+    config.train.batch_size = 32
+    config.train.lengths = '8,16,32'
+    config.train.log_every_steps = 50
+    config.optimizer.name = 'adamw(b2=0.98)'
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.schedule = 'warmup(steps=100)|cosine'
+    config.eval.lengths = '8,16,32'
+    config.eval.examples = 128
+    return config
