@@ -42,6 +42,8 @@ class Given:
     sow_weights: bool = dataclasses.field(default=False, metadata={'static': True})
     decode: bool = dataclasses.field(default=False, metadata={'static': True})
     """Whether the tokens continue those whose keys and values are in the caches. `valid` is then that of all slots."""
+    segments: Any = None
+    """Numbers of the documents [#B, T] in a row; None if all tokens belong together."""
 
 
 class Block(nnx.Module):
@@ -96,6 +98,7 @@ class Block(nnx.Module):
 
     def __call__(self, x: Float[Array, 'B T D'], given: Given) -> Float[Array, 'B T D']:
         mask = self.mask if given.valid is None else self.mask & masks.padding(given.valid)
+        mask = mask if given.segments is None else mask & masks.segments(given.segments)
         rate = self.dropout_rate if given.dropout_rate is None else given.dropout_rate
 
         def residual(x, norm, layer):
@@ -145,6 +148,7 @@ class Inputs:
     dropout_rate: Float[Array, ''] | None
     sow_weights: bool
     decode: bool
+    segments: Int[Array, '#B T'] | None = None
 
     def halves(self) -> 'tuple[Inputs, Inputs]':
         """Inputs of the two sequences that are stored side by side."""
@@ -323,6 +327,7 @@ class Encoder(nnx.Module):
         sow_weights: bool = False,
         position_key: Key[Array, '*B'] | None = None,
         decode: bool = False,
+        segments: Int[Array, '#B T'] | None = None,
     ) -> Float[Array, 'B T C'] | Float[Array, 'B C']:
         """Class logits. `valid` marks real tokens; padding does not change the result. `pos` are coordinates, by
         default the slot numbers, which suits padding on the right. `rngs` has the streams `dropout`, used in training,
@@ -331,6 +336,10 @@ class Encoder(nnx.Module):
         while `sow_weights` uses a single draw. `dropout_rate` replaces the rate outside attention, so that one program
         can use several rates.
 
+        `segments` are the numbers of documents that share a row: a token sees its own document only. With coordinates
+        `pos` that restart in each, logits are those of the documents alone, except under schemes that scale with the
+        number of tokens in the row (`ntk(dynamic=True)`, `longrope`).
+
         With `decode`, after `init_cache`, the tokens continue those of earlier calls: `pos` are their coordinates, and
         `valid` [B, S] marks the real tokens among all slots of the cache (see `mha.model.generation`)."""
         if getattr(tokens, 'ndim', None) != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
@@ -338,7 +347,7 @@ class Encoder(nnx.Module):
         key = position_key
         if key is None and rngs is not None and hasattr(rngs, 'position'):
             key = rngs.position()
-        inputs = Inputs(tokens, valid, pos, train, key, rngs, dropout_rate, sow_weights, decode)
+        inputs = Inputs(tokens, valid, pos, train, key, rngs, dropout_rate, sow_weights, decode, segments)
         draws = max(scheme.draws for scheme in self.positions)
         if draws <= 1 or train or sow_weights or key is None:
             return self.logits(inputs)
@@ -385,7 +394,14 @@ class Encoder(nnx.Module):
             if inputs.pos is None and not scheme.overrides('remap'):
                 coordinates = None  # the slot numbers, which allow faster cores
             given = Given(
-                scheme, coordinates, inputs.valid, inputs.dropout_rate, rngs, inputs.sow_weights, inputs.decode
+                scheme,
+                coordinates,
+                inputs.valid,
+                inputs.dropout_rate,
+                rngs,
+                inputs.sow_weights,
+                inputs.decode,
+                inputs.segments,
             )
             if inputs.train and not inputs.sow_weights:
                 x = TRAINED[self.remat](block, x, given)

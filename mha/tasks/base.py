@@ -22,7 +22,8 @@ Size = Annotated[int, at_least(1)]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Examples as a model reads them; all fields are [B, T]. Untyped, since fields of a pytree may hold any object."""
+    """Examples as a model reads them; all fields are [B, T], or None. Untyped, since fields of a pytree may hold any
+    object."""
 
     tokens: Any
     valid: Any
@@ -32,6 +33,10 @@ class Batch:
     """Mask of the tokens that count in the loss."""
     metric_mask: Any
     """Mask of the tokens that count in accuracy."""
+    segments: Any = None
+    """Number of each token's document, if a row holds several that do not see each other."""
+    pos: Any = None
+    """Coordinates, if they are not the slot numbers."""
 
 
 class Task:

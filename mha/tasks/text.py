@@ -6,12 +6,16 @@ An example of length l is a crop x_0 .. x_l of the text, drawn uniformly; the mo
            positions, never less than one. With `replaced='bert'`, 80 % of them are replaced by the mask, 10 % by a
            random byte, and 10 % stay (Devlin et al., 2019, arXiv:1810.04805); with `whole_words=True`, all bytes of a
            word are chosen or none. A word is a run of letters, digits, underscores and bytes outside ASCII.
+With `documents='packed'`, a row of l tokens holds whole files one after the other, up to the cuts at its ends. No token
+sees another file, and positions restart in each, unless `restart_positions=False`. The last byte of a file has no next
+byte to predict; a symbol between files would give the model one symbol more than without packing.
+
 Losses are in nats per answered byte; divided by ln 2 they are bits per byte. A uniform guess has ln 256 = 5.55 nats.
 Causal examples answer all their bytes, the first from a single byte of context, so short examples are harder.
 """
 
 import copy
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +23,7 @@ from jaxtyping import Array, Int
 
 from mha.datasets import text as dataset
 from mha.spec import REACH, Part, UserError
+from mha.tasks import _packing
 from mha.tasks.base import Batch, Task
 
 
@@ -38,17 +43,25 @@ class Text(Task):
         mask_rate: Part = 0.15,
         replaced: Literal['mask', 'bert'] = 'mask',
         whole_words: bool = False,
+        documents: Literal['joined', 'packed'] = 'joined',
+        restart_positions: bool = True,
         *,
         causal: bool = False,
     ):
         super().__init__(causal=causal)
         self.mask_rate, self.replaced, self.whole_words = mask_rate, replaced, whole_words
+        self.documents, self.restart_positions = documents, restart_positions
         self.sha256 = dataset.prepare(text)
-        self.data = jnp.asarray(dataset.read(self.sha256, 'train'))
+        self.data = self.read('train')
+
+    def read(self, split: dataset.Split) -> Any:
+        if self.documents == 'packed':
+            return _packing.read(self.sha256, split)
+        return jnp.asarray(dataset.read(self.sha256, split))
 
     def held_out(self) -> 'Text':
         task = copy.copy(self)
-        task.data = jnp.asarray(dataset.read(self.sha256, 'test'))
+        task.data = self.read('test')
         return task
 
     @property
@@ -70,25 +83,33 @@ class Text(Task):
         return length
 
     def example(self, key, length, max_length):
-        if self.data.size <= max_length:
-            raise UserError(f'length {max_length} needs more bytes of text than the {self.data.size} of this split')
-        start_key, mask_key = jax.random.split(key)
-        start = jax.random.randint(start_key, (), 0, self.data.size - length)
-        # Clipping reaches padding only; `dynamic_slice` would move the start instead.
-        crop = self.data.at[start + jnp.arange(max_length + 1)].get(mode='clip').astype(jnp.int32)
+        row_key, mask_key = jax.random.split(key)
         slot = jnp.arange(max_length)
         valid = slot < length
-        here, after = jnp.where(valid, crop[:-1], 0), jnp.where(valid, crop[1:], 0)
+        packed = self.documents == 'packed'
+        row = _packing.draw(self.data, row_key, max_length) if packed else self._crop(row_key, length, max_length)
+        here, asked = jnp.where(valid, row.here, 0), valid & row.continues
+        apart: dict[str, Any] = dict(segments=row.segments, pos=row.pos if self.restart_positions else None)
         if self.causal:
-            return Batch(tokens=here, valid=valid, targets=after, loss_mask=valid, metric_mask=valid)
+            after = jnp.where(asked, row.after, 0)
+            return Batch(tokens=here, valid=valid, targets=after, loss_mask=asked, metric_mask=asked, **apart)
         # One key per position, so that a draw does not depend on the padding.
         draw = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(mask_key, i)))(slot)
         if self.whole_words:
-            draw = draw[_first_of_word(here)]
+            draw = draw[_first_of_word(here, row.segments)]
         draw = jnp.where(valid, draw, 2.0)
         masked = draw <= jnp.maximum(self.mask_rate, draw.min())
         tokens = jnp.where(masked, self._instead(mask_key, here), here)
-        return Batch(tokens=tokens, valid=valid, targets=here, loss_mask=masked, metric_mask=masked)
+        return Batch(tokens=tokens, valid=valid, targets=here, loss_mask=masked, metric_mask=masked, **apart)
+
+    def _crop(self, key, length, max_length):
+        """Crop of all files joined."""
+        if self.data.size <= max_length:
+            raise UserError(f'length {max_length} needs more bytes of text than the {self.data.size} of this split')
+        start = jax.random.randint(key, (), 0, self.data.size - length)
+        # Clipping reaches padding only; `dynamic_slice` would move the start instead.
+        crop = self.data.at[start + jnp.arange(max_length + 1)].get(mode='clip').astype(jnp.int32)
+        return _packing.Row(crop[:-1], crop[1:])
 
     def _instead(self, key, here):
         """Tokens that replace the bytes that are to be answered."""
@@ -105,9 +126,11 @@ class Text(Task):
         return jnp.where(kind < 0.8, self.inputs, jnp.where(kind < 0.9, byte, here))
 
 
-def _first_of_word(text: Int[Array, 'T']) -> Int[Array, 'T']:
+def _first_of_word(text: Int[Array, 'T'], segments: Int[Array, 'T'] | None) -> Int[Array, 'T']:
     """Slot of the first byte of each byte's word; its own slot outside of words."""
     in_word = jnp.array([chr(byte).isalnum() or byte == ord('_') or byte >= 128 for byte in range(256)])[text]
     begins = ~in_word | ~jnp.roll(in_word, 1)
+    if segments is not None:
+        begins |= segments != jnp.roll(segments, 1)
     slot = jnp.arange(text.size)
     return jax.lax.cummax(jnp.where(begins, slot, 0))
