@@ -30,7 +30,7 @@ class Row(NamedTuple):
     """Index of each byte in the part of its document that is in the row."""
 
 
-def read(sha256: str, split: dataset.Split) -> dict[str, Any]:
+def read_documents(sha256: str, split: dataset.Split) -> dict[str, Any]:
     """Bytes of all documents of a split [N], and the start of each document [D]. Those of less than two bytes are left
     out, since they have nothing to predict."""
     documents = [content for content in dataset.read_files(sha256, split).values() if content.size > 1]
@@ -40,7 +40,7 @@ def read(sha256: str, split: dataset.Split) -> dict[str, Any]:
     return dict(content=jnp.asarray(np.concatenate(documents)), start=jnp.asarray(start, jnp.int32))
 
 
-def draw(data: dict[str, Any], key: PRNGKeyArray, max_length: int) -> Row:
+def packed_row(data: dict[str, Any], key: PRNGKeyArray, max_length: int) -> Row:
     """Row of `max_length` bytes."""
     content, start = data['content'], data['start']
     end = jnp.append(start[1:], content.size)

@@ -23,7 +23,7 @@ from jaxtyping import Array, Int
 
 from mha.datasets import text as dataset
 from mha.spec import REACH, Part, UserError
-from mha.tasks import _packing
+from mha.tasks._packing import Row, packed_row, read_documents
 from mha.tasks.base import Batch, Task
 
 
@@ -56,7 +56,7 @@ class Text(Task):
 
     def read(self, split: dataset.Split) -> Any:
         if self.documents == 'packed':
-            return _packing.read(self.sha256, split)
+            return read_documents(self.sha256, split)
         return jnp.asarray(dataset.read(self.sha256, split))
 
     def held_out(self) -> 'Text':
@@ -87,7 +87,7 @@ class Text(Task):
         slot = jnp.arange(max_length)
         valid = slot < length
         packed = self.documents == 'packed'
-        row = _packing.draw(self.data, row_key, max_length) if packed else self._crop(row_key, length, max_length)
+        row = packed_row(self.data, row_key, max_length) if packed else self._crop(row_key, length, max_length)
         here, asked = jnp.where(valid, row.here, 0), valid & row.continues
         apart: dict[str, Any] = dict(segments=row.segments, pos=row.pos if self.restart_positions else None)
         if self.causal:
@@ -109,7 +109,7 @@ class Text(Task):
         start = jax.random.randint(key, (), 0, self.data.size - length)
         # Clipping reaches padding only; `dynamic_slice` would move the start instead.
         crop = self.data.at[start + jnp.arange(max_length + 1)].get(mode='clip').astype(jnp.int32)
-        return _packing.Row(crop[:-1], crop[1:])
+        return Row(crop[:-1], crop[1:])
 
     def _instead(self, key, here):
         """Tokens that replace the bytes that are to be answered."""
