@@ -15,7 +15,9 @@ other text and masks whole words. An encoder of today instead: `--config.model.n
     small  4, 256, 4              3.3 million  10,000 batches of 32 x 128 bytes
     110m   12, 768, 12            85.6 million 1,000,000 batches of 256 x 512 bytes, in bfloat16
 
-RESULT
+Tiny took 3 minutes of training on two cores that were busy with other work. On 64 bytes of test files it has 4.03 bits
+per masked byte and predicts .358 of them; the most frequent byte is right in .299. It has only begun to learn: masked
+bytes are a hard problem for so few steps. Other sizes: not yet run.
 
 The 110m size is BERT-base: Adam at 1e-4 with a weight decay of 0.01, 10,000 steps of warm-up. It differs in its
 symbols, 256 bytes instead of 30,522 word pieces, with which it would have 110 million parameters; in its text; in
