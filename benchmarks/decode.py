@@ -1,10 +1,11 @@
 """Tokens per second of greedy generation, with and without the cache of keys and values, beside transformers' GPT-2.
 
-    python benchmarks/decode.py [--lengths=32,128,512] [--position=learned] [--layers=4 --dim=256 --heads=4]
+    python benchmarks/decode.py [--lengths=32,128,512] [--position=learned] [--pattern='window(64)']
+        [--layers=4 --dim=256 --heads=4]
 
 All continue one token to the given length with a decoder of the same size, batch 1, float32. Compilation is not timed;
-rounds alternate, and times are medians. The peer is left out where torch or transformers is not installed
-(`pip install '.[peers]'`).
+rounds alternate, and times are medians. The peer, which has no patterns, is left out where torch or transformers is not
+installed (`pip install '.[peers]'`).
 """
 
 import functools
@@ -28,6 +29,7 @@ from mha.model.encoder import Encoder
 
 LENGTHS = flags.DEFINE_string('lengths', '32,128,512', 'Numbers of generated tokens.')
 POSITION = flags.DEFINE_string('position', 'learned', 'Position scheme; that of GPT-2 by default.')
+PATTERN = flags.DEFINE_string('pattern', 'full', 'Attention pattern, such as a window.')
 LAYERS = flags.DEFINE_integer('layers', 4, 'Layers.', lower_bound=1)
 DIM = flags.DEFINE_integer('dim', 256, 'Width.', lower_bound=1)
 HEADS = flags.DEFINE_integer('heads', 4, 'Heads.', lower_bound=1)
@@ -44,6 +46,7 @@ def ours(longest: int) -> dict[str, Callable[[int], object]]:
         dim=DIM.value,
         heads=HEADS.value,
         position=POSITION.value,
+        pattern=PATTERN.value,
         causal=True,
         norm='pre',
         mlp='gelu',
@@ -83,7 +86,8 @@ def main() -> None:
     lengths = spec.lengths(LENGTHS.value, '--lengths')
     contenders = ours(lengths[-1]) | peer(lengths[-1])
     print(f'device  {jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}')
-    print(f'model   {LAYERS.value} layers, width {DIM.value}, {HEADS.value} heads, {POSITION.value}, batch 1\n')
+    model = f'{LAYERS.value} layers, width {DIM.value}, {HEADS.value} heads, {POSITION.value}, {PATTERN.value}'
+    print(f'model   {model}, batch 1\n')
     print(f'{"tokens/s":20}' + ''.join(f'{length:>10}' for length in lengths))
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for length in lengths:

@@ -1,5 +1,8 @@
 """Default values of all settings. A config calls `get_config()` and changes some of them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from ml_collections import ConfigDict, config_dict
 
 
@@ -86,3 +89,10 @@ def is_small(size: str) -> bool:
     if size not in ('full', 'small'):
         raise ValueError(f"the size is 'full' or 'small', not {size!r}")
     return size == 'small'
+
+
+def of_size(size: str, sizes: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Settings of one of the `sizes` of a config, as requested by `--config=<file>:<size>`."""
+    if size not in sizes:
+        raise ValueError(f'the size is {", ".join(map(repr, sizes))}, not {size!r}')
+    return sizes[size]

@@ -16,7 +16,10 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
     'mha.datasets': {'mha.machine'},
     'mha.tasks': {
         'mha.datasets',
-        *(f'mha.tasks.{part}' for part in ('base', '_binary', '_draws', '_expressions', '_files', '_scratchpad')),
+        *(
+            f'mha.tasks.{part}'
+            for part in ('base', '_binary', '_draws', '_expressions', '_files', '_packing', '_scratchpad')
+        ),
     },
     'mha.model': {'mha.model', 'mha.cores', 'mha.positions', 'mha.nn'},
     'mha.training': {'mha.training', 'mha.tasks', 'mha.nn', 'mha.machine', 'mha.cores'},

@@ -6,6 +6,11 @@ An example of length l is a crop x_0 .. x_l of the text, drawn uniformly; the mo
            those positions, never less than one. With `replaced='bert'`, 80 % of them are replaced by the mask, 10 % by
            a random token, and 10 % stay (Devlin et al., 2019, arXiv:1810.04805); with `whole_words=True`, all tokens of
            a word are chosen or none. A word is a run of letters, digits, underscores and bytes outside ASCII.
+With `documents='packed'`, a row of l tokens holds whole documents one after the other, up to the cuts at its ends. No
+token sees another document, and positions restart in each, unless `restart_positions=False`. The last token of a
+document has no next one to predict; a symbol between documents would give the model one symbol more than without
+packing.
+
 Losses are in nats per answered token. Bits per byte, the loss of a text divided by its size and ln 2, do not depend on
 the tokens; a uniform guess of bytes has 8. Causal examples answer all their tokens, the first from a single one of
 context, so short examples are harder.
@@ -18,7 +23,7 @@ segment have little context. For this the held-out text is a circle: its first t
 """
 
 import copy
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +33,7 @@ from jaxtyping import Array, Int
 from mha import datasets
 from mha.datasets import subwords
 from mha.spec import REACH, Part, UserError, at_least
+from mha.tasks._packing import Row, documents_of, packed_row
 from mha.tasks.base import Batch, Task
 
 
@@ -46,6 +52,8 @@ class Lm(Task):
         mask_rate: Part = 0.15,
         replaced: Literal['mask', 'bert'] = 'mask',
         whole_words: bool = False,
+        documents: Literal['joined', 'packed'] = 'joined',
+        restart_positions: bool = True,
         scored: Annotated[int, at_least(0)] = 0,
         window: Literal['sliding', 'segments'] = 'sliding',
         data_dir: str = '',
@@ -57,6 +65,9 @@ class Lm(Task):
         self.mask_rate, self.replaced, self.whole_words = mask_rate, replaced, whole_words
         self.scored, self.window, self.same_examples = scored, window, scored > 0
         self.trains, self.shortest = True, max(scored, 1)
+        self.documents, self.restart_positions = documents, restart_positions
+        if scored and documents == 'packed':
+            raise UserError("scored tokens have a place in one long text - set documents='joined'")
         if scored and not causal:
             raise UserError('scored tokens are for causal models, which have a last one - set model.causal=True')
         self.corpus = datasets.documents(data, data_dir)
@@ -74,10 +85,13 @@ class Lm(Task):
         task.data = self._read('test')
         return task
 
-    def _read(self, split: datasets.Split):
-        """Tokens of a split, all documents in a row."""
-        tokens = self.subwords.encode_all(self.corpus.read(split)['text']).content
-        return jnp.asarray(tokens.astype(np.uint8 if self.inputs <= 256 else np.uint16))
+    def _read(self, split: datasets.Split) -> Any:
+        """Arrays of a split: the tokens of all documents in a row, and where each begins if they are packed."""
+        tokens = self.subwords.encode_all(self.corpus.read(split)['text'])
+        content = tokens.content.astype(np.uint8 if self.inputs <= 256 else np.uint16)
+        if self.documents == 'packed':
+            return documents_of(content, tokens.start, split)
+        return jnp.asarray(content)
 
     def encode(self, text):
         if not self.causal:
@@ -94,39 +108,48 @@ class Lm(Task):
         return length
 
     def example(self, key, length, max_length):
-        if self.data.size <= max_length:
-            raise UserError(f'length {max_length} needs more tokens of text than the {self.data.size} of this split')
-        start_key, mask_key = jax.random.split(key)
+        row_key, mask_key = jax.random.split(key)
+        row = self._row(row_key, length, max_length)
         slot = jnp.arange(max_length)
         valid = slot < length
-        if self.scored and not self.trains:
-            return self._scored(key, length, slot, valid)
-        start = jax.random.randint(start_key, (), 0, self.data.size - length)
-        # Clipping reaches padding only; `dynamic_slice` would move the start instead.
-        crop = self.data.at[start + jnp.arange(max_length + 1)].get(mode='clip').astype(jnp.int32)
-        here, after = jnp.where(valid, crop[:-1], 0), jnp.where(valid, crop[1:], 0)
+        here = jnp.where(valid, row.here, 0)
+        apart: dict[str, Any] = dict(segments=row.segments, pos=row.pos if self.restart_positions else None)
         if self.causal:
-            return Batch(tokens=here, valid=valid, targets=after, loss_mask=valid, metric_mask=valid)
+            asked = valid & row.asked
+            after = jnp.where(valid if row.segments is None else asked, row.after, 0)
+            return Batch(tokens=here, valid=valid, targets=after, loss_mask=asked, metric_mask=asked, **apart)
         # One key per position, so that a draw does not depend on the padding.
         draw = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(mask_key, i)))(slot)
         if self.whole_words:
-            draw = draw[self._first_of_word(here)]
+            draw = draw[self._first_of_word(here, row.segments)]
         draw = jnp.where(valid, draw, 2.0)
         masked = draw <= jnp.maximum(self.mask_rate, draw.min())
         tokens = jnp.where(masked, self._instead(mask_key, here), here)
-        return Batch(tokens=tokens, valid=valid, targets=here, loss_mask=masked, metric_mask=masked)
+        return Batch(tokens=tokens, valid=valid, targets=here, loss_mask=masked, metric_mask=masked, **apart)
 
-    def _scored(self, key, length, slot, valid):
-        """Example of which only `scored` tokens count, those at a place of the text that the key determines."""
+    def _row(self, key, length, max_length) -> Row:
+        if self.documents == 'packed':
+            return packed_row(self.data, key, max_length)
+        if self.data.size <= max_length:
+            raise UserError(f'length {max_length} needs more tokens of text than the {self.data.size} of this split')
+        if self.scored and not self.trains:
+            return self._placed(key, length, max_length)
+        start = jax.random.randint(key, (), 0, self.data.size - length)
+        # Clipping reaches padding only; `dynamic_slice` would move the start instead.
+        crop = self.data.at[start + jnp.arange(max_length + 1)].get(mode='clip').astype(jnp.int32)
+        return Row(crop[:-1], crop[1:])
+
+    def _placed(self, key, length, max_length) -> Row:
+        """Row in which only `scored` tokens are asked, those at a place of the text that the key determines."""
         place_key, window_key = jax.random.split(key)
         place = jax.random.randint(place_key, (), 0, self.data.size)
         first = length - self.scored
         if self.window == 'segments':
             first = jax.random.randint(window_key, (), 0, length // self.scored) * self.scored
-        text = self.data[(place - first + jnp.arange(slot.size + 1)) % self.data.size].astype(jnp.int32)
-        counts = (slot >= first) & (slot < first + self.scored)
-        here, after = jnp.where(valid, text[:-1], 0), jnp.where(valid, text[1:], 0)
-        return Batch(tokens=here, valid=valid, targets=after, loss_mask=counts, metric_mask=counts)
+        slot = jnp.arange(max_length + 1)
+        text = self.data[(place - first + slot) % self.data.size].astype(jnp.int32)
+        asked = (slot >= first) & (slot < first + self.scored)
+        return Row(text[:-1], text[1:], asked[:-1])
 
     def _instead(self, key, here):
         """Tokens that replace those that are to be answered."""
@@ -142,11 +165,13 @@ class Lm(Task):
         kind, byte = jax.vmap(one)(jnp.arange(here.size))
         return jnp.where(kind < 0.8, self.inputs, jnp.where(kind < 0.9, byte, here))
 
-    def _first_of_word(self, text: Int[Array, 'T']) -> Int[Array, 'T']:
+    def _first_of_word(self, text: Int[Array, 'T'], segments: Int[Array, 'T'] | None) -> Int[Array, 'T']:
         """Slot of the first token of each token's word; its own slot outside of words."""
         edges = [(_in_word(token[0]), _in_word(token[-1])) for token in self.subwords.tokens]
         begins_inside, ends_inside = jnp.array(edges).T
         begins = ~begins_inside[text] | ~jnp.roll(ends_inside[text], 1)
+        if segments is not None:
+            begins |= segments != jnp.roll(segments, 1)
         slot = jnp.arange(text.size)
         return jax.lax.cummax(jnp.where(begins, slot, 0))
 

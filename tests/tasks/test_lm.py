@@ -234,3 +234,107 @@ def test_mistakes(corpus):
         make(corpus, scored=4)
     with pytest.raises(UserError, match=re.escape("no file matches 'none/*.txt'")):
         make('none/*.txt')
+
+
+# --- packed documents ----------------------------------------------------------------------------------------------
+
+FILES = ('abcdefg', 'hi', 'jklmnop', 'qrst', 'uvwxy', 'z', 'ABCDEFGHIJKLMNOP', 'QRS', 'TUVW', 'XYZ', '0123456')
+"""No byte is in two files, so that it tells its file; the last but one is the test split, one has no next byte."""
+TRAINED = [text for text in FILES if text != 'XYZ' and len(text) > 1]
+
+
+@pytest.fixture
+def packed(tmp_path, monkeypatch):
+    monkeypatch.setenv('MHA_CACHE', str(tmp_path / 'cache'))
+    for index, text in enumerate(FILES):
+        (tmp_path / f'{index:02}.txt').write_text(text)
+
+    def make(causal=True, **options):
+        options = ''.join(f', {key}={value!r}' for key, value in options.items())
+        return tasks.make(f"lm({str(tmp_path / '*.txt')!r}, documents='packed'{options})", causal=causal)
+
+    return make
+
+
+def pieces(batch, row, length=20):
+    """Texts of the segments of a row."""
+    text, segments = batch.tokens[row, :length], batch.segments[row, :length]
+    return [bytes(text[segments == number].tolist()).decode() for number in np.unique(segments)]
+
+
+def test_a_packed_row_holds_documents_up_to_the_cut_at_either_end(packed):
+    batch = sample(packed(), 20)
+    begun = dict.fromkeys(TRAINED, 0)
+    for row in range(500):
+        first, *others = pieces(batch, row)
+        assert any(first in text for text in TRAINED)
+        assert all(text in TRAINED for text in others[:-1])
+        assert any(text.startswith((others or [first])[-1]) or not others for text in TRAINED)
+        assert batch.segments[row].tolist() == np.repeat(range(1 + len(others)), [*map(len, (first, *others))]).tolist()
+        begun = {text: count + others[:1].count(text) for text, count in begun.items()}
+    whole = sum(begun.values())
+    for text in TRAINED:
+        if len(text) < 5:  # longer ones may be cut where they begin
+            assert begun[text] / whole == pytest.approx(1 / len(TRAINED), abs=0.06)
+
+
+def test_targets_stay_in_their_document(packed):
+    batch = sample(packed(), 20)
+    for tokens, targets, asked, segments in zip(
+        batch.tokens, batch.targets, batch.loss_mask, batch.segments, strict=True
+    ):
+        for here, after, one in zip(tokens, targets, asked, strict=True):
+            text = next(text for text in TRAINED if chr(here) in text)
+            assert one == (chr(here) != text[-1])
+            assert not one or text[text.index(chr(here)) + 1] == chr(after)
+        assert asked[0]
+        assert (np.flatnonzero(~asked[:-1]) == np.flatnonzero(np.diff(segments))).all()
+    assert (batch.loss_mask == batch.metric_mask).all()
+    assert sample(packed(), 1).loss_mask[:, 0].all()
+
+
+def test_the_first_byte_is_uniform_over_the_pairs_of_the_text(packed):
+    firsts, counts = np.unique(sample(packed(), 20).tokens[:, 0], return_counts=True)
+    assert bytes(firsts.tolist()).decode() == ''.join(sorted(''.join(text[:-1] for text in TRAINED)))
+    assert abs(counts - 500 / len(firsts)).max() < 5 * (500 / len(firsts)) ** 0.5
+
+
+def test_positions_restart_or_are_the_slots(packed):
+    batch = sample(packed(), 20)
+    for segments, pos in zip(batch.segments, batch.pos, strict=True):
+        assert pos.tolist() == [i - segments.tolist().index(number) for i, number in enumerate(segments)]
+    through = sample(packed(restart_positions=False), 20)
+    assert through.pos is None
+    np.testing.assert_array_equal(through.segments, batch.segments)
+
+
+@pytest.mark.parametrize('causal', [False, True])
+def test_padding_of_a_packed_row_changes_nothing(packed, causal):
+    task = packed(causal)
+    short, long = sample(task, 20), sample(task, 20, 300)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:, :20]), short, long)
+    assert not long.loss_mask[:, 20:].any()
+    assert not sample(task, 7).valid[:, 7:].any()
+
+
+def test_masked_words_stay_in_their_document(packed):
+    batch = sample(packed(causal=False, mask_rate=0.3, whole_words=True), 20)
+    apart = 0
+    for masked, segments in zip(batch.loss_mask, batch.segments, strict=True):
+        hidden = [set(masked[segments == number].tolist()) for number in np.unique(segments)]
+        assert all(len(one) == 1 for one in hidden)
+        apart += len({*map(min, hidden)}) > 1
+    assert apart > 100
+
+
+def test_packed_documents_of_the_test_split(packed):
+    task = packed()
+    assert bytes(task.data['content'].tolist()).decode() == ''.join(TRAINED)
+    batch = sample(task.held_out(), 20)
+    assert {piece for row in range(20) for piece in pieces(batch, row)[1:-1]} == {'XYZ'}
+
+
+def test_text_without_a_document_of_two_tokens_is_refused(tmp_path):
+    (tmp_path / 'a.txt').write_text('a')
+    with pytest.raises(UserError, match='no document of two tokens'):
+        tasks.make(f"lm({str(tmp_path / 'a.txt')!r}, documents='packed')", causal=True)
