@@ -19,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from mha.model.encoder import Encoder
-from mha.model.seq2seq import Conditional
+from mha.model.seq2seq import Conditional, EncoderDecoder
 from mha.nn import masks
 from mha.spec import UserError
 
@@ -258,8 +258,10 @@ def _logits(graphdef, params, progress, new, key, cache):
     return jnp.take_along_axis(logits, count[:, :, None] - 1, axis=1)[:, 0], progress.cache
 
 
-def check(model: Encoder | Conditional) -> None:
+def check(model: Any) -> None:
     """Raises `UserError` if a model cannot generate."""
+    if isinstance(model, EncoderDecoder):
+        raise UserError('an encoder-decoder needs a source to translate - generate with model.given(sources)')
     if not model.causal or model.readout != 'token':
         raise UserError('only causal models with a read-out per token generate - train with model.causal=True')
     if model.num_classes > model.embedding.num_embeddings:

@@ -127,7 +127,7 @@ def readout(run: Experiment) -> None:
     model, task = run.config['model'], run.config['task']
     if run.task.halves and model['readout'] == 'pooled':
         raise spec.UserError(
-            f"task {task!r} gives pairs of sequences, which have a read-out of their own - use model.readout='token'"
+            f"task {task!r} gives pairs, which have a read-out of their own - use model.readout='token'"
         )
     if model['readout'] == 'pair' and not run.task.halves:
         raise spec.UserError(f"task {task!r} gives single sequences - use model.readout='token' or 'pooled'")

@@ -8,8 +8,10 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from mha import positions
+from mha.machine import parallel
 from mha.model import generation
 from mha.model.encoder import Encoder
 from mha.model.seq2seq import EncoderDecoder
@@ -218,6 +220,8 @@ def test_beam_search():
 
 
 def test_mistakes():
+    with pytest.raises(UserError, match='needs a source to translate'):
+        generation.check(make())
     with pytest.raises(UserError, match='encoder with causal=False'):
         make(causal=True)
     with pytest.raises(UserError, match='sources of at least one token'):
@@ -241,6 +245,16 @@ def test_recomputation_changes_no_gradient():
         grads.append(nnx.to_pure_dict(jax.grad(loss)(params)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *grads)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads[0]['decoder']['blocks'][0]['cross']))
+
+
+def test_a_mesh_splits_heads_and_inner_width_of_both_stacks():
+    layout = parallel.Layout(AbstractMesh((1, 2), (parallel.DATA, parallel.MODEL)))
+    params = jax.tree.map(lambda x: x[None], nnx.to_pure_dict(nnx.state(make(), nnx.Param)))
+    specs = jax.tree.map(lambda sharding: sharding.spec, layout.shardings(params))
+    decoder, encoder = (specs[name]['blocks'][0] for name in ('decoder', 'encoder'))
+    assert decoder['cross']['attention'] == decoder['attention'] == encoder['attention']
+    assert decoder['cross']['attention']['out']['kernel'] == PartitionSpec(None, parallel.MODEL, None, None)
+    assert decoder['up'] == encoder['up']
 
 
 def test_training_learns_to_reverse():
