@@ -76,6 +76,7 @@ TRAINED = [
     ('text', '32', 150, 0.1, CAUSAL),
     ('bytes_classification', '64', 150, 0.2, {'model.layers': 1}),
     ("bytes_retrieval('papers')", '16-32:16', 100, 0.4, {'model.readout': 'pair', 'model.layers': 1}),
+    ("classification('papers')", '32', 150, 0.4, {'model.readout': 'pooled', 'model.layers': 1}),
     ("s5('all')", '2', 1000, 0.6, PRODUCTS),  # the first product, which is its factor, is half of the answer
 ]
 
