@@ -1,6 +1,6 @@
 """Which language is this sentence?
 
-    python train.py --config=configs/classification.py --workdir=runs/classification
+python train.py --config=configs/classification.py --workdir=runs/classification
 """
 
 from configs import common
