@@ -62,12 +62,14 @@ def main() -> None:
         run.check_weights(start)
     parallel.once(lambda: workdir.claim(directory, config, INIT_FROM.value))
     workdir.check_data(directory, run.task.sha256)
+    workdir.check_subwords(directory, run.task.tokenizer)
     steps = config['train']['steps']
     if workdir.finished(directory) and workdir.load_config(directory)['train']['steps'] == steps:
         say(f'{directory} is finished:\n\n{table.summarise(runs.read(directory))}')
         return
     parallel.once(lambda: workdir.hold(directory))
     parallel.once(lambda: workdir.extend(directory, config))
+    parallel.once(lambda: workdir.keep_subwords(directory, run.task.tokenizer))
 
     # ---------------------------------------------------------------- Start: new or restored state, compiled programs
     checkpoints = Checkpoints(directory)
@@ -93,6 +95,8 @@ def main() -> None:
     alone = len(run.members) == 1
     who = '' if alone else f' each, {len(run.members)} members'
     say(f'{config["task"]} with {run.position}: {summary["parameters"]:,} parameters{who}, {directory}')
+    for line in run.task.corpus.described() if run.task.corpus else ():
+        say(line)
     for note in run.notes():
         say(f'note: {note}')
 

@@ -16,6 +16,10 @@ COMMANDS = {
         ['--lengths=64', '--rounds=1', '--budget=1', '--contenders=mha dense,mha blockwise'],
         ['mha dense', 'mha blockwise'],
     ),
+    'data.py': (
+        ['--length=16', '--batches=2', '--repeats=1', '--tasks=text'],
+        ['tokens/s read', 'text'],
+    ),
     'decode.py': (['--lengths=4', '--layers=1', '--dim=16', '--heads=2', '--rounds=1'], ['mha, no cache', 'cache /']),
     'population.py': ([QUICK, '--members=2', '--rounds=1', '--steps=1'], ['2 in turn', '2 together']),
     'schemes.py': (['--schemes=rope,t5', '--length=16', '--repeats=1'], ['rope', 't5']),

@@ -433,26 +433,51 @@ def test_killed_population_resumes_to_the_same_result(population, script, tmp_pa
     assert_same_results(tmp_path / 'run', population[0])
 
 
+def train_in_two(environ, workdir, act, *settings):
+    """Two processes with two devices each share a batch; `act(commands, environs, workdir)` runs them."""
+    with socket.create_server(('127.0.0.1', 0)) as free:
+        address = f'127.0.0.1:{free.getsockname()[1]}'
+    flags = f'{environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=2'
+    ours = {'XLA_FLAGS': flags, 'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': '2'}
+    command = [sys.executable, 'train.py', *QUICK, *settings, f'--workdir={workdir}']
+    return act([command] * 2, [{**environ, **ours, 'JAX_PROCESS_ID': str(index)} for index in range(2)], workdir)
+
+
 @pytest.mark.slow
 def test_killed_processes_resume_to_the_same_result(finished, environ, tmp_path):
-    """Two processes with two devices each share a batch; killed and started again they end where they would have, and
-    close to where one device does."""
-
-    def train(workdir, act):
-        with socket.create_server(('127.0.0.1', 0)) as free:
-            address = f'127.0.0.1:{free.getsockname()[1]}'
-        flags = f'{environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=2'
-        ours = {'XLA_FLAGS': flags, 'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': '2'}
-        command = [sys.executable, 'train.py', *QUICK, f'--workdir={workdir}']
-        return act([command] * 2, [{**environ, **ours, 'JAX_PROCESS_ID': str(index)} for index in range(2)], workdir)
-
-    train(tmp_path / 'killed', run_and_kill)
-    train(tmp_path / 'whole', lambda commands, environs, _: run_all(commands, environs))
+    """Killed and started again, two processes end where they would have, and close to where one device does."""
+    train_in_two(environ, tmp_path / 'killed', run_and_kill)
+    train_in_two(environ, tmp_path / 'whole', run_all)
     assert_same_results(tmp_path / 'killed', tmp_path / 'whole')
     np.testing.assert_allclose(losses(tmp_path / 'whole'), losses(finished[0]), rtol=1e-4, atol=1e-5)
 
 
-def run_all(commands, environs):
+@pytest.mark.slow
+def test_killed_runs_on_texts_go_on_with_the_same_batches(environ, script, tmp_path):
+    """Texts are drawn at random, with one process and with two; the step in the checkpoint is all that is known of
+    them."""
+    (tmp_path / 'a.csv').write_text('text,label\n' + ''.join(f'text {i},{i % 3}\n' for i in range(99)))
+    task = f"classification('{tmp_path}/a.csv', tokens='bpe(260)')"
+    texts = (f'--config.task={task}', '--config.model.readout=pooled')
+    command = ['train.py', *QUICK, *texts]
+    script(*command, f'--workdir={tmp_path / "whole"}')
+    killed = [*command, f'--workdir={tmp_path / "killed"}']
+    script(*killed, kill_at=tmp_path / 'killed' / 'checkpoints' / '4', code=-signal.SIGKILL)
+    script(*killed)
+    assert_same_results(tmp_path / 'killed', tmp_path / 'whole')
+    assert (tmp_path / 'whole' / 'tokenizer.json').exists()
+
+    train_in_two(environ, tmp_path / 'two killed', run_and_kill, *texts)
+    train_in_two(environ, tmp_path / 'two', run_all, *texts)
+    assert_same_results(tmp_path / 'two killed', tmp_path / 'two')
+    np.testing.assert_allclose(losses(tmp_path / 'two'), losses(tmp_path / 'whole'), rtol=1e-4, atol=1e-5)
+
+    (tmp_path / 'whole' / 'tokenizer.json').write_text('{}')
+    refused = script('eval.py', f'--workdir={tmp_path / "whole"}', '--lengths=4', code=2)
+    assert 'was trained on other subwords' in refused.stderr
+
+
+def run_all(commands, environs, workdir):
     running = [subprocess.Popen(command, cwd=ROOT, env=env) for command, env in zip(commands, environs, strict=True)]
     assert [process.wait() for process in running] == [0, 0]
 

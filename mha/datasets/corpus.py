@@ -52,6 +52,21 @@ class Corpus:
     facts: dict[str, Any] = dataclasses.field(compare=False)
     """Sizes, duplicates, malformed rows, split rule, provenance and licence, for the summary of a run."""
 
+    def described(self) -> list[str]:
+        """Facts as a few lines for a person."""
+        about = {name.removeprefix('data_'): value for name, value in self.facts.items()}
+        sizes = [f'{about[f"{split}_examples"]:,} {split} ({about[f"{split}_bytes"]:,} bytes)' for split in SPLITS]
+        lines = [f'data: {about["provenance"]}; licence {about["licence"]}', f'{" and ".join(sizes)}: {about["split"]}']
+        if 'duplicates_across' in about:
+            counts = [f'{about[f"duplicates_{split}"]:,} in {split}' for split in SPLITS]
+            lines.append(f'duplicates: {", ".join(counts)}, {about["duplicates_across"]:,} test texts also in train')
+        if about['malformed']:
+            named = '; '.join(about['malformed_rows'])
+            lines.append(f'note: {about["malformed"]:,} malformed rows are left out: {named}')
+        if about.get('similar_labels'):
+            lines.append(f'note: labels that differ only in case: {", ".join(about["similar_labels"])}')
+        return lines
+
     def read(self, split: Split) -> dict[str, Any]:
         """Columns of a split: `Texts` per field. Labels are indices [R] of `labels`. A document is one text, however
         many records it has."""

@@ -6,6 +6,7 @@ one that is killed leaves nothing that others would read.
 """
 
 import array
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -184,10 +185,13 @@ class _Count:
     def facts(self) -> dict[str, Any]:
         sizes = {f'data_{split}_examples': self.examples[split] for split in SPLITS}
         sizes |= {f'data_{split}_bytes': self.bytes[split] for split in SPLITS}
-        return {'labels': sorted(self.labels), **sizes, **self._duplicates()} | {
-            'data_malformed': self.malformed,
-            'data_malformed_rows': self.named,
-        }
+        rows = {'data_malformed': self.malformed, 'data_malformed_rows': self.named}
+        return {'labels': sorted(self.labels), **sizes, **self._duplicates(), **rows, **self._similar_labels()}
+
+    def _similar_labels(self) -> dict[str, list[str]]:
+        count = collections.Counter(map(str.casefold, self.labels))
+        similar = sorted(label for label in self.labels if count[label.casefold()] > 1)
+        return {'data_similar_labels': similar} if similar else {}
 
     def _duplicates(self) -> dict[str, int]:
         if self.kind == 'documents':

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import json
 import os
 import re
 import tempfile
@@ -195,7 +196,7 @@ def _learned(trainer: Any, texts: Iterable[bytes]) -> str:
     words = Regex(re.sub(r'\\x(..)', r'\\x{\1}', WORDS))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(words, 'isolated')  # type: ignore[attr-defined]
     tokenizer.train_from_iterator((piece.decode('latin-1') for _, piece in _pieces(texts)), trainer)
-    return tokenizer.to_str()
+    return json.dumps(json.loads(tokenizer.to_str()))
 
 
 def _write(path: Path, text: str) -> None:

@@ -40,6 +40,7 @@ def load(directory: str | Path, member: int = 0) -> 'Finished':
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f'{directory / "config.json"} is no config of a run: {error} is missing or wrong') from error
     workdir.check_data(directory, trained.task.sha256)
+    workdir.check_subwords(directory, trained.task.tokenizer)
     if not 0 <= member < len(trained.members):
         raise UserError(f'{directory} has members 0 to {len(trained.members) - 1}, not {member}')
     checkpoints = Checkpoints(directory)

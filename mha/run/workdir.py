@@ -129,6 +129,20 @@ def check_data(workdir: Path, sha256: str) -> None:
         raise UserError(f'{workdir} was trained on other text (sha256 {there[:8]}.. there, {sha256[:8]}.. here)')
 
 
+def check_subwords(workdir: Path, subwords: str) -> None:
+    """Raises `UserError` if the run in `workdir` was trained on other subwords than those that this JSON describes."""
+    path = workdir / 'tokenizer.json'
+    if path.exists() and path.read_text() != subwords:
+        raise UserError(f'{workdir} was trained on other subwords: those of {path} are not those of this text')
+
+
+def keep_subwords(workdir: Path, subwords: str) -> None:
+    """Records the subwords of a run, if it has any."""
+    check_subwords(workdir, subwords)
+    if subwords:
+        _replace(workdir / 'tokenizer.json', subwords)
+
+
 def load_config(workdir: Path) -> dict[str, Any]:
     """Config of the run in `workdir`, in today's keys."""
     path = workdir / 'config.json'

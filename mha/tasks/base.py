@@ -101,6 +101,11 @@ class Task:
         return self.corpus.sha256 if self.corpus else ''
 
     @property
+    def tokenizer(self) -> str:
+        """JSON of the subwords that the tokens are; empty for other tokens."""
+        return self.subwords.json if self.subwords else ''
+
+    @property
     def facts(self) -> dict[str, Any]:
         """Sizes, origin and licence of the data that a task reads, for the summary of a run."""
         return self.corpus.facts if self.corpus else {}

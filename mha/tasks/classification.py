@@ -3,8 +3,9 @@
     Bitte geben Sie eine gültige E-Mail-Adresse ein. -> de
 
 An example of length l is a text of the train split, drawn uniformly with replacement and cut to its first l tokens;
-shorter texts are padded. Held-out examples are the texts of the test split in a fixed random order, whatever the key, so
-that an evaluation reads each at most once per length, and the same ones at all lengths, until there are no more.
+shorter texts are padded. Held-out examples are the texts of the test split in a fixed random order, whatever the key:
+an evaluation reads each at most once per length, and the same ones at all lengths, unless it asks for more than there
+are.
 """
 
 import copy

@@ -127,7 +127,9 @@ def test_malformed_rows_are_named(write, case):
 
 def test_labels_that_differ_in_case(write):
     write({'a.csv': 'text,label\n' + ''.join(f'text {i},{"Pos" if i % 2 else "pos"}\n' for i in range(20))})
-    assert datasets.labelled('a.csv').labels == ('Pos', 'pos')
+    corpus = datasets.labelled('a.csv')
+    assert corpus.labels == ('Pos', 'pos')
+    assert corpus.described()[-1] == 'note: labels that differ only in case: Pos, pos'
 
 
 def test_files_without_a_folder(write):
@@ -170,3 +172,13 @@ def test_languages():
     assert counts.min() >= 390
     assert corpus.facts['data_provenance'].startswith('message catalogues of Django 5.')
     assert corpus.facts['data_licence'] == 'BSD-3-Clause'
+
+
+def test_described(write, tmp_path):
+    write({'a.csv': 'text,label\n,x\n' + ''.join(f'{text},{label}\n' for text, label in [*ROWS, ROWS[0]])})
+    assert datasets.labelled('a.csv').described() == [
+        f'data: {tmp_path}/a.csv; licence not stated',
+        '38 train (255 bytes) and 3 test (21 bytes): one text in 10 is test data, by its sha256',
+        'duplicates: 1 in train, 0 in test, 0 test texts also in train',
+        'note: 1 malformed rows are left out: a.csv:2: an empty text',
+    ]

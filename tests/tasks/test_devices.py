@@ -10,7 +10,7 @@ import pytest
 from mha import tasks
 
 ROOT = Path(__file__).parent.parent.parent
-FROM_FILES = {'bytes_classification', 'bytes_retrieval', 'text', 'translation'}
+FROM_FILES = {'bytes_classification', 'bytes_retrieval', 'classification', 'text', 'translation'}
 """What reads files draws places in them, as the others draw symbols."""
 
 
