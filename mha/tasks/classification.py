@@ -3,8 +3,8 @@
     Bitte geben Sie eine gültige E-Mail-Adresse ein. -> de
 
 An example of length l is a text of the train split, drawn uniformly with replacement and cut to its first l tokens;
-shorter texts are padded. Held-out examples are the texts of the test split in a fixed random order, whatever the key,
-so an evaluation reads the same ones at all lengths, and none twice per length unless it asks for more than there are.
+shorter texts are padded. Held-out examples are the texts of the test split in random order, so that an
+evaluation reads the same ones at all lengths, and none twice per length unless it asks for more than there are.
 """
 
 import copy
@@ -17,6 +17,7 @@ import numpy as np
 from mha import datasets
 from mha.datasets import subwords
 from mha.spec import UserError
+from mha.tasks._draws import each_once
 from mha.tasks.base import Batch, Task
 
 
@@ -26,7 +27,7 @@ class Classification(Task):
     'bytes' or subwords such as 'bpe(4096)'."""
 
     level = 'language'
-    ragged = True
+    ragged = one_class = same_examples = True
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class Classification(Task):
             raise UserError(f'classification needs at least two labels, not {self.num_classes}')
         self.subwords = subwords.make(tokens, self.corpus)
         self.inputs = self.subwords.size
-        self.in_order = False
+        self.each_once = False
         self.data = self._read('train')
 
     @property
@@ -71,9 +72,7 @@ class Classification(Task):
         data = self._read('test')
         if not data['size'].size:
             raise UserError('the data has no test example')
-        order = np.random.default_rng(0).permutation(data['size'].size)
-        task.data = data | {name: data[name][order] for name in ('start', 'size', 'label')}
-        task.in_order = True
+        task.data, task.each_once = data, True
         return task
 
     def output_length(self, length):
@@ -86,9 +85,10 @@ class Classification(Task):
         return self._row(jax.random.randint(key, (), 0, self.data['size'].size), length, max_length)
 
     def examples(self, keys, length, max_length):
-        if not self.in_order:
+        if not self.each_once:
             return super().examples(keys, length, max_length)
-        index = jnp.arange(len(keys)) % self.data['size'].size
+        texts = self.data['size'].size
+        index = each_once(keys[0], len(keys), texts, texts)
         each = 0 if jnp.ndim(length) else None
         return jax.vmap(lambda index, length: self._row(index, length, max_length), (0, each))(index, length)
 

@@ -91,13 +91,13 @@ def test_lengths_of_their_own(corpus):
 
 
 def test_held_out_texts_are_read_once(corpus):
-    """Each text of the test split once before any comes again, in one order at all lengths and for all keys."""
+    """Each text of the test split once before any comes again, in an order that depends on the key, not the length."""
     held_out = make(corpus).held_out()
     found = read(held_out, sample(held_out, 16))
     texts = {(f'held out {i}', 'ab'[i % 2]) for i in range(8)}
     assert {*found[:8]} == {*found[8:16]} == texts
     assert found[:8] == found[8:16] != sorted(texts)
-    assert read(held_out, sample(held_out, 16, seed=1)) == found
+    assert read(held_out, sample(held_out, 16, seed=1)) != found
     assert read(held_out, sample(held_out, 9)) == [(text[:9], label) for text, label in found]
     assert read(held_out.held_out(), sample(held_out.held_out(), 16)) == found
 
