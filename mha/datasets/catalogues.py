@@ -16,7 +16,7 @@ from mha.datasets.files import BY_HASH, row
 from mha.datasets.preparation import Malformed, Row, Source
 from mha.spec import UserError
 
-PACKAGES = {'Django': '5.2.19', 'Trac': '1.6', 'jupyterlab-language-pack-de-DE': '4.5.post3'}
+PACKAGES = {'Django': '5.2.19', 'Trac': '1.6', 'gramps': '6.0.8', 'jupyterlab-language-pack-de-DE': '4.5.post3'}
 """Packages with the versions that are tested (requirements-dev.txt). Other versions are other data."""
 MESSAGES = 275
 """Smallest number of messages of a language that is a class."""
