@@ -3,9 +3,16 @@
     python train.py --config=configs/translation.py --workdir=runs/tr
     python eval.py --workdir=runs/tr --translate --beams=4
     python sweep.py --config=configs/translation.py --workdir=runs/tr-schemes --jobs=2
-    python train.py --config=configs/translation.py --workdir=runs/mine --config.task="translation('pairs.tsv', tokens='bpe(8000)')"
+    python train.py --config=configs/translation.py --workdir=runs/mine --config.task="translation('pairs.tsv')"
 
-RESULT
+Five CPU minutes. On the 288 test pairs of up to 32 tokens, with four beams (BLEU, chrF of sacrebleu 2.6.0):
+
+    this model                               29.7   45.3
+    translation of the most similar source   35.1   53.4
+    source itself                            30.6   27.5
+
+The 2,955 pairs are too few: many test messages differ from a training message in a word, and there the model does not
+reach the translation that it would only have to look up. It is above the copied source in chrF only.
 """
 
 from configs import common
