@@ -32,8 +32,8 @@ def get_config():
     config.model.norm = 'pre'
     config.model.tied = True
     config.model.dropout_rate = 0.2
-    config.train.steps = 2000
-    config.train.batch_size = 32
+    config.train.steps = 4000
+    config.train.batch_size = 48
     config.train.lengths = '8,16,32'
     config.train.log_every_steps = 50
     config.optimizer.name = 'adamw(b2=0.98)'

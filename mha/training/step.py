@@ -80,7 +80,6 @@ def logits_of(
     of the coordinates, one for all examples or one per example. `dropout_rate` replaces the rate of the model."""
     model = nnx.merge(graphdef, nnx.State(params))
     options: dict[str, Any] = {} if dropout_rate is None else {'dropout_rate': dropout_rate}
-    options |= {'segments': batch.segments, 'pos': batch.pos}
     if position.ndim:
         options['position_key'] = jax.vmap(prng.cheap)(position)
     extra = {name: getattr(batch, name) for name in ('segments', 'pos', 'prefix')}
