@@ -83,6 +83,8 @@ def main() -> None:
     for_texts = [flag for flag in (*GENERATION, LOG_PROBS) if flag.name not in translated]
     if idle := [flag.name for flag in for_texts if flag.present]:
         raise UserError(f'--{idle[0]} is for generated texts - add --generate or --prompts')
+    if TRANSLATE.value and PER_POSITION.value:
+        raise UserError('--per_position is for an evaluation without --translate - choose one')
     if LENGTHS.value:
         spec.lengths(LENGTHS.value, '--lengths')  # a mistake is reported once, not for every cell
     work = translate if TRANSLATE.value else evaluate
@@ -207,7 +209,7 @@ def generate(directory: Path) -> None:
     """Prints the texts with which a model continues the prompts."""
     if GENERATE.value is not None and PROMPTS.value is not None:
         raise UserError('--generate and --prompts are two ways to give prompts - choose one')
-    if idle := [flag.name for flag in (LENGTHS, EXAMPLES, TASK, PER_POSITION) if flag.present]:
+    if idle := [flag.name for flag in (LENGTHS, EXAMPLES, TASK, PER_POSITION, TRANSLATE) if flag.present]:
         raise UserError(f'--{idle[0]} is for an evaluation - leave it out, or leave out --generate and --prompts')
     if _is_sweep(directory):
         raise UserError(f'{directory} is a sweep - choose one of its runs, --workdir={directory / "cells"}/<name>')
@@ -231,7 +233,7 @@ def generate(directory: Path) -> None:
             print(whole[len(shown) :], end='', flush=True)
             shown = whole
     for prompt, one in zip(prompts, made, strict=True):
-        printed = [run.task.decode([token]) for token in one.tokens]
+        printed = [run.task.decode([token]) for token in one.tokens] if LOG_PROBS.value else []
         if shown is None:
             line: dict[str, Any] = {'prompt': prompt, 'text': one.text}
             if LOG_PROBS.value:

@@ -162,7 +162,7 @@ def _start(model, prompts, steps, key, cache):
         row[:longest] = [*[0] * (longest - len(prompt)), *prompt]
     for scheme in model.positions:
         try:
-            scheme.extent(tokens.shape[1])
+            scheme.extent(tokens.shape[1] - 1)  # the last token is not read
         except ValueError as error:
             raise UserError(f'position {scheme.name!r}: {error}; or generate fewer than {steps} tokens') from error
     if cache:
@@ -252,10 +252,12 @@ def _logits(graphdef, params, progress, new, key, cache):
         return logits, nnx.state(model, nnx.Cache)
     # Padding moves to the right, where it changes no coordinate.
     moved = jnp.take_along_axis(progress.tokens, (slots + padding) % slots.size, axis=1)
+    moved, slots = moved[:, :-1], slots[:, :-1]  # no token follows the last one, which may be beyond a table
     count = progress.filled - padding
     whole = question(progress.prompt - padding)
     logits = model(jnp.maximum(moved, 0), valid=slots < count, position_key=key, **whole)
-    return jnp.take_along_axis(logits, count[:, :, None] - 1, axis=1)[:, 0], progress.cache
+    last = jnp.minimum(count, slots.size)[:, :, None] - 1
+    return jnp.take_along_axis(logits, last, axis=1)[:, 0], progress.cache
 
 
 def check(model: Any) -> None:

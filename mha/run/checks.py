@@ -136,6 +136,8 @@ def readout(run: Experiment) -> None:
             f"model.readout='pooled' gives one answer per sequence, but task {task!r} asks for more - use "
             "model.readout='token'"
         )
+    if run.task.one_class and model['readout'] != 'pooled':
+        raise spec.UserError(f"task {task!r} asks for one class of a whole text - use model.readout='pooled'")
     if model['tied'] and run.task.classes != run.task.vocabulary[: run.task.num_classes]:
         raise spec.UserError(f'model.tied needs classes that are symbols; those of task {task!r} are not')
 
@@ -161,9 +163,10 @@ def positions_reach(run: Experiment) -> None:
 def evaluation_fits(run: Experiment) -> None:
     """Refuses an evaluation at lengths that the task does not allow, or if the attention logits of a single example
     exceed the memory."""
-    if run.eval_lengths[0] < run.task.shortest:
+    if run.eval_lengths[0] < run.held_out.shortest:
         raise spec.UserError(
-            f'task {run.config["task"]!r} is evaluated at lengths from {run.task.shortest}, not {run.eval_lengths[0]}'
+            f'task {run.config["task"]!r} is evaluated at lengths from {run.held_out.shortest}, not '
+            f'{run.eval_lengths[0]}'
         )
     _logits(run, run.final_shapes, run.longest, 1, 1, 'shorter lengths')
 
@@ -181,7 +184,7 @@ def forward_pass(run: Experiment) -> None:
     """Refuses combinations that a core, a mask or a scheme does not support, by tracing a forward pass without
     computing it."""
     _trace(run.first_shapes, run.task, run.train_lengths[-1], train=True)
-    _trace(run.final_shapes, run.task.held_out(), run.longest, train=False)
+    _trace(run.final_shapes, run.held_out, run.longest, train=False)
 
 
 def state_fits(run: Experiment) -> None:

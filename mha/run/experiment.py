@@ -126,6 +126,11 @@ class Experiment:
         return {name: jnp.array([member[name] for member in self.members], jnp.float32) for name in names}
 
     @functools.cached_property
+    def held_out(self) -> Task:
+        """Task on data kept from training."""
+        return self.task.held_out()
+
+    @functools.cached_property
     def first_shapes(self) -> Model:
         """Model at the start of training, with shapes instead of weights."""
         return nnx.eval_shape(self.model)
@@ -219,7 +224,7 @@ class Experiment:
         return evaluation.Evaluator(
             graphdef,
             nnx.to_pure_dict(params),
-            self.task.held_out(),
+            self.held_out,
             lengths=self.eval_lengths,
             examples=settings['examples'],
             batch_size=settings['batch_size'],

@@ -91,7 +91,7 @@ class Finished:
     @property
     def task(self) -> Task:
         """Task of the evaluation, on held-out data."""
-        return self.experiment.task.held_out()
+        return self.experiment.held_out
 
     @functools.cached_property
     def model(self) -> Model:

@@ -23,6 +23,8 @@ Pair = tuple[str, str]
 """Source and target."""
 BATCH = 64
 """Number of sentences that are translated together."""
+MOST_SOURCES = 20_000
+"""Largest number of training sources that are searched for a similar one."""
 NGRAMS = (2, 3, 4)
 """Sizes of the character n-grams by which sources are compared."""
 
@@ -120,9 +122,9 @@ def translate(run: Finished, sources: Sequence[str], **options: Any) -> list[Con
 
 
 def baselines(pairs: Sequence[Pair], train: Sequence[Pair]) -> dict[str, list[str]]:
-    """Translations without a model, by name: the sources of `pairs`, and the targets of the most similar sources in
-    `train`."""
-    sources = [source for source, _ in pairs]
+    """Translations without a model, by name: the sources of `pairs`, and the targets of the most similar sources among
+    the first `MOST_SOURCES` in `train`."""
+    sources, train = [source for source, _ in pairs], train[:MOST_SOURCES]
     similar = most_similar(sources, [source for source, _ in train])
     return {'most similar source': [train[index][1] for index in similar], 'source itself': sources}
 

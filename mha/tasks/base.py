@@ -115,7 +115,7 @@ class Task:
     @property
     def bytes_per_symbol(self) -> np.ndarray | None:
         """Size of the text that each class stands for [C]; None if classes are bytes, or no text."""
-        return self.subwords.bytes_per_token if self.tokenizer else None
+        return self.subwords.bytes_per_token if self.tokenizer and not self.one_class else None
 
     @property
     def facts(self) -> dict[str, Any]:

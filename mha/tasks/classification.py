@@ -106,9 +106,6 @@ class Classification(Task):
             metric_mask=answer,
         )
 
-    def encode(self, text):
-        return self.subwords.encode(text.encode())
-
     def decode(self, tokens):
         return self.subwords.decode(tokens).decode(errors='replace')
 

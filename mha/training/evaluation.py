@@ -26,6 +26,8 @@ PAIRS_IN_MEMORY = 2**23
 """Largest number of attention logits per head in a batch, for models that hold them in memory."""
 TOKENS_IN_MEMORY = 2**17
 """Largest number of tokens in a batch, for other models."""
+LOGITS_IN_MEMORY = 2**27
+"""Largest number of logits of classes in a batch."""
 PAIRS_PER_DISPATCH = 2**29
 """Largest number of attention logits per head between two updates of the progress bar: a few seconds on a CPU."""
 
@@ -92,6 +94,7 @@ class Evaluator:
         for max_length in buckets.choose(lengths, task.num_tokens, programs):
             padded = task.num_tokens(max_length)
             fits = PAIRS_IN_MEMORY // padded**2 if quadratic(padded) else TOKENS_IN_MEMORY // padded
+            fits = min(fits, LOGITS_IN_MEMORY // (padded * task.num_classes))
             size = _divisor(examples, min(batch_size, fits))
             batches = _divisor(examples // size, PAIRS_PER_DISPATCH // (size * padded**2))
             watched = padded**2 > PAIRS_PER_DISPATCH and not quadratic(padded)

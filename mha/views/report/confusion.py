@@ -1,7 +1,7 @@
 """Confusion matrix: how often examples of each true class are given each predicted class."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -15,35 +15,45 @@ from mha.views.report.heatmap import COLOURS
 
 CELL = 0.22
 """Inches; also the distance of two labels."""
+KNOWN = ('seed', 'length', 'true', 'predicted', 'count')
 
 
 def draw(table: Path, path: Path) -> None:
-    """Draws the counts in the file `table` at the longest length, over all seeds, as shares of each true class."""
+    """Draws the counts in the file `table` at the longest length, over all seeds, as shares of each true class. Members
+    of a population that differ in other settings than the seed have separate matrices."""
     with table.open(newline='') as file:
         rows = list(csv.DictReader(file))
     longest = max(int(row['length']) for row in rows)
     rows = [row for row in rows if int(row['length']) == longest]
     classes = sorted({row[name] for row in rows for name in ('true', 'predicted')})
-    counts = np.zeros((len(classes), len(classes)), int)
+    matrices: dict[str, np.ndarray] = {}
     for row in rows:
+        name = ''.join(f'{key}={value}, ' for key, value in row.items() if key not in KNOWN)
+        counts = matrices.setdefault(name, np.zeros((len(classes), len(classes)), int))
         counts[classes.index(row['true']), classes.index(row['predicted'])] += int(row['count'])
-    title = f'length {longest}: {counts.trace() / counts.sum():.1%} of {counts.sum():,} examples are right'
-    path.write_text(plots.as_svg(figure(counts, classes, title)), encoding='utf-8')
+    titled = {
+        f'{name}length {longest}: {counts.trace() / counts.sum():.1%} of {counts.sum():,} examples are right': counts
+        for name, counts in matrices.items()
+    }
+    path.write_text(plots.as_svg(figure(titled, classes)), encoding='utf-8')
 
 
-def figure(counts: Int[np.ndarray, 'C C'], classes: Sequence[str], title: str) -> Figure:
-    """Matrix of the shares of the predicted classes (columns) in each true class (rows). Zeros are left blank."""
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+def figure(matrices: Mapping[str, Int[np.ndarray, 'C C']], classes: Sequence[str]) -> Figure:
+    """Matrices by title, of the shares of the predicted classes (columns) in each true class (rows). Zeros are left
+    blank."""
     side = max(CELL * len(classes), 2.0)
     with matplotlib.rc_context(plots.STYLE):
         drawing = Figure(figsize=(side, side))
-        axes = drawing.add_axes((0, 0, 1, 1))
-        image = axes.imshow(np.ma.masked_equal(shares, 0), COLOURS, LogNorm(0.001, 1))
-        axes.set_xticks(range(len(classes)), classes, rotation=90)
-        axes.set_yticks(range(len(classes)), classes)
-        axes.set_xlabel('predicted class')
-        axes.set_ylabel('true class')
-        axes.set_title(title, loc='left')
-        scale = drawing.add_axes((1 + 0.3 / side, 0.5, 0.15 / side, 0.5))
-        drawing.colorbar(image, cax=scale, label='share of the true class')
+        for number, (title, counts) in enumerate(matrices.items()):
+            shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+            axes = drawing.add_axes((0, -number * (1 + 1.2 / side), 1, 1))
+            image = axes.imshow(np.ma.masked_equal(shares, 0), COLOURS, LogNorm(0.001, 1))
+            axes.set_xticks(range(len(classes)), classes, rotation=90)
+            axes.set_yticks(range(len(classes)), classes)
+            axes.set_xlabel('predicted class')
+            axes.set_ylabel('true class')
+            axes.set_title(title, loc='left')
+            if not number:
+                scale = drawing.add_axes((1 + 0.3 / side, 0.5, 0.15 / side, 0.5))
+                drawing.colorbar(image, cax=scale, label='share of the true class')
     return drawing

@@ -230,7 +230,8 @@ def _others(path: Path) -> dict[str, str]:
     """Task and position scheme of a result file, as far as it has columns for them."""
     with path.open(newline='', errors='replace') as file:
         first = next(csv.DictReader(file), {})
-    return {name: first[name] for name in ('task', 'position') if first.get(name)}
+    found = {name: first[name] for name in ('task', 'position') if first.get(name)}
+    return found | {name: versions.task(found[name]) for name in found if name == 'task'}
 
 
 def _csv(path: Path, member: population.Member) -> dict[str, np.ndarray]:

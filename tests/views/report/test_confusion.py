@@ -18,17 +18,22 @@ ROWS = """seed,length,true,predicted,count
 def test_the_longest_length_is_drawn(tmp_path, monkeypatch):
     drawn, figure = [], confusion.figure
 
-    def spy(counts, classes, title):
-        drawn.append((counts.tolist(), classes, title))
-        return figure(counts, classes, title)
+    def spy(matrices, classes):
+        drawn.append(({title: counts.tolist() for title, counts in matrices.items()}, classes))
+        return figure(matrices, classes)
 
     monkeypatch.setattr(confusion, 'figure', spy)
     (tmp_path / 'a.csv').write_text(ROWS)
     confusion.draw(tmp_path / 'a.csv', tmp_path / 'a.svg')
     counts = [[4, 2, 0], [0, 3, 1], [0, 0, 0]]
-    assert drawn == [(counts, ['<no>', 'da', 'no'], 'length 16: 70.0% of 10 examples are right')]
+    assert drawn == [({'length 16: 70.0% of 10 examples are right': counts}, ['<no>', 'da', 'no'])]
     ElementTree.parse(tmp_path / 'a.svg')
-    axes = figure(np.array(counts), ['<no>', 'da', 'no'], '').axes[0]
+    axes = figure({'': np.array(counts)}, ['<no>', 'da', 'no']).axes[0]
     shares = axes.images[0].get_array()
     np.testing.assert_allclose(shares.filled(0), [[4 / 6, 2 / 6, 0], [0, 0.75, 0.25], [0, 0, 0]])
     assert [label.get_text() for label in axes.get_yticklabels()] == ['<no>', 'da', 'no']
+    rates = [line + (',rate' if line.startswith('seed') else f',{line[0]}') for line in ROWS.splitlines()]
+    (tmp_path / 'a.csv').write_text('\n'.join(rates))
+    confusion.draw(tmp_path / 'a.csv', tmp_path / 'a.svg')
+    titles = ['rate=0, length 16: 87.5% of 8 examples are right', 'rate=1, length 16: 0.0% of 2 examples are right']
+    assert [*drawn[1][0]] == titles
