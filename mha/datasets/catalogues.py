@@ -84,7 +84,7 @@ def _origin(package: str) -> tuple[str, str]:
     """Name and version of a package, and its licence."""
     about: Any = metadata.metadata(package)
     classifiers = [name for name in about.get_all('Classifier', ()) if name.startswith('License ::')]
-    licence = about['License-Expression'] or (classifiers or ['not stated'])[0].split(' :: ')[-1]
+    licence = about.get('License-Expression') or (classifiers or ['not stated'])[0].split(' :: ')[-1]
     return f'{package} {about["Version"]}', licence
 
 
