@@ -6,6 +6,7 @@ pairs      German translations of the English messages of several packages.
 """
 
 import collections
+import re
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -18,10 +19,11 @@ from mha.spec import UserError
 
 PACKAGES = {'Django': '5.2.19', 'Trac': '1.6', 'gramps': '6.0.8', 'jupyterlab-language-pack-de-DE': '4.5.post3'}
 """Packages with the versions that are tested (requirements-dev.txt). Other versions are other data."""
-MESSAGES = 275
+MESSAGES = 240
 """Smallest number of messages of a language that is a class."""
 BYTES = 30
-"""Smallest size of a message that is an example, since words such as `Email` have no one language."""
+"""Smallest size of a message without its placeholders, since words such as `Email` have no one language."""
+_PLACEHOLDER = re.compile(r'%(\(\w+\))?[sd]|\{\w*\}|<[^>]*>')
 
 
 def labelled() -> Source:
@@ -44,7 +46,7 @@ def labelled() -> Source:
                     yield row(f'{name}: {source}', (target, name), key=source.encode())
 
     name, licence = _origin('Django')
-    settings = f'languages {MESSAGES} {BYTES}'
+    settings = f'languages {MESSAGES} {BYTES} {_PLACEHOLDER.pattern}'  # all that the choice of rows depends on
     return Source('labelled', files, rows, f'{BY_HASH} in English', f'message catalogues of {name}', licence, settings)
 
 
@@ -84,7 +86,7 @@ def _origin(package: str) -> tuple[str, str]:
     """Name and version of a package, and its licence."""
     about: Any = metadata.metadata(package)
     classifiers = [name for name in about.get_all('Classifier', ()) if name.startswith('License ::')]
-    licence = about['License-Expression'] or (classifiers or ['not stated'])[0].split(' :: ')[-1]
+    licence = about.get('License-Expression') or (classifiers or ['not stated'])[0].split(' :: ')[-1]
     return f'{package} {about["Version"]}', licence
 
 
@@ -99,7 +101,8 @@ def _language(name: str) -> str:
 
 
 def _is_example(message: catalogue_files.Message) -> bool:
-    return message.source != message.target and len(message.target.encode(errors='surrogateescape')) >= BYTES
+    words = _PLACEHOLDER.sub('', message.target).strip()
+    return message.source != message.target and len(words.encode(errors='surrogateescape')) >= BYTES
 
 
 def _without_varieties(languages: dict) -> list[str]:

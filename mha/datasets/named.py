@@ -89,15 +89,16 @@ def command(name: str, data_dir: str) -> str:
 
 def _columns(kind: Kind, name: str, info: Any, given: tuple[str, str] | None) -> tuple[str, ...]:
     """Names of the features to read."""
+    there = ', '.join(sorted(info.features))
     texts = [each for each in info.features if isinstance(info.features[each], tfds.features.Text)]
     if kind == 'documents':
         wanted = ('text',) if 'text' in texts else tuple(texts)
         if len(wanted) != 1:
-            raise UserError(f'{name} must have one feature with a text, not {", ".join(info.features)}')
+            raise UserError(f'{name} must have one feature with a text, not {there}')
         return wanted
     wanted = given or info.supervised_keys or FIELDS[kind]
     if missing := [each for each in wanted if each not in info.features]:
-        raise UserError(f'{name} has no feature {missing[0]!r} but {", ".join(info.features)}')
+        raise UserError(f'{name} has no feature {missing[0]!r} but {there}')
     return wanted
 
 

@@ -34,7 +34,7 @@ class Files(Task):
     def read(self, split: datasets.Split) -> dict[str, Any]:
         """Arrays of a split: the bytes of all files [N]; the start, size and sub-folder number of each file [F]."""
         columns = self.corpus.read(split)
-        files = [(path, text) for path, text in zip(*columns.values(), strict=True) if b'/' in path]
+        files = [(path, text) for path, text in zip(columns['path'], columns['text'], strict=True) if b'/' in path]
         size = np.array([len(text) for _, text in files])
         folder = [self.folders.index(_folder(path)) for path, _ in files]
         text = np.frombuffer(b''.join(text for _, text in files), np.uint8)

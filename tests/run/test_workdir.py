@@ -141,3 +141,13 @@ def test_a_bar_outside_of_a_terminal_is_a_line_now_and_then(capsys, monkeypatch)
         for _ in range(5):
             bar.set_postfix_str('loss 1')
     assert len(capsys.readouterr().err.splitlines()) > 5
+
+
+def test_subwords_of_a_run(tmp_path):
+    workdir.keep_subwords(tmp_path, '')
+    assert not [*tmp_path.iterdir()]
+    workdir.keep_subwords(tmp_path, '{"a": 1}')
+    workdir.check_subwords(tmp_path, '{"a": 1}')
+    with pytest.raises(UserError, match='was trained on other subwords'):
+        workdir.keep_subwords(tmp_path, '{"a": 2}')
+    assert (tmp_path / 'tokenizer.json').read_text() == '{"a": 1}'
