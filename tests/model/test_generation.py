@@ -234,8 +234,10 @@ def test_models_that_do_not_generate(options, words):
 
 def test_mistakes():
     model = make('learned')
-    with pytest.raises(UserError, match=r"'learned': its table has 16 rows for 17 positions.*fewer than 12 tokens"):
-        generated(model, steps=12)
+    with pytest.raises(UserError, match=r"'learned': its table has 16 rows for 17 positions.*fewer than 13 tokens"):
+        generated(model, steps=13)
+    by_cache, again = (generated(model, steps=12, cache=cache) for cache in (True, False))  # the last is not read
+    np.testing.assert_array_equal(by_cache[0], again[0])
     for prompts, steps in (([], 1), ([[]], 1), ([[1]], 0)):
         with pytest.raises(UserError, match='at least one'):
             generated(model, prompts, steps)

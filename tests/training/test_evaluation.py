@@ -26,7 +26,7 @@ class PerfectParity(nnx.Module):
 
 
 def rows_of(*arguments, **options):
-    return measured(*arguments, **options)[0]
+    return measured(*arguments, **options).rows
 
 
 def measured(model, *arguments, **options):
@@ -154,8 +154,9 @@ class Second(nnx.Module):
 
 
 def test_accuracy_per_position_of_answers_that_end_early():
-    rows, positions = measured(Second(), Counting(), lengths=(1, 3), examples=64)
-    for row in rows:
+    results = measured(Second(), Counting(), lengths=(1, 3), examples=64)
+    positions = results.positions
+    for row in results.rows:
         found = {at['position']: at for at in positions if at['length'] == row['length']}
         assert list(found) == [1, 2, 3, 4]
         counts = [at['count'] for at in found.values()]
@@ -168,8 +169,9 @@ def test_accuracy_per_position_of_answers_that_end_early():
 
 
 def test_positions_sum_to_the_accuracy():
-    rows, positions = measured(Second(), 'odds_first', lengths=(3, 8))
-    for row in rows:
+    results = measured(Second(), 'odds_first', lengths=(3, 8))
+    positions = results.positions
+    for row in results.rows:
         here = [at for at in positions if at['length'] == row['length']]
         assert [at['position'] for at in here] == list(range(1, row['length'] + 1))
         assert all(at['count'] == row['examples'] for at in here)
@@ -214,7 +216,7 @@ def test_random_positions_belong_to_the_example_and_the_run(position):
     expected = evaluator(params).rows
     layout = parallel.Layout(parallel.make_mesh())
     for other in ({'batch_size': 2, 'lengths': (4, 9, 30)}, {'batch_size': 8, 'layout': layout}):
-        rows = make(model, **{**run, **other})(params)[0][:2]
+        rows = make(model, **{**run, **other})(params).rows[:2]
         for one, row in zip(rows, expected, strict=True):
             assert one == pytest.approx(row, abs=1e-6)
     assert evaluator(params, run_seed=1).rows[1]['loss'] != pytest.approx(expected[1]['loss'], abs=1e-5)
