@@ -19,16 +19,14 @@ def documents(data: str = '', data_dir: str = '') -> Corpus:
     return prepare(files.documents(data) if _files(data, data_dir) else named.source('documents', data, data_dir))
 
 
-def labelled(
-    data: str = '', data_dir: str = '', strict: bool = False, text: str = 'text', label: str = 'label'
-) -> Corpus:
-    """Corpus of labelled texts in columns of these names, by default sentences and their languages."""
+def labelled(data: str = '', data_dir: str = '', strict: bool = False, text: str = '', label: str = '') -> Corpus:
+    """Corpus of labelled texts, by default sentences and their languages. `text` and `label` are the names of their
+    columns, by default those of a TFDS data set's own choice, and in files these words."""
     if not data:
         return prepare(catalogues.labelled(), strict)
     if _files(data, data_dir):
-        return prepare(files.labelled(data, text, label), strict)
-    columns = (text, label) if (text, label) != ('text', 'label') else None
-    return prepare(named.source('labelled', data, data_dir, columns), strict)
+        return prepare(files.labelled(data, text or 'text', label or 'label'), strict)
+    return prepare(named.source('labelled', data, data_dir, text, label), strict)
 
 
 def pairs(data: str = '', data_dir: str = '', strict: bool = False) -> Corpus:

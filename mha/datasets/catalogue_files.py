@@ -8,7 +8,6 @@ language with one form for all numbers, only the second.
 import re
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 SUFFIXES = ('.po', '.mo')
@@ -32,10 +31,9 @@ class Unreadable(NamedTuple):
     reason: str
 
 
-def read(path: Path) -> Iterator[Message | Unreadable]:
+def read(content: bytes, compiled: bool) -> Iterator[Message | Unreadable]:
     """Messages of a catalogue in the order of the file. Characters that are not UTF-8 become surrogates."""
-    content = path.read_bytes()
-    return _compiled(content) if path.suffix == '.mo' else _written(content.decode('utf-8-sig', 'surrogateescape'))
+    return _compiled(content) if compiled else _written(content.decode('utf-8-sig', 'surrogateescape'))
 
 
 def _pairs(singular: str, plural: str, forms: list[str], line: int) -> Iterator[Message]:

@@ -91,7 +91,7 @@ def _origin(package: str) -> tuple[str, str]:
 
 
 def _messages(path: Path) -> Iterator[catalogue_files.Message]:
-    for message in catalogue_files.read(path):
+    for message in catalogue_files.read(path.read_bytes(), compiled=True):
         if isinstance(message, catalogue_files.Message):
             yield message
 

@@ -17,6 +17,7 @@ import itertools
 import json
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ BLOCK = 2**20
 """Largest number of bytes in one record of a document."""
 LONGEST = 2**24
 """Largest number of characters in a field of a `.csv`: a quote that is never closed ends there."""
+BY_NAME = 'by the names of the files'
+DAMAGED = (OSError, EOFError, zlib.error)
+"""Errors of reading a file, compressed or not."""
 BY_HASH = f'one text in {FOLD} is test data, by its sha256'
 _NAMED = re.compile(r'(train|test|validation|valid|val|dev)(?![a-z])')
 
@@ -143,46 +147,60 @@ def source(kind: Any, files: Files, root: Path, rows: Callable[[str, Path, Split
         for name, path in files.items():
             try:
                 yield from rows(name, path, splits.get(name))
-            except (OSError, EOFError) as error:  # a damaged .gz
+            except DAMAGED as error:
                 raise UserError(f'cannot read {path}: {error}') from error
 
-    rule = 'by the names of the files' if splits else BY_HASH
+    rule = BY_NAME if splits else BY_HASH
     return Source(kind, files, read, rule, _said(files, root), **options)
 
 
 # ------------------------------------------------------------------------------------------------------------ documents
 def documents(data: str) -> Source:
-    """Source of files as they are. In path order, every tenth file is test data; with fewer than ten files, the last
-    tenth of each."""
+    """Source of files as they are. If all are named train or test, these are the splits. Otherwise, in path order,
+    every tenth file is test data; with fewer than ten files, the last tenth of each."""
     root, files = find(data, ('**/*.txt', '**/*.txt.gz'))
-    return documents_in(files, _said(files, root))
+    splits = by_name(files) if all(any(map(_word, name.split('/'))) for name in files) else {}
+    if not splits:
+        return documents_in(files, _said(files, root))
+    files = {name: path for name, path in files.items() if name in splits}
+    return Source(
+        'documents',
+        files,
+        lambda: _document_rows(files, lambda name, size, index: [(splits[name], size)]),
+        BY_NAME,
+        _said(files, root),
+        settings='by name',
+    )
 
 
 def documents_in(files: Files, provenance: str, **options: str) -> Source:
     """Source of documents by path."""
     few = len(files) < FOLD
     rule = f'the last of {FOLD} parts of each file is test data' if few else f'every {FOLD}th file is test data'
-    return Source('documents', files, lambda: _document_rows(files, few), rule, provenance, **options)
+    parts = _tenths if few else _tenth
+    return Source('documents', files, lambda: _document_rows(files, parts), rule, provenance, **options)
 
 
-def _document_rows(files: Files, few: bool) -> Rows:
+def _document_rows(files: Files, parts: Callable[[str, int, int], list[tuple[Split, int]]]) -> Rows:
+    """Rows of documents; `parts(name, size, index)` are the splits of one, with their numbers of bytes."""
     for index, (name, path) in enumerate(files.items()):
         try:
             with opened(path) as file:
                 size = sum(map(len, iter(lambda: file.read(BLOCK), b''))) if path.suffix == '.gz' else _size(path)
                 file.seek(0)
-                for split, length in _parts(size, index, few):
+                for split, length in parts(name, size, index):
                     for first in range(0, max(length, 1), BLOCK):
                         piece = file.read(min(BLOCK, length - first))
                         yield Row((os.fsencode(name), piece), split=split)
-        except (OSError, EOFError) as error:
+        except DAMAGED as error:
             raise UserError(f'cannot read {path}: {error}') from error
 
 
-def _parts(size: int, index: int, few: bool) -> list[tuple[Split, int]]:
-    """Splits of a document, with their numbers of bytes."""
-    if not few:
-        return [('test' if index % FOLD == FOLD - 1 else 'train', size)]
+def _tenth(name: str, size: int, index: int) -> list[tuple[Split, int]]:
+    return [('test' if index % FOLD == FOLD - 1 else 'train', size)]
+
+
+def _tenths(name: str, size: int, index: int) -> list[tuple[Split, int]]:
     test = -(-size // FOLD)
     return [('train', size - test), ('test', test)]
 
@@ -294,7 +312,7 @@ def pairs(data: str) -> Source:
     names."""
     if ',' in data and not _matches(data):
         return _parallel(*data.split(',', 1))
-    root, files = find(data, ('**/*.tsv', '**/*.po', '**/*.mo'))
+    root, files = find(data, tuple(f'**/*{kind}{gz}' for kind in ('.tsv', '.po', '.mo') for gz in ('', '.gz')))
 
     def rows(name: str, path: Path, split: Split | None) -> Rows:
         if suffix(name) in catalogue_files.SUFFIXES:
@@ -316,7 +334,9 @@ def _pair(place: str, values: list[str], split: Split | None) -> Row | Malformed
 
 
 def _messages(name: str, path: Path, split: Split | None) -> Rows:
-    for message in catalogue_files.read(path):
+    with opened(path) as file:
+        messages = catalogue_files.read(file.read(), compiled=suffix(name) == '.mo')
+    for message in messages:
         if isinstance(message, catalogue_files.Unreadable):
             yield Malformed(f'{name}:{message.line}', message.reason)
         else:

@@ -21,9 +21,9 @@ _NAME = re.compile(r'(\w+(?:/[\w.-]+)?(?::[\d.]+)?)(?:\[([\d%: ]+)\])?')
 FORMAT = 'array_record'
 
 
-def source(kind: Kind, data: str, data_dir: str, columns: tuple[str, str] | None = None) -> Source:
+def source(kind: Kind, data: str, data_dir: str, *columns: str) -> Source:
     """Source of a data set below `data_dir`, by default TFDS's own directory. Its `columns` are those of its supervised
-    keys, unless given."""
+    keys, except where another name is given."""
     match = _NAME.fullmatch(data)
     if not match:
         raise UserError(f'no file matches {data!r}, relative to {os.getcwd()}')
@@ -87,7 +87,7 @@ def command(name: str, data_dir: str) -> str:
     )
 
 
-def _columns(kind: Kind, name: str, info: Any, given: tuple[str, str] | None) -> tuple[str, ...]:
+def _columns(kind: Kind, name: str, info: Any, given: tuple[str, ...]) -> tuple[str, ...]:
     """Names of the features to read."""
     there = ', '.join(sorted(info.features))
     texts = [each for each in info.features if isinstance(info.features[each], tfds.features.Text)]
@@ -96,7 +96,8 @@ def _columns(kind: Kind, name: str, info: Any, given: tuple[str, str] | None) ->
         if len(wanted) != 1:
             raise UserError(f'{name} must have one feature with a text, not {there}')
         return wanted
-    wanted = given or info.supervised_keys or FIELDS[kind]
+    own = info.supervised_keys or FIELDS[kind]
+    wanted = tuple(one or other for one, other in zip(given, own, strict=True)) if given else own
     if missing := [each for each in wanted if each not in info.features]:
         raise UserError(f'{name} has no feature {missing[0]!r} but {there}')
     return wanted

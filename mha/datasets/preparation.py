@@ -68,8 +68,9 @@ class Source:
 
     def sha256(self) -> str:
         """Checksum of the corpus. For documents, `sha256sum FILES | sha256sum` prints it for the files in path order,
-        run in their common directory; for other kinds, a line with the kind and the settings comes first."""
-        lines = [] if self.kind == 'documents' else [f'{self.kind} {self.settings}\n']
+        run in their common directory; for other kinds, and for documents with settings, a line with the kind and the
+        settings comes first."""
+        lines = [] if self.kind == 'documents' and not self.settings else [f'{self.kind} {self.settings}\n']
         lines += [f'{digest(path)}  {name}\n' for name, path in self.files.items()]
         return hashlib.sha256(os.fsencode(''.join(lines))).hexdigest()
 

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Int32, Int64, UInt8
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from mha import spec
-from mha.datasets.corpus import Corpus, packed
+from mha.datasets.corpus import Corpus, Texts, packed
 from mha.machine import cache
 from mha.spec import UserError
 
@@ -50,7 +50,7 @@ Size = Annotated[int, spec.at_least(257), spec.at_most(2**16)]
 class Tokens(NamedTuple):
     """Tokens of R texts in a row: those of text i are `content[start[i] : start[i + 1]]`."""
 
-    content: Int32[np.ndarray, 'N']
+    content: Int32[np.ndarray, 'N'] | UInt8[np.ndarray, 'N']
     start: Int64[np.ndarray, 'R+1']
 
 
@@ -94,8 +94,8 @@ class Subwords:
     def encode_all(self, texts: Sequence[bytes]) -> Tokens:
         """Tokens of texts in a row, encoded in parallel, some megabytes at a time."""
         if not self.json:
-            whole = packed(texts)
-            return Tokens(whole.content.astype(np.int32), whole.start)
+            whole = texts if isinstance(texts, Texts) else packed(texts)
+            return _bounded(Tokens(whole.content, whole.start))
         words, content, owners, counts = _Words(self._tokenizer), [np.zeros(0, np.int32)], [], []
         for group in _groups(_pieces(texts)):
             tokens, count = words.encode([_WORDS.findall(piece) for _, piece in group])
@@ -103,11 +103,18 @@ class Subwords:
             owners += [owner for owner, _ in group]
             counts += count.tolist()
         sizes = np.bincount(np.array(owners, int), np.array(counts), len(texts))
-        return Tokens(np.concatenate(content), np.append(0, np.cumsum(sizes)).astype(np.int64))
+        return _bounded(Tokens(np.concatenate(content), np.append(0, np.cumsum(sizes)).astype(np.int64)))
 
     @functools.cached_property
     def _tokenizer(self) -> Tokenizer:
         return Tokenizer.from_str(self.json)
+
+
+def _bounded(tokens: Tokens) -> Tokens:
+    """Same tokens. Raises `UserError` if there are too many for the indices of arrays on a device."""
+    if tokens.content.size >= spec.LARGEST:
+        raise UserError(f'{tokens.content.size:,} tokens are more than 2^31 - choose a part of the data')
+    return tokens
 
 
 def _pieces(texts: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:

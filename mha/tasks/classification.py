@@ -35,8 +35,8 @@ class Classification(Task):
         data_dir: str = '',
         strict: bool = False,
         tokens: str = 'bytes',
-        text: str = 'text',
-        label: str = 'label',
+        text: str = '',
+        label: str = '',
         *,
         causal: bool = False,
     ):

@@ -88,7 +88,7 @@ class Lm(Task):
     def _read(self, split: datasets.Split) -> Any:
         """Arrays of a split: the tokens of all documents in a row, and where each begins if they are packed."""
         tokens = self.subwords.encode_all(self.corpus.read(split)['text'])
-        content = tokens.content.astype(np.uint8 if self.inputs <= 256 else np.uint16)
+        content = tokens.content.astype(np.uint8 if self.inputs <= 256 else np.uint16, copy=False)
         if self.documents == 'packed':
             return documents_of(content, tokens.start, split)
         return jnp.asarray(content)
