@@ -98,6 +98,27 @@ def test_compressed_files(write):
         datasets.documents('c.txt.gz')
 
 
+def test_a_damaged_file_is_named(write):
+    content = bytearray(gzip.compress(bytes(range(256)) * 40, mtime=0))
+    content[20:40] = b'x' * 20
+    write({'a.txt.gz': bytes(content)})
+    with pytest.raises(UserError, match=r'cannot read \S+/a.txt.gz: '):
+        datasets.documents('a.txt.gz')
+
+
+def test_files_named_train_and_test_are_the_splits(write):
+    """Unless other files are among them, as in the source of a project with tests."""
+    write({'train.txt': 'abc', 'test.txt': 'def', 'valid.txt': 'ghi'})
+    corpus = datasets.documents('*.txt')
+    assert by_path(corpus, 'train') == {b'train.txt': b'abc'}
+    assert by_path(corpus, 'test') == {b'test.txt': b'def'}
+    assert corpus.facts['data_split'] == 'by the names of the files'
+    write({'other.txt': 'jkl'})
+    corpus = datasets.documents('*.txt')
+    assert by_path(corpus, 'train').keys() == {b'train.txt', b'test.txt', b'valid.txt', b'other.txt'}
+    assert corpus.facts['data_split'] == 'the last of 10 parts of each file is test data'
+
+
 def test_sha256_is_that_of_the_shell(tmp_path):
     write_files(tmp_path / 'corpus', 3)
     listing = subprocess.run('sha256sum *.txt', shell=True, cwd=tmp_path / 'corpus', check=True, capture_output=True)

@@ -56,6 +56,16 @@ def test_labelled(tmp_path):
     assert corpus.facts['data_provenance'] == 'TFDS small_reviews/1.2.3'
 
 
+def test_slices_of_documents_are_corpora_of_their_own(tmp_path):
+    texts = {split: [{'text': one['text']} for one in each] for split, each in REVIEWS.items()}
+    prepare(tmp_path, 'small_texts', texts, {'text': tfds.features.Text()})
+    sizes = {}
+    for part in ('', '[:10%]', '[:50%]'):
+        corpus = datasets.documents(f'small_texts{part}', str(tmp_path))
+        sizes[corpus.sha256] = [len(corpus.read(split)['text']) for split in datasets.SPLITS]
+    assert [*sizes.values()] == [[50, 12], [5, 1], [25, 6]]
+
+
 def test_slices(tmp_path):
     prepare(tmp_path, 'small_reviews', REVIEWS, LABELLED)
     corpus = datasets.labelled('small_reviews[:50%]', str(tmp_path))

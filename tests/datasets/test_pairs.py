@@ -1,3 +1,4 @@
+import gzip
 import itertools
 import re
 import subprocess
@@ -155,6 +156,12 @@ def test_mo_of_msgfmt(write, tmp_path):
     except FileNotFoundError:
         pytest.skip('msgfmt is not installed')
     assert everything(datasets.pairs('de.mo', strict=True)) == sorted(MESSAGES)
+
+
+def test_compressed_catalogues(write):
+    catalogue = b'msgid "Month"\nmsgstr "Monat"\n'
+    write({'de.po': catalogue, 'packed/de.po.gz': gzip.compress(catalogue)})
+    assert everything(datasets.pairs('de.po')) == everything(datasets.pairs('packed')) == [('Month', 'Monat')]
 
 
 def test_po_and_mo_of_django_agree():

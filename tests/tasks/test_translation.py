@@ -28,6 +28,13 @@ def make(write):
     return call
 
 
+def test_data_without_a_test_pair(write):
+    file = write('few', {'pairs.tsv': b'a\tb\nc\td\n'}) / 'pairs.tsv'
+    task = tasks.make(f'translation({str(file)!r})')
+    with pytest.raises(UserError, match='the data has no test example'):
+        task.held_out()
+
+
 @functools.partial(jax.jit, static_argnums=(1, 3))
 def draw(task, number, length, max_length):
     return task.batch(jax.random.key(0), number, length, max_length)
