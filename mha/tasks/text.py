@@ -44,6 +44,7 @@ class Text(Task):
         super().__init__(causal=causal)
         self.mask_rate, self.replaced, self.whole_words = mask_rate, replaced, whole_words
         self.corpus = datasets.documents(text)
+        self.sha256 = self.corpus.sha256
         self.data = self._read('train')
 
     def held_out(self) -> 'Text':
