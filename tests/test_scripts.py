@@ -630,7 +630,7 @@ MISTAKES = {
     'core': ([*QUICK, '--config.model.core=dens'], "did you mean 'dense'"),
     'linear': ([*QUICK, '--config.model.core=linear', '--config.model.position=alibi'], 'forms no logits'),
     'pattern': ([*QUICK, '--config.model.pattern=windw(4)'], "did you mean 'window'"),
-    'no text files': ([*QUICK, "--config.task=text('nowhere/*.txt')"], 'matches no file'),
+    'no text files': ([*QUICK, "--config.task=lm('nowhere/*.txt')"], 'no file matches'),
     'steps': ([*QUICK, '--config.train.steps=0'], 'train.steps must be at least 1'),
     'warm-up': ([*QUICK, '--config.optimizer.schedule=warmup(12)|linear'], 'below train.steps=12'),
     'optimizer': ([*QUICK, '--config.optimizer.name=adm'], "did you mean 'adam'"),

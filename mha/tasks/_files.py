@@ -25,6 +25,7 @@ class Files(Task):
     def __init__(self, directory: str = '', *, causal: bool = False):
         super().__init__(causal=causal)
         self.corpus = datasets.documents(os.path.join(glob.escape(directory), '*', '**') if directory else '')
+        self.sha256 = self.corpus.sha256
         paths = [path for split in datasets.SPLITS for path in self.corpus.read(split)['path']]
         self.folders = tuple(sorted({_folder(path) for path in paths if b'/' in path}))
         if len(self.folders) < 2:

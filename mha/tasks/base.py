@@ -73,6 +73,8 @@ class Task:
     """Token with which the target of a source begins."""
     corpus: Any = None
     """Data set that the task reads (`mha.datasets.Corpus`); generated tasks have none."""
+    sha256: str = ''
+    """Checksum that identifies the data of a task in the records of a run."""
     subwords: Any = None
     """Subwords that the tokens are (`mha.datasets.subwords`), if they are learned from the corpus."""
     ragged = False
@@ -101,11 +103,6 @@ class Task:
 
     def __init__(self, *, causal: bool = False):
         self.causal = causal
-
-    @property
-    def sha256(self) -> str:
-        """Checksum that identifies the data of a task in the records of a run; empty for generated tasks."""
-        return self.corpus.sha256 if self.corpus else ''
 
     @property
     def tokenizer(self) -> str:

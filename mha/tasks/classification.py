@@ -42,6 +42,7 @@ class Classification(Task):
     ):
         super().__init__(causal=causal)
         self.corpus = datasets.labelled(data, data_dir, strict, text, label)
+        self.sha256 = self.corpus.sha256
         self.answers, self.num_classes = self.corpus.labels, len(self.corpus.labels)
         if self.num_classes < 2:
             raise UserError(f'classification needs at least two labels, not {self.num_classes}')

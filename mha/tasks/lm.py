@@ -71,6 +71,7 @@ class Lm(Task):
         if scored and not causal:
             raise UserError('scored tokens are for causal models, which have a last one - set model.causal=True')
         self.corpus = datasets.documents(data, data_dir)
+        self.sha256 = self.corpus.sha256
         self.subwords = subwords.make(tokens, self.corpus)
         self.inputs = self.num_classes = self.subwords.size
         self.data = self._read('train')

@@ -42,6 +42,7 @@ class Translation(Task):
     ):
         super().__init__(causal=causal)
         self.corpus = datasets.pairs(data, data_dir, strict)
+        self.sha256 = self.corpus.sha256
         self.subwords = subwords.make(tokens, self.corpus)
         self.alphabet = (*self.subwords.printed, '∎', '▶')
         self.end = self.subwords.size

@@ -248,7 +248,7 @@ def test_command_shows_samples(command):
     [
         (['bucket_sor'], "did you mean 'bucket_sort'"),
         (['bucket_sort', '--length=0'], '--length=0'),
-        (["text('nowhere/*')"], 'matches no file'),
+        (["lm('nowhere/*')"], 'no file matches'),
         (['--length=3'], '--length=3 is for samples of a task'),
         (['--docs', 'bucket_sort'], 'takes nothing else'),
     ],
