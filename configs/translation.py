@@ -5,14 +5,9 @@
     python sweep.py --config=configs/translation.py --workdir=runs/tr-schemes --jobs=2
     python train.py --config=configs/translation.py --workdir=runs/mine --config.task="translation('pairs.tsv')"
 
-Five CPU minutes. On the 288 test pairs of up to 32 tokens, with four beams (BLEU, chrF of sacrebleu 2.6.0):
-
-    this model                               29.7   45.3
-    translation of the most similar source   35.1   53.4
-    source itself                            30.6   27.5
-
-The 2,955 pairs are too few: many test messages differ from a training message in a word, and there the model does not
-reach the translation that it would only have to look up. It is above the copied source in chrF only.
+9,185 pairs to train, 4,000 steps: 19 minutes on two CPU cores that had other work. 940 test pairs of up to 32 subwords,
+one seed, 4 beams: 55.4 BLEU and 60.8 chrF. The source itself has 33.1 and 27.6, as messages are full of placeholders;
+the translation of the most similar training source 51.8 and 61.7, as many messages are variants of others.
 """
 
 from configs import common

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mha import spec
-from mha.spec import UserError, choose, short
+from mha.spec import UserError, as_text, choose, short
 from mha.training.metrics import METRICS, Metric
 from mha.views.report.labels import TRAINED, following
 from mha.views.report.left_out import grouped
@@ -188,8 +188,10 @@ class Comparison:
         return row.labels[index] if plain else f'{self.headers[index]}={row.labels[index]}'
 
     def name(self, row: Row, panels: str = 'task') -> str:
-        """Name of a row: its labels without that of `panels`."""
-        parts = [self.part(row, index) for index in self.labelled if self.keys[index] != panels]
+        """Name of a row: its labels without that of `panels`, and without settings that are not set, if any is."""
+        labelled = [index for index in self.labelled if self.keys[index] != panels]
+        given = [index for index in labelled if row.labels[index] != as_text(None)]
+        parts = [self.part(row, index) for index in given or labelled]
         labels = dict(zip(self.keys, row.labels, strict=True))
         return ', '.join(parts) or labels.get('model.position', self.runs[0].setting('model.position'))
 
