@@ -238,7 +238,7 @@ def test_translation(script, tmp_path):
         assert text.startswith('word 99\n')
     for flags, words in {
         ('--translate', '--temperature=1'): '--temperature is for generated texts',
-        ('--translate', '--lengths=3'): 'no test pair has at most 3 tokens',
+        ('--translate', '--lengths=3'): 'is evaluated at lengths from 7, not 3',
     }.items():
         assert words in script('eval.py', run, *flags, code=2).stderr
     told = script('eval.py', f'--workdir={ROOT / "tests" / "runs" / "alibi"}', '--translate', code=2).stderr
@@ -259,7 +259,7 @@ def test_eval_needs_the_workdir_alone(finished, script):
     assert again == (workdir / 'extrapolation.csv').read_text()
     assert '16' in script('eval.py', f'--workdir={workdir}', '--lengths=16', '--per_position').stdout
     header, *rows = (workdir / 'evaluation_16_8-examples_positions.csv').read_text().splitlines()
-    assert header == 'seed,length,position,accuracy,count,low,high'
+    assert header == 'seed,length,position,accuracy,count,low,high,loss,loss_low,loss_high'
     assert [row.split(',')[:3] for row in rows] == [['0', '16', str(at)] for at in range(1, 17)]
     assert {path: content for path, content in files(workdir).items() if path in before} == before
 

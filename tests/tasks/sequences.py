@@ -9,7 +9,6 @@ import jax
 
 from mha import tasks
 from mha.tasks._scratchpad import MARKS
-from mha.tasks.base import Batch
 
 MAX_LENGTH, BATCH = 20, 64
 
@@ -294,7 +293,7 @@ def sample(text, length, seed=0, max_length=MAX_LENGTH, count=BATCH):
 
 def rows(batch):
     for i in range(len(batch.tokens)):
-        yield Batch(**{name: leaf[i] for name, leaf in vars(batch).items()})
+        yield jax.tree.map(lambda leaf, i=i: leaf[i], batch)
 
 
 def read(text, length, *args):

@@ -11,7 +11,7 @@ import pytest
 
 from mha import tasks
 from mha.spec import UserError
-from mha.tasks import Batch, regular
+from mha.tasks import regular
 from mha.tasks.regular import LANGUAGES, RELEASED
 
 BATCH, MAX_LENGTH, LENGTHS = 64, 20, (1, 2, 3, 4, 5, 7, 11, 20)
@@ -99,11 +99,11 @@ def read(text, length, seeds=1, max_length=MAX_LENGTH, batch=BATCH):
     task, found = make(text), []
     for seed in range(seeds):
         drawn = sample(text, length, seed, max_length, batch)
-        whole = np.concatenate([*vars(drawn).values()], axis=1)
+        whole = np.concatenate(jax.tree.leaves(drawn), axis=1)
         _, first, which = np.unique(whole, axis=0, return_index=True, return_inverse=True)
         different = []  # equal rows are read once
         for i in first:
-            row = Batch(**{name: leaf[i] for name, leaf in vars(drawn).items()})
+            row = jax.tree.map(lambda leaf, i=i: leaf[i], drawn)
             word, _ = task.readable(row)
             assert word[0] == '$'
             different.append((word[1:], [task.classes[label] for label in row.targets[row.metric_mask]]))
@@ -244,7 +244,7 @@ def test_protocol(language):
         batch, size = sample(text, length), nearest(language, length)
         slot = np.arange(task.num_tokens(MAX_LENGTH))
         assert task.num_tokens(length) == size + 1
-        for leaf in vars(batch).values():
+        for leaf in jax.tree.leaves(batch):
             assert leaf.shape == (BATCH, slot.size)
         assert batch.tokens.dtype == batch.targets.dtype == np.int32
         assert (batch.valid == (slot <= size)).all()

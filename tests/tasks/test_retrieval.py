@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import types
 from collections import Counter
 
 import jax
@@ -47,7 +46,7 @@ def sampler(text, causal, batch, max_length):
 @functools.cache
 def sample(text, causal, length, seed=0, batch=BATCH, max_length=MAX_LENGTH):
     found = sampler(text, causal, batch, max_length)(jax.random.key(seed), length)
-    return types.SimpleNamespace(**{name: np.asarray(leaf) for name, leaf in vars(found).items()})
+    return jax.tree.map(np.asarray, found)
 
 
 def read(text, length, causal=False, seeds=1):
@@ -363,7 +362,7 @@ def test_the_padding_does_not_change_the_example(text, causal):
 @pytest.mark.parametrize(('text', 'causal'), CASES)
 def test_examples_can_be_read(text, causal):
     task, batch = make(text, causal), sample(text, causal, 7)
-    shown, answer = task.readable(tasks.Batch(**{name: leaf[0] for name, leaf in vars(batch).items()}))
+    shown, answer = task.readable(jax.tree.map(lambda leaf: leaf[0], batch))
     gap = ' ' if ' ' in shown else ''
     assert len(shown.split() if gap else shown) == task.input_length(7)
     assert len(answer.split() if gap else answer) == batch.metric_mask[0].sum()
