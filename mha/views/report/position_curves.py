@@ -14,7 +14,7 @@ from mha.views.report import plots, statistics
 from mha.views.report.plots import GREY, LINE, STYLE, WIDEST
 
 MOST_INDICES = 128
-"""Largest number of points in a line."""
+"""Largest number of points in the longest line."""
 
 
 def draw(table: Path, path: Path, loss: bool = False) -> None:
@@ -55,7 +55,7 @@ def _panel(
     last = max(max(line) for line in lines.values())
     colours = matplotlib.colormaps['viridis'](np.linspace(0, 0.85, len(lines)))  # ordered colours for ordered lengths
     for colour, (length, line) in zip(colours, sorted(lines.items()), strict=True):
-        indices, (mean, low, high) = _line(line, columns)
+        indices, (mean, low, high) = _line(line, columns, -(-last // MOST_INDICES))
         marker = '' if len(indices) > 1 else 'o'
         axes.plot(indices, mean, color=colour, linewidth=1.6, marker=marker, label=f'length {length}', clip_on=False)
         least, most = (0, 1) if columns[0] == 'accuracy' else (0, np.inf)
@@ -69,12 +69,14 @@ def _panel(
     plots.legend(axes)
 
 
-def _line(line: Mapping[int, Sequence[Mapping[str, str]]], columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Indices [N] and the mean, low and high values [3, N] at them. Above `MOST_INDICES`, each is the mean over a
-    group of neighbours, whose errors are taken as independent."""
+def _line(
+    line: Mapping[int, Sequence[Mapping[str, str]]], columns: Sequence[str], width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices [N] and the mean, low and high values [3, N] at them. Each is the mean over `width` neighbours, whose
+    errors are taken as independent."""
     indices = np.array(sorted(line))
     values = np.array([_interval([[float(row[column]) for column in columns] for row in line[i]]) for i in indices]).T
-    groups = np.array_split(np.arange(indices.size), min(indices.size, MOST_INDICES))
+    groups = np.split(np.arange(indices.size), np.flatnonzero(np.diff((indices - 1) // width)) + 1)
     indices = np.array([indices[group].mean() for group in groups])
     mean = np.array([values[0, group].mean() for group in groups])
     below, above = (

@@ -363,7 +363,7 @@ def test_loss_over_thousands_of_positions(tmp_path, monkeypatch):
     (tmp_path / 'positions.csv').write_text('\n'.join([header, *rows]))
     position_curves.draw(tmp_path / 'positions.csv', tmp_path / 'positions.svg', loss=True)
     [(lines, columns)] = drawn
-    indices, (mean, low, high) = position_curves._line(lines[1024], columns)
+    indices, (mean, low, high) = position_curves._line(lines[1024], columns, 8)
     assert indices.tolist() == [8 * k + 4.5 for k in range(128)]
     np.testing.assert_allclose(mean, indices / 1024)
     np.testing.assert_allclose([mean - low, high - mean], np.full((2, 128), 0.4 / 8**0.5))
