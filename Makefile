@@ -23,7 +23,7 @@ check: .venv/installed-dev
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 
-docs: .venv/installed
+docs: .venv/installed-dev
 	.venv/bin/python -m mha.positions --docs
 	.venv/bin/python -m mha.tasks --docs
 

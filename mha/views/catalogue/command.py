@@ -66,7 +66,7 @@ def tasks() -> None:
     def show_all(columns: int) -> None:
         if len(sys.argv) > 1:
             raise UserError(f'{sys.argv[1]} is for samples of a task - name one, such as parity')
-        print(task_catalogue.table(task_catalogue.entries(), columns))
+        print(task_catalogue.table(*task_catalogue.entries(), columns))
 
     def show(text: str) -> None:
         entry = task_catalogue.look(text, causal.value)

@@ -84,11 +84,17 @@ def look(text: str, causal: bool = False) -> Entry:
     return Entry(text, task, directions)
 
 
-def entries() -> list[tuple[str, Entry]]:
-    """Entries of all tasks that load, by name, in the order of the levels."""
-    examples, _ = spec.loadable(tasks.names(), tasks.example)
-    found = [(name, look(text)) for name, text in examples.items()]
-    return sorted(found, key=lambda item: [*LEVELS, item[1].task.level].index(item[1].task.level))
+def entries() -> tuple[list[tuple[str, Entry]], list[str]]:
+    """Entries of all tasks that can be built, by name, in the order of the levels, and a line about each that cannot,
+    such as those whose default data is in a package that is not installed."""
+    examples, missing = spec.loadable(tasks.names(), tasks.example)
+    found = []
+    for name, text in examples.items():
+        try:
+            found.append((name, look(text)))
+        except spec.UserError as error:
+            missing.append(f'{name}: {error}')
+    return sorted(found, key=lambda item: [*LEVELS, item[1].task.level].index(item[1].task.level)), missing
 
 
 def draw(entries: Sequence[Entry], length: int) -> list[Batch]:
@@ -109,15 +115,14 @@ HEADER, RIGHT = ['task', 'directions', 'chance', 'metric', 'example'], (2,)
 EXAMPLE_WIDTH = 24
 
 
-def table(entries: Sequence[tuple[str, Entry]], width: int = WIDTH) -> str:
+def table(entries: Sequence[tuple[str, Entry]], missing: Sequence[str] = (), width: int = WIDTH) -> str:
     """Table of the tasks in `entries()`, one line each."""
     drawn = draw([entry for _, entry in entries], LENGTH)
     rows = []
     for (name, entry), example in zip(entries, drawn, strict=True):
         shown = clipped(' -> '.join(entry.readable(example)), EXAMPLE_WIDTH)
         rows.append((entry.level, [*_cells(name, entry, entry.chance), shown], first_sentence(entry.kind)))
-    _, broken = spec.loadable(tasks.names(), tasks.example)
-    return '\n'.join([prose.table(HEADER, rows, RIGHT, width), *broken])
+    return '\n'.join([prose.table(HEADER, rows, RIGHT, width), *missing])
 
 
 def _cells(name: str, entry: Entry, chance: str) -> list[str]:
@@ -220,4 +225,7 @@ def _code(text: str) -> str:
 
 def write(folder: Path) -> None:
     """Writes the page."""
-    (folder / 'tasks.md').write_text(page(entries()), encoding='utf-8')
+    found, missing = entries()
+    if missing:
+        raise spec.UserError(f'tasks.md would lack a task - {missing[0]}')
+    (folder / 'tasks.md').write_text(page(found), encoding='utf-8')

@@ -3,6 +3,7 @@
 import functools
 import re
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,21 @@ def entries(tmp_path_factory):
     """All tasks there are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('MHA_CACHE', str(tmp_path_factory.mktemp('cache')))
-        return task_catalogue.entries()
+        return task_catalogue.entries()[0]
+
+
+def test_tasks_without_their_data_are_told(monkeypatch, tmp_path):
+    def distribution(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, 'distribution', distribution)
+    found, missing = task_catalogue.entries()
+    assert {'lm', 'parity'} < {name for name, _ in found}
+    assert [line.partition(':')[0] for line in missing] == ['classification', 'translation']
+    assert 'pip install Django==' in missing[0]
+    with pytest.raises(UserError, match='tasks.md would lack a task - classification: '):
+        task_catalogue.write(tmp_path)
+    assert not [*tmp_path.iterdir()]
 
 
 # --- facts -----------------------------------------------------------------------------------------------------------
@@ -130,13 +145,13 @@ def test_mistakes(made, text, words):
 
 
 def test_table(made):
-    lines = task_catalogue.table(task_catalogue.entries()).splitlines()
+    lines = task_catalogue.table(*task_catalogue.entries()).splitlines()
     assert [line for line in lines if not line or line[0].isupper()] == ['', 'Regular', '', 'Language', '', 'Other']
     (line,) = (line for line in lines if line.startswith('echo'))
     assert re.fullmatch(r'echo +both +33\.3 % +accuracy +a\|`·a\| -> aa +Echo: says the first symbol again\.', line)
     (line,) = (line for line in lines if line.startswith('chant'))
     assert re.fullmatch(r'chant +causal +50 % +exact_match +la la la la la la -> \. +Chant: no level, no paper\.', line)
-    narrow = task_catalogue.table(task_catalogue.entries(), width=10).splitlines()
+    narrow = task_catalogue.table(*task_catalogue.entries(), width=10).splitlines()
     assert 'echo   Echo: says the first symbol a…' in narrow
 
 
@@ -172,7 +187,7 @@ def test_samples_follow_the_seed():
 
 
 def test_markdown(made):
-    page = task_catalogue.page(task_catalogue.entries())
+    page = task_catalogue.page(task_catalogue.entries()[0])
     link = '[arXiv:0101.00001](https://arxiv.org/abs/0101.00001)'
     assert f'**Echo (regular; A. Uthor, 2001, {link}): says the first symbol again. Or another one.**' in page
     row = '| [echo](#echo) | both | 33.3 % | accuracy | `` a\\|`·a\\| `` → `aa` | Echo: says the first symbol again. |'
@@ -185,7 +200,7 @@ def test_markdown(made):
 
 
 def test_page_says_nothing_that_depends_on_files(made):
-    page = task_catalogue.page(task_catalogue.entries())
+    page = task_catalogue.page(task_catalogue.entries()[0])
     assert '| [files](#files) | both | - | accuracy |  | Files: as many classes as there are. |' in page
     assert '| language | both | - | - | accuracy | 3: `0 1 _` |' in page.split('### files')[1]
     assert 'length | input' not in page.split('### files')[1].split('###')[0]
