@@ -116,7 +116,7 @@ def test_tasks_without_their_data_are_told(monkeypatch, tmp_path):
     assert {'lm', 'parity'} < {name for name, _ in found}
     assert [line.partition(':')[0] for line in missing] == ['classification', 'translation']
     assert 'pip install Django==' in missing[0]
-    with pytest.raises(UserError, match='tasks.md would lack a task - classification: '):
+    with pytest.raises(UserError, match=r'tasks\.md would lack a task - classification: '):
         task_catalogue.write(tmp_path)
     assert not [*tmp_path.iterdir()]
 
