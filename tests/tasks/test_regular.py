@@ -257,9 +257,9 @@ def test_protocol(language):
         assert 0 <= batch.targets.min() <= batch.targets.max() < task.num_classes
     keys = jax.random.split(jax.random.key(0), BATCH)
     narrow, wide = jax.jit(lambda keys: task.examples(keys, 7, 7))(keys), sample(text, 7)
-    for name, leaf in vars(narrow).items():
-        np.testing.assert_array_equal(getattr(wide, name)[:, : leaf.shape[1]], leaf, err_msg=name)
-        assert not getattr(wide, name)[:, leaf.shape[1] :].any(), name
+    for leaf, other in zip(jax.tree.leaves(narrow), jax.tree.leaves(wide), strict=True):
+        np.testing.assert_array_equal(other[:, : leaf.shape[1]], leaf)
+        assert not other[:, leaf.shape[1] :].any()
 
 
 def test_description():
