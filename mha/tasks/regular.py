@@ -115,7 +115,7 @@ class Regular(Task):
         self.num_classes = len(self.answers)
         # A state that only begins words has no class, and is never asked for.
         self.label = tuple(self.answers.index(name) if name in self.answers else -1 for name in named)
-        self.shortest, self.step = possible(language)
+        self.shortest_word, self.step = possible(language)
 
     @property
     def vocab_size(self):
@@ -124,8 +124,8 @@ class Regular(Task):
 
     def word_length(self, length):
         """The nearest length that words have, if possible not above `length`."""
-        steps = (length - self.shortest) // self.step
-        return self.shortest + self.step * steps * (steps > 0)
+        steps = (length - self.shortest_word) // self.step
+        return self.shortest_word + self.step * steps * (steps > 0)
 
     def input_length(self, length):
         return 1 + self.word_length(length)
