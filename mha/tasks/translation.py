@@ -55,9 +55,10 @@ class Translation(Task):
     def read(self, split: datasets.Split) -> tuple[dict[str, Any], int]:
         """Arrays of a split: tokens of all sources and targets [N]; start and size of each [R], and the larger size of
         each pair, by which pairs are sorted; and the smallest of these."""
-        if not len(self.corpus.read(split)['source']):
+        columns = self.corpus.read(split)
+        if not len(columns['source']):
             raise UserError(f'the data has no {split} example')
-        texts = {name: self.subwords.encode_all(text) for name, text in self.corpus.read(split).items()}
+        texts = {name: self.subwords.encode_all(text) for name, text in columns.items()}
         sizes = {name: np.diff(text.start) for name, text in texts.items()}
         longer = np.maximum(sizes['source'], sizes['target'])
         order = np.argsort(longer, kind='stable')

@@ -77,7 +77,7 @@ def test_greedy_tokens_are_those_of_the_whole_model():
 @pytest.mark.parametrize('pattern', ['full', pytest.param('window(2)', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('position', [*schemes()])
 def test_every_scheme_with_a_cache_as_without(position, pattern):
-    """Where keys grow with the sequence, and where those beyond a window, shorter than a prompt, are dropped."""
+    """Caches that grow with the sequence, and caches of a window that is shorter than a prompt."""
     model = make(position, layers=2, mlp='none', pattern=pattern)
     if not generation.uncacheable(model):
         check_cache(model)

@@ -106,7 +106,7 @@ def test_gradients_stay_in_their_document():
 
 
 def test_positions_that_do_not_restart_are_the_slots():
-    """Of a document that does not begin the row, only an absolute scheme tells the difference."""
+    """Positions that do not restart, which only an absolute scheme tells from those that do."""
     slots = jnp.arange(LENGTH)[None]
     for position, differs in (('rope', False), ('sincos', True)):
         model = make(position=position, causal=True)
