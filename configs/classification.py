@@ -6,8 +6,8 @@
 
 A run takes 2.5 minutes of CPU time. One seed under rope: 94.9 % of 1024 held-out messages are right at 80 subwords
 (95 % interval 93.4 to 96.1), 93.2 % at 32, 90.0 % at 16, 80.5 % at 8; the most frequent language has 3.6 %. Of all 1113
-held-out messages, 95.1 % are right (`--config.eval.examples=1113`). The settings, and which messages count, were chosen in five runs by their accuracy
-on held-out messages, so these numbers are a little too high.
+held-out messages, 95.1 % are right (`--config.eval.examples=1113`). The settings, and which messages count, were chosen
+in five runs by their accuracy on held-out messages, so these numbers are a little too high.
 """
 
 from configs import common
