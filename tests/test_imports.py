@@ -24,6 +24,16 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
     'mha.model': {'mha.model', 'mha.cores', 'mha.positions', 'mha.nn'},
     'mha.training': {'mha.training', 'mha.tasks', 'mha.nn', 'mha.machine', 'mha.cores'},
     'mha.run': {'mha'},
+    'mha.probes': {
+        'mha.probes',
+        'mha.model',
+        'mha.cores',
+        'mha.positions',
+        'mha.nn',
+        'mha.tasks',
+        'mha.training',
+        'mha.run',
+    },
     'mha.views': {'mha.views', 'mha.positions', 'mha.tasks', 'mha.cores', 'mha.nn'},
     'mha.views.report': {
         'mha.views.report',

@@ -44,18 +44,26 @@ def weights(
     return a * seen
 
 
-def _rows(q, k, *, position, coords, mask, scale):
-    """Attention weights, arbitrary in rows without visible keys, and a mask [#B, #H, T, 1] of the rows that have
-    some."""
-    logits = inner((q * scale).swapaxes(1, 2), k.swapaxes(1, 2))
+def logits(
+    q: Float[Array, 'B T H W'], k: Float[Array, 'B S H W'], *, position: Position, coords: Coords, scale: float
+) -> Float[Array, 'B H T S']:
+    """Logits before the mask and the softmax, in float32 or better."""
+    total = inner((q * scale).swapaxes(1, 2), k.swapaxes(1, 2))
     for term in (
         position.bias(coords.q_pos, coords.k_pos),
         position.content(q, finite(k), coords.q_pos, coords.k_pos),
     ):
         if term is not None:
-            logits = logits + term
+            total = total + term
+    return total
+
+
+def _rows(q, k, *, position, coords, mask, scale):
+    """Attention weights, arbitrary in rows without visible keys, and a mask [#B, #H, T, 1] of the rows that have
+    some."""
+    found = logits(q, k, position=position, coords=coords, scale=scale)
     allowed = mask.dense(q.shape[1], k.shape[1])
     seen = allowed.any(-1, keepdims=True)
     if position.overrides('weights'):
-        return position.weights(jnp.where(allowed, logits, 0), allowed, q, coords), seen
-    return softmax(logits, allowed), seen
+        return position.weights(jnp.where(allowed, found, 0), allowed, q, coords), seen
+    return softmax(found, allowed), seen

@@ -1,6 +1,6 @@
 """Multi-head attention (Vaswani et al., 2017, arXiv:1706.03762): projections -> core -> output projection."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -110,6 +110,9 @@ class MultiHeadAttention(nnx.Module):
     to embeddings. Schemes that do so are refused, unless the call passes coordinates, which says that both have been
     done. An encoder whose layers share a scheme passes it with every call.
 
+    Two attributes serve those who look inside (`mha.probes`): `probe` is called with the queries, keys and values of
+    every attention, with its scheme, coordinates and mask; `head_mask` is that of the calls that pass none.
+
     Differences from flax: the output of a query that sees no key is zero, not a mean. Dropout is off unless
     `deterministic` is False, in the constructor or the call, and the call then needs `rngs`. Every weight is dropped
     independently. Inputs have one batch axis. Instead of `precision`, set `jax.default_matmul_precision`; instead of
@@ -163,6 +166,8 @@ class MultiHeadAttention(nnx.Module):
         self.dropout_rate, self.deterministic, self.decode = dropout_rate, deterministic, decode
         self.core = cores.make(core)
         self.cached_key = self.cached_value = self.cached_pos = self.cache_index = nnx.data(None)
+        self.head_mask: Array | None = nnx.data(None)
+        self.probe: Callable[..., None] | None = None
         common: dict[str, Any] = dict(
             dtype=dtype, param_dtype=param_dtype, use_bias=use_bias, dot_general=linear, rngs=rngs
         )
@@ -246,6 +251,8 @@ class MultiHeadAttention(nnx.Module):
             turned = position.qk(q, k, coords)
             call: dict[str, Any] = dict(position=position, coords=coords, mask=mask, scale=self.head_dim**-0.5)
             self.sow(nnx.Intermediate, 'attention_weights', dense.weights(*turned, **call))
+        if self.probe is not None:
+            self.probe(q, k, v, position=position, coords=coords, mask=mask)
         out = cores.attend(
             q,
             k,
@@ -257,6 +264,7 @@ class MultiHeadAttention(nnx.Module):
             dropout_rate=self.dropout_rate,
             rngs=None if deterministic else rngs,
         )
+        head_mask = self.head_mask if head_mask is None else head_mask
         if head_mask is not None:
             out = out * head_mask[None, None, :, None].astype(out.dtype)
         return self.out(out)

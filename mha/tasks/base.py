@@ -41,6 +41,12 @@ class Batch:
     prefix: Any = None
     """Mask of the tokens of the question, which a prefix LM reads in both directions; None if the task has none."""
 
+    @property
+    def extra(self) -> dict[str, Any]:
+        """Optional fields that the batch has, as arguments of a model."""
+        fields = {name: getattr(self, name) for name in ('segments', 'pos', 'prefix')}
+        return {name: value for name, value in fields.items() if value is not None}
+
 
 class Task:
     """Base class of tasks. Subclasses set `inputs` (number of input symbols) and `num_classes`, and define
@@ -143,6 +149,18 @@ class Task:
     def stop(self) -> tuple[int, ...]:
         """Symbols that end a generated sequence."""
         return ()
+
+    def tokenize(self, text: str) -> list[int]:
+        """Tokens of a text in the symbols of the task. Blanks may be left out between single characters. Raises
+        `UserError` for symbols that the task does not have."""
+        if self.subwords:
+            return self.subwords.encode(text.encode())
+        symbols = self.vocabulary
+        words = text.split() if _gap(symbols) else [*text.replace(' ', '')]
+        unknown = [word for word in words if word not in symbols]
+        if unknown:
+            raise UserError(f'the task has no symbol {unknown[0]!r} - it has {" ".join(symbols)}')
+        return [symbols.index(word) for word in words]
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text that a causal model is to continue. Raises `UserError` for a task without such models."""
@@ -310,12 +328,9 @@ class Sequence(Task):
     def encode(self, text):
         """Tokens of a prompt in the task's symbols, such as `'31 4 15 >'`; blanks may be left out between single
         characters, and BOS at the beginning."""
-        words = text.split() if max(map(len, self.alphabet)) > 1 else [*text.replace(' ', '')]
-        unknown = [word for word in words if word not in self.alphabet]
-        if unknown:
-            raise UserError(f'the task has no symbol {unknown[0]!r} - it has {" ".join(self.alphabet)}')
-        begin = [BOS] * (self.bos and words[:1] != [BOS])
-        return [self.alphabet.index(word) for word in begin + words]
+        tokens = self.tokenize(text)
+        begin = [self.symbol(BOS)] if self.bos else []
+        return tokens if begin and tokens[:1] == begin else begin + tokens
 
     def symbol(self, name: str) -> int:
         """Index of a symbol; EMPTY for the empty string."""

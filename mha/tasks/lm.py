@@ -97,7 +97,7 @@ class Lm(Task):
     def encode(self, text):
         if not self.causal:
             return super().encode(text)
-        return self.subwords.encode(text.encode())
+        return self.tokenize(text)
 
     def decode(self, tokens):
         return self.subwords.decode(tokens).decode(errors='replace')

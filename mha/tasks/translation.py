@@ -93,7 +93,7 @@ class Translation(Task):
         return '\n'
 
     def encode(self, text):
-        return [*self.subwords.encode(text.encode()), self.begin if self.causal else self.end]
+        return [*self.tokenize(text), self.begin if self.causal else self.end]
 
     def decode(self, tokens):
         return self.subwords.decode(token for token in tokens if token < self.end).decode(errors='replace')

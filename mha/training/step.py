@@ -82,8 +82,7 @@ def logits_of(
     options: dict[str, Any] = {} if dropout_rate is None else {'dropout_rate': dropout_rate}
     if position.ndim:
         options['position_key'] = jax.vmap(prng.cheap)(position)
-    extra = {name: getattr(batch, name) for name in ('segments', 'pos', 'prefix')}
-    options |= {name: value for name, value in extra.items() if value is not None}
+    options |= batch.extra
     streams = {'position': None if position.ndim else position, 'dropout': dropout}
     rngs = nnx.Rngs(**{name: prng.cheap(key) for name, key in streams.items() if key is not None})
     # If all examples have the same length, one row of `valid` is enough: biases are computed once, not B times.

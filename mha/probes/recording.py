@@ -1,0 +1,210 @@
+"""Recording of a forward pass: the queries, keys and values of every attention, from which its maps are computed.
+
+A recording is of size O(n). Maps [T, S] are computed a block of rows at a time, so that long sequences fit, by the
+functions of the `dense` core, so that they are those of the model under every position scheme and mask.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from mha.cores import dense
+from mha.model.attention import MultiHeadAttention
+from mha.model.seq2seq import EncoderDecoder, Model
+from mha.nn.masks import Mask, later
+from mha.nn.products import accurate, hideable, inner
+from mha.positions.base import Coords, Position
+from mha.run.finished import Finished
+from mha.spec import UserError
+
+BLOCK = 2**24
+"""Number of attention weights that are computed at a time."""
+
+
+class Layer(NamedTuple):
+    """Attention layer of a model, with its place."""
+
+    stack: str
+    """'encoder', or 'decoder' and 'cross' for the two attentions of a decoder."""
+    number: int
+    attention: MultiHeadAttention
+
+
+class Logits(NamedTuple):
+    """Logits and their two parts, [B, H, T, S] each."""
+
+    content: Float[Array, 'B H T S']
+    """Products of queries and keys without positions."""
+    position: Float[Array, 'B H T S']
+    """What the position scheme adds to them."""
+    total: Float[Array, 'B H T S']
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention:
+    """Attention of one layer in one forward pass. Its methods take the first row (query) of the maps and the number of
+    rows, by default all. Hidden keys have the weight 0."""
+
+    stack: str
+    layer: int
+    q: Float[Array, 'B T H K']
+    """Queries before the position scheme changes them."""
+    k: Float[Array, 'B S H K']
+    """Keys of every head, before the position scheme changes them."""
+    v: Float[Array, 'B S H K']
+    position: Position
+    """Position scheme, with its random draws."""
+    coords: Coords
+    mask: Mask
+    out: Float[Array, 'H K D']
+    """Weights of the output projection."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of all maps, [B, H, T, S]."""
+        (batch, queries, heads, _), keys = self.q.shape, self.k.shape[1]
+        return batch, heads, queries, keys
+
+    @functools.cached_property
+    def turned(self) -> tuple[Array, Array]:
+        """Queries and keys as they meet in products."""
+        q, k = self.position.qk(self.q, self.k, self.coords)
+        return q, hideable(k, self.v)[0]
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """First rows and numbers of rows of blocks that cover the maps and hold at most `BLOCK` weights each."""
+        batch, heads, queries, keys = self.shape
+        size = max(1, BLOCK // max(1, batch * heads * keys))
+        return ((start, min(size, queries - start)) for start in range(0, queries, size))
+
+    def weights(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B H T S']:
+        """Attention weights. Rows sum to one (under `stickbreaking` to at most one), or to zero if the mask hides every
+        key. A scheme that replaces the softmax may relate rows, so all of them are computed."""
+        if rows is not None and self.position.overrides('weights'):
+            return jax.lax.dynamic_slice_in_dim(self.weights(), start, rows, axis=2)
+        call, mask = self._block(start, rows)
+        return dense.weights(*call.pop('turned'), mask=mask, **call)
+
+    def logits(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Logits:
+        """Logits of all keys, hidden ones included. A scheme that replaces the softmax (`cope`, `dape`) acts on the
+        total, and what it does there is no part of `position`."""
+        call, _ = self._block(start, rows)
+        total = dense.logits(*call.pop('turned'), **call)
+        q = self._cut(self.q, start, rows)
+        content = inner((q * call['scale']).swapaxes(1, 2), self.k.swapaxes(1, 2)).astype(total.dtype)
+        return Logits(content, total - content, total)
+
+    def visible(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Bool[Array, '#B #H T S']:
+        """Mask of the keys that each query may see."""
+        _, mask = self._block(start, rows)
+        return mask.dense(self.shape[2] if rows is None else rows, self.shape[3])
+
+    def contributions(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B H T S']:
+        """Norms of what each key adds to the output of a query: weight times the norm of its projected value
+        (Kobayashi et al., 2020, arXiv:2004.10102)."""
+        v = self.v.astype(accurate(self.v))
+        gram = jnp.einsum('hkd,hld->hkl', self.out, self.out)
+        norms = jnp.sqrt(jnp.maximum(jnp.einsum('bshk,hkl,bshl->bhs', v, gram, v), 0))
+        return self.weights(start, rows) * norms[:, :, None]
+
+    def _block(self, start, rows) -> tuple[dict[str, Any], Mask]:
+        """Arguments of `dense.weights` for a block of rows: queries and keys (`turned`) with the rest, and the mask."""
+        q, k = self.turned
+        cut = functools.partial(self._cut, start=start, rows=rows)
+        coords = dataclasses.replace(
+            self.coords,
+            q_pos=cut(self.coords.q_pos),
+            visible=cut(self.coords.visible),
+            x=cut(self.coords.x),
+            contiguous=False,
+        )
+        scale = self.q.shape[-1] ** -0.5
+        call = dict(turned=(cut(q), k), position=self.position, coords=coords, scale=scale)
+        return call, later(self.mask, jnp.int32(start), 0, self.shape[3])
+
+    def _cut(self, x: Array, start, rows) -> Array:
+        """Rows of an array [#B, T, ..]."""
+        return x if rows is None else jax.lax.dynamic_slice_in_dim(x, start, rows, axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """Forward pass of a model: its attentions in the order of their computation, and its logits."""
+
+    tokens: Int[Array, 'B T']
+    attentions: list[Attention]
+    logits: Float[Array, '...']
+    labels: list[list[str]] = dataclasses.field(default_factory=list)
+    """Printed form of the tokens, if they are those of a task."""
+    valid: Bool[Array, 'B T'] | None = None
+    """Mask of real tokens; None if all are real."""
+
+    def weights(self) -> Float[Array, 'L B H T T']:
+        """Attention weights of all layers; for models whose maps are of one size."""
+        return jnp.stack([attention.weights() for attention in self.attentions])
+
+
+def layers(model: Model) -> list[Layer]:
+    """Attention layers of a model: those of the encoder, then those of the decoder, then those from decoder to
+    encoder."""
+    names = 'encoder', 'decoder'
+    found = [
+        Layer(name, number, block.attention)
+        for name, stack in zip(names, model.stacks, strict=False)
+        for number, block in enumerate(stack.blocks)
+    ]
+    if isinstance(model, EncoderDecoder):
+        blocks: Any = model.decoder.blocks
+        found += [Layer('cross', number, block.cross.attention) for number, block in enumerate(blocks)]
+    return found
+
+
+def record(
+    model: Model,
+    tokens: Int[Array, 'B T'],
+    *,
+    head_mask: Float[Array, 'L H'] | Sequence[Float[Array, 'H']] | None = None,
+    **options: Any,
+) -> Recording:
+    """Forward pass of a model with its attentions; also inside jit. `head_mask` multiplies the output of every head, in
+    the order of `layers`; 0 removes a head. `options` are passed to the model. Schemes that average over random
+    draws are recorded with a single draw. Raises `UserError` for attention without a map (`core='linear'`)."""
+    model = nnx.merge(*nnx.split(model))
+    found: list[Attention] = []
+    for index, (stack, number, layer) in enumerate(layers(model)):
+        if not layer.core.has_map:
+            raise UserError(f'core={layer.core} forms no attention weights')
+        layer.head_mask = None if head_mask is None else head_mask[index]
+        layer.probe = functools.partial(_keep, found, stack, number, layer.out.kernel[...])
+    logits = model(tokens, sow_weights=True, **options)
+    return Recording(tokens, found, logits, valid=options.get('valid'))
+
+
+def _keep(found, stack, number, out, q, k, v, *, position, coords, mask):
+    found.append(Attention(stack, number, q, k, v, position, coords, mask, out))
+
+
+def probe(
+    run: Finished, text: str | None = None, *, length: int | None = None, examples: int = 1, seed: int = 0
+) -> Recording:
+    """Recording of a run's model on a text, or on `examples` of its task of one length, by default the longest trained
+    one."""
+    task, position = run.task, jax.random.key(seed)
+    if text is not None and length is not None:
+        raise UserError('a probe reads a text or examples of a length - choose one')
+    if text is not None:
+        tokens = jnp.array([task.tokenize(text)])
+        options: dict[str, Any] = dict(valid=jnp.ones(tokens.shape, bool))
+    else:
+        length = run.experiment.train_lengths[-1] if length is None else length
+        batch = task.batch(jax.random.key(seed), examples, length, length)
+        tokens, options = batch.tokens, dict(valid=batch.valid) | batch.extra
+    seen = record(run.model, tokens, position_key=position, **options)
+    labels = [[task.vocabulary[token] for token in row] for row in tokens.tolist()]
+    return dataclasses.replace(seen, labels=labels)
