@@ -35,6 +35,7 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
         'mha.run',
     },
     'mha.views': {'mha.views', 'mha.positions', 'mha.tasks', 'mha.cores', 'mha.nn'},
+    'mha.views.encodings': {'mha.views.report.plots', 'mha.probes'},
     'mha.views.report': {
         'mha.views.report',
         'mha.run.manifest',
