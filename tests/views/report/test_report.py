@@ -1,6 +1,7 @@
 """The report against numbers worked out by hand, on runs made of a few files."""
 
 import csv
+import dataclasses
 import itertools
 import json
 import math
@@ -292,6 +293,9 @@ def test_size_of_the_data_is_told(make):
     (folder / 'summary.json').write_text(json.dumps(summary | sizes))
     assert 'data of 1,234,656 bytes, 1,234,567 to train and 89 to test' in table.facts(compare(folder))
     assert 'bytes' not in table.facts(compare(make('b')))
+    (run,) = runs.read(folder)
+    other = dataclasses.replace(run, others={'task': 'lm'})  # evaluated on data whose size the run does not know
+    assert 'data of' not in table.summarise([other])
 
 
 @pytest.mark.parametrize('metric', ['accuracy', 'bits_per_byte'])  # runs of earlier versions, and of this one
@@ -308,6 +312,7 @@ def test_a_text_run_has_one_metric(make, metric):
     shown = table.summarise([run])
     assert 'bits per byte' in shown.splitlines()[0]
     assert '3.000' in shown
+    assert 'in brackets' not in shown
     assert compare(run.path).metric.name == 'bits_per_byte'
     assert compare(run.path, metric='loss').metric.title == 'loss in nats per symbol'
 
