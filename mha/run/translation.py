@@ -83,7 +83,7 @@ class Translations:
             (
                 f'{"":22}{"BLEU":>8}{"chrF":>8}',
                 *rows,
-                *self.scores['model'].signatures,
+                *map('|'.join, zip(('BLEU', 'chrF'), self.scores['model'].signatures, strict=True)),
                 f'{len(self.pairs)} test pairs of up to {self.length} tokens, {self.beams} beam{many}',
                 f'{self.tokens:,} tokens in {self.seconds:.1f} s, compiling included: '
                 f'{self.tokens / self.seconds:,.0f} tokens/s',
