@@ -48,7 +48,8 @@ class UserError(ValueError):
     """Config key or flag with the mistake. The message begins with it."""
 
     def __str__(self) -> str:
-        return f'{self.key}: {super().__str__()}' if self.key else super().__str__()
+        message = ' '.join(super().__str__().splitlines())  # names of files and columns may have line breaks
+        return f'{self.key}: {message}' if self.key else message
 
 
 @contextlib.contextmanager
