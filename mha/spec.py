@@ -97,6 +97,8 @@ Stretch = Annotated[float, at_least(1), at_most(REACH)]
 """Ratio of a new length to the trained one."""
 Count = Annotated[int, at_least(1), at_most(2**20)]
 """Number of units, symbols or rows."""
+Seed = Annotated[int, between(0, 2**32 - 1)]
+"""Seed of random numbers."""
 Several = Annotated[int, at_least(2), at_most(2**20)]
 """Number of symbols, at least two."""
 Width = Annotated[int, at_least(1), at_most(2**16)]
