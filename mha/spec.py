@@ -420,6 +420,11 @@ def as_text(value: Any) -> str:
     return f'{value:.12g}' if isinstance(value, float) else str(value)
 
 
+def visible(text: str) -> str:
+    """`text` with a dot for every character that terminals and tables do not show as one character."""
+    return ''.join(character if character.isprintable() else '·' for character in text)
+
+
 def only(conditions: Iterable[str], configs: Mapping[T, Mapping[str, Any]]) -> list[T]:
     """Names of the flattened configs that meet all conditions. `['model.heads=4', 'seed=0', 'seed=1']` asks for this
     number of heads and one of these seeds. Raises `UserError` for a key or value that no config has."""

@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int64, UInt8
 
 from mha.machine import cache
+from mha.spec import visible
 
 Split = Literal['train', 'test']
 SPLITS: tuple[Split, Split] = ('train', 'test')
@@ -67,7 +68,7 @@ class Corpus:
             lines.append(f'note: {about["malformed"]:,} malformed rows are left out: {named}')
         if about.get('similar_labels'):
             lines.append(f'note: labels that differ only in case: {", ".join(about["similar_labels"])}')
-        return lines
+        return [visible(line) for line in lines]
 
     def read(self, split: Split) -> dict[str, Any]:
         """Columns of a split: `Texts` per field. Labels are indices [R] of `labels`. A document is one text, however
