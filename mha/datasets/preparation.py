@@ -140,10 +140,12 @@ class TextCorpus(FileReaderBuilder):
                 continue
             split, example = split_of(row), dict(zip(FIELDS[self.source.kind], row.values, strict=True))
             count.add(split, row)
-            writers[split].write(features.serialize_example(example))
+            with _on_disk():
+                writers[split].write(features.serialize_example(example))
             self.progress(sum(map(len, row.values)))
-        for writer in writers.values():
-            writer.close()
+        with _on_disk():
+            for writer in writers.values():
+                writer.close()
         cast(Any, self.info.metadata).update(count.facts())
         self.info.set_splits(
             splits.SplitDict(
@@ -156,6 +158,15 @@ class TextCorpus(FileReaderBuilder):
                 for split in SPLITS
             )
         )
+
+
+@contextlib.contextmanager
+def _on_disk() -> Iterator[None]:
+    """Context in which errors of an `ArrayRecordWriter`, such as a full disk, are `OSError`s."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 class _Count:

@@ -274,6 +274,22 @@ def test_cache_that_cannot_be_written(tmp_path, monkeypatch):
         datasets.documents('corpus/*.txt')
 
 
+@pytest.mark.parametrize('call', ['write', 'close'])
+def test_a_full_disk(tmp_path, cache, monkeypatch, call):
+    def full(*args):
+        raise RuntimeError('write() failed: No space left on device')
+
+    class Writer(preparation.ArrayRecordWriter):
+        pass
+
+    setattr(Writer, call, full)
+    monkeypatch.setattr(preparation, 'ArrayRecordWriter', Writer)
+    write_files(tmp_path / 'corpus', 1)
+    message = f'cannot prepare text in {cache}: write() failed: No space left on device - set MHA_CACHE to a directory'
+    with pytest.raises(UserError, match=re.escape(message) + '$'):
+        datasets.documents('corpus/*.txt')
+
+
 def test_standard_library():
     corpus = datasets.documents()
     assert corpus.facts['data_train_bytes'] > 5e6
