@@ -184,7 +184,7 @@ def translate(directory: Path) -> None:
     """Translates test sentences with one run, writes the translations and prints their scores."""
     run = variant(finished.load(directory), lengths=LENGTHS.value)
     workdir.check_writable(directory)
-    run = dataclasses.replace(run, member=run.experiment.survivors(run.params)[0])
+    run = of_one_member(run)
     limit = MAX_LENGTH.value if MAX_LENGTH.present else None
     made = translation.measure(run, beams=BEAMS.value, max_length=limit, examples=EXAMPLES.value)
     name = workdir.evaluation_name([made.length], len(made.pairs), TASK.value, POSITION.value)
@@ -205,6 +205,15 @@ def variant(run: finished.Finished, **options: Any) -> finished.Finished:
         raise
 
 
+def of_one_member(run: finished.Finished) -> finished.Finished:
+    """Same run with the first member of its population that has not diverged, which a note names."""
+    members = run.experiment.members
+    run = dataclasses.replace(run, member=run.experiment.survivors(run.params)[0])
+    if len(members) > 1:
+        print(f'note: member {population.named(members[run.member])} of {len(members)}', file=sys.stderr)
+    return run
+
+
 def generate(directory: Path) -> None:
     """Prints the texts with which a model continues the prompts."""
     if GENERATE.value is not None and PROMPTS.value is not None:
@@ -216,10 +225,7 @@ def generate(directory: Path) -> None:
     run = finished.load(directory)
     if POSITION.value:
         run = variant(run)
-    members = run.experiment.members
-    run = dataclasses.replace(run, member=run.experiment.survivors(run.params)[0])
-    if len(members) > 1:
-        print(f'note: member {population.named(members[run.member])} of {len(members)}', file=sys.stderr)
+    run = of_one_member(run)
     options: dict[str, Any] = {flag.name: flag.value for flag in GENERATION}
     if GENERATE.value is None:
         prompts, shown = _lines(cli.path('prompts', PROMPTS.value)), None
@@ -257,7 +263,7 @@ def _speed(pieces: list[tuple[float, int]]) -> str:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding='utf-8').removesuffix('\n').split('\n')
+        lines = path.read_text(encoding='utf-8-sig').removesuffix('\n').split('\n')
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'cannot read the prompts in {path}: {error}') from error
     if empty := [number for number, line in enumerate(lines, 1) if not line]:
