@@ -71,7 +71,7 @@ class Attention:
         (batch, queries, heads, _), keys = self.q.shape, self.k.shape[1]
         return batch, heads, queries, keys
 
-    @functools.cached_property
+    @property
     def turned(self) -> tuple[Array, Array]:
         """Queries and keys as they meet in products."""
         q, k = self.position.qk(self.q, self.k, self.coords)
@@ -142,7 +142,7 @@ class Recording:
     logits: Float[Array, '...']
     labels: list[list[str]] = dataclasses.field(default_factory=list)
     """Printed form of the tokens, if they are those of a task."""
-    valid: Bool[Array, 'B T'] | None = None
+    valid: Bool[Array, '#B T'] | None = None
     """Mask of real tokens; None if all are real."""
 
     def weights(self) -> Float[Array, 'L B H T T']:
