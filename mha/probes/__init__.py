@@ -11,18 +11,22 @@ a time as one asks for. A model that is not probed computes nothing more.
 """
 
 from mha.probes.recording import Attention, Recording, layers, probe, record
+from mha.probes.similarity import Similarity, head_similarity, similarity_of
 from mha.probes.statistics import COLUMNS, Statistics, head_statistics, roles, statistics_at, statistics_of
 
 __all__ = [
     'COLUMNS',
     'Attention',
     'Recording',
+    'Similarity',
     'Statistics',
+    'head_similarity',
     'head_statistics',
     'layers',
     'probe',
     'record',
     'roles',
+    'similarity_of',
     'statistics_at',
     'statistics_of',
 ]

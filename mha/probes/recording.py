@@ -18,7 +18,7 @@ from mha.cores import dense
 from mha.model.attention import MultiHeadAttention
 from mha.model.seq2seq import EncoderDecoder, Model
 from mha.nn.masks import Mask, later
-from mha.nn.products import accurate, hideable, inner
+from mha.nn.products import accurate, hideable, inner, mix
 from mha.positions.base import Coords, Position
 from mha.run.finished import Finished
 from mha.spec import UserError
@@ -112,6 +112,13 @@ class Attention:
         gram = jnp.einsum('hkd,hld->hkl', self.out, self.out)
         norms = jnp.sqrt(jnp.maximum(jnp.einsum('bshk,hkl,bshl->bhs', v, gram, v), 0))
         return self.weights(start, rows) * norms[:, :, None]
+
+    def outputs(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B T H K']:
+        """Outputs of the heads, before the projection."""
+        weights = self.weights(start, rows)
+        out = mix(weights, hideable(self.k, self.v)[1].swapaxes(1, 2)).swapaxes(1, 2)
+        gain = self.position.values(weights, self._cut(self.coords.q_pos, start, rows), self.coords.k_pos)
+        return out if gain is None else out + gain.astype(out.dtype)
 
     def _block(self, start, rows) -> tuple[dict[str, Any], Mask]:
         """Arguments of `dense.weights` for a block of rows: queries and keys (`turned`) with the rest, and the mask."""
