@@ -11,20 +11,27 @@ a time as one asks for. A model that is not probed computes nothing more.
 """
 
 from mha.probes.recording import Attention, Recording, layers, probe, record
+from mha.probes.relations import Link, Relation, Sentence, head_relations, read_conllu, relations_of
 from mha.probes.similarity import Similarity, head_similarity, similarity_of
 from mha.probes.statistics import COLUMNS, Statistics, head_statistics, roles, statistics_at, statistics_of
 
 __all__ = [
     'COLUMNS',
     'Attention',
+    'Link',
     'Recording',
+    'Relation',
+    'Sentence',
     'Similarity',
     'Statistics',
+    'head_relations',
     'head_similarity',
     'head_statistics',
     'layers',
     'probe',
+    'read_conllu',
     'record',
+    'relations_of',
     'roles',
     'similarity_of',
     'statistics_at',
