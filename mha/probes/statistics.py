@@ -163,7 +163,8 @@ def statistics_at(
         *nnx.split(run.model),
         task,
         jax.random.split(jax.random.key(seed), examples).reshape(-1, size),
-        length=length,
+        jnp.int32(length),
+        max_length=length,
         trained=run.model.context(task.num_tokens(trained)),
         separators=tuple(sorted({token for symbol in separators for token in task.tokenize(symbol)})),
     )
@@ -204,12 +205,13 @@ Place = tuple[str, int]
 """Stack and layer."""
 
 
-@functools.partial(jax.jit, static_argnames=('graphdef', 'length', 'trained', 'separators'))
-def _totals_of_examples(graphdef, state, task, keys, *, length, trained, separators) -> dict[Place, Totals]:
-    """Totals over the examples of keys [N, B], N batches one after the other."""
+@functools.partial(jax.jit, static_argnames=('graphdef', 'max_length', 'trained', 'separators'))
+def _totals_of_examples(graphdef, state, task, keys, length, *, max_length, trained, separators) -> dict[Place, Totals]:
+    """Totals over the examples of keys [N, B], N batches one after the other. `length` is traced, so that the
+    compiler does not evaluate masks itself, which is slow."""
 
     def of_batch(keys):
-        batch = task.examples(keys, length, length)
+        batch = task.examples(keys, length, max_length)
         valid = batch.valid if task.ragged else batch.valid[:1]
         seen = record(nnx.merge(graphdef, state), batch.tokens, valid=valid, position_key=keys, **batch.extra)
         return _totals(seen, trained, separators)
@@ -252,16 +254,17 @@ def _over_blocks(attention, query, key, trained, separators) -> Totals:
 def _sets(
     ahead: Int[Array, 'R S'], query: Side, key: Side, stack: str, trained: int | None, separators: tuple[int, ...]
 ) -> dict[str, Bool[Array, '#B #R S']]:
-    """Keys of every set, for rows and keys at these relative offsets."""
-    same = (query.tokens[:, :, None] == key.tokens[:, None]) & (stack != 'cross')
-    earlier = same & (ahead < 0)[None] & key.valid[:, None]
-    return {
-        'first': (jnp.arange(ahead.shape[1])[None] == key.valid.argmax(1)[:, None])[:, None],
-        'separators': jnp.isin(key.tokens, jnp.array(separators, int))[:, None],
-        'duplicate': earlier,
-        'induction': jnp.pad(earlier, ((0, 0), (0, 0), (1, 0)))[..., :-1],
-        'beyond': (abs(ahead) >= (jnp.inf if trained is None else trained))[None],
-    }
+    """Keys of every set, for rows and keys at these relative offsets. Sets that are empty for all rows are left out."""
+    sets = {'first': (jnp.arange(ahead.shape[1])[None] == key.valid.argmax(1)[:, None])[:, None]}
+    if separators:
+        sets['separators'] = jnp.isin(key.tokens, jnp.array(separators))[:, None]
+    if trained is not None and trained < ahead.shape[1]:
+        sets['beyond'] = (abs(ahead) >= trained)[None]
+    if stack != 'cross':
+        same = query.tokens[:, :, None] == key.tokens[:, None]
+        sets['duplicate'] = same & (ahead < 0)[None] & key.valid[:, None]
+        sets['induction'] = jnp.pad(sets['duplicate'], ((0, 0), (0, 0), (1, 0)))[..., :-1]
+    return sets
 
 
 def _of_rows(
@@ -329,7 +332,7 @@ def _finished(found: dict[Place, Totals], length: int) -> Statistics:
         for head in range(len(profile)):
             place = dict(stack=stack, layer=layer, head=head, length=length)
             row = {**place, **{name: float(value[head]) for name, value in means.items()}}
-            rows.append({name: row[name] for name in COLUMNS})
+            rows.append({name: row.get(name, float('nan')) for name in COLUMNS})
     profiles = {stack: np.stack(layers) for stack, layers in profiles.items()}
     return Statistics(rows, profiles, {stack: _offsets(profile) for stack, profile in profiles.items()})
 
