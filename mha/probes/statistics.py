@@ -78,6 +78,7 @@ COLUMNS = {
     'duplicate': Column('duplicate', 'weight on earlier occurrences of the same token'),
     'duplicate_uniform': Column('duplicate, uniform', 'what uniform attention would have there'),
     'beyond': Column('beyond', 'weight on keys that are further away than any in training'),
+    'beyond_uniform': Column('beyond, uniform', 'what uniform attention would have there'),
 }
 """Columns of the rows. NaN means that no row has such a key. Weights on keys are means over the rows that see one."""
 
@@ -282,7 +283,8 @@ def _of_rows(
     for name, keys in sets.items():
         keys = seen & keys[:, None]
         values[name] = (weights * keys).sum(-1), keys.any(-1)
-        values[f'{name}_uniform'] = keys.sum(-1) / jnp.maximum(number, 1), keys.any(-1)
+        if f'{name}_uniform' in COLUMNS:
+            values[f'{name}_uniform'] = keys.sum(-1) / jnp.maximum(number, 1), keys.any(-1)
 
     def total(value, counts):
         value, counts = (jnp.broadcast_to(x, weights.shape[:3]) for x in (value, counts))
