@@ -4,12 +4,39 @@
     >>> run = mha.load('runs/a')
     >>> seen = mha.probes.probe(run, length=40)
     >>> seen.attentions[0].weights().shape      # first layer: [batch, heads, queries, keys]
+    >>> mha.probes.head_statistics(run, lengths='20,40')    # entropy, distance, induction, .. of every head
 
 `record` keeps the queries, keys and values of one forward pass; maps are computed from them on demand, as many rows at
 a time as one asks for. A model that is not probed computes nothing more.
 """
 
 from mha.probes.recording import Attention, Recording, layers, probe, record
+from mha.probes.relations import Link, Relation, Sentence, head_relations, read_conllu, relations_of
 from mha.probes.schemes import Encoding, encodings
+from mha.probes.similarity import Similarity, head_similarity, similarity_of
+from mha.probes.statistics import COLUMNS, Statistics, head_statistics, roles, statistics_at, statistics_of
 
-__all__ = ['Attention', 'Encoding', 'Recording', 'encodings', 'layers', 'probe', 'record']
+__all__ = [
+    'COLUMNS',
+    'Attention',
+    'Encoding',
+    'Link',
+    'Recording',
+    'Relation',
+    'Sentence',
+    'Similarity',
+    'Statistics',
+    'encodings',
+    'head_relations',
+    'head_similarity',
+    'head_statistics',
+    'layers',
+    'probe',
+    'read_conllu',
+    'record',
+    'relations_of',
+    'roles',
+    'similarity_of',
+    'statistics_at',
+    'statistics_of',
+]

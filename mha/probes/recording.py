@@ -18,7 +18,7 @@ from mha.cores import dense
 from mha.model.attention import MultiHeadAttention
 from mha.model.seq2seq import EncoderDecoder, Model
 from mha.nn.masks import Mask, later
-from mha.nn.products import accurate, hideable, inner
+from mha.nn.products import accurate, hideable, inner, mix
 from mha.positions.base import Coords, Position
 from mha.run.finished import Finished
 from mha.spec import UserError
@@ -76,7 +76,7 @@ class Attention:
         """Factor of the products of queries and keys."""
         return self.q.shape[-1] ** -0.5
 
-    @functools.cached_property
+    @property
     def turned(self) -> tuple[Array, Array]:
         """Queries and keys as they meet in products."""
         q, k = self.position.qk(self.q, self.k, self.coords)
@@ -126,6 +126,13 @@ class Attention:
         norms = jnp.sqrt(jnp.maximum(jnp.einsum('bshk,hkl,bshl->bhs', v, gram, v), 0))
         return self.weights(start, rows) * norms[:, :, None]
 
+    def outputs(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B T H K']:
+        """Outputs of the heads, before the projection."""
+        weights = self.weights(start, rows)
+        out = mix(weights, hideable(self.k, self.v)[1].swapaxes(1, 2)).swapaxes(1, 2)
+        gain = self.position.values(weights, self._cut(self.coords.q_pos, start, rows), self.coords.k_pos)
+        return out if gain is None else out + gain.astype(out.dtype)
+
     def _mask(self, start) -> Mask:
         """Mask of the queries from `start` on."""
         return later(self.mask, jnp.int32(start), 0, self.shape[3])
@@ -144,7 +151,7 @@ class Recording:
     logits: Float[Array, '...']
     labels: list[list[str]] = dataclasses.field(default_factory=list)
     """Printed form of the tokens, if they are those of a task."""
-    valid: Bool[Array, 'B T'] | None = None
+    valid: Bool[Array, '#B T'] | None = None
     """Mask of real tokens; None if all are real."""
 
     def weights(self) -> Float[Array, 'L B H T T']:
