@@ -3,13 +3,14 @@
 mha.positions.make(spec, dims, rngs=rngs)   mha.tasks.make(spec)   mha.masks   mha.cores.names()
 mha.attend(q, k, v, position=, mask=)       mha.MultiHeadAttention(...)   mha.Encoder(...)   mha.EncoderDecoder(...)
 mha.load('runs/a')                          a finished run: its model, its task, evaluations of its weights
+mha.pretrained.load('folder')               BERT, GPT-2, Llama or another pretrained model, as a finished run
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mha import cores, positions, tasks
+    from mha import cores, positions, pretrained, tasks
     from mha.model.attention import MultiHeadAttention, attend
     from mha.model.encoder import Encoder
     from mha.model.seq2seq import EncoderDecoder
@@ -17,7 +18,18 @@ if TYPE_CHECKING:
     from mha.run.finished import load
 
 __version__ = '0.1.0'
-__all__ = ['Encoder', 'EncoderDecoder', 'MultiHeadAttention', 'attend', 'cores', 'load', 'masks', 'positions', 'tasks']
+__all__ = [
+    'Encoder',
+    'EncoderDecoder',
+    'MultiHeadAttention',
+    'attend',
+    'cores',
+    'load',
+    'masks',
+    'positions',
+    'pretrained',
+    'tasks',
+]
 
 _HOMES = {
     'Encoder': 'mha.model.encoder',
@@ -26,7 +38,13 @@ _HOMES = {
     'attend': 'mha.model.attention',
     'load': 'mha.run.finished',
 }
-_MODULES = {'cores': 'mha.cores', 'masks': 'mha.nn.masks', 'positions': 'mha.positions', 'tasks': 'mha.tasks'}
+_MODULES = {
+    'cores': 'mha.cores',
+    'masks': 'mha.nn.masks',
+    'positions': 'mha.positions',
+    'pretrained': 'mha.pretrained',
+    'tasks': 'mha.tasks',
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,7 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
     'mha.model': {'mha.model', 'mha.cores', 'mha.positions', 'mha.nn'},
     'mha.training': {'mha.training', 'mha.tasks', 'mha.nn', 'mha.machine', 'mha.cores'},
     'mha.run': {'mha'},
+    'mha.pretrained': {'mha.pretrained', 'mha.model', 'mha.datasets', 'mha.positions', 'mha.machine', 'mha.run'},
     'mha.views': {'mha.views', 'mha.positions', 'mha.tasks', 'mha.cores', 'mha.nn'},
     'mha.views.report': {
         'mha.views.report',
