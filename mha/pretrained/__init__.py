@@ -79,6 +79,12 @@ class Pretrained(Finished):
     position_arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Base of the frequencies and trained length, which position schemes take unless a spec has others."""
 
+    @property
+    def record(self):
+        config, longest = self.trained.config, int(self.trained.config['train']['lengths'])
+        known = {name: config[name] for name in ('seed', 'task', 'population', 'model', 'eval')}
+        return known, {'status': 'finished', 'metric': self.task.metric, 'trained_lengths': [1, longest]}
+
     def variant(self, *, position: str | None = None, task: str | None = None, **others: Any) -> 'Finished':
         """Same weights in another evaluation; see `Finished.variant`. In `position`, `theta` and `original_length`
         default to those of the model. The tokens of an `lm` task are the model's."""

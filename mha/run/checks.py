@@ -168,7 +168,7 @@ def evaluation_fits(run: Experiment) -> None:
             f'task {run.config["task"]!r} is evaluated at lengths from {run.held_out.shortest}, not '
             f'{run.eval_lengths[0]}'
         )
-    _logits(run, run.final_shapes, run.longest, 1, 1, 'shorter lengths')
+    _logits(run, run.final_shapes, run.eval_lengths[-1], 1, 1, 'shorter lengths')
 
 
 def parameters_stay(run: Experiment) -> None:
@@ -183,7 +183,7 @@ def parameters_stay(run: Experiment) -> None:
 def forward_pass(run: Experiment) -> None:
     """Refuses combinations that a core, a mask or a scheme does not support, by tracing a forward pass of an evaluation
     without computing it."""
-    _trace(run.final_shapes, run.held_out, run.longest, train=False)
+    _trace(run.final_shapes, run.held_out, run.eval_lengths[-1], train=False)
 
 
 def training_pass(run: Experiment) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,6 +99,11 @@ class Finished:
         graphdef, _ = nnx.split(self.experiment.final_shapes, nnx.Param)
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf[self.member]), self.params)
         return nnx.merge(graphdef, nnx.State(params))
+
+    @property
+    def record(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Config and summary of the training, as reports read them."""
+        return self.trained.config, workdir.summary(self.directory)
 
     @property
     def rows(self) -> list[Row]:

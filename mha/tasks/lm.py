@@ -92,6 +92,10 @@ class Lm(Task):
         return task
 
     @property
+    def gap(self):
+        return ''
+
+    @property
     def stop(self):
         return self.subwords.stop
 
