@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mha import pretrained
+from tests.pretrained.checkpoints import write, write_tokenizer
 
 torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
@@ -119,7 +120,7 @@ def tokens():
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_logits_and_attention_weights(case, save, record_property):
+def test_logits_and_attention_weights(case, save):
     theirs, folder = save(*CASES[case])
     run = pretrained.load(folder)
     with torch.no_grad():
@@ -128,14 +129,75 @@ def test_logits_and_attention_weights(case, save, record_property):
     ours = np.asarray(run.model.attention_weights(jnp.asarray(tokens())))
     np.testing.assert_allclose(ours, weights, atol=1e-5)
     logits = np.asarray(run.model(jnp.asarray(tokens())))
-    name = 'prediction_logits' if 'prediction_logits' in out else 'logits'
-    if name in out:
-        expected = out[name].numpy()
-        np.testing.assert_allclose(logits, expected, atol=1e-4)
+    if 'last_hidden_state' in out:
+        expected = out.last_hidden_state @ theirs.wte.weight.detach().T
     else:
-        expected = (out.last_hidden_state @ theirs.wte.weight.T).detach().numpy()
-        np.testing.assert_allclose(logits, expected, atol=1e-4)
-    print(
-        f'{case}: logits {np.abs(logits - expected).max():.1e} of {np.abs(expected).max():.1f}, '
-        f'attention {np.abs(ours - weights).max():.1e}'
+        expected = out['prediction_logits' if 'prediction_logits' in out else 'logits']
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
+
+
+def test_bfloat16_in_several_files(tmp_path, save):
+    theirs, _ = save(*CASES['qwen3'])
+    theirs.to(torch.bfloat16).save_pretrained(tmp_path / 'parts', max_shard_size='20KB')
+    assert len([*(tmp_path / 'parts').glob('*.safetensors')]) > 2
+    theirs = transformers.Qwen3ForCausalLM.from_pretrained(tmp_path / 'parts', dtype=torch.float32)
+    with torch.no_grad():
+        expected = theirs(torch.tensor(tokens())).logits.numpy()
+    run = pretrained.load(tmp_path / 'parts')
+    np.testing.assert_allclose(run.model(jnp.asarray(tokens())), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('position', 'parameters'),
+    [
+        ('pi(scale=4)|rope', dict(rope_type='linear', factor=4.0)),
+        ('ntk(scale=4, dynamic=True, original_length=64)', dict(rope_type='dynamic', factor=4.0)),
+        ('yarn(scale=4)', dict(rope_type='yarn', factor=4.0, original_max_position_embeddings=64)),
+        (
+            'llama3(scale=4)',
+            dict(
+                rope_type='llama3',
+                factor=4.0,
+                low_freq_factor=1.0,
+                high_freq_factor=4.0,
+                original_max_position_embeddings=64,
+            ),
+        ),
+        (
+            f'longrope(factors={(*LONG[:3],)}, scale=4)',
+            dict(
+                rope_type='longrope',
+                factor=4.0,
+                long_factor=LONG[:3],
+                short_factor=SHORT[:3],
+                original_max_position_embeddings=64,
+            ),
+        ),
+    ],
+)
+def test_positions_replaced_at_test_time(position, parameters, tmp_path):
+    """Beyond the trained length, against transformers with the same weights and another config."""
+    write(tmp_path, 'llama')
+    write_tokenizer(tmp_path)
+    (tmp_path / 'a.txt').write_text('the cat and the dog, the end of the day\n' * 100)
+    run = pretrained.load(tmp_path)
+    run = run.variant(position=position, task=f'lm({str(tmp_path / "a.txt")!r})', lengths='80', examples=2)
+    theirs = transformers.LlamaForCausalLM.from_pretrained(
+        tmp_path, rope_parameters=dict(rope_theta=500.0, **parameters)
     )
+    row = np.random.default_rng(0).integers(0, 300, (1, 80))
+    with torch.no_grad():
+        expected = theirs(torch.tensor(row)).logits.numpy()
+    np.testing.assert_allclose(run.model(jnp.asarray(row)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize('family', ['gpt2', 'mistral'])
+def test_generated_text(family, tmp_path):
+    """Greedy texts, beyond the window of four tokens."""
+    write(tmp_path, family, eos_token_id=299, bos_token_id=299)
+    tokenizer = write_tokenizer(tmp_path)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    prompt = tokenizer.encode('the cat and').ids
+    made = theirs.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=12, pad_token_id=299)
+    (ours,) = pretrained.load(tmp_path).continuations(['the cat and'], max_length=12)
+    assert ours.tokens == made[0, len(prompt) :].tolist()
