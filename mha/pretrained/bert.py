@@ -21,13 +21,15 @@ UNUSED = r'pooler|position_ids|seq_relationship|(predictions|lm_head)\.decoder'
 
 
 def bert(checkpoint: Checkpoint) -> Translation:
+    """BERT, also of older files, whose norms have a gamma and a beta."""
     checkpoint.rename(('^bert\\.', ''), ('LayerNorm.gamma$', 'LayerNorm.weight'), ('LayerNorm.beta$', 'LayerNorm.bias'))
     return _translation(checkpoint, BERT_HEAD, first_row=0)
 
 
 def roberta(checkpoint: Checkpoint) -> Translation:
+    """RoBERTa."""
     checkpoint.rename(('^roberta\\.', ''))
-    return _translation(checkpoint, ROBERTA_HEAD, first_row=checkpoint.config.get('pad_token_id', 1) + 1)
+    return _translation(checkpoint, ROBERTA_HEAD, first_row=checkpoint.count('pad_token_id', 1, low=0) + 1)
 
 
 def _translation(checkpoint: Checkpoint, head: dict[str, str], first_row: int) -> Translation:

@@ -44,12 +44,14 @@ class Checkpoint:
             raise self.refusal(key, value, ' or '.join(map(repr, choices)))
         return value
 
-    def count(self, key: str, default: int | None = None) -> int:
-        """Setting that is a whole number above 0."""
-        value = self.config.get(key)
-        value = default if value is None and default else value
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.refusal(key, value, 'a whole number above 0')
+    def count(
+        self, key: str, default: int | None = None, low: int = 1, settings: Mapping[str, Any] | None = None
+    ) -> int:
+        """Setting that is a whole number, `low` or more; of a part of config.json, if one is given."""
+        value = (self.config if settings is None else settings).get(key)
+        value = default if value is None else value
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise self.refusal(key, value, f'a whole number, {low} or more')
         return value
 
     def number(self, key: str, default: float, settings: Mapping[str, Any] | None = None) -> float:

@@ -15,6 +15,7 @@ UNUSED = r'attn\.(masked_)?bias$|^lm_head\.'
 
 
 def gpt2(checkpoint: Checkpoint) -> Translation:
+    """GPT-2, with or without the prefix of a whole language model."""
     take, count = checkpoint.take, checkpoint.count
     checkpoint.rename(('^transformer\\.', ''))
     checkpoint.only('add_cross_attention', False)

@@ -22,11 +22,13 @@ FLAX_EPS = 1e-6
 
 
 def llama(checkpoint: Checkpoint) -> Translation:
+    """Llama, and other models that are published as one."""
     biases = checkpoint.only('attention_bias', False, True)
     return _translation(checkpoint, biases, biases, checkpoint.only('mlp_bias', False, True), 'full')
 
 
 def mistral(checkpoint: Checkpoint) -> Translation:
+    """Mistral, with one window for all layers, or without."""
     window = checkpoint.config.get('sliding_window', 4096)
     return _translation(
         checkpoint, pattern='full' if window is None else _window(checkpoint.count('sliding_window', 4096))
@@ -34,10 +36,12 @@ def mistral(checkpoint: Checkpoint) -> Translation:
 
 
 def qwen2(checkpoint: Checkpoint) -> Translation:
+    """Qwen2 and Qwen2.5."""
     return _translation(checkpoint, input_biases=True, pattern=_patterns(checkpoint))
 
 
 def qwen3(checkpoint: Checkpoint) -> Translation:
+    """Qwen3."""
     biases = checkpoint.only('attention_bias', False, True)
     checkpoint.only('rms_norm_eps', FLAX_EPS)
     return _translation(checkpoint, biases, biases, pattern=_patterns(checkpoint), qk_norm=True)
@@ -53,12 +57,12 @@ def _patterns(checkpoint: Checkpoint) -> str:
     layers = checkpoint.count('num_hidden_layers')
     if not checkpoint.only('use_sliding_window', False, True) or checkpoint.config.get('sliding_window') is None:
         return 'full'
-    first = checkpoint.config.get('max_window_layers', 28)
+    first = checkpoint.count('max_window_layers', 28, low=0)
     types = checkpoint.config.get('layer_types') or [
         'sliding_attention' if layer >= first else 'full_attention' for layer in range(layers)
     ]
     known = {'full_attention': 'full', 'sliding_attention': _window(checkpoint.count('sliding_window'))}
-    if len(types) != layers or not {*types} <= {*known}:
+    if not isinstance(types, list) or len(types) != layers or not all(kind in known for kind in types):
         raise checkpoint.refusal('layer_types', types, f'{" or ".join(map(repr, known))} for each of {layers} layers')
     return ', '.join(known[kind] for kind in types)
 

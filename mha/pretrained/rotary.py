@@ -23,10 +23,10 @@ def position(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
         if where.get('partial_rotary_factor') not in (None, 1):
             raise checkpoint.refusal('partial_rotary_factor', where['partial_rotary_factor'], '1')
     longest = checkpoint.count('max_position_embeddings')
-    trained = config.get('original_max_position_embeddings') or settings.get('original_max_position_embeddings')
-    trained = trained or longest
+    original = 'original_max_position_embeddings'  # beside the numbers of the type, or among them
+    trained = checkpoint.count(original, checkpoint.count(original, longest, settings=settings))
     kind = settings.get('rope_type') or settings.get('type') or 'default'
-    if kind not in TYPES:
+    if not isinstance(kind, str) or kind not in TYPES:
         raise checkpoint.refusal('rope_type', kind, ' or '.join(map(repr, TYPES)))
 
     def number(key: str, default: float) -> float:
@@ -61,9 +61,10 @@ def _yarn(checkpoint, settings, number, scale, trained):
         raise checkpoint.refusal('truncate', False, 'True')
     arguments = {'scale': scale, 'original_length': trained}
     arguments |= {name: number(name, default) for name, default in (('beta_fast', 32.0), ('beta_slow', 1.0))}
-    first, second = settings.get('mscale'), settings.get('mscale_all_dim')
-    growth = math.log(scale) if scale > 1 else 0.0
-    by_default = (0.1 * first * growth + 1) / (0.1 * second * growth + 1) if first and second else 0.1 * growth + 1
+    growth = 0.1 * math.log(max(scale, 1.0))
+    by_default = growth + 1
+    if settings.get('mscale') and settings.get('mscale_all_dim'):
+        by_default = (number('mscale', 1.0) * growth + 1) / (number('mscale_all_dim', 1.0) * growth + 1)
     return [Call('yarn', (), arguments | {'attention_factor': number('attention_factor', by_default)})]
 
 
@@ -73,10 +74,10 @@ def _longrope(checkpoint, settings, number, scale, trained):
         if not isinstance(settings.get(theirs), list | tuple):
             raise checkpoint.refusal(theirs, settings.get(theirs), 'a list of numbers')
         factors[ours] = tuple(settings[theirs])
-    by_default = math.sqrt(1 + math.log(max(scale, 1.0)) / math.log(trained))
+    by_default = math.sqrt(1 + math.log(max(scale, 1.0)) / math.log(max(trained, 2)))
     factor = number('attention_factor', by_default)
-    if factor < 1:
-        raise checkpoint.refusal('attention_factor', factor, 'at least 1')
+    if not 1 <= factor <= 2:
+        raise checkpoint.refusal('attention_factor', factor, 'from 1 to 2')
     scale = trained ** (factor**2 - 1)  # of which the scheme computes this factor
     return [Call('longrope', (), {**factors, 'scale': max(scale, 1.0), 'original_length': trained})]
 

@@ -29,6 +29,8 @@ def load(directory: str | Path, member: int = 0) -> 'Finished':
     `UserError` if the directory holds no finished run, or files that do not belong together."""
     directory = Path(directory).expanduser()
     config = workdir.load_config(directory)
+    if 'model_type' in config:
+        raise UserError(f'{directory} holds a pretrained model, no run - read it with mha.pretrained.load')
     if workdir.status(directory) == 'diverged':
         raise UserError(f'the run in {directory} diverged: there is nothing to evaluate')
     if not workdir.finished(directory):

@@ -1,5 +1,6 @@
 """Pretrained models as finished runs: files, texts, variants, and mistakes."""
 
+import contextlib
 import json
 import math
 import shutil
@@ -16,9 +17,11 @@ from safetensors.numpy import save_file
 import mha
 from mha import pretrained
 from mha.datasets import checkpoint_tokens
+from mha.pretrained import rotary
+from mha.pretrained.checkpoint import Checkpoint
 from mha.spec import UserError
 from mha.training.step import Purpose
-from tests.pretrained.checkpoints import LAYERS, POSITIONS, SYMBOLS, logits, save, write, write_tokenizer
+from tests.pretrained.checkpoints import LAYERS, POSITIONS, SETTINGS, SYMBOLS, logits, save, write, write_tokenizer
 
 TEXT = 'the cat and the dog, the end of the day\n'
 TOKENS = np.random.default_rng(1).integers(0, SYMBOLS, (1, 7))
@@ -29,7 +32,7 @@ def folders(tmp_path_factory):
     """Checkpoints of three families with a tokenizer, and a text."""
     root = tmp_path_factory.mktemp('pretrained')
     (root / 'a.txt').write_text(TEXT * 100)
-    for family in ('bert', 'gpt2', 'llama'):
+    for family in ('bert', 'gpt2', 'llama', 'mistral'):
         write(root / family, family)
         write_tokenizer(root / family)
     return root
@@ -198,14 +201,13 @@ def test_positions_of_older_configs(scaling, position, tmp_path):
     assert pretrained.load(tmp_path).experiment.final_position == position
 
 
-@pytest.mark.parametrize('family', ['gpt2', 'llama'])
+@pytest.mark.parametrize('family', ['gpt2', 'mistral'])
 def test_generated_tokens_are_the_most_likely_ones(family, folders):
     run = pretrained.load(folders / family)
     (made,) = run.continuations(['the cat'], max_length=5)
-    tokens = run.task.encode('the cat')
-    for token in made.tokens:
-        assert token == int(run.model(jnp.asarray([tokens]))[0, -1].argmax())
-        tokens.append(token)
+    prompt = run.task.encode('the cat')
+    likely = run.model(jnp.asarray([prompt + made.tokens]))[0].argmax(-1).tolist()
+    assert made.tokens == likely[len(prompt) - 1 : -1]
     assert made.text == run.task.decode(made.tokens)
 
 
@@ -221,7 +223,7 @@ CHANGES = {
     'empty': (lambda folder: cut(folder / 'model.safetensors', 3), 'cut off or no safetensors file'),
     'no JSON': (lambda folder: (folder / 'config.json').write_text('{'), 'cannot read .*config.json'),
     'activation': ({'hidden_act': 'relu2'}, "hidden_act is 'relu2', but it must be 'silu' or 'gelu_pytorch_tanh'"),
-    'no size': ({'hidden_size': None}, 'hidden_size is missing, but it must be a whole number above 0'),
+    'no size': ({'hidden_size': None}, 'hidden_size is missing, but it must be a whole number, 1 or more'),
     'wrong size': ({'num_hidden_layers': 'two'}, "num_hidden_layers is 'two', but it must be a whole number"),
     'other size': ({'intermediate_size': 30}, r"gate_proj\.weight' has the shape \(20, 24\), where .* \(30, 24\)"),
     'more layers': ({'num_hidden_layers': 3}, r"no tensor 'layers\.2\.self_attn\.q_proj\.weight' of shape \(24, 24\)"),
@@ -232,6 +234,20 @@ CHANGES = {
     'quantised': ({'quantization_config': {'bits': 4}}, 'quantised weights cannot be read'),
     'heads': ({'num_attention_heads': 5, 'head_dim': 6}, r"q_proj\.weight' has the shape"),
 }
+
+
+def test_any_value_of_a_setting_is_read_or_refused(tmp_path):
+    """Wrong types and sizes raise no other error."""
+    scaled = [{'type': kind, 'factor': 2.0, 'long_factor': [1.0], 'short_factor': [1.0]} for kind in rotary.TYPES]
+    scaled += [{**each, name: value} for each in scaled for name in ('factor', 'mscale') for value in ('x', -1, [])]
+    for family in SETTINGS:
+        settings, _ = write(tmp_path, family)
+        windows = dict(use_sliding_window=True, sliding_window=4, layer_types=None, max_window_layers=1)
+        for key in (*settings, *windows, 'n_inner', 'rope_scaling', 'rope_parameters'):
+            for value in (None, 'x', -1, 0, 2.5, True, [], ['x'], {'a': {}}, *(scaled if 'rope_' in key else ())):
+                (tmp_path / 'config.json').write_text(json.dumps({**settings, **windows, key: value}))
+                with contextlib.suppress(UserError):
+                    pretrained.FAMILIES[family](Checkpoint(tmp_path))
 
 
 def cut(path, size):
@@ -253,6 +269,8 @@ def test_mistakes(name, folders, tmp_path):
 
 
 def test_mistakes_of_texts(folders, llama, tmp_path):
+    with pytest.raises(UserError, match='holds a pretrained model, no run'):
+        mha.load(folders / 'llama')
     with pytest.raises(UserError, match='has 257 symbols, not the 301'):
         llama.variant(task="lm(tokens='bytes')", lengths='8')
     with pytest.raises(UserError, match="unknown position scheme 'ropee' - did you mean 'rope'"):
