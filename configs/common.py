@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.model.embedding_norm = 'none'  # norm of the embeddings with positions: 'layer' or 'rms'
     config.model.readout = 'token'  # or 'pooled'; tasks with two sequences always read out pairs
     config.model.tied = False  # logits from the token embeddings instead of a separate layer
-    config.model.head = 'linear'  # or 'mlm': a dense layer, GELU and a norm before the logits, as in BERT
+    config.model.output = 'linear'  # or 'mlm': a dense layer, GELU and a norm before the logits, as in BERT
     config.model.init = 'default'  # initial values, a spec (mha/model/initial.py): 'haiku', 'gpt2'
     config.model.dropout_rate = 0.1
     config.model.embedding_dropout = True  # whether dropout also applies after the embedding

@@ -43,8 +43,8 @@ class Encoder(Stack):
     (`mha.model.norms`). `mlp` is the spec of the feed-forward layer (`mha.model.mlp`) and `mlp_dim` its inner width, by
     default 4 dim. `kv_heads` is the number of heads of keys and values (grouped-query attention, Ainslie et al., 2023,
     arXiv:2305.13245). `qk_norm` normalises queries and keys (Henry et al., 2020, arXiv:2010.04245).
-    `embedding_norm` is the type of a norm of the embeddings after those of positions are added, and `head` is 'linear',
-    or 'mlm' for a dense layer, GELU and a norm before the logits, both as in BERT (Devlin et al., 2019,
+    `embedding_norm` is the type of a norm of the embeddings after those of positions are added, `output` is 'linear' or
+    'mlm', for a dense layer, GELU and a norm before the logits; BERT has both (Devlin et al., 2019,
     arXiv:1810.04805). With `tied`, the logit of class c is computed with the embedding of symbol c (Press & Wolf, 2017,
     arXiv:1608.05859). `init` is the spec of the initial values of embeddings and linear layers (`mha.model.initial`),
     `norm_eps` is added to the variance in the norms. `embedding_dropout` is whether `dropout_rate` also applies after
@@ -80,7 +80,7 @@ class Encoder(Stack):
         embedding_norm: str = 'none',
         readout: Literal['token', 'pooled', 'pair'] = 'token',
         tied: bool = False,
-        head: Literal['linear', 'mlm'] = 'linear',
+        output: Literal['linear', 'mlm'] = 'linear',
         init: str = 'default',
         dropout_rate: float = 0.1,
         embedding_dropout: bool = True,
@@ -105,7 +105,7 @@ class Encoder(Stack):
         spec.choose(norm_kind, norms.NORMS, 'model.norm_kind')
         spec.choose(qk_norm, ('none', *norms.NORMS), 'model.qk_norm')
         spec.choose(embedding_norm, ('none', *norms.NORMS), 'model.embedding_norm')
-        spec.choose(head, ('linear', 'mlm'), 'model.head')
+        spec.choose(output, ('linear', 'mlm'), 'model.output')
         if head_dim is None and dim % heads:
             raise spec.UserError(
                 f'{heads} heads do not divide the width {dim} - choose from {_divisors(dim)}, or set model.head_dim'
@@ -149,7 +149,7 @@ class Encoder(Stack):
         self.scale = start.scale
         super().__init__(settings, patterns, causal=causal, remat=remat, embedding_dropout=embedding_dropout, rngs=rngs)
         features = 4 * dim if readout == 'pair' else dim
-        self.transform = nnx.data(Transform(features, start.kernel, norm_eps, options) if head == 'mlm' else None)
+        self.transform = nnx.data(Transform(features, start.kernel, norm_eps, options) if output == 'mlm' else None)
         self.head = nnx.data(None if tied else nnx.Linear(features, num_classes, kernel_init=start.kernel, **options))
         dims = positions.Dims(dim, heads, settings.head_dim, self.context(max_len), causal and not prefix_lm)
         key = rngs.params()  # one draw, so that a scheme's parameters do not change the initial values of other weights

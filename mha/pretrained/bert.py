@@ -83,7 +83,7 @@ def _translation(checkpoint: Checkpoint, head: dict[str, str], first_row: int) -
         norm_eps=checkpoint.number('layer_norm_eps', 1e-12),
         mlp='gelu_exact',
         embedding_norm='layer',
-        head='mlm',
+        output='mlm',
         use_bias=True,
     )
     return Translation(settings, params, len(positions))

@@ -13,7 +13,7 @@ ADDED = {
     'model.kv_heads': None,
     'model.qk_norm': 'none',
     'model.embedding_norm': 'none',
-    'model.head': 'linear',
+    'model.output': 'linear',
     'model.tied': False,
     'model.norm_eps': 1e-6,
     'model.init': 'default',
