@@ -1,4 +1,4 @@
-"""Evaluates a finished run again, or every finished cell of a sweep, at other lengths.
+"""Evaluates a finished run again, every finished cell of a sweep, or a pretrained model, at other lengths.
 
     python eval.py --workdir=runs/a --lengths=40,80,160 [--examples=512] [--position='pi(scale=4)|rope'] [--task='..']
 
@@ -14,6 +14,11 @@ loss of each symbol of the answer, by its index, with 95 % intervals.
 A causal model continues a text: with its most likely tokens, at a temperature above 0 with drawn ones, or with the most
 likely text that a search with `--beams=4` finds. A single text is printed while it is made; those of a file are printed
 as lines of JSON. With `--log_probs`, so are the tokens and their log-probabilities under the model.
+
+    python eval.py --workdir=gpt2 --task="lm('notes/*.txt', scored=128)" --lengths=128,1024   # or --generate='Dear '
+
+A directory with a pretrained model (`mha.pretrained`: config.json and model.safetensors, as transformers saves them) is
+a run on `lm`.
 
     python eval.py --workdir=runs/tr --translate [--beams=4] [--examples=500] [--lengths=96] [--max_length=97]
 
@@ -34,7 +39,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from mha import spec
+from mha import pretrained, spec
 from mha.machine import cache, parallel
 from mha.run import finished, population, translation, workdir
 from mha.spec import UserError
@@ -108,6 +113,8 @@ def main() -> None:
 def _examples(runs: list[Path]) -> int:
     """Examples per length in the first config that can be read; a broken one is reported with its run."""
     for run in runs:
+        if pretrained.is_checkpoint(run):
+            return pretrained.EXAMPLES
         with contextlib.suppress(UserError, AttributeError, KeyError, TypeError, ValueError):
             return int(workdir.load_config(run)['eval']['examples'])
     return 1
@@ -138,9 +145,14 @@ def _may_be_finished(cell: Path) -> bool:
         return True
 
 
+def load(directory: Path) -> finished.Finished:
+    """Finished run or pretrained model in a directory."""
+    return pretrained.load(directory) if pretrained.is_checkpoint(directory) else finished.load(directory)
+
+
 def evaluate(directory: Path) -> None:
     """Evaluates one run, writes the results and prints its table."""
-    run = finished.load(directory)
+    run = load(directory)
     lengths = LENGTHS.value or run.config['eval']['lengths']
     asked = run.config['eval']['examples']
     longest = run.experiment.task.num_tokens(spec.lengths(lengths, 'eval.lengths')[-1])
@@ -174,7 +186,7 @@ def evaluate(directory: Path) -> None:
         workdir.write_rows(written[-1], results.confusions)
         written.append(written[-1].with_suffix('.svg'))
         confusion.draw(written[-2], written[-1])
-    print(f'\n{table.summarise(runs.read(directory, path.name))}\n')
+    print(f'\n{table.summarise(runs.of(directory, *run.record, path.name))}\n')
     print(f'evaluated under position {experiment.final_position}')
     print(f'{tokens:,} tokens in {seconds:.1f} s, compiling included: {tokens / seconds:,.0f} tokens/s')
     print(*written, sep='\n')
@@ -222,7 +234,7 @@ def generate(directory: Path) -> None:
         raise UserError(f'--{idle[0]} is for an evaluation - leave it out, or leave out --generate and --prompts')
     if _is_sweep(directory):
         raise UserError(f'{directory} is a sweep - choose one of its runs, --workdir={directory / "cells"}/<name>')
-    run = finished.load(directory)
+    run = load(directory)
     if POSITION.value:
         run = variant(run)
     run = of_one_member(run)

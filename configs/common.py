@@ -34,11 +34,13 @@ def get_config() -> ConfigDict:
     config.model.norm = 'post'  # or 'pre'
     config.model.norm_kind = 'layer'  # or 'rms' (mha/model/norms.py)
     config.model.norm_eps = 1e-6  # added to the variance in the norms
-    config.model.mlp = 'relu'  # spec (mha/model/mlp.py): 'gelu', 'swiglu(width=170)', 'geglu', 'none'
+    config.model.mlp = 'relu'  # spec (mha/model/mlp.py): 'gelu', 'gelu_exact', 'swiglu(width=170)', 'geglu', 'none'
     config.model.kv_heads = config_dict.placeholder(int)  # heads of keys and values; default: as many as heads
     config.model.qk_norm = 'none'  # norm of queries and keys: 'layer' or 'rms'
+    config.model.embedding_norm = 'none'  # norm of the embeddings with positions: 'layer' or 'rms'
     config.model.readout = 'token'  # or 'pooled'; tasks with two sequences always read out pairs
     config.model.tied = False  # logits from the token embeddings instead of a separate layer
+    config.model.output = 'linear'  # or 'mlm': a dense layer, GELU and a norm before the logits, as in BERT
     config.model.init = 'default'  # initial values, a spec (mha/model/initial.py): 'haiku', 'gpt2'
     config.model.dropout_rate = 0.1
     config.model.embedding_dropout = True  # whether dropout also applies after the embedding

@@ -3,6 +3,7 @@
 mha.positions.make(spec, dims, rngs=rngs)   mha.tasks.make(spec)   mha.masks   mha.cores.names()
 mha.attend(q, k, v, position=, mask=)       mha.MultiHeadAttention(...)   mha.Encoder(...)   mha.EncoderDecoder(...)
 mha.load('runs/a')                          a finished run: its model, its task, evaluations of its weights
+mha.pretrained.load('folder')               BERT, GPT-2, Llama or another pretrained model, as a finished run
 mha.probes                                  looking inside: attention maps, heads, what they are for
 """
 
@@ -10,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mha import cores, positions, probes, tasks
+    from mha import cores, positions, pretrained, probes, tasks
     from mha.model.attention import MultiHeadAttention, attend
     from mha.model.encoder import Encoder
     from mha.model.seq2seq import EncoderDecoder
@@ -27,6 +28,7 @@ __all__ = [
     'load',
     'masks',
     'positions',
+    'pretrained',
     'probes',
     'tasks',
 ]
@@ -42,6 +44,7 @@ _MODULES = {
     'cores': 'mha.cores',
     'masks': 'mha.nn.masks',
     'positions': 'mha.positions',
+    'pretrained': 'mha.pretrained',
     'probes': 'mha.probes',
     'tasks': 'mha.tasks',
 }

@@ -1,12 +1,13 @@
 """Subwords: tokens that a corpus is cut into, learned from its train split.
 
-    bytes        256 tokens
-    bpe(4096)    byte pair encoding (Sennrich et al., 2016, arXiv:1508.07909)
+    bytes                  256 tokens
+    bpe(4096)              byte pair encoding (Sennrich et al., 2016, arXiv:1508.07909)
+    checkpoint('folder')   those of a pretrained model, which are not learned (`checkpoint_tokens.py`)
 
-There is no unigram language model, as its trainer in the library `tokenizers` gives other scores in every process. All
-are byte-level: every byte is a token, so that any sequence of bytes can be encoded, and decodes to itself. The
-library reads characters, so it is given one character per byte (Latin-1). Subwords do not cross from words to digits,
-punctuation or the space after; bytes outside ASCII count as letters.
+There is no unigram language model, as its trainer in the library `tokenizers` gives other scores in every process. What
+is learned is byte-level: every byte is a token, so that any sequence of bytes can be encoded, and decodes to itself.
+The library reads characters, so it is given one character per byte (Latin-1). Subwords do not cross from words to
+digits, punctuation or the space after; bytes outside ASCII count as letters.
 """
 
 import dataclasses
@@ -83,9 +84,18 @@ class Subwords:
         """Number of bytes of each token [V], for losses in bits per byte."""
         return np.array([len(token) for token in self.tokens])
 
+    @property
+    def stop(self) -> tuple[int, ...]:
+        """Tokens that end a generated text."""
+        return ()
+
     def encode(self, text: bytes) -> list[int]:
         """Tokens of a text."""
         return self.encode_all([text]).content.tolist()
+
+    def prompt(self, text: str) -> list[int]:
+        """Tokens of a text that a model is to continue."""
+        return self.encode(text.encode())
 
     def decode(self, tokens: Iterable[int] | np.ndarray) -> bytes:
         """Text of tokens."""
@@ -95,7 +105,7 @@ class Subwords:
         """Tokens of texts in a row, encoded in parallel, some megabytes at a time."""
         if not self.json:
             whole = texts if isinstance(texts, Texts) else packed(texts)
-            return _bounded(Tokens(whole.content, whole.start))
+            return bounded(Tokens(whole.content, whole.start))
         words, content, owners, counts = _Words(self._tokenizer), [np.zeros(0, np.int32)], [], []
         for group in _groups(_pieces(texts)):
             tokens, count = words.encode([_WORDS.findall(piece) for _, piece in group])
@@ -103,14 +113,14 @@ class Subwords:
             owners += [owner for owner, _ in group]
             counts += count.tolist()
         sizes = np.bincount(np.array(owners, int), np.array(counts), len(texts))
-        return _bounded(Tokens(np.concatenate(content), np.append(0, np.cumsum(sizes)).astype(np.int64)))
+        return bounded(Tokens(np.concatenate(content), np.append(0, np.cumsum(sizes)).astype(np.int64)))
 
     @functools.cached_property
     def _tokenizer(self) -> Tokenizer:
         return Tokenizer.from_str(self.json)
 
 
-def _bounded(tokens: Tokens) -> Tokens:
+def bounded(tokens: Tokens) -> Tokens:
     """Same tokens. Raises `UserError` if there are too many for the indices of arrays on a device."""
     if tokens.content.size >= spec.LARGEST:
         raise UserError(f'{tokens.content.size:,} tokens are more than 2^31 - choose a part of the data')
@@ -176,8 +186,8 @@ def make(tokens: str, corpus: Corpus) -> Subwords:
         raise UserError(f'subwords {tokens!r} do not compose')
     kind = KINDS[spec.choose(call.name, KINDS, 'subwords')]
     trainer = spec.build(kind, call, 'subwords')
-    if trainer is None:  # bytes
-        return Subwords()
+    if isinstance(trainer, Subwords):  # nothing to learn
+        return trainer
     name = hashlib.sha256(f'{corpus.sha256} {call.name} {trainer.vocab_size} {WORDS}'.encode()).hexdigest()
     path = cache.directory() / 'subwords' / f'{name}.json'
     if not path.exists():
@@ -191,15 +201,21 @@ def make(tokens: str, corpus: Corpus) -> Subwords:
     return Subwords(text)
 
 
-def _bytes() -> None:
-    """Bytes, which are not learned."""
+def _bytes() -> Subwords:
+    return Subwords()
+
+
+def _checkpoint(folder: str) -> Subwords:
+    from mha.datasets import checkpoint_tokens
+
+    return checkpoint_tokens.read(folder)
 
 
 def _bpe(size: Size = 4096) -> trainers.BpeTrainer:
     return trainers.BpeTrainer(vocab_size=size, initial_alphabet=ALPHABET, show_progress=False)  # type: ignore[call-arg]
 
 
-KINDS = {'bytes': _bytes, 'bpe': _bpe}
+KINDS = {'bytes': _bytes, 'bpe': _bpe, 'checkpoint': _checkpoint}
 
 
 def _learned(trainer: Any, texts: Iterable[bytes]) -> str:

@@ -78,6 +78,7 @@ class Settings:
     mlp: str
     kv_heads: int | None
     qk_norm: str
+    embedding_norm: str
     init: str
     dropout_rate: float
     attention_dropout_rate: float
@@ -85,8 +86,9 @@ class Settings:
     core: cores.Core
     dtype: DTypeLike
 
-    def make_norm(self, rngs: nnx.Rngs) -> nnx.Module:
-        return norms.make(self.norm_kind, self.dim, epsilon=self.norm_eps, dtype=self.dtype, rngs=rngs)
+    def make_norm(self, rngs: nnx.Rngs, kind: str | None = None) -> nnx.Module:
+        """Norm of the model's width, of the kind of its blocks unless another is given."""
+        return norms.make(kind or self.norm_kind, self.dim, epsilon=self.norm_eps, dtype=self.dtype, rngs=rngs)
 
     def make_attention(self, start: initial.Initial, rngs: nnx.Rngs) -> MultiHeadAttention:
         return MultiHeadAttention(

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.nn.initializers import Initializer
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from mha import cores, positions, spec
@@ -19,6 +20,7 @@ from mha.model import initial, norms
 from mha.model.block import Settings
 from mha.model.stack import Inputs, Stack
 from mha.nn import masks, prng
+from mha.nn.products import linear
 from mha.spec import Count, Length
 
 
@@ -40,10 +42,13 @@ class Encoder(Stack):
     Blocks are composed of named parts. `norm` is the order ('post' or 'pre') and `norm_kind` the type of the norms
     (`mha.model.norms`). `mlp` is the spec of the feed-forward layer (`mha.model.mlp`) and `mlp_dim` its inner width, by
     default 4 dim. `kv_heads` is the number of heads of keys and values (grouped-query attention, Ainslie et al., 2023,
-    arXiv:2305.13245). `qk_norm` normalises queries and keys (Henry et al., 2020, arXiv:2010.04245). With `tied`, the
-    logit of class c is computed with the embedding of symbol c (Press & Wolf, 2017, arXiv:1608.05859). `init` is the
-    spec of the initial values of embeddings and linear layers (`mha.model.initial`), `norm_eps` is added to the
-    variance in the norms. `embedding_dropout` is whether `dropout_rate` also applies after the embedding.
+    arXiv:2305.13245). `qk_norm` normalises queries and keys (Henry et al., 2020, arXiv:2010.04245).
+    `embedding_norm` is the type of a norm of the embeddings after those of positions are added, `output` is 'linear' or
+    'mlm', for a dense layer, GELU and a norm before the logits; BERT has both (Devlin et al., 2019,
+    arXiv:1810.04805). With `tied`, the logit of class c is computed with the embedding of symbol c (Press & Wolf, 2017,
+    arXiv:1608.05859). `init` is the spec of the initial values of embeddings and linear layers (`mha.model.initial`),
+    `norm_eps` is added to the variance in the norms. `embedding_dropout` is whether `dropout_rate` also applies after
+    the embedding.
 
     `remat` recomputes each block in the backward pass of training (Chen et al., 2016, arXiv:1604.06174), so that the
     activations of only one block are in memory. The CPU compiler undoes this, unless it gets the option
@@ -72,8 +77,10 @@ class Encoder(Stack):
         mlp: str = 'relu',
         kv_heads: int | None = None,
         qk_norm: str = 'none',
+        embedding_norm: str = 'none',
         readout: Literal['token', 'pooled', 'pair'] = 'token',
         tied: bool = False,
+        output: Literal['linear', 'mlm'] = 'linear',
         init: str = 'default',
         dropout_rate: float = 0.1,
         embedding_dropout: bool = True,
@@ -97,6 +104,8 @@ class Encoder(Stack):
         spec.choose(readout, ('token', 'pooled', 'pair'), 'model.readout')
         spec.choose(norm_kind, norms.NORMS, 'model.norm_kind')
         spec.choose(qk_norm, ('none', *norms.NORMS), 'model.qk_norm')
+        spec.choose(embedding_norm, ('none', *norms.NORMS), 'model.embedding_norm')
+        spec.choose(output, ('linear', 'mlm'), 'model.output')
         if head_dim is None and dim % heads:
             raise spec.UserError(
                 f'{heads} heads do not divide the width {dim} - choose from {_divisors(dim)}, or set model.head_dim'
@@ -126,6 +135,7 @@ class Encoder(Stack):
             mlp=mlp,
             kv_heads=kv_heads,
             qk_norm=qk_norm,
+            embedding_norm=embedding_norm,
             init=init,
             dropout_rate=dropout_rate,
             attention_dropout_rate=attention_dropout_rate,
@@ -139,6 +149,7 @@ class Encoder(Stack):
         self.scale = start.scale
         super().__init__(settings, patterns, causal=causal, remat=remat, embedding_dropout=embedding_dropout, rngs=rngs)
         features = 4 * dim if readout == 'pair' else dim
+        self.transform = nnx.data(Transform(features, start.kernel, norm_eps, options) if output == 'mlm' else None)
         self.head = nnx.data(None if tied else nnx.Linear(features, num_classes, kernel_init=start.kernel, **options))
         dims = positions.Dims(dim, heads, settings.head_dim, self.context(max_len), causal and not prefix_lm)
         key = rngs.params()  # one draw, so that a scheme's parameters do not change the initial values of other weights
@@ -230,6 +241,7 @@ class Encoder(Stack):
 
     def read_out(self, x: Float[Array, '*B F']) -> Float[Array, '*B C']:
         """Class logits of features, in float32."""
+        x = x if self.transform is None else self.transform(x)
         logits = self.embedding.attend(x)[..., : self.num_classes] if self.head is None else self.head(x)
         return logits.astype(jnp.float32)
 
@@ -243,6 +255,17 @@ class Encoder(Stack):
     def encode(self, inputs: Inputs) -> Float[Array, 'B T D']:
         """Output of the last layer, with coordinates drawn from the key."""
         return self.run(self.embedding(inputs.tokens) * self.scale, inputs)
+
+
+class Transform(nnx.Module):
+    """Layer before the logits of a masked language model, LN(gelu(x W + b)) (Devlin et al., 2019, arXiv:1810.04805)."""
+
+    def __init__(self, features: int, kernel: Initializer, epsilon: float, options: dict[str, Any]):
+        self.dense = nnx.Linear(features, features, kernel_init=kernel, dot_general=linear, **options)
+        self.norm = norms.make('layer', features, epsilon=epsilon, **options)
+
+    def __call__(self, x: Float[Array, '*B F']) -> Float[Array, '*B F']:
+        return self.norm(jax.nn.gelu(self.dense(x), approximate=False))
 
 
 def averaged(logits: Callable[[Inputs], Array], inputs: Inputs, schemes: Iterable[positions.Position]) -> Array:

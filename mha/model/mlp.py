@@ -1,10 +1,13 @@
 """Feed-forward layers by spec: `'relu'`, `'swiglu(width=170)'`, `'none'`.
 
 relu, gelu        act(x U) D                Vaswani et al. (2017, arXiv:1706.03762)
+gelu_exact        act(x U) D                act(x) = x P(X < x), X ~ N(0, 1); gelu is an approximation by tanh, up to
+                                            5e-4 away (Hendrycks & Gimpel, 2016, arXiv:1606.08415)
 swiglu, geglu     (act(x G) * (x U)) D      Shazeer (2020, arXiv:2002.05202), act = silu or gelu
 none              no feed-forward layer: blocks of attention alone
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,7 +20,11 @@ from mha.model.initial import Initial
 from mha.nn.products import linear
 from mha.spec import Count
 
-ACTIVATIONS = {'relu': jax.nn.relu, 'gelu': jax.nn.gelu}
+ACTIVATIONS = {
+    'relu': jax.nn.relu,
+    'gelu': jax.nn.gelu,
+    'gelu_exact': functools.partial(jax.nn.gelu, approximate=False),
+}
 GATED = {'swiglu': jax.nn.silu, 'geglu': jax.nn.gelu}
 
 

@@ -70,6 +70,8 @@ class Stack(nnx.Module):
     ):
         self.settings, self.causal, self.remat, self.embedding_dropout = settings, causal, remat, embedding_dropout
         start = initial.make(settings.init, settings.dim, len(patterns))
+        kind = settings.embedding_norm
+        self.embedding_norm = nnx.data(None if kind == 'none' else settings.make_norm(rngs, kind))
         self.blocks = nnx.List(
             Block(settings, start, pattern=pattern, causal=causal, decoder=decoder, rngs=rngs) for pattern in patterns
         )
@@ -103,6 +105,7 @@ class Stack(nnx.Module):
         placed = self.place(inputs)
         scheme, coordinates = placed[0]
         x = scheme.embed(x, coordinates)
+        x = x if self.embedding_norm is None else self.embedding_norm(x)
         rates = self.settings.dropout_rate, self.settings.attention_dropout_rate
         if inputs.train and inputs.rngs is None and max(rates) > 0:
             raise ValueError('dropout draws: pass rngs with a stream for it, or train=False')

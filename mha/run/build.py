@@ -19,6 +19,14 @@ def build(config: Mapping[str, Any], eval_lengths: str | None = None) -> Experim
     """Experiment that a config describes, checked. `eval_lengths` replaces the lengths to evaluate at. It is given for
     runs that are already trained; checks of training are then left out, because this device may be too small to train
     the run. Raises `UserError`."""
+    experiment = unchecked(config, eval_lengths)
+    for check in (*checks.EVALUATION, *(checks.TRAINING if eval_lengths is None else ())):
+        check(experiment)
+    return experiment
+
+
+def unchecked(config: Mapping[str, Any], eval_lengths: str | None = None) -> Experiment:
+    """Experiment that a config describes, of which only the single settings are checked."""
     train, members = config['train'], population.members(config)
     checks.numbers(config, members)
     on_cpu = jax.default_backend() == 'cpu'
@@ -28,7 +36,7 @@ def build(config: Mapping[str, Any], eval_lengths: str | None = None) -> Experim
         task = tasks.make(versions.task(config['task']), causal=config['model']['causal'])
     with spec.setting('train.curriculum'):
         curriculum = curricula.make(train['curriculum'], lengths, train['steps'])
-    experiment = Experiment(
+    return Experiment(
         config=config,
         task=task,
         members=members,
@@ -36,9 +44,6 @@ def build(config: Mapping[str, Any], eval_lengths: str | None = None) -> Experim
         curriculum=curriculum,
         eval_lengths=spec.lengths(eval_lengths or config['eval']['lengths'], 'eval.lengths'),
     )
-    for check in (*checks.EVALUATION, *(checks.TRAINING if eval_lengths is None else ())):
-        check(experiment)
-    return experiment
 
 
 def check_cells(cells: Mapping[str, Mapping[str, Any]]) -> None:

@@ -168,7 +168,7 @@ def evaluation_fits(run: Experiment) -> None:
             f'task {run.config["task"]!r} is evaluated at lengths from {run.held_out.shortest}, not '
             f'{run.eval_lengths[0]}'
         )
-    _logits(run, run.final_shapes, run.longest, 1, 1, 'shorter lengths')
+    _logits(run, run.final_shapes, run.eval_lengths[-1], 1, 1, 'shorter lengths')
 
 
 def parameters_stay(run: Experiment) -> None:
@@ -181,10 +181,14 @@ def parameters_stay(run: Experiment) -> None:
 
 
 def forward_pass(run: Experiment) -> None:
-    """Refuses combinations that a core, a mask or a scheme does not support, by tracing a forward pass without
-    computing it."""
+    """Refuses combinations that a core, a mask or a scheme does not support, by tracing a forward pass of an evaluation
+    without computing it."""
+    _trace(run.final_shapes, run.held_out, run.eval_lengths[-1], train=False)
+
+
+def training_pass(run: Experiment) -> None:
+    """Refuses combinations that a forward pass in training does not support."""
     _trace(run.first_shapes, run.task, run.train_lengths[-1], train=True)
-    _trace(run.final_shapes, run.held_out, run.longest, train=False)
 
 
 def state_fits(run: Experiment) -> None:
@@ -231,7 +235,7 @@ EVALUATION = (
     forward_pass,
 )
 """Checks of every experiment, the most helpful messages first."""
-TRAINING = (state_fits, training_fits)
+TRAINING = (training_pass, state_fits, training_fits)
 """Further checks of an experiment that is yet to be trained."""
 
 
@@ -250,6 +254,8 @@ def _logits(run: Experiment, model: Model, length: int, examples: int, devices: 
 
 def _trace(model: Model, task: Task, length: int, train: bool) -> None:
     """Traces the model's forward pass without computing it."""
+    with spec.setting('task'):
+        _ = task.data  # which is read here, if it was not yet
     graphdef, params = nnx.split(model, nnx.Param)
 
     def forward(params, key):

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,8 @@ def load(directory: str | Path, member: int = 0) -> 'Finished':
     `UserError` if the directory holds no finished run, or files that do not belong together."""
     directory = Path(directory).expanduser()
     config = workdir.load_config(directory)
+    if 'model_type' in config:
+        raise UserError(f'{directory} holds a pretrained model, no run - read it with mha.pretrained.load')
     if workdir.status(directory) == 'diverged':
         raise UserError(f'the run in {directory} diverged: there is nothing to evaluate')
     if not workdir.finished(directory):
@@ -100,6 +102,11 @@ class Finished:
         graphdef, _ = nnx.split(self.experiment.final_shapes, nnx.Param)
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf[self.member]), self.params)
         return nnx.merge(graphdef, nnx.State(params))
+
+    @property
+    def record(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Config and summary of the training, as reports read them."""
+        return self.trained.config, workdir.summary(self.directory)
 
     @property
     def rows(self) -> list[Row]:

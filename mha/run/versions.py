@@ -1,18 +1,19 @@
 """JSON files of runs. Configs of earlier versions are translated to today's keys, so that old runs can be read, resumed
 and compared."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mha import spec
+from mha.machine.files import read_json as read_json
 
 ADDED = {
     'model.norm_kind': 'layer',
     'model.mlp': 'relu',
     'model.kv_heads': None,
     'model.qk_norm': 'none',
+    'model.embedding_norm': 'none',
+    'model.output': 'linear',
     'model.tied': False,
     'model.norm_eps': 1e-6,
     'model.init': 'default',
@@ -28,17 +29,6 @@ ADDED = {
 
 RENAMED = {'text': 'lm'}
 """Earlier names of tasks. The data set of `lm` was its argument `text`."""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Object in a JSON file of a run. Raises `UserError` if the file cannot be read or holds no object."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise spec.UserError(f'cannot read {path}: {" ".join(str(error).split())}') from error
-    if not isinstance(content, dict):
-        raise spec.UserError(f'cannot read {path}: it must hold one JSON object')
-    return content
 
 
 def current(config: Mapping[str, Any]) -> dict[str, Any]:

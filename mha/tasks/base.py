@@ -156,7 +156,7 @@ class Task:
         """Tokens of a text in the symbols of the task. Blanks may be left out between single characters. Raises
         `UserError` for symbols that the task does not have."""
         if self.subwords:
-            return self.subwords.encode(text.encode())
+            return self.subwords.prompt(text)
         symbols = self.vocabulary
         words = text.split() if _gap(symbols) else [*text.replace(' ', '')]
         unknown = [word for word in words if word not in symbols]

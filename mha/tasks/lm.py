@@ -23,6 +23,7 @@ segment have little context. For this the held-out text is a circle: its first t
 """
 
 import copy
+import functools
 from typing import Annotated, Any, Literal
 
 import jax
@@ -74,7 +75,11 @@ class Lm(Task):
         self.sha256 = self.corpus.sha256
         self.subwords = subwords.make(tokens, self.corpus)
         self.inputs = self.num_classes = self.subwords.size
-        self.data = self._read('train')
+
+    @functools.cached_property
+    def data(self) -> Any:
+        """Arrays of a split, read when they are first used: an evaluation needs the test split alone."""
+        return self._read('test' if self.on_test_data else 'train')
 
     @property
     def alphabet(self):
@@ -82,16 +87,26 @@ class Lm(Task):
 
     def held_out(self) -> 'Lm':
         task = copy.copy(self)
-        task.data, task.on_test_data = self._read('test'), True
+        task.on_test_data = True
+        vars(task).pop('data', None)
         return task
+
+    @property
+    def gap(self):
+        return ''
+
+    @property
+    def stop(self):
+        return self.subwords.stop
 
     def _read(self, split: datasets.Split) -> Any:
         """Arrays of a split: the tokens of all documents in a row, and where each begins if they are packed."""
         tokens = self.subwords.encode_all(self.corpus.read(split)['text'])
-        content = tokens.content.astype(np.uint8 if self.inputs <= 256 else np.uint16, copy=False)
-        if self.documents == 'packed':
-            return documents_of(content, tokens.start, split)
-        return jnp.asarray(content)
+        content = tokens.content.astype(np.min_scalar_type(self.inputs - 1), copy=False)
+        with jax.ensure_compile_time_eval():  # also if the first use is in a traced function
+            if self.documents == 'packed':
+                return documents_of(content, tokens.start, split)
+            return jnp.asarray(content)
 
     def encode(self, text):
         if not self.causal:
@@ -167,7 +182,7 @@ class Lm(Task):
 
     def _first_of_word(self, text: Int[Array, 'T'], segments: Int[Array, 'T'] | None) -> Int[Array, 'T']:
         """Slot of the first token of each token's word; its own slot outside of words."""
-        edges = [(_in_word(token[0]), _in_word(token[-1])) for token in self.subwords.tokens]
+        edges = [(_in_word(token[:1]), _in_word(token[-1:])) for token in self.subwords.tokens]
         begins_inside, ends_inside = jnp.array(edges).T
         begins = ~begins_inside[text] | ~jnp.roll(ends_inside[text], 1)
         if segments is not None:
@@ -176,5 +191,5 @@ class Lm(Task):
         return jax.lax.cummax(jnp.where(begins, slot, 0))
 
 
-def _in_word(byte: int) -> bool:
-    return chr(byte).isalnum() or byte == ord('_') or byte >= 128
+def _in_word(byte: bytes) -> bool:
+    return byte.isalnum() or byte == b'_' or byte >= b'\x80'

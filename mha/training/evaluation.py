@@ -129,7 +129,7 @@ class Evaluator:
                 bar.set_postfix_str(f'length {length}, accuracy {results.rows[-1]["accuracy"]:.3f}')
         return results
 
-    def _sums(self, length: int, run_seed: int, place: Callable[..., Any], bar: tqdm) -> dict[str, np.ndarray]:
+    def _sums(self, length: int, run_seed: int, place: Callable[..., Any], bar: tqdm) -> dict[str, Any]:
         """Sums over the examples of a length; `place(layout)` returns the parameters and the task on the devices of a
         layout."""
         bucket = next(bucket for bucket in self.buckets if bucket.max_length >= length)

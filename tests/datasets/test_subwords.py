@@ -151,7 +151,7 @@ def test_cache_that_cannot_be_written(write, cache):
 @pytest.mark.parametrize(
     ('tokens', 'message'),
     [
-        ('bpee(300)', r"unknown subwords 'bpee' - did you mean 'bpe'\? \(choices: bpe, bytes\)"),
+        ('bpee(300)', r"unknown subwords 'bpee' - did you mean 'bpe'\? \(choices: bpe, bytes, checkpoint\)"),
         ('bpe(256)', "subwords 'bpe': size must be at least 257, not 256"),
         ('bytes(3)', 'too many arguments'),
         ('bpe|bytes', 'do not compose'),

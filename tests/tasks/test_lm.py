@@ -337,4 +337,4 @@ def test_packed_documents_of_the_test_split(packed):
 def test_text_without_a_document_of_two_tokens_is_refused(tmp_path):
     (tmp_path / 'a.txt').write_text('a')
     with pytest.raises(UserError, match='no document of two tokens'):
-        tasks.make(f"lm({str(tmp_path / 'a.txt')!r}, documents='packed')", causal=True)
+        _ = tasks.make(f"lm({str(tmp_path / 'a.txt')!r}, documents='packed')", causal=True).data

@@ -185,7 +185,11 @@ def read(workdir: Path, evaluation: str = TRAINED) -> list[Run]:
     Members of a population that differ in more than their seed are separate runs, and so is each member that
     diverged."""
     config, path = _config(workdir / 'config.json'), workdir / 'summary.json'
-    summary = versions.read_json(path) if path.exists() else {}
+    return of(workdir, config, versions.read_json(path) if path.exists() else {}, evaluation)
+
+
+def of(workdir: Path, config: Mapping[str, Any], summary: Mapping[str, Any], evaluation: str) -> list[Run]:
+    """Runs with a given config and summary and the results of an evaluation in a directory; see `read`."""
     alike: dict[tuple[float, ...], population.Member] = {}
     for member in population.members(config):
         alike.setdefault(tuple(value for name, value in member.items() if name != 'seed'), member)
@@ -200,7 +204,7 @@ def read(workdir: Path, evaluation: str = TRAINED) -> list[Run]:
         if rows or not summary.get('diverged'):
             found.append(run(member, summary, rows))
     for member in summary.get('diverged', []):
-        found.append(run(member, summary | {'status': f'diverged: {population.named(member)}'}, {}))
+        found.append(run(member, {**summary, 'status': f'diverged: {population.named(member)}'}, {}))
     for each in found:
         _check(each)
     return found
