@@ -89,12 +89,15 @@ def test_equal_texts_are_in_one_split(write):
 def test_names_of_columns(write):
     write({'a.csv': 'body,stars\n' + ''.join(f'{text},{label}\n' for text, label in ROWS)})
     assert read(datasets.labelled('a.csv', text='body', label='stars')) == sorted(ROWS)
-    message = "a.csv has no column 'text' but body, stars - choose two by text= and label="
+    message = "a.csv has no column 'text'; it has body, stars - name two of them by text= and label="
     with pytest.raises(UserError, match=re.escape(message) + '$'):
         datasets.labelled('a.csv')
     write({'b.csv': '"two\nlines",label\n'})
-    with pytest.raises(UserError, match=r"^b.csv has no column 'text' but two lines, label - .*"):
+    with pytest.raises(UserError, match=r"^b.csv has no column 'text'; it has two lines, label - .*"):
         datasets.labelled('b.csv')
+    write({'c.csv': 'text,label,text\na,x,b\n'})
+    with pytest.raises(UserError, match=r"^c.csv has several columns 'text' - rename all but one$"):
+        datasets.labelled('c.csv')
 
 
 EVIL = {
@@ -107,6 +110,7 @@ EVIL = {
     'json': ('a.jsonl', '{"text": "ok", "label": 3}\n{"text"\n[1]\n{"text": "a"}\n', ['ok'], [2, 3, 4]),
     'json texts': ('a.jsonl', '{"text": 1, "label": "x"}\n\n{"text": "ok", "label": 0.5}', ['ok'], [1]),
     'no number': ('a.jsonl', '{"text": "ok", "label": NaN}\n{"text": "ok", "label": 1}\n{"text": NaN}', ['ok'], [1, 3]),
+    'no label': ('a.jsonl', '{"text": "a", "label": true}\n{"text": "b", "label": 1e999}', [], [1, 2]),
     'half a character': ('a.jsonl', '{"text": "\\ud800", "label": "x"}\n{"text": "ok", "label": "x"}', ['ok'], [1]),
     'nesting': ('a.jsonl', '{"text": "ok", "label": "x"}\n' + '[' * 100_000, ['ok'], [2]),
     'quotes in tsv': ('a.tsv', 'text\tlabel\n"open\tx\nb\ty\n', ['"open', 'b'], []),
@@ -161,6 +165,20 @@ def test_unreadable_files(write, tmp_path):
     (tmp_path / 'b.csv').symlink_to('b.csv')
     with pytest.raises(UserError, match=r'cannot read \S+/b.csv: Too many levels of symbolic links'):
         datasets.labelled('b.csv')
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('text,label\na,x\n'.encode('utf-16'), 'UTF-16 - save it as UTF-8'),
+        (b'\xfe\xff\0t', 'UTF-16 - save it as UTF-8'),
+        (gzip.compress(b'text,label\na,x\n'), 'compressed by gzip - let its name end in .gz'),
+    ],
+)
+def test_other_encodings_are_named(write, tmp_path, content, message):
+    write({'a.csv': content})
+    with pytest.raises(UserError, match=f'^{tmp_path}/a.csv is {message}$'):
+        datasets.labelled('a.csv')
 
 
 def test_name_depends_on_the_columns(write):
