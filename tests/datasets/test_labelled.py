@@ -206,7 +206,7 @@ def test_described(write, tmp_path):
     write({'a.csv': 'text,label\n,x\n' + ''.join(f'{text},{label}\n' for text, label in [*ROWS, ROWS[0]])})
     assert datasets.labelled('a.csv').described() == [
         f'data: {tmp_path}/a.csv; licence not stated',
-        '38 train (255 bytes) and 3 test (21 bytes): one text in 10 is test data, by its sha256',
+        '38 train (255 bytes) and 3 test (21 bytes), 2 labels: one text in 10 is test data, by its sha256',
         'duplicates: 1 in train, 0 in test, 0 test texts also in train',
         'note: 1 malformed rows are left out: a.csv:2: an empty text',
     ]
