@@ -95,7 +95,8 @@ class Lm(Task):
 
     def encode(self, text):
         if not self.causal:
-            return super().encode(text)
+            told = 'a masked language model fills in hidden tokens'
+            raise UserError(f'{told} - set model.causal=True to train one that continues text')
         return self.tokenize(text)
 
     def decode(self, tokens):
