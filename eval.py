@@ -20,6 +20,10 @@ as lines of JSON. With `--log_probs`, so are the tokens and their log-probabilit
 A directory with a pretrained model (`mha.pretrained`: config.json and model.safetensors, as transformers saves them) is
 a run on `lm`.
 
+    python eval.py --workdir=runs/classification --classify='Bitte warten.'    # or --prompts=texts.txt
+
+A run on `classification` labels a text: printed are its most likely labels with their probabilities.
+
     python eval.py --workdir=runs/tr --translate [--beams=4] [--examples=500] [--lengths=96] [--max_length=97]
 
 A run on `translation` translates the test sentences of up to the longest of its lengths. Printed are BLEU and chrF by
@@ -31,7 +35,6 @@ from mha import cli  # isort: split
 
 import contextlib
 import dataclasses
-import json
 import sys
 import time
 from pathlib import Path
@@ -41,7 +44,7 @@ from absl import flags, logging
 
 from mha import pretrained, spec
 from mha.machine import cache, parallel
-from mha.run import finished, population, translation, workdir
+from mha.run import finished, population, texts, translation, workdir
 from mha.spec import UserError
 from mha.training import metrics
 from mha.views.report import confusion, position_curves, runs, table
@@ -61,8 +64,9 @@ TASK = flags.DEFINE_string(
 )
 PER_POSITION = flags.DEFINE_bool('per_position', False, 'Also write accuracy and loss of each symbol of the answer.')
 GENERATE = flags.DEFINE_string('generate', None, 'Text that the model continues, instead of an evaluation.')
+CLASSIFY = flags.DEFINE_string('classify', None, 'Text that the model labels, instead of an evaluation.')
 TRANSLATE = flags.DEFINE_bool('translate', False, 'Translate the test sentences, instead of an evaluation.')
-PROMPTS = flags.DEFINE_string('prompts', None, 'File with a text to continue in every line.')
+PROMPTS = flags.DEFINE_string('prompts', None, 'File with a text to continue, or to label, in every line.')
 MAX_LENGTH = flags.DEFINE_integer('max_length', 200, 'Number of generated tokens.', lower_bound=1)
 TEMPERATURE = flags.DEFINE_float('temperature', 0.0, 'Divides the logits; 0: always the most likely token.')
 TOP_K = flags.DEFINE_integer('top_k', None, 'Number of tokens, the most likely ones, from which one is drawn.')
@@ -71,6 +75,7 @@ BEAMS = flags.DEFINE_integer('beams', 1, 'Number of texts that a search for the 
 UNTIL = flags.DEFINE_string('until', '', 'Text before which a generated text is cut.')
 SEED = flags.DEFINE_integer('seed', 0, 'Seed of drawn tokens.')
 LOG_PROBS = flags.DEFINE_bool('log_probs', False, 'Also print the generated tokens and their log-probabilities.')
+TEXTS = GENERATE, CLASSIFY, PROMPTS
 GENERATION = MAX_LENGTH, TEMPERATURE, TOP_K, TOP_P, BEAMS, UNTIL, SEED
 PAIRS = 2**34
 """Largest number of pairs of tokens in all examples of one length, unless `--examples` is given: one example of 131,072
@@ -81,13 +86,14 @@ def main() -> None:
     logging.set_verbosity(logging.ERROR)  # orbax logs every step of a restore
     cache.keep_programs()
     directory = cli.path('workdir', WORKDIR.value)
-    if GENERATE.value is not None or PROMPTS.value is not None:
-        generate(directory)
-        return
     translated = ('max_length', 'beams') if TRANSLATE.value else ()
     for_texts = [flag for flag in (*GENERATION, LOG_PROBS) if flag.name not in translated]
-    if idle := [flag.name for flag in for_texts if flag.present]:
+    idle = [flag.name for flag in for_texts if flag.present]
+    if idle and GENERATE.value is None and PROMPTS.value is None:
         raise UserError(f'--{idle[0]} is for generated texts - add --generate or --prompts')
+    if any(flag.value is not None for flag in TEXTS):
+        of_texts(directory)
+        return
     if TRANSLATE.value and PER_POSITION.value:
         raise UserError('--per_position is for an evaluation without --translate - choose one')
     if LENGTHS.value:
@@ -226,61 +232,25 @@ def of_one_member(run: finished.Finished) -> finished.Finished:
     return run
 
 
-def generate(directory: Path) -> None:
-    """Prints the texts with which a model continues the prompts."""
-    if GENERATE.value is not None and PROMPTS.value is not None:
-        raise UserError('--generate and --prompts are two ways to give prompts - choose one')
+def of_texts(directory: Path) -> None:
+    """Prints what a model makes of texts: their continuations or, if it classifies, their labels."""
+    given = [flag for flag in TEXTS if flag.value is not None]
+    if len(given) > 1:
+        raise UserError(f'--{given[0].name} and --{given[1].name} are two ways to give texts - choose one')
     if idle := [flag.name for flag in (LENGTHS, EXAMPLES, TASK, PER_POSITION, TRANSLATE) if flag.present]:
-        raise UserError(f'--{idle[0]} is for an evaluation - leave it out, or leave out --generate and --prompts')
+        raise UserError(f'--{idle[0]} is for an evaluation - leave it out, or leave out --{given[0].name}')
     if _is_sweep(directory):
         raise UserError(f'{directory} is a sweep - choose one of its runs, --workdir={directory / "cells"}/<name>')
     run = load(directory)
     if POSITION.value:
         run = variant(run)
     run = of_one_member(run)
-    options: dict[str, Any] = {flag.name: flag.value for flag in GENERATION}
-    if GENERATE.value is None:
-        prompts, shown = _lines(cli.path('prompts', PROMPTS.value)), None
+    several = given[0] is PROMPTS
+    found = texts.lines(cli.path('prompts', PROMPTS.value)) if several else str(given[0].value)
+    if given[0] is CLASSIFY or (several and run.task.one_class):
+        texts.classify(run, found)
     else:
-        prompts, shown = [GENERATE.value], ''
-    made, pieces = [], [(time.perf_counter(), 0)]
-    for made in run.stream(prompts, **options):
-        pieces.append((time.perf_counter(), sum(len(one.tokens) for one in made)))
-        if shown is not None:
-            whole = prompts[0] + run.task.gap + made[0].text
-            print(whole[len(shown) :], end='', flush=True)
-            shown = whole
-    for prompt, one in zip(prompts, made, strict=True):
-        printed = [run.task.decode([token]) for token in one.tokens] if LOG_PROBS.value else []
-        if shown is None:
-            line: dict[str, Any] = {'prompt': prompt, 'text': one.text}
-            if LOG_PROBS.value:
-                line |= {'tokens': printed, 'log_probs': one.log_probs, 'log_prob': sum(one.log_probs)}
-            print(json.dumps(line, ensure_ascii=False))
-        elif LOG_PROBS.value:
-            rows = [*zip(map(repr, printed), one.log_probs, strict=True), ('sum', sum(one.log_probs))]
-            print('\n\n' + '\n'.join(f'{token:12} {log_prob:10.4f}' for token, log_prob in rows), end='')
-    print(f'\n\n{_speed(pieces)}', file=sys.stderr)
-
-
-def _speed(pieces: list[tuple[float, int]]) -> str:
-    """Speed of a generation, from the time and the number of tokens at its start and after each piece. The first piece
-    compiles, so it does not count unless it is all."""
-    (start, _), (first, compiled), *_ = pieces
-    end, tokens = max(pieces, key=lambda piece: piece[1])
-    if tokens > compiled:
-        return f'{tokens:,} tokens, {(tokens - compiled) / (end - first):,.0f} tokens/s after compiling'
-    return f'{tokens:,} tokens, {tokens / (end - start):,.0f} tokens/s, compiling included'
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding='utf-8-sig').removesuffix('\n').split('\n')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'cannot read the prompts in {path}: {error}') from error
-    if empty := [number for number, line in enumerate(lines, 1) if not line]:
-        raise UserError(f'{path} must have a prompt in every line, but line {empty[0]} is empty')
-    return lines
+        texts.generate(run, found, LOG_PROBS.value, **{flag.name: flag.value for flag in GENERATION})
 
 
 if __name__ == '__main__':

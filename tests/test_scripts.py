@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import mha
 from mha.machine import parallel
 
 ROOT = Path(__file__).parent.parent
@@ -208,6 +209,43 @@ def test_eval_of_tasks_that_read_data(environ, script, tmp_path):
         told = script('eval.py', run, *flags, code=2).stderr
         assert words in told
         assert told.count('\n') == 1
+
+
+def test_classification(environ, script, tmp_path, monkeypatch):
+    """A model that classifies labels texts as its evaluation does: those of the test split are right equally often."""
+    table, labels = tmp_path / 'a.csv', ('neg', 'pos')
+    table.write_text('text,label\n' + ''.join(f'{"bg"[i % 2]}{i} film,{labels[i % 2]}\n' for i in range(99)))
+    task = f'--config.task=classification({str(table)!r})'
+    flag = f'--workdir={tmp_path / "run"}'
+    script('train.py', *QUICK, task, '--config.model.readout=pooled', flag)
+    monkeypatch.setenv('MHA_CACHE', environ['MHA_CACHE'])
+    run = mha.load(tmp_path / 'run')
+    columns = run.task.corpus.read('test')
+    texts = [text.decode() for text in columns['text']]
+    found = run.classify(texts)
+    right = [next(iter(chances)) == labels[label] for chances, label in zip(found, columns['label'], strict=True)]
+    (row,) = run.variant(lengths=[8], examples=len(texts)).evaluate()
+    assert np.mean(right) == pytest.approx(row['accuracy'])
+    assert all(sum(chances.values()) == pytest.approx(1, abs=1e-5) for chances in found)
+    assert run.classify('g7 film, longer than any in training') == pytest.approx(run.classify('g7 film,'))
+    assert run.classify([]) == []
+
+    best, other = (line.split() for line in script('eval.py', flag, '--classify=g7 film').stdout.splitlines())
+    assert float(best[0]) >= float(other[0])
+    assert {best[1], other[1]} == {*labels}
+    (tmp_path / 'texts.txt').write_text('g7 film\nb8 film\n')
+    prompts = f'--prompts={tmp_path / "texts.txt"}'
+    lines = [json.loads(line) for line in script('eval.py', flag, prompts).stdout.splitlines()]
+    assert [line['text'] for line in lines] == ['g7 film', 'b8 film']
+    assert lines[0]['label'] == best[1] == next(iter(lines[0]['probabilities']))
+    for flags, words in {
+        ('--generate=a',): 'label one by eval.py --classify',
+        ('--classify=',): 'at least one token',
+        ('--classify=a', prompts): 'choose one',
+        ('--classify=a', '--lengths=3'): '--lengths is for an evaluation',
+        ('--classify=a', '--top_k=3'): 'is for generated texts',
+    }.items():
+        assert words in script('eval.py', flag, *flags, code=2).stderr
 
 
 def test_translation(script, tmp_path):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 SUFFIXES = ('.po', '.mo')
-_ESCAPES = {'n': '\n', 't': '\t', 'r': '\r'}
+_ESCAPES = dict(zip(b'abfnrtv', b'\a\b\f\n\r\t\v', strict=True))
 _STRING = re.compile(r'".*"$')
 _FIELD = re.compile(r'(msgctxt|msgid_plural|msgid|msgstr(?:\[\d{1,2}\])?)\s*(".*")$')
 
@@ -32,8 +32,9 @@ class Unreadable(NamedTuple):
 
 
 def read(content: bytes, compiled: bool) -> Iterator[Message | Unreadable]:
-    """Messages of a catalogue in the order of the file. Characters that are not UTF-8 become surrogates."""
-    return _compiled(content) if compiled else _written(content.decode('utf-8-sig', 'surrogateescape'))
+    """Messages of a catalogue in the order of the file. A `.po` file that is not UTF-8 is unreadable; in a `.mo` file,
+    bytes that are not become surrogates."""
+    return _compiled(content) if compiled else _written(content)
 
 
 def _pairs(singular: str, plural: str, forms: list[str], line: int) -> Iterator[Message]:
@@ -66,9 +67,14 @@ def _entry(content: bytes, order: str, place: int) -> str:
     return content[offset : offset + size].decode('utf-8', 'surrogateescape')
 
 
-def _written(text: str) -> Iterator[Message | Unreadable]:
+def _written(content: bytes) -> Iterator[Message | Unreadable]:
     """Messages of a `.po` file. An entry ends at a comment or another message after its translation, or at a field that
     it has already."""
+    try:
+        text = content.decode('utf-8-sig')
+    except UnicodeDecodeError:
+        yield Unreadable(1, 'not UTF-8 - convert the file with msgconv -t UTF-8')
+        return
     entry: dict[str, str] = {}
     field, first, fuzzy = '', 0, False
     for number, line in enumerate(map(str.strip, text.split('\n')), 1):
@@ -103,4 +109,13 @@ def _form(item: tuple[str, str]) -> int:
 
 
 def _unescaped(quoted: str) -> str:
-    return re.sub(r'\\(.)', lambda match: _ESCAPES.get(match[1], match[1]), quoted[1:-1])
+    """Text of a string in quotes. As in C, `\\x41` and `\\101` are bytes."""
+    content = re.sub(rb'\\(?:x([0-9a-fA-F]+)|([0-7]{1,3})|(.))', _byte, quoted[1:-1].encode())
+    return content.decode(errors='surrogateescape')
+
+
+def _byte(escape: re.Match[bytes]) -> bytes:
+    hexadecimal, octal, character = escape.groups()
+    if character:
+        return bytes([_ESCAPES.get(character[0], character[0])])
+    return bytes([int(hexadecimal[-2:], 16) if hexadecimal else int(octal, 8) % 256])

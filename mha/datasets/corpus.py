@@ -59,7 +59,11 @@ class Corpus:
         """Facts as a few lines for a person."""
         about = {name.removeprefix('data_'): value for name, value in self.facts.items()}
         sizes = [f'{about[f"{split}_examples"]:,} {split} ({about[f"{split}_bytes"]:,} bytes)' for split in SPLITS]
-        lines = [f'data: {about["provenance"]}; licence {about["licence"]}', f'{" and ".join(sizes)}: {about["split"]}']
+        labels = f', {len(self.labels)} labels' if self.labels else ''
+        lines = [
+            f'data: {about["provenance"]}; licence {about["licence"]}',
+            f'{" and ".join(sizes)}{labels}: {about["split"]}',
+        ]
         if 'duplicates_across' in about:
             counts = [f'{about[f"duplicates_{split}"]:,} in {split}' for split in SPLITS]
             lines.append(f'duplicates: {", ".join(counts)}, {about["duplicates_across"]:,} test texts also in train')

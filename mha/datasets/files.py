@@ -16,6 +16,7 @@ import gzip
 import io
 import itertools
 import json
+import math
 import os
 import re
 import zlib
@@ -36,6 +37,14 @@ BY_NAME = 'by the names of the files'
 DAMAGED = (OSError, EOFError, zlib.error)
 """Errors of reading a file, compressed or not."""
 BY_HASH = f'one text in {FOLD} is test data, by its sha256'
+SUFFIXES = ('.txt', '.csv', '.tsv', '.jsonl', '.po', '.mo', '.gz')
+"""Ends of names that are paths, not data sets."""
+_FOREIGN = {
+    b'\xff\xfe': 'UTF-16 - save it as UTF-8',
+    b'\xfe\xff': 'UTF-16 - save it as UTF-8',
+    b'\x1f\x8b': 'compressed by gzip - let its name end in .gz',
+}
+"""First bytes of files that are no UTF-8 text, and what these are."""
 _NAMED = re.compile(r'(train|test|validation|valid|val|dev)(?![a-z])')
 
 Files = dict[str, Path]
@@ -109,8 +118,13 @@ def opened(path: Path) -> Any:
 
 
 def lines(path: Path, newline: str = '\n') -> io.TextIOWrapper:
-    """Text of a file without its byte-order mark. Bytes that are not UTF-8 become surrogates, which `clean` refuses."""
-    return io.TextIOWrapper(opened(path), encoding='utf-8-sig', errors='surrogateescape', newline=newline)
+    """Text of a file without its byte-order mark. Bytes that are not UTF-8 become surrogates, which `clean` refuses.
+    Raises `UserError` for a file in another encoding, as far as its first bytes tell."""
+    file = opened(path)
+    if foreign := _FOREIGN.get(file.peek(2)[:2]):
+        file.close()
+        raise UserError(f'{path} is {foreign}')
+    return io.TextIOWrapper(file, encoding='utf-8-sig', errors='surrogateescape', newline=newline)
 
 
 def suffix(name: str) -> str:
@@ -230,8 +244,8 @@ def _file(name: str, path: Path, split: Split | None) -> Row | Malformed:
         folders = folders[1:]
     if not folders:
         return Malformed(f'{name}:1', 'a file in no folder, which would be its label')
-    with lines(path) as file:
-        return row(f'{name}:1', (file.read(), folders[0]), split)
+    with opened(path) as file:
+        return row(f'{name}:1', (file.read().decode('utf-8-sig', 'surrogateescape'), folders[0]), split)
 
 
 def _csv(path: Path, name: str, *names: str) -> Iterator[tuple[int, Any]]:
@@ -273,8 +287,10 @@ def _columns(
     """Values of the columns `names` in rows after the header, or the reason why a row has none."""
     _, header = next(rows, (1, []))
     if missing := [each for each in names if each not in header]:
-        there = ', '.join(header)
-        raise UserError(f'{name} has no column {missing[0]!r} but {there[:200]} - choose two by text= and label=')
+        there = ', '.join(header)[:200]
+        raise UserError(f'{name} has no column {missing[0]!r}; it has {there} - name two of them by text= and label=')
+    if repeated := [each for each in names if header.count(each) > 1]:
+        raise UserError(f'{name} has several columns {repeated[0]!r} - rename all but one')
     for line, values in rows:
         if isinstance(values, str):
             yield line, values
@@ -301,7 +317,7 @@ def _object(text: str, names: tuple[str, ...]) -> Any:
     if missing := [each for each in names if each not in values]:
         return f'no {missing[0]!r}'
     text, label = (values[each] for each in names)
-    return text, str(label) if isinstance(label, int | float) else label
+    return text, str(label) if type(label) in (int, float) and abs(label) < math.inf else label  # no bool
 
 
 def _refused(constant: str) -> None:

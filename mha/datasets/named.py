@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import naming, read_only_builder, registered
 
 from mha.datasets.corpus import Split, records
-from mha.datasets.files import row
+from mha.datasets.files import SUFFIXES, row
 from mha.datasets.preparation import FIELDS, Kind, Malformed, Row, Source
 from mha.machine import cache
 from mha.spec import UserError
@@ -28,10 +28,9 @@ def source(kind: Kind, data: str, data_dir: str, *columns: str) -> Source:
     """Source of a data set below `data_dir`, by default TFDS's own directory. Its `columns` are those of its supervised
     keys, except where another name is given."""
     match = _NAME.fullmatch(data)
-    if not match:
-        raise UserError(
-            f'no file matches {data!r}, relative to {os.getcwd()}, and data sets are named like {EXAMPLE!r}'
-        )
+    if not match or data.endswith(SUFFIXES):
+        named = '' if data.endswith(SUFFIXES) else f', and data sets are named like {EXAMPLE!r}'
+        raise UserError(f'no file matches {data!r}, relative to {os.getcwd()}{named}')
     name, part = match.groups()
     with _reading(name, data_dir):
         builder = _prepared(name, data_dir)

@@ -117,7 +117,7 @@ class TextCorpus(FileReaderBuilder):
     """Builder that writes the rows of a source in their order, in one pass and in bounded memory. If the splits or the
     records change, raise the version."""
 
-    VERSION = tfds.core.Version('1.1.0')
+    VERSION = tfds.core.Version('1.2.0')
 
     def __init__(self, source: Source, progress: Callable[[int], Any] = lambda size: None, **kwargs: Any):
         self.source, self.progress = source, progress

@@ -160,11 +160,10 @@ def _start(model, prompts, steps, key, cache):
     tokens = np.full((len(prompts), longest + steps), ENDED, np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):
         row[:longest] = [*[0] * (longest - len(prompt)), *prompt]
-    for scheme in model.positions:
-        try:
-            scheme.extent(tokens.shape[1] - 1)  # the last token is not read
-        except ValueError as error:
-            raise UserError(f'position {scheme.name!r}: {error}; or generate fewer than {steps} tokens') from error
+    if refusal := _refusal(model, longest + steps):
+        most = next((count for count in range(steps - 1, 0, -1) if not _refusal(model, longest + count)), 0)
+        fewer = f'generate at most {most} tokens (max_length={most})' if most else 'shorten the prompts'
+        raise UserError(f'{refusal}; or {fewer}')
     if cache:
         model = nnx.clone(model)
         model.init_cache(*tokens.shape)
@@ -173,6 +172,16 @@ def _start(model, prompts, steps, key, cache):
     padding = jnp.array([longest - len(prompt) for prompt in prompts])
     progress = _read(graphdef, params, caches, jnp.asarray(tokens), padding, key, longest=longest, cache=cache)
     return graphdef, params, progress, key, cache
+
+
+def _refusal(model: Any, length: int) -> str:
+    """Why a position scheme does not reach sequences of `length` tokens; empty if all do."""
+    for scheme in model.positions:
+        try:
+            scheme.extent(length - 1)  # the last token is not read
+        except ValueError as error:
+            return f'position {scheme.name!r}: {error}'
+    return ''
 
 
 @functools.partial(jax.jit, static_argnames=('graphdef', 'longest', 'cache'))

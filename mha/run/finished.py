@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float
 
 from mha.model import generation
 from mha.model.seq2seq import EncoderDecoder, Model
@@ -20,8 +23,9 @@ from mha.run.checks import shapes
 from mha.run.experiment import Experiment
 from mha.spec import Count, Seed, UserError, at_least, checked, split
 from mha.spec import lengths as parse_lengths
-from mha.tasks import Task
+from mha.tasks import Batch, Task
 from mha.training.evaluation import Row
+from mha.training.step import logits_of
 
 
 @checked
@@ -147,6 +151,30 @@ class Finished:
         return self.experiment.evaluate(self.params, [self.member]).rows
 
     @checked
+    def classify(self, texts: str | Sequence[str]) -> dict[str, float] | list[dict[str, float]]:
+        """Labels of texts with their probabilities, the most likely first: one dict for a string, a list for several.
+        As in the task, a text is cut to the longest length of training and evaluation. Raises `UserError` if a model of
+        this task does not classify."""
+        task, several = self.task, _texts(texts, 'texts')
+        if not task.one_class:
+            raise UserError('a model of this task does not label texts: that of a run on classification does')
+        rows = [task.tokenize(text)[: self.experiment.longest] for text in several]
+        if not all(rows):
+            raise UserError('a text to classify has at least one token')
+        size = np.array([len(row) for row in rows])
+        valid = np.arange(max(size, default=0)) < size[:, None]
+        tokens = np.zeros(valid.shape, np.int32)
+        tokens[valid] = list(itertools.chain(*rows))
+        graphdef, params = nnx.split(self.model, nnx.Param)
+        found, at_once = [], self.config['eval']['batch_size']
+        for first in range(0, len(rows), at_once):
+            some = slice(first, first + at_once)
+            batch = Batch(tokens[some], valid[some], targets=None, loss_mask=None, metric_mask=None)
+            chances = np.asarray(_probabilities(graphdef, params, batch))
+            found += [{task.classes[label]: float(row[label]) for label in np.argsort(-row)} for row in chances]
+        return found[0] if isinstance(texts, str) else found
+
+    @checked
     def generate(self, prompts: str | Sequence[str], **options: Any) -> str | list[str]:
         """Texts with which the model continues prompts: one for a string, a list for several. `options` are those of
         `stream`. Raises `UserError` if a model of this task cannot generate."""
@@ -176,12 +204,7 @@ class Finished:
         """Continuations generated so far, again and again: each text continues the one before. They end after
         `max_length` tokens, with a symbol that ends answers, or before `until`. Several `beams` give one text, at the
         end. See `mha.model.generation` for the other arguments."""
-        prompts = [prompts] if isinstance(prompts, str) else [*prompts]
-        if wrong := [prompt for prompt in prompts if not isinstance(prompt, str)]:
-            raise UserError(f'prompts are strings, not {wrong[0]!r}')
-        if wrong := [prompt for prompt in prompts if re.search('[\ud800-\udfff]', prompt)]:  # bytes of a command line
-            raise UserError(f'prompts are UTF-8, not {wrong[0]!r}')
-        task = self.task
+        prompts, task = _texts(prompts, 'prompts'), self.task
         written: list[list[tuple[int, float]]] = [[] for _ in prompts]
         sampling = generation.Sampling(temperature, top_k, top_p)
         if beams > 1 and sampling != generation.GREEDY:
@@ -203,6 +226,22 @@ class Finished:
             if until and all(until in one.text for one in made):
                 break
         yield [_continuation(task, row, until) for row in written]
+
+
+def _texts(given: str | Sequence[str], what: str) -> list[str]:
+    """One text or several, as a list. Raises `UserError`, which calls them `what`, for what is no UTF-8 text."""
+    texts = [given] if isinstance(given, str) else [*given]
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise UserError(f'{what} are strings, not {wrong[0]!r}')
+    if wrong := [text for text in texts if re.search('[\ud800-\udfff]', text)]:  # bytes of a command line
+        raise UserError(f'{what} are UTF-8, not {wrong[0]!r}')
+    return texts
+
+
+@functools.partial(jax.jit, static_argnames='graphdef')
+def _probabilities(graphdef: nnx.GraphDef, params: Any, batch: Batch) -> Float[Array, 'B C']:
+    logits = logits_of(graphdef, params, batch, train=False, position=jax.random.key(0), one_length=False)
+    return jax.nn.softmax(logits[:, 0])
 
 
 def _continuation(task: Task, written: list[tuple[int, float]], until: str = '') -> Continuation:

@@ -134,8 +134,9 @@ class Task:
 
     @property
     def vocabulary(self) -> list[str]:
-        """Printed form of each token, with '_' for the placeholder."""
-        return [*self.alphabet[: self.inputs], *['_'] * (self.vocab_size - self.inputs)]
+        """Printed form of each token, with '_' for the placeholder, or another sign if '_' is a symbol."""
+        symbols = [*self.alphabet[: self.inputs]]
+        return symbols + ['▢' if '_' in symbols else '_'] * (self.vocab_size - self.inputs)
 
     @property
     def classes(self) -> list[str]:
@@ -230,13 +231,13 @@ class Task:
         """Input and answer of one example, printed for a person."""
         tokens, targets = (jax.device_get(x).tolist() for x in (example.tokens, example.targets))
         valid, counts = (jax.device_get(x).tolist() for x in (example.valid, example.metric_mask))
-        shown, classes = [*self.alphabet[: self.inputs]], self.classes
+        symbols, classes = self.vocabulary, self.classes
         appended = self.num_tokens(2) > self.input_length(2)  # otherwise a placeholder is part of the input
         ends = [i for i, real in enumerate(valid) if real and not (appended and tokens[i] == self.inputs)]
         end = max(ends, default=-1) + 1
-        read = [[*shown, '_'][token] for token in tokens[:end]]
+        read = [symbols[token] for token in tokens[:end]]
         answer = [classes[y] for y, one in zip(targets, counts, strict=True) if one]
-        return written(read, shown), written(answer, classes)
+        return written(read, symbols), written(answer, classes)
 
     def examples(self, keys: Key[Array, 'B'], length: Int[Array, '*B'] | int, max_length: int) -> Batch:
         """Batch of one example per key, of one common length or of one length each."""

@@ -106,6 +106,9 @@ class Classification(Task):
             metric_mask=answer,
         )
 
+    def encode(self, text):
+        raise UserError('a model of this task labels a text and continues none - label one by eval.py --classify=TEXT')
+
     def decode(self, tokens):
         return self.subwords.decode(tokens).decode(errors='replace')
 

@@ -110,7 +110,8 @@ class Lm(Task):
 
     def encode(self, text):
         if not self.causal:
-            return super().encode(text)
+            told = 'a masked language model fills in hidden tokens'
+            raise UserError(f'{told} - set model.causal=True to train one that continues text')
         return self.tokenize(text)
 
     def decode(self, tokens):
@@ -146,7 +147,10 @@ class Lm(Task):
         if self.documents == 'packed':
             return packed_row(self.data, key, max_length)
         if self.data.size <= max_length:
-            raise UserError(f'length {max_length} needs more tokens of text than the {self.data.size} of this split')
+            split = 'test' if self.on_test_data else 'train'
+            raise UserError(
+                f'length {max_length} needs more tokens of text than the {self.data.size} of the {split} split'
+            )
         if self.scored and self.on_test_data:
             return self._placed(key, length, max_length)
         start = jax.random.randint(key, (), 0, self.data.size - length)

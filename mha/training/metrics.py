@@ -31,7 +31,7 @@ class Metric:
 
     name: str
     """Name in tasks, summaries and `--metric`."""
-    title: str
+    title: str = dataclasses.field(compare=False)
     header: str
     """Short title, for the header of a column."""
     of: Callable[[Mapping[str, Any]], Any]
@@ -177,13 +177,22 @@ def confusion_rows(length: int, sums: Mapping[str, Any], classes: Sequence[str])
     ]
 
 
+def titled(metric: Metric, rows: Mapping[str, Any]) -> Metric:
+    """Same metric of the results `rows`. Accuracy is not per symbol if an answer is one class."""
+    return dataclasses.replace(metric, title='accuracy') if metric.name == 'accuracy' and one_class(rows) else metric
+
+
+def one_class(rows: Mapping[str, Any]) -> bool:
+    """Whether every answer in the results `rows` is one class."""
+    return bool(rows) and bool(np.isfinite(METRICS['macro_f1'].of(rows)).all())
+
+
 def table_of(own: Metric, rows: Mapping[str, Any]) -> list[Metric]:
     """Metrics in the table of a single run with the metric `own` and the results `rows`."""
     if own.of_language:
         names = ['accuracy', 'loss', 'perplexity', 'bits_per_byte']
     else:
-        one_class = np.isfinite(METRICS['macro_f1'].of(rows)).all()  # then an exact match is an accuracy
-        names = ['accuracy', 'macro_f1' if one_class else 'exact_match', 'loss']
+        names = ['accuracy', 'macro_f1' if one_class(rows) else 'exact_match', 'loss']  # of a class, both are equal
     return [METRICS[name] for name in names]
 
 

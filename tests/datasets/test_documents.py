@@ -249,8 +249,12 @@ def test_damage_of_the_cache_is_named(tmp_path, name, damage):
     ('data', 'message'),
     [
         (
-            'none/*.txt',
-            "no file matches 'none/*.txt', relative to {cwd}, and data sets are named like 'wiki40b/en:1.3.0[:10%]'",
+            'none/*.tex',
+            "no file matches 'none/*.tex', relative to {cwd}, and data sets are named like 'wiki40b/en:1.3.0[:10%]'",
+        ),
+        *(
+            (name, f'no file matches {name!r}, relative to {{cwd}}')
+            for name in ('none/*.txt', 'notes/today.txt', 'a.gz')
         ),
         (
             'corpus/none',

@@ -89,12 +89,15 @@ def test_equal_texts_are_in_one_split(write):
 def test_names_of_columns(write):
     write({'a.csv': 'body,stars\n' + ''.join(f'{text},{label}\n' for text, label in ROWS)})
     assert read(datasets.labelled('a.csv', text='body', label='stars')) == sorted(ROWS)
-    message = "a.csv has no column 'text' but body, stars - choose two by text= and label="
+    message = "a.csv has no column 'text'; it has body, stars - name two of them by text= and label="
     with pytest.raises(UserError, match=re.escape(message) + '$'):
         datasets.labelled('a.csv')
     write({'b.csv': '"two\nlines",label\n'})
-    with pytest.raises(UserError, match=r"^b.csv has no column 'text' but two lines, label - .*"):
+    with pytest.raises(UserError, match=r"^b.csv has no column 'text'; it has two lines, label - .*"):
         datasets.labelled('b.csv')
+    write({'c.csv': 'text,label,text\na,x,b\n'})
+    with pytest.raises(UserError, match=r"^c.csv has several columns 'text' - rename all but one$"):
+        datasets.labelled('c.csv')
 
 
 EVIL = {
@@ -107,6 +110,7 @@ EVIL = {
     'json': ('a.jsonl', '{"text": "ok", "label": 3}\n{"text"\n[1]\n{"text": "a"}\n', ['ok'], [2, 3, 4]),
     'json texts': ('a.jsonl', '{"text": 1, "label": "x"}\n\n{"text": "ok", "label": 0.5}', ['ok'], [1]),
     'no number': ('a.jsonl', '{"text": "ok", "label": NaN}\n{"text": "ok", "label": 1}\n{"text": NaN}', ['ok'], [1, 3]),
+    'no label': ('a.jsonl', '{"text": "a", "label": true}\n{"text": "b", "label": 1e999}', [], [1, 2]),
     'half a character': ('a.jsonl', '{"text": "\\ud800", "label": "x"}\n{"text": "ok", "label": "x"}', ['ok'], [1]),
     'nesting': ('a.jsonl', '{"text": "ok", "label": "x"}\n' + '[' * 100_000, ['ok'], [2]),
     'quotes in tsv': ('a.tsv', 'text\tlabel\n"open\tx\nb\ty\n', ['"open', 'b'], []),
@@ -163,6 +167,20 @@ def test_unreadable_files(write, tmp_path):
         datasets.labelled('b.csv')
 
 
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('text,label\na,x\n'.encode('utf-16'), 'UTF-16 - save it as UTF-8'),
+        (b'\xfe\xff\0t', 'UTF-16 - save it as UTF-8'),
+        (gzip.compress(b'text,label\na,x\n'), 'compressed by gzip - let its name end in .gz'),
+    ],
+)
+def test_other_encodings_are_named(write, tmp_path, content, message):
+    write({'a.csv': content})
+    with pytest.raises(UserError, match=f'^{tmp_path}/a.csv is {message}$'):
+        datasets.labelled('a.csv')
+
+
 def test_name_depends_on_the_columns(write):
     write({'a.csv': 'text,label,other\n' + ''.join(f'text {i},x,{i}\n' for i in range(20))})
     one, two = datasets.labelled('a.csv'), datasets.labelled('a.csv', label='other')
@@ -188,7 +206,7 @@ def test_described(write, tmp_path):
     write({'a.csv': 'text,label\n,x\n' + ''.join(f'{text},{label}\n' for text, label in [*ROWS, ROWS[0]])})
     assert datasets.labelled('a.csv').described() == [
         f'data: {tmp_path}/a.csv; licence not stated',
-        '38 train (255 bytes) and 3 test (21 bytes): one text in 10 is test data, by its sha256',
+        '38 train (255 bytes) and 3 test (21 bytes), 2 labels: one text in 10 is test data, by its sha256',
         'duplicates: 1 in train, 0 in test, 0 test texts also in train',
         'note: 1 malformed rows are left out: a.csv:2: an empty text',
     ]

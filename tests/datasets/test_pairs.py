@@ -187,6 +187,18 @@ def test_one_plural_form(write):
     assert everything(datasets.pairs('ja.po')) == [('%d days', '%d nichi')]
 
 
+def test_escapes_of_bytes(write):
+    write(
+        {
+            'a.po': r'msgid "\x41\102\7"' '\n' r'msgstr "\303\xa4\\x41\q"',
+            'b.po': 'msgid "é"\nmsgstr "e"'.encode('latin-1'),
+        }
+    )
+    corpus = datasets.pairs('*.po')
+    assert everything(corpus) == [('AB\7', r'ä\x41q')]
+    assert corpus.facts['data_malformed_rows'] == ['b.po:1: not UTF-8 - convert the file with msgconv -t UTF-8']
+
+
 def test_damaged_catalogues(write):
     write({'a.po': 'msgid "a"\nmsgstr "b"\nmsgid "never closed\nnonsense\nmsgstr "c"\n', 'b.mo': b'no catalogue'})
     facts = datasets.pairs('*.?o').facts

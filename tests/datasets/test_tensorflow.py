@@ -56,7 +56,7 @@ def test_builder(write, kind):
     write(contents)
     corpus = getattr(datasets, kind)(data)
     builder = tfds.builder_from_directory(corpus.directory)
-    assert (builder.name, str(builder.version)) == ('text_corpus', '1.1.0')
+    assert (builder.name, str(builder.version)) == ('text_corpus', '1.2.0')
     assert sorted(builder.info.features) == fields
     assert builder.info.file_format.value == 'array_record'
     assert builder.info.metadata['data_train_examples'] == builder.info.splits['train'].num_examples

@@ -234,8 +234,13 @@ def test_models_that_do_not_generate(options, words):
 
 def test_mistakes():
     model = make('learned')
-    with pytest.raises(UserError, match=r"'learned': its table has 16 rows for 17 positions.*fewer than 13 tokens"):
-        generated(model, steps=13)
+    with pytest.raises(
+        UserError,
+        match=r"'learned': its table has 16 rows for 22 positions.*; or generate at most 12 tokens \(max_length=12\)",
+    ):
+        generated(model, steps=18)
+    with pytest.raises(UserError, match=r'; or shorten the prompts$'):
+        generated(model, [[1] * 17], steps=1)
     by_cache, again = (generated(model, steps=12, cache=cache) for cache in (True, False))  # the last is not read
     np.testing.assert_array_equal(by_cache[0], again[0])
     for prompts, steps in (([], 1), ([[]], 1), ([[1]], 0)):

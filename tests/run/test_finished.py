@@ -44,6 +44,8 @@ def test_a_variant_has_the_same_weights(run):
 def test_what_answers_at_once_continues_no_text(run):
     with pytest.raises(UserError, match='continues no text'):
         run.generate('10 2')
+    with pytest.raises(UserError, match='does not label texts'):
+        run.classify('10 2')
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,9 @@ def test_steps_are_timed_in_all_parts_of_training(monkeypatch):
     step, _ = cost._step(chunk, State({}, {}, None, jnp.int32(0)), 1000)
     assert starts[:4] == [500, 250, 750, 125]
     assert step == pytest.approx(0.5, rel=0.1)
+    starts.clear()
+    cost._step(chunk, State({}, {}, None, jnp.int32(0)), 6)  # of a run this short, no more than that
+    assert starts == [3, 1]
 
 
 PROGRAM = """

@@ -112,7 +112,9 @@ def test_what_is_printed(corpus):
 
 
 def test_mistakes(corpus, write):
-    with pytest.raises(UserError, match=r"test.csv has no column 'body' but text, label - choose two by text="):
+    with pytest.raises(
+        UserError, match=r"test.csv has no column 'body'; it has text, label - name two of them by text="
+    ):
         make(corpus, text='body')
     one = write('one', {'a.csv': b'text,label\n' + b'x,a\n' * 9})
     with pytest.raises(UserError, match='classification needs at least two labels, not 1'):

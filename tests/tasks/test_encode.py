@@ -12,7 +12,7 @@ def test_bytes():
     assert task.decode([97, 0xC3, 0xA9]) == 'aé'
     assert task.decode([97, 0xC3]) == 'a' + chr(0xFFFD)
     assert task.stop == ()
-    with pytest.raises(UserError, match='continues no text'):
+    with pytest.raises(UserError, match='masked language model fills in hidden tokens'):
         tasks.make(f'lm({__file__!r})', causal=False).encode('a')
 
 

@@ -208,6 +208,7 @@ def test_a_person_reads_the_bytes(corpus):
     batch = sample(task, 7)
     shown = tuple(bytes(row[0, :7].tolist()).decode() for row in (batch.tokens, batch.targets))
     assert task.readable(jax.tree.map(lambda leaf: leaf[0], batch)) == shown
+    assert make(corpus).vocabulary[-1] == '▢'  # since '_' is a byte
 
 
 def test_a_person_reads_the_masks(corpus):
@@ -226,7 +227,7 @@ def test_describes_itself(corpus):
 def test_mistakes(corpus):
     held_out = make(corpus).held_out()
     jax.eval_shape(lambda: held_out.example(jax.random.key(0), 99, 99))
-    with pytest.raises(UserError, match='length 100 needs more tokens of text than the 100 of this split'):
+    with pytest.raises(UserError, match='length 100 needs more tokens of text than the 100 of the test split'):
         held_out.example(jax.random.key(0), 1, 100)
     with pytest.raises(UserError, match='mask_rate must be above 0 and at most 1, not 0'):
         make(corpus, mask_rate=0.0)

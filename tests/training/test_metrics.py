@@ -49,6 +49,13 @@ def test_macro_f1_by_hand():
     assert metrics.row(7, SUMS | {'confusion': confusion})['macro_f1'] == metrics.macro_f1(confusion)
 
 
+def test_accuracy_of_one_class_is_not_per_symbol():
+    accuracy, row = metrics.METRICS['accuracy'], metrics.row(7, SUMS)
+    titles = [metrics.titled(accuracy, rows).title for rows in ({}, row, row | {'macro_f1': 0.5})]
+    assert titles == ['accuracy per symbol', 'accuracy per symbol', 'accuracy']
+    assert metrics.titled(accuracy, row | {'macro_f1': 0.5}) == accuracy
+
+
 def test_what_the_table_of_a_run_shows():
     def names(name, **columns):
         found = metrics.row(7, SUMS) | columns

@@ -145,7 +145,9 @@ def describe(entry: Entry, length: int, count: int, seed: int) -> str:
         'vocabulary': f'{task.vocab_size}: {_shown(task.vocabulary)}',
         'classes': f'{task.num_classes}: {_shown(task.classes)}',
         'tokens': f'{batch.tokens.shape[-1]} at length {length}',
-        'answers': f'{fewest} symbols' if fewest == most else f'{fewest} to {most} symbols in these samples',
+        'answers': f'{fewest} symbol{"s" * (fewest != 1)}'
+        if fewest == most
+        else f'{fewest} to {most} symbols in these samples',
     }
     pairs = [entry.readable(jax.tree.map(lambda leaf, i=i: leaf[i], batch)) for i in range(count)]
     samples = aligned([(read, '->', answer) for read, answer in pairs])

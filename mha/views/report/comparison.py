@@ -15,7 +15,7 @@ import numpy as np
 
 from mha import spec
 from mha.spec import UserError, as_text, choose, short
-from mha.training.metrics import METRICS, Metric
+from mha.training.metrics import METRICS, Metric, titled
 from mha.views.report.labels import TRAINED, following
 from mha.views.report.left_out import grouped
 from mha.views.report.runs import (
@@ -52,7 +52,7 @@ def choose_metric(name: str, run: Run) -> Metric:
     """Metric called `name`; `'auto'` is the metric of the task. Raises `UserError` if the task does not have the
     metric."""
     choose(name, ('auto', *METRICS), 'metric')
-    metric = run.metric if name == 'auto' else METRICS[name]
+    metric = run.metric if name == 'auto' else titled(METRICS[name], run.rows)
     if metric.of_language and not run.metric.of_language:
         raise UserError(f'{metric.title} is for language models, not for the task {run.task} - choose another --metric')
     return metric

@@ -69,7 +69,8 @@ class Run:
     def metric(self) -> metrics.Metric:
         """Metric that published tables of the task report."""
         name = versions.metric(self.summary, self.config)
-        return metrics.METRICS[choose(name, metrics.METRICS, f'metric in {self.path / "summary.json"}')]
+        metric = metrics.METRICS[choose(name, metrics.METRICS, f'metric in {self.path / "summary.json"}')]
+        return metrics.titled(metric, self.rows)
 
     @property
     def trained(self) -> tuple[int, int]:

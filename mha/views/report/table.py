@@ -81,9 +81,10 @@ def _ruled(lines: Sequence[Sequence[str]], left: int) -> list[str]:
     return [first, '─' * len(first), *(line.rstrip() for line in rest)]
 
 
-def notes(comparison: Comparison) -> list[str]:
-    """Explanations of the numbers: one line of facts, then the marks that occur in the table."""
-    found = [facts(comparison)]
+def notes(comparison: Comparison, averaged: str = 'column') -> list[str]:
+    """Explanations of the numbers: one line of facts, then the marks that occur in the table. Every `averaged` part of
+    the table is a range of lengths."""
+    found = [facts(comparison, averaged)]
     if len(comparison.trained) > 1:
         found.append('score: mean of each row over the evaluated lengths beyond its own trained lengths')
     if comparison.baselines:
@@ -105,7 +106,7 @@ def notes(comparison: Comparison) -> list[str]:
     return found
 
 
-def facts(comparison: Comparison) -> str:
+def facts(comparison: Comparison, averaged: str = 'column') -> str:
     """Facts in one line: task, lengths, examples, metric, aggregation, seeds and training."""
     first = comparison.runs[0]
     tasks = list(dict.fromkeys(row.problem[0] for row in comparison.rows))
@@ -124,7 +125,7 @@ def facts(comparison: Comparison) -> str:
         f'evaluated at {compact(comparison.lengths)}',
         *([f'by the later evaluation {comparison.evaluation}'] if comparison.evaluation else []),
         f'{compact(counts)} examples per length',
-        f'{comparison.metric.title}, averaged over the lengths of a column',
+        f'{comparison.metric.title}, averaged over the lengths of a {averaged}',
         spread,
         *_corpus(comparison.runs),
     ]
@@ -134,9 +135,15 @@ def facts(comparison: Comparison) -> str:
             for full in first.config
             if full == key or full.endswith(f'.{key}')
         ]
-    if 'model.causal' in first.config and 'model.causal' not in comparison.varying:
-        found.append('causal attention' if first.config['model.causal'] else 'attention in both directions')
+    if 'model.causal' in first.config and not {'model.causal', 'model.decoder_layers'} & {*comparison.varying}:
+        found.append(_attention(first.config))
     return '; '.join(found)
+
+
+def _attention(config: Mapping[str, Any]) -> str:
+    if config.get('model.decoder_layers'):
+        return 'encoder in both directions, causal decoder'
+    return 'causal attention' if config['model.causal'] else 'attention in both directions'
 
 
 def _trained(comparison: Comparison) -> str:
@@ -202,7 +209,7 @@ def summarise(runs: Sequence[Run]) -> str:
         lines[-1][1 + measured.index(run.metric)] += f' {NOT_ABOVE}'
     brackets = 'in brackets: 95 % interval over the examples of this run (Wilson)'
     note = [brackets] if any(metric.per_example for metric in measured) else []
-    return '\n'.join([*_ruled([headers, *lines], left=1), '', *_solved(run), *note, *notes(comparison), *lost])
+    return '\n'.join([*_ruled([headers, *lines], left=1), '', *_solved(run), *note, *notes(comparison, 'row'), *lost])
 
 
 def _solved(run: Run) -> list[str]:

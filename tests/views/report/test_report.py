@@ -450,6 +450,10 @@ def test_facts_say_how_the_numbers_came_about(make):
         'attention in both directions',
     ):
         assert fact in line
+    decoder = table.facts(compare(make('e', model__decoder_layers=2)))
+    assert 'encoder in both directions, causal decoder' in decoder
+    assert 'averaged over the lengths of a column' in decoder
+    assert 'averaged over the lengths of a row' in table.summarise(runs.read(make('f')))
     assert 'learning rate varies' in table.facts(compare(make('c'), make('d', optimizer__learning_rate=0.1)))
 
 
