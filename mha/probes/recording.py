@@ -203,13 +203,13 @@ def probe(
     run: Finished, text: str | None = None, *, length: int | None = None, examples: int = 1, seed: int = 0
 ) -> Recording:
     """Recording of a run's model on a text, or on `examples` of its task of one length, by default the longest trained
-    one."""
+    one. A model that translates reads the text and its own translation."""
     task, position = run.task, jax.random.key(seed)
     if text is not None and length is not None:
         raise UserError('a probe reads a text or examples of a length - choose one')
     if text is not None:
-        tokens = jnp.array([task.tokenize(text)])
-        options: dict[str, Any] = dict(valid=jnp.ones(tokens.shape, bool))
+        tokens, valid = _read(run, text)
+        options: dict[str, Any] = dict(valid=valid)
     else:
         length = run.experiment.train_lengths[-1] if length is None else length
         batch = task.batch(jax.random.key(seed), examples, length, length)
@@ -217,3 +217,19 @@ def probe(
     seen = record(run.model, tokens, position_key=position, **options)
     labels = [[task.vocabulary[token] for token in row] for row in tokens.tolist()]
     return dataclasses.replace(seen, labels=labels)
+
+
+def _read(run: Finished, text: str) -> tuple[Int[Array, '1 T'], Bool[Array, '1 T']]:
+    """Tokens of a text, and which of them are real."""
+    parts = [run.task.tokenize(text)]
+    if not parts[0]:
+        raise UserError('the text of a probe is empty')
+    if run.task.has_source:
+        (made,) = run.continuations([text])
+        parts = [run.task.encode(text), [run.task.begin, *made.tokens]]
+    elif run.task.halves:
+        raise UserError('the task reads pairs of sequences, not one text - probe examples of a length')
+    size = max(map(len, parts))
+    tokens = [token for part in parts for token in (*part, *[0] * (size - len(part)))]
+    valid = [slot < len(part) for part in parts for slot in range(size)]
+    return jnp.array([tokens]), jnp.array([valid])
