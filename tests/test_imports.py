@@ -35,8 +35,11 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
         'mha.run',
     },
     'mha.views': {'mha.views', 'mha.positions', 'mha.tasks', 'mha.cores', 'mha.nn'},
+    'mha.views.pages': {'mha.views.pages'},
+    'mha.views.probe': {'mha.views.probe', 'mha.views.pages'},
     'mha.views.report': {
         'mha.views.report',
+        'mha.views.pages',
         'mha.run.manifest',
         'mha.run.population',
         'mha.run.versions',
@@ -53,6 +56,7 @@ FORBIDDEN = {
     'mha': {'ml_collections', 'absl', 'configs', 'train', 'eval', 'sweep', 'compare'},
     'configs': {'jax', 'flax', 'mha', 'numpy'},
     'mha.views.report': {'jax', 'flax'},
+    'mha.views.probe': {'jax', 'flax'},
     'mha.datasets': {'jax', 'flax', 'tensorflow'},
 }
 
