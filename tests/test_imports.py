@@ -37,6 +37,7 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
     'mha.views': {'mha.views', 'mha.positions', 'mha.tasks', 'mha.cores', 'mha.nn'},
     'mha.views.pages': {'mha.views.pages'},
     'mha.views.probe': {'mha.views.probe', 'mha.views.pages'},
+    'mha.views.encodings': {'mha.views.report.plots', 'mha.probes'},
     'mha.views.report': {
         'mha.views.report',
         'mha.views.pages',

@@ -3,7 +3,7 @@
 import dataclasses
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from mha.cores.base import Core
 from mha.nn.dropout import dropout
@@ -45,14 +45,17 @@ def weights(
 
 
 def logits(
-    q: Float[Array, 'B T H W'], k: Float[Array, 'B S H W'], *, position: Position, coords: Coords, scale: float
+    q: Float[Array, 'B T H W'],
+    k: Float[Array, 'B S H W'],
+    q_pos: Num[Array, '#B T'],
+    k_pos: Num[Array, '#B S'],
+    *,
+    position: Position,
+    scale: float,
 ) -> Float[Array, 'B H T S']:
     """Logits before the mask and the softmax, in float32 or better."""
     total = inner((q * scale).swapaxes(1, 2), k.swapaxes(1, 2))
-    for term in (
-        position.bias(coords.q_pos, coords.k_pos),
-        position.content(q, finite(k), coords.q_pos, coords.k_pos),
-    ):
+    for term in (position.bias(q_pos, k_pos), position.content(q, finite(k), q_pos, k_pos)):
         if term is not None:
             total = total + term
     return total
@@ -61,7 +64,7 @@ def logits(
 def _rows(q, k, *, position, coords, mask, scale):
     """Attention weights, arbitrary in rows without visible keys, and a mask [#B, #H, T, 1] of the rows that have
     some."""
-    found = logits(q, k, position=position, coords=coords, scale=scale)
+    found = logits(q, k, coords.q_pos, coords.k_pos, position=position, scale=scale)
     allowed = mask.dense(q.shape[1], k.shape[1])
     seen = allowed.any(-1, keepdims=True)
     if position.overrides('weights'):

@@ -10,6 +10,7 @@ no rows. If files, or their folders, are named train and test (or validation), t
 """
 
 import csv
+import dataclasses
 import glob
 import gzip
 import io
@@ -345,7 +346,7 @@ def _messages(name: str, path: Path, split: Split | None) -> Rows:
 
 def _parallel(left: str, right: str) -> Source:
     """Source of parallel files; a line that has no counterpart is malformed."""
-    (root, sources), (_, targets) = find(left), find(right)
+    (root, sources), (other_root, targets) = find(left), find(right)
     if len(sources) != len(targets):
         raise UserError(f'{left!r} matches {len(sources)} files and {right!r} {len(targets)} - they must be parallel')
     counterpart = dict(zip(sources, targets.items(), strict=True))
@@ -363,4 +364,4 @@ def _parallel(left: str, right: str) -> Source:
 
     pairs = source('pairs', sources, root, rows)
     both = {**pairs.files, **{f'> {counterpart[name][0]}': counterpart[name][1] for name in pairs.files}}
-    return Source(**{**vars(pairs), 'files': both})
+    return dataclasses.replace(pairs, files=both, provenance=f'{pairs.provenance}, {_said(targets, other_root)}')

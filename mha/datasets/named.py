@@ -69,9 +69,10 @@ def _prepared(name: str, data_dir: str) -> Any:
         dataset = naming.parse_builder_name_kwargs(name)[0].name
         if dataset not in known:
             near = difflib.get_close_matches(dataset, known, n=1, cutoff=0.85)
-            hint = f' - did you mean {near[0]!r}?' if near else ''
+            # `known` is incomplete: without TensorFlow, TFDS does not list `wiki40b`, `glue` and others
+            hint = f'did you mean {near[0]!r}?' if near else command(name, data_dir)
             raise UserError(
-                f'{name!r} is neither a file, relative to {os.getcwd()}, nor a data set of TFDS{hint}'
+                f'{name!r} is neither a file, relative to {os.getcwd()}, nor a prepared data set of TFDS - {hint}'
             ) from None
         raise UserError(f'{name} is not prepared - {command(name, data_dir)}') from None
     there = getattr(builder.info.file_format, 'value', 'files of an old version')

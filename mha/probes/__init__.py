@@ -10,5 +10,6 @@ a time as one asks for. A model that is not probed computes nothing more.
 """
 
 from mha.probes.recording import Attention, Recording, layers, probe, record
+from mha.probes.schemes import Encoding, encodings
 
-__all__ = ['Attention', 'Recording', 'layers', 'probe', 'record']
+__all__ = ['Attention', 'Encoding', 'Recording', 'encodings', 'layers', 'probe', 'record']

@@ -36,8 +36,8 @@ def recordings(
     longest trained one. Raises `UserError` if that is too much for a page, or if the runs read different tokens."""
     if text and lengths:
         raise UserError('--probe=<text> reads a text and --lengths examples of the task - choose one')
-    if text and len(first.model.stacks) > 1:
-        raise UserError('an encoder-decoder reads a source and a target, no text - give --lengths with a bare --probe')
+    if text and first.task.halves:
+        raise UserError('the model reads two sequences, not one text - give --lengths with a bare --probe')
     chosen: list[int | None] = [None]
     if not text:
         chosen = [*spec.lengths(lengths, '--lengths')] if lengths else [first.experiment.train_lengths[-1]]
@@ -65,8 +65,7 @@ def _check_size(run: Finished, text: str, length: int | None) -> None:
 
 def _recorded(run: Finished, text: str, length: int | None, seed: int) -> Probed:
     seen = probe(run, text, seed=seed) if text else probe(run, length=length, seed=seed)
-    paired = len(run.model.stacks) > 1
-    return Probed(seen, str(run.directory), run.experiment.final_position, length, run.step, paired)
+    return Probed(seen, str(run.directory), run.experiment.final_position, length, run.step)
 
 
 def _alike(probed: list[Probed]) -> list[Probed]:

@@ -50,8 +50,6 @@ class Probed:
     """Length of the example; None for a text."""
     step: int | None = None
     """Step of the checkpoint."""
-    paired: bool = False
-    """Whether the tokens are a source and a target, side by side."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +61,16 @@ class Axis:
     labels: list[str]
 
 
+NUMBERS = {
+    'entropy': 'entropy',
+    'distance': 'mean distance',
+    'self': 'weight of the token itself',
+    'previous': 'weight of the token before',
+    'first': 'weight of the first token',
+}
+"""Titles of the statistics of heads."""
+
+
 def write(path: Path, probed: Sequence[Probed], **about: Any) -> Path:
     """Writes the arrays of recordings. `about` is added to what the file says about them, such as the `command` and
     rows of `ablations`. A crash leaves either the old file or the new one."""
@@ -72,7 +80,7 @@ def write(path: Path, probed: Sequence[Probed], **about: Any) -> Path:
         recordings.append(described)
         arrays |= {f'{index}/{name}': array for name, array in found.items()}
         statistics += [{'recording': index, **row} for row in head_statistics(one)]
-    about = {'version': 1, 'recordings': recordings, 'statistics': statistics, **about}
+    about = {'version': 1, 'recordings': recordings, 'statistics': statistics, 'numbers': NUMBERS, **about}
     temporary = path.with_suffix('.tmp')
     with temporary.open('wb') as file:
         np.savez_compressed(file, about=np.array(json.dumps(about, default=list)), **arrays)
@@ -82,15 +90,14 @@ def write(path: Path, probed: Sequence[Probed], **about: Any) -> Path:
 
 def describe(probed: Probed, share: int = 1) -> tuple[dict[str, Any], Arrays]:
     """What is said about a recording, and its arrays: one of `share` recordings that share a page."""
-    attentions = probed.recording.attentions
-    pairs = [(one, *_axes(probed, one.stack)) for one in attentions]
-    cells = sum(one.shape[1] * len(queries.slots) * len(keys.slots) for one, queries, keys in pairs)
-    heads = sum(one.shape[1] for one in attentions)
-    longest = max((max(len(queries.slots), len(keys.slots)) for _, queries, keys in pairs), default=0)
+    places = list(_places(probed.recording))
+    cells = sum(one.shape[1] * len(queries.slots) * len(keys.slots) for _, one, queries, keys in places)
+    heads = sum(one.shape[1] for _, one, _, _ in places)
+    longest = max(len(axis.slots) for place in places for axis in place[2:])
     pool = _plan(heads, longest, POOLED_BYTES // share) if cells * share > MOST_CELLS else None
     described, arrays, axes = [], {}, {}
-    for one, queries, keys in pairs:
-        name = f'{one.stack}.{one.layer}'
+    for stack, one, queries, keys in places:
+        name = f'{stack}.{one.layer}'
         axes |= {axis.name: axis.labels for axis in (queries, keys)}
         sizes = None
         if pool is None:
@@ -103,7 +110,7 @@ def describe(probed: Probed, share: int = 1) -> tuple[dict[str, Any], Arrays]:
         described.append(
             {
                 'name': name,
-                'stack': one.stack,
+                'stack': stack,
                 'layer': one.layer,
                 'heads': one.shape[1],
                 'queries': queries.name,
@@ -112,15 +119,14 @@ def describe(probed: Probed, share: int = 1) -> tuple[dict[str, Any], Arrays]:
             }
         )
     names = {field.name: getattr(probed, field.name) for field in dataclasses.fields(probed)}
-    del names['recording'], names['paired']
+    del names['recording']
     return {**names, 'tokens': axes, 'attentions': described}, arrays
 
 
 def head_statistics(probed: Probed) -> Iterator[dict[str, Any]]:
     """Rows of statistics of every head: the mean over queries of the entropy of the weights in nats, of the distance
     of the keys, and of the weights of the query's own token, the one before and the first one."""
-    for one in probed.recording.attentions:
-        queries, keys = _axes(probed, one.stack)
+    for stack, one, queries, keys in _places(probed.recording):
         sums: dict[str, Any] = {}
         for (weights, *_), rows in _rows(one, queries, keys, _weights):
             columns = np.arange(len(keys.slots))
@@ -130,33 +136,43 @@ def head_statistics(probed: Probed) -> Iterator[dict[str, Any]]:
                 'distance': (weights * np.abs(columns - rows[:, None])).sum((1, 2)),
                 'first': weights[:, :, 0].sum(1),
             }
-            if one.stack != 'cross':
+            if stack != 'cross':
                 found['self'] = (weights * (columns == rows[:, None])).sum((1, 2))
                 found['previous'] = (weights * (columns == rows[:, None] - 1)).sum((1, 2))
             sums = {name: sums.get(name, 0) + values for name, values in found.items()}
         for head in range(one.shape[1]):
             means = {name: float(values[head]) / len(queries.slots) for name, values in sums.items()}
-            yield {'stack': one.stack, 'layer': one.layer, 'head': head, 'length': probed.length, **means}
+            yield {'stack': stack, 'layer': one.layer, 'head': head, 'length': probed.length, **means}
 
 
-def _axes(probed: Probed, stack: str) -> tuple[Axis, Axis]:
-    """Rows and columns of the maps of a stack, for the first example."""
-    seen = probed.recording
+def _places(seen: Recording) -> Iterator[tuple[str, Attention, Axis, Axis]]:
+    """Attentions with their stacks, their queries and their keys in the first example. Of two sequences side by side,
+    an encoder reads the second one after the first: as the stack 'second'."""
     count = seen.tokens.shape[1]
     valid = np.ones(count, bool) if seen.valid is None else np.asarray(seen.valid)[0]
     labels = seen.labels[0] if seen.labels else [str(token) for token in np.asarray(seen.tokens)[0]]
-    if not probed.paired:
-        cuts = {'tokens': slice(0, count)}
-    else:
-        cuts = {'source': slice(0, count // 2), 'target': slice(count // 2, count)}
-    axes = {}
-    for name, cut in cuts.items():
+
+    def axis(name: str, cut: slice) -> Axis:
         slots = np.flatnonzero(valid[cut])
-        axes[name] = Axis(name, slots, [labels[cut][slot] for slot in slots])
-    if not probed.paired:
-        return axes['tokens'], axes['tokens']
-    queries = 'source' if stack == 'encoder' else 'target'
-    return axes[queries], axes['target' if stack == 'decoder' else 'source']
+        return Axis(name, slots, [labels[cut][slot] for slot in slots])
+
+    tokens, source, target = (
+        axis('tokens', slice(count)),
+        axis('source', slice(count // 2)),
+        axis('target', slice(count // 2, count)),
+    )
+    met = set()
+    for one in seen.attentions:
+        again, stack = (one.stack, one.layer) in met, one.stack
+        met.add((one.stack, one.layer))
+        if stack == 'cross':
+            yield stack, one, target, source
+        elif one.shape[2] == count:
+            yield stack, one, tokens, tokens
+        elif stack == 'decoder':
+            yield stack, one, target, target
+        else:
+            yield ('second', one, target, target) if again else (stack, one, source, source)
 
 
 def _rows(

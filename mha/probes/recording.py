@@ -71,6 +71,11 @@ class Attention:
         (batch, queries, heads, _), keys = self.q.shape, self.k.shape[1]
         return batch, heads, queries, keys
 
+    @property
+    def scale(self) -> float:
+        """Factor of the products of queries and keys."""
+        return self.q.shape[-1] ** -0.5
+
     @functools.cached_property
     def turned(self) -> tuple[Array, Array]:
         """Queries and keys as they meet in products."""
@@ -95,30 +100,6 @@ class Attention:
         key. A scheme that replaces the softmax may relate rows, so all of them are computed."""
         if rows is not None and self.position.overrides('weights'):
             return jax.lax.dynamic_slice_in_dim(self.weights(), start, rows, axis=2)
-        call, mask = self._block(start, rows)
-        return dense.weights(*call.pop('turned'), mask=mask, **call)
-
-    def logits(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Logits:
-        """Logits of all keys, hidden ones included. A scheme that replaces the softmax (`cope`, `dape`) acts on the
-        total, and what it does there is no part of `position`."""
-        call, _ = self._block(start, rows)
-        total = dense.logits(*call.pop('turned'), **call)
-        q = self._cut(self.q, start, rows)
-        content = inner((q * call['scale']).swapaxes(1, 2), self.k.swapaxes(1, 2)).astype(total.dtype)
-        return Logits(content, total - content, total)
-
-    def visible(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Bool[Array, '#B #H T S']:
-        """Mask of the keys that each query may see."""
-        _, mask = self._block(start, rows)
-        return mask.dense(self.shape[2] if rows is None else rows, self.shape[3])
-
-    def contributions(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B H T S']:
-        """Norms of what each key adds to the output of a query: weight times the norm of its projected value
-        (Kobayashi et al., 2020, arXiv:2004.10102)."""
-        return self.weights(start, rows) * self.value_norms[:, :, None]
-
-    def _block(self, start, rows) -> tuple[dict[str, Any], Mask]:
-        """Arguments of `dense.weights` for a block of rows: queries and keys (`turned`) with the rest, and the mask."""
         q, k = self.turned
         cut = functools.partial(self._cut, start=start, rows=rows)
         coords = dataclasses.replace(
@@ -128,9 +109,30 @@ class Attention:
             x=cut(self.coords.x),
             contiguous=False,
         )
-        scale = self.q.shape[-1] ** -0.5
-        call = dict(turned=(cut(q), k), position=self.position, coords=coords, scale=scale)
-        return call, later(self.mask, jnp.int32(start), 0, self.shape[3])
+        call: dict[str, Any] = dict(position=self.position, coords=coords, scale=self.scale)
+        return dense.weights(cut(q), k, mask=self._mask(start), **call)
+
+    def logits(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Logits:
+        """Logits of all keys, hidden ones included. A scheme that replaces the softmax (`cope`, `dape`) acts on the
+        total, and what it does there is no part of `position`."""
+        (plain, q_pos), (q, k) = (self._cut(x, start, rows) for x in (self.q, self.coords.q_pos)), self.turned
+        q = self._cut(q, start, rows)
+        total = dense.logits(q, k, q_pos, self.coords.k_pos, position=self.position, scale=self.scale)
+        content = inner((plain * self.scale).swapaxes(1, 2), self.k.swapaxes(1, 2)).astype(total.dtype)
+        return Logits(content, total - content, total)
+
+    def visible(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Bool[Array, '#B #H T S']:
+        """Mask of the keys that each query may see."""
+        return self._mask(start).dense(self.shape[2] if rows is None else rows, self.shape[3])
+
+    def contributions(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B H T S']:
+        """Norms of what each key adds to the output of a query: weight times the norm of its projected value
+        (Kobayashi et al., 2020, arXiv:2004.10102)."""
+        return self.weights(start, rows) * self.value_norms[:, :, None]
+
+    def _mask(self, start) -> Mask:
+        """Mask of the queries from `start` on."""
+        return later(self.mask, jnp.int32(start), 0, self.shape[3])
 
     def _cut(self, x: Array, start, rows) -> Array:
         """Rows of an array [#B, T, ..]."""

@@ -77,13 +77,14 @@ class Translations:
         }
 
     def table(self) -> str:
+        many = '' if self.beams == 1 else 's'
         rows = [f'{name:22}{score.bleu:8.1f}{score.chrf:8.1f}' for name, score in self.scores.items()]
         return '\n'.join(
             (
                 f'{"":22}{"BLEU":>8}{"chrF":>8}',
                 *rows,
-                *self.scores['model'].signatures,
-                f'{len(self.pairs)} test pairs of up to {self.length} tokens, {self.beams} beams',
+                *map('|'.join, zip(('BLEU', 'chrF'), self.scores['model'].signatures, strict=True)),
+                f'{len(self.pairs)} test pairs of up to {self.length} tokens, {self.beams} beam{many}',
                 f'{self.tokens:,} tokens in {self.seconds:.1f} s, compiling included: '
                 f'{self.tokens / self.seconds:,.0f} tokens/s',
             )

@@ -91,6 +91,8 @@ class Task:
     """Smallest length of an evaluation."""
     same_examples = False
     """Whether an evaluation draws the examples of every length with the same keys, so that they are related."""
+    on_test_data = False
+    """Whether `data` is kept from training (`held_out`)."""
     baseline_per_position = True
     """Whether the baseline without input may depend on the index in the answer (see `mha.training.evaluation`)."""
 

@@ -48,7 +48,6 @@ class Classification(Task):
             raise UserError(f'classification needs at least two labels, not {self.num_classes}')
         self.subwords = subwords.make(tokens, self.corpus)
         self.inputs = self.subwords.size
-        self.each_once = False
         self.data = self._read('train')
 
     @property
@@ -73,7 +72,7 @@ class Classification(Task):
         data = self._read('test')
         if not data['size'].size:
             raise UserError('the data has no test example')
-        task.data, task.each_once = data, True
+        task.data, task.on_test_data = data, True
         return task
 
     def output_length(self, length):
@@ -86,7 +85,7 @@ class Classification(Task):
         return self._row(jax.random.randint(key, (), 0, self.data['size'].size), length, max_length)
 
     def examples(self, keys, length, max_length):
-        if not self.each_once:
+        if not self.on_test_data:
             return super().examples(keys, length, max_length)
         texts = self.data['size'].size
         index = each_once(keys[0], len(keys), texts, texts)

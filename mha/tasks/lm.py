@@ -64,7 +64,7 @@ class Lm(Task):
         super().__init__(causal=causal)
         self.mask_rate, self.replaced, self.whole_words = mask_rate, replaced, whole_words
         self.scored, self.window, self.same_examples = scored, window, scored > 0
-        self.trains, self.shortest = True, max(scored, 1)
+        self.shortest = max(scored, 1)
         self.documents, self.restart_positions = documents, restart_positions
         if scored and documents == 'packed':
             raise UserError("scored tokens have a place in one long text - set documents='joined'")
@@ -82,8 +82,7 @@ class Lm(Task):
 
     def held_out(self) -> 'Lm':
         task = copy.copy(self)
-        task.trains = False
-        task.data = self._read('test')
+        task.data, task.on_test_data = self._read('test'), True
         return task
 
     def _read(self, split: datasets.Split) -> Any:
@@ -133,7 +132,7 @@ class Lm(Task):
             return packed_row(self.data, key, max_length)
         if self.data.size <= max_length:
             raise UserError(f'length {max_length} needs more tokens of text than the {self.data.size} of this split')
-        if self.scored and not self.trains:
+        if self.scored and self.on_test_data:
             return self._placed(key, length, max_length)
         start = jax.random.randint(key, (), 0, self.data.size - length)
         # Clipping reaches padding only; `dynamic_slice` would move the start instead.

@@ -49,7 +49,6 @@ class Translation(Task):
         self.begin = self.end + 1
         self.inputs, self.num_classes = self.end + 2, self.end + 1
         self.halves = self.has_source = self.ragged = not causal
-        self.each_once = False
         self.data, self.shortest = self.read('train')
 
     def read(self, split: datasets.Split) -> tuple[dict[str, Any], int]:
@@ -70,7 +69,7 @@ class Translation(Task):
     def held_out(self) -> 'Translation':
         task = copy.copy(self)
         task.data, task.shortest = self.read('test')
-        task.each_once = True
+        task.on_test_data = True
         return task
 
     @property
@@ -121,7 +120,7 @@ class Translation(Task):
         return self.pair(jax.random.randint(key, (), 0, self.count(length)), length, max_length)
 
     def examples(self, keys, length, max_length):
-        if not self.each_once:
+        if not self.on_test_data:
             return super().examples(keys, length, max_length)
         rows = each_once(keys[0], len(keys), self.count(length), len(self.data['longer']))
         return jax.vmap(lambda row: self.pair(row, length, max_length))(rows)

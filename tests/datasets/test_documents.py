@@ -215,7 +215,11 @@ def test_a_killed_preparation_starts_over(tmp_path, cache):
     ('data', 'message'),
     [
         ('none/*.txt', "no file matches 'none/*.txt', relative to {cwd}"),
-        ('corpus/none', "'corpus/none' is neither a file, relative to {cwd}, nor a data set of TFDS"),
+        (
+            'corpus/none',
+            "'corpus/none' is neither a file, relative to {cwd}, nor a prepared data set of TFDS - where TensorFlow is "
+            'installed, run: tfds build corpus/none --file_format=array_record',
+        ),
         ('folder', "the directory 'folder' has no file **/*.txt or **/*.txt.gz"),
         ('empty.txt', "'empty.txt' matches only empty files"),
         ('dang*', 'cannot read {cwd}/dangling: No such file or directory'),

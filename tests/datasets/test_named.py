@@ -117,8 +117,10 @@ def test_mistakes(tmp_path):
         assert '\n' not in str(error.value)
         return str(error.value)
 
-    nowhere = f"'ag_news_subse' is neither a file, relative to {tmp_path}, nor a data set of TFDS"
+    nowhere = f"'ag_news_subse' is neither a file, relative to {tmp_path}, nor a prepared data set of TFDS"
     assert message('ag_news_subse') == f"{nowhere} - did you mean 'ag_news_subset'?"
+    unlisted = f'nor a prepared data set of TFDS - {run.replace("ag_news_subset", "wiki40b/en")}'
+    assert message('wiki40b/en').endswith(unlisted)
     assert message('ag_news_subset', str(tmp_path)) == f'ag_news_subset is not prepared - {run} --data_dir={tmp_path}'
     assert message('ag_news_subset:9.9.9', str(tmp_path)).startswith('ag_news_subset:9.9.9 is not prepared - ')
     prepare(tmp_path, 'ag_news_subset', REVIEWS, LABELLED)

@@ -3,6 +3,7 @@ import itertools
 import re
 import subprocess
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,7 @@ def test_parallel_files(write):
     write({'a.en': '\n'.join(one for one, _ in PAIRS), 'a.de': ''.join(f'{other}\r\n' for _, other in PAIRS)})
     corpus = datasets.pairs('a.en,a.de', strict=True)
     assert everything(corpus) == sorted(PAIRS)
+    assert [Path(name).name for name in corpus.facts['data_provenance'].split(', ')] == ['a.en', 'a.de']
     write({'a.de': '\n'.join(f'{other}!' for _, other in PAIRS)})
     assert datasets.pairs('a.en,a.de') != corpus
 

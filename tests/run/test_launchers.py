@@ -33,7 +33,7 @@ if 'refuse' in act:
     sys.exit(2)
 (workdir / 'config.json').write_text(json.dumps({'train': {'steps': 1}}))
 (workdir / 'extrapolation.csv').write_text('')
-(workdir / 'summary.json').write_text(json.dumps({'status': 'finished', 'score': 0.5}))
+(workdir / 'summary.json').write_text(json.dumps({'status': 'finished', **act.get('scores', {'score': 0.5})}))
 """
 
 
@@ -80,6 +80,14 @@ def test_what_fails_is_tried_once_more_and_the_others_go_on(grid):
     assert {each['cell']: each['error'][-1] for each in marked}['bad'] == 'no luck'
     assert sorted(launchers.make('local', 1).run(cells)) == ['bad', 'no']
     assert starts(cells, 'good') == 1  # what is finished is left alone
+
+
+def test_results_of_finished_cells(grid, capsys):
+    within = {'scores': {'score': None, 'in_range': 2}}
+    launchers.make('local', 1).run(grid(a={}, b=within, c={'scores': {}}))
+    said = capsys.readouterr()
+    for line in 'a: score 0.500, ', 'b: 2.000 at trained lengths, ', 'c: no result, ':
+        assert line in said.out + said.err
 
 
 def test_cells_that_a_killed_launcher_left_are_waited_for(grid):

@@ -200,7 +200,7 @@ def test_held_out(corpus):
     content = corpus.read_bytes()
     assert bytes(task.data.tolist()) == content[:900]
     assert bytes(held_out.data.tolist()) == bytes(held_out.held_out().data.tolist()) == content[900:]
-    assert vars(held_out) == {**vars(task), 'data': held_out.data, 'trains': False}
+    assert vars(held_out) == {**vars(task), 'data': held_out.data, 'on_test_data': True}
 
 
 def test_a_person_reads_the_bytes(corpus):

@@ -110,8 +110,11 @@ def _bar(grid: Grid, name: str, position: int) -> Any:
 
 
 def _score(grid: Grid, name: str) -> str:
-    score = workdir.summary(grid.workdir(name)).get('score')
-    return 'no length beyond the trained ones' if score is None else f'score {score:.3f}'
+    """Score of a finished cell, or its mean at trained lengths if no length is beyond them."""
+    score, inside = map(workdir.summary(grid.workdir(name)).get, ('score', 'in_range'))
+    if score is not None:
+        return f'score {score:.3f}'
+    return 'no result' if inside is None else f'{inside:.3f} at trained lengths'
 
 
 class Shares:

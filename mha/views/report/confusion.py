@@ -54,6 +54,7 @@ def figure(matrices: Mapping[str, Int[np.ndarray, 'C C']], classes: Sequence[str
             axes.set_ylabel('true class')
             axes.set_title(title, loc='left')
             if not number:
-                scale = drawing.add_axes((1 + 0.3 / side, 0.5, 0.15 / side, 0.5))
-                drawing.colorbar(image, cax=scale, label='share of the true class')
+                scale = drawing.add_axes((1 + 0.3 / side, 0, 0.15 / side, 2 / side))
+                bar = drawing.colorbar(image, cax=scale, label='share of the true class')
+                bar.set_ticks([0.001, 0.01, 0.1, 1], labels=['0.001', '0.01', '0.1', '1'])  # not the markup of TeX
     return drawing

@@ -284,6 +284,10 @@ def check_comparable(runs: Sequence[Run]) -> None:
         }.items():
             one, other = of(runs[0]), of(run)
             if one != other:
+                again = (
+                    '' if what == 'eval.seed' else ', or evaluate both alike by eval.py and choose that by --evaluation'
+                )
                 raise UserError(
-                    f'{runs[0].path} and {run.path} differ in {what} ({one} against {other}) - compare them separately'
+                    f'{runs[0].path} and {run.path} differ in {what} ({one} against {other}) - compare them '
+                    f'separately{again}'
                 )

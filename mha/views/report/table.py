@@ -145,9 +145,12 @@ def _trained(comparison: Comparison) -> str:
 
 
 def _corpus(runs: Sequence[Run]) -> list[str]:
-    """Sizes of the training and test data, for tasks that read data."""
+    """Sizes of the training and test data, for tasks that read data; those of another task in an evaluation are not
+    known."""
     found = []
     for run in runs:
+        if 'task' in run.others:
+            continue
         train, test = (run.summary.get(f'data_{split}_bytes') for split in ('train', 'test'))
         if isinstance(train, int) and isinstance(test, int):
             found.append(f'data of {train + test:,} bytes, {train:,} to train and {test:,} to test')
@@ -197,8 +200,9 @@ def summarise(runs: Sequence[Run]) -> str:
         lines.append([over.name, *cells, number(run.grid('baseline')[0, inside].mean())])
     if comparison.beats_baseline(comparison.rows[0]) is False:
         lines[-1][1 + measured.index(run.metric)] += f' {NOT_ABOVE}'
-    note = 'in brackets: 95 % interval over the examples of this run (Wilson)'
-    return '\n'.join([*_ruled([headers, *lines], left=1), '', *_solved(run), note, *notes(comparison), *lost])
+    brackets = 'in brackets: 95 % interval over the examples of this run (Wilson)'
+    note = [brackets] if any(metric.per_example for metric in measured) else []
+    return '\n'.join([*_ruled([headers, *lines], left=1), '', *_solved(run), *note, *notes(comparison), *lost])
 
 
 def _solved(run: Run) -> list[str]:

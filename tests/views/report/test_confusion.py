@@ -28,6 +28,7 @@ def test_the_longest_length_is_drawn(tmp_path, monkeypatch):
     counts = [[4, 2, 0], [0, 3, 1], [0, 0, 0]]
     assert drawn == [({'length 16: 70.0% of 10 examples are right': counts}, ['<no>', 'da', 'no'])]
     ElementTree.parse(tmp_path / 'a.svg')
+    assert 'mathdefault' not in (tmp_path / 'a.svg').read_text()
     axes = figure({'': np.array(counts)}, ['<no>', 'da', 'no']).axes[0]
     shares = axes.images[0].get_array()
     np.testing.assert_allclose(shares.filled(0), [[4 / 6, 2 / 6, 0], [0, 0.75, 0.25], [0, 0, 0]])

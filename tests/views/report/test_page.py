@@ -274,6 +274,17 @@ def test_figures_replace_the_drawing(opened):
 
 
 @pytest.mark.slow
+def test_the_longest_length_trained_and_one_training_record(driver, study, tmp_path):
+    folder = study(('rope',), ('reverse_string',), 1, lengths=(10, 20), records=1)
+    opened = Page(driver, written(comparison.compare([folder]), tmp_path / 'report'))
+    words = "[...document.querySelectorAll('#curves .panels text')].filter(each => each.textContent === 'trained')"
+    right = opened.js(f'{words}.map(each => each.ownerSVGElement.viewBox.baseVal.width - each.getBBox().x)')
+    assert right
+    assert min(right) > 40
+    assert opened.js("document.querySelectorAll('#training .series circle').length") == 1
+
+
+@pytest.mark.slow
 def test_sorting(opened):
     heads = opened.texts('#table thead th')
     score = next(index for index, head in enumerate(heads) if head.startswith('score'))

@@ -1,7 +1,7 @@
 // The page of a probe: its state, which the address keeps, its controls, views and files.
 const DATA = JSON.parse(byId('data').textContent)
 const VIEWS = { map: 'Map', lines: 'Lines', channels: 'Channels', heads: 'All heads' }
-const STACKS = { encoder: 'encoder', decoder: 'decoder', cross: 'decoder to encoder' }
+const STACKS = { encoder: 'encoder', decoder: 'decoder', cross: 'decoder to encoder', second: 'encoder, second sequence' }
 
 const short = value => {
   if (value === null || value === undefined || Number.isNaN(value)) return '–'
@@ -51,10 +51,8 @@ for (const { stack, layer, head, length, accuracy } of DATA.ablations) {
     if (own && recording.run === DATA.recordings[0].run) own[`accuracy without it, length ${length}`] = accuracy
   })
 }
-const NUMBERS = { entropy: 'entropy', distance: 'mean distance', self: 'weight of itself',
-  previous: 'weight of the token before', first: 'weight of the first token' }
-const numberNames = [...new Set([...numbers.values()].flatMap(Object.keys))]
-const numberName = name => NUMBERS[name] || name.replaceAll('_', ' ')
+const numberNames = [...new Set([...numbers.values()].flatMap(own => Object.keys(own).filter(each => own[each] !== null)))]
+const numberName = name => DATA.numbers?.[name] || name.replaceAll('_', ' ')
 
 // What is shown side by side: a recording, perhaps another one, and their difference.
 function sideOf(id, index) {

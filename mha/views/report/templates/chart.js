@@ -68,8 +68,9 @@ function chart({ title, series, x, y, ticks, logarithmic, shade, references = []
   if (shade) {
     const from = Math.max(atX(Math.max(shade[0], x[0])), box.left), to = Math.min(atX(shade[1]), box.right)
     const size = { width: Math.max(to - from, 1.5), height: box.bottom - box.top }
+    const left = from + 46 > box.right // of the shade, so that the word stays in the panel
     panel.append(svg('rect', { x: from, y: box.top, ...size, fill: 'var(--shade)' }),
-      text(from + 4, box.bottom - 6, 'trained', { 'font-size': 11 }))
+      text(from + (left ? -4 : 4), box.bottom - 6, 'trained', { 'font-size': 11, 'text-anchor': left && 'end' }))
   }
   drawAxes(panel, box, atX, atY, ticks, niceTicks(y, 5))
   panel.append(text((box.left + box.right) / 2, height - 6, xTitle, { 'text-anchor': 'middle' }))
@@ -120,7 +121,7 @@ function drawLine(each, points, pointsOf) {
   }
   group.append(svg('path', { d: pathOf(points), fill: 'none', stroke: colour, 'stroke-width': each.thin ? 1.2 : 2,
     'stroke-dasharray': dash || null, 'stroke-linejoin': 'round' }))
-  const marks = each.thin ? [] : known
+  const marks = each.thin && known.length > 1 ? [] : known
   group.append(...marks.map(([px, py]) => mark(marker, +px.toFixed(1), +py.toFixed(1), 2.6, { fill: colour })))
   if (each.trained && known.length) {
     const far = i => points[i] ? Math.abs(each.x[i] - each.trained) : Infinity
