@@ -85,7 +85,7 @@ def _maps(arrays: Mapping[str, np.ndarray], bits: int) -> dict[str, Packed]:
     if 'value_norms' in arrays:
         maps['value_norms'] = packed(arrays['value_norms'][:, None], 16)
     if 'strongest' in arrays:
-        maps['strongest'] = packed(arrays['strongest'], 16, limits=(0, 2**16 - 2))
+        maps['strongest'] = packed(arrays['strongest'], 16, limits=(0.0, 2.0**16 - 2))
         maps['strongest_weights'] = packed(arrays['strongest_weights'], 16)
     return maps
 

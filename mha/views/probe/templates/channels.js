@@ -25,7 +25,7 @@ function channelsPanel(side, width) {
     const y = top + (row + 0.5) * tall + 4, known = keyValues(side, query, row, values, size)
     panel.append(text(left - 6, y, clipped(label), { 'text-anchor': 'end', 'font-size': LABEL,
       fill: state.key === row ? 'var(--ink)' : 'var(--grey)' }))
-    columns.forEach((column, i) => panel.append(text(ends[i], y, known ? short(known[column]) : '–',
+    columns.forEach((column, i) => panel.append(text(ends[i], y, known ? short(known[column]) : '-',
       { 'text-anchor': 'end', 'font-size': 11, fill: column === 'weight' ? 'var(--ink)' : 'var(--grey)' })))
   })
   panel.append(...colourBar(left, box.y + box.height + 12, Math.min(140, box.width), reach, true))
@@ -118,7 +118,7 @@ function ablationPanel(width) {
         panel.append(svg('rect', { x: box.left, y: y + offset, width: (x(value) - box.left).toFixed(1), height: 12, fill: colour }))
       }
     }
-    const change = whole === null || without === null ? '' : `${without < whole ? '−' : '+'}${show(Math.abs(without - whole))}`
+    const change = whole === null || without === null ? '' : `${without < whole ? '-' : '+'}${show(Math.abs(without - whole))}`
     panel.append(text(box.right + 8, y + 14, `all heads ${show(whole)}`, { 'font-size': 11.5 }),
       text(box.right + 8, y + 28, `without ${show(without)} ${change}`, { 'font-size': 11.5, fill: 'var(--ink)' }))
     said.push(`${title}: ${show(whole)} with all heads, ${show(without)} without this head`)

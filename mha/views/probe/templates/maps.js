@@ -167,6 +167,7 @@ function gridOf(side, width, { numbers = true, most = 96 } = {}) {
     grid.append(text(left - 8, y + size / 2 + 4, String(layer), { 'text-anchor': 'end', 'font-size': 11 }))
     for (let head = 0; head < heads; head++) {
       const x = left + head * (size + gap), map = side.map(name, head), value = shown[line][head]
+      if (!map) continue
       const chosen = name === place().name && head === state.head
       const title = [`layer ${layer}, head ${head}`, ...(numbers ? [`${numberName(state.number)} ${show(value)}`] : [])]
       const cell = svg('g', {
@@ -305,7 +306,7 @@ function stepCell(event, [rows, columns], map) {
 const named = (labels, i) => `${i + 1} “${labels[i]}”`
 const ranged = (labels, i, size) => {
   const from = i * size, to = Math.min(from + size, labels.length) - 1
-  return from === to ? named(labels, from) : `${from + 1}–${to + 1}`
+  return from === to ? named(labels, from) : `${from + 1} to ${to + 1}`
 }
 
 // Everything that is known of a cell, one line per run.

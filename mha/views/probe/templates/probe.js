@@ -4,7 +4,7 @@ const VIEWS = { map: 'Map', lines: 'Lines', channels: 'Channels', heads: 'All he
 const STACKS = { encoder: 'encoder', decoder: 'decoder', cross: 'decoder to encoder', second: 'encoder, second sequence' }
 
 const short = value => {
-  if (value === null || value === undefined || Number.isNaN(value)) return '–'
+  if (value === null || value === undefined || Number.isNaN(value)) return '-'
   const size = Math.abs(value)
   if (!size) return '0'
   return size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : value.toFixed(size < 0.01 ? 4 : 2)
@@ -62,7 +62,10 @@ function sideOf(id, index) {
     map: (name, head, kind = state.kind) =>
       attentionOf(index, name) && head < attentionOf(index, name).heads ? mapOf(index, name, head, kind) : null,
     number: (name, head) => numbers.get(`${index} ${name} ${head}`)?.[state.number] ?? null,
-    labels: name => [labels[attentionOf(index, name).queries], labels[attentionOf(index, name).keys]],
+    labels: name => {
+      const { queries, keys } = attentionOf(index, name) || {}
+      return [labels[queries] || [], labels[keys] || []]
+    },
   }
 }
 function sides() {
@@ -116,8 +119,7 @@ function settle() {
   if (!stacks().includes(state.stack)) state.stack = stacks()[0]
   if (!places().some(each => each.layer === state.layer)) state.layer = places()[0].layer
   if (!(state.head >= 0 && state.head < place().heads)) state.head = 0
-  const counts = sides().filter(side => attentionOf(side.recording ?? state.a, place().name))
-    .map(side => side.labels(place().name).map(labels => labels.length))
+  const counts = recorded().map(side => side.labels(place().name).map(labels => labels.length))
   if (state.query !== '' && state.query >= Math.max(...counts.map(([queries]) => queries))) state.query = ''
   if (state.key !== '' && state.key >= Math.max(...counts.map(([, keys]) => keys))) state.key = ''
 }
@@ -163,23 +165,20 @@ function renderControls() {
     chooser('number', 'Number', numberNames.map(name => [name, numberName(name)]), state.number, set('number')))
   refresh(byId('views'), ...Object.entries(VIEWS).map(([view, title]) =>
     fill(button(`view ${view}`, title, () => changed({ view })), { 'aria-pressed': String(state.view === view) })))
-  const longest = Math.max(...sides().map(side => {
-    const found = side.recording === null || !attentionOf(side.recording, place().name) ? [[], []] : side.labels(place().name)
-    return Math.max(...found.map(labels => labels.length))
-  }))
+  const longest = Math.max(...recorded().flatMap(side => side.labels(place().name).map(labels => labels.length)))
   const slider = html('input', { type: 'range', id: 'threshold', min: 0, max: 1, step: 0.01,
     'aria-valuetext': `${Math.round(100 * state.threshold)} %`, input: () => changed({ threshold: +slider.value }) })
   slider.value = state.threshold
   const start = html('input', { type: 'range', id: 'from', min: 0, max: Math.max(0, longest - WINDOW), step: 1,
     'aria-valuetext': `token ${state.from + 1}`, input: () => changed({ from: +start.value }) })
   start.value = state.from
-  const [queries] = sides()[0].labels(place().name)
+  const having = recorded().find(side => attentionOf(side.recording, place().name)), [queries] = having.labels(place().name)
   refresh(byId('view-controls'),
     ...(state.view === 'lines' ? [html('label', {}, 'Hide below', slider, ` ${Math.round(100 * state.threshold)} %`)] : []),
     ...(state.view === 'lines' && longest > MOST_AT_ONCE
       ? [html('label', {}, 'From token', start, ` ${state.from + 1} of ${longest}`)] : []),
     ...(state.view === 'channels' ? [chooser('query', 'Query', queries.map((label, i) => [String(i), named(queries, i)]),
-      String(queryOf(sides()[0])), value => changed({ query: +value }))] : []),
+      String(queryOf(having)), value => changed({ query: +value }))] : []),
     html('span', { class: 'files', role: 'group', 'aria-label': 'Save this view' }, html('span', { class: 'grey' }, 'Save'),
       ...['svg', 'png', 'csv'].map(format => button(`save-${format}`, format.toUpperCase(), () => exportAs(format)))))
 }
@@ -249,7 +248,7 @@ function renderFacts() {
     const parts = [`position ${recording.position}`, `${own.length} layers of ${own[0]?.heads ?? 0} heads`, ...counts]
     if (recording.step !== null) parts.push(`step ${recording.step}`)
     if (attention?.groups) {
-      parts.push(`maps averaged over ${attention.groups.join(' × ')} tokens, ${attention.maps.strongest
+      parts.push(`maps averaged over ${attention.groups.join(' x ')} tokens, ${attention.maps.strongest
         ? `exact weights of the ${attention.maps.strongest.shape[2]} strongest keys of every query` : 'no exact weights'}`)
     } else if (attention) parts.push(`every cell, in ${attention.maps.weights.bits === 16 ? '65,535' : '255'} levels`)
     return html('div', {}, html('b', {}, side.title), ` ${parts.join(' · ')}`)
@@ -395,7 +394,7 @@ async function start() {
   dark.addEventListener('change', render)
   let width = innerWidth
   addEventListener('resize', () => { if (innerWidth !== width) { width = innerWidth; changed() } })
-  window.probe = { csvText, svgText, pngBlob, state }  // for tests
+  window.probe = { csvText, svgText, pngBlob, state, sides, place }  // for tests
 }
 start().catch(error => {
   byId('waiting').textContent = `This browser cannot show the page (${error.message}): it needs one of 2023 or later.`
