@@ -88,6 +88,8 @@ def main() -> None:
     logging.set_verbosity(logging.ERROR)  # orbax logs every step of a restore
     cache.keep_programs()
     directory = cli.path('workdir', WORKDIR.value)
+    if LENGTHS.value:
+        spec.lengths(LENGTHS.value, '--lengths')  # a mistake is reported once, not for every cell
     if PROBE.value is not None:
         probe(directory)
         return
@@ -102,8 +104,6 @@ def main() -> None:
         raise UserError(f'--{idle[0]} is for generated texts - add --generate or --prompts')
     if TRANSLATE.value and PER_POSITION.value:
         raise UserError('--per_position is for an evaluation without --translate - choose one')
-    if LENGTHS.value:
-        spec.lengths(LENGTHS.value, '--lengths')  # a mistake is reported once, not for every cell
     work = translate if TRANSLATE.value else evaluate
     found, unfinished = cells.finished(directory) if cells.is_sweep(directory) else ([], 0)
     if unfinished:

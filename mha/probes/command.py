@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mha import spec
+from mha import positions, spec
 from mha.probes.files import Probed
 from mha.probes.recording import probe
 from mha.run import finished
@@ -43,13 +43,11 @@ def recordings(
         chosen = [*spec.lengths(lengths, '--lengths')] if lengths else [first.experiment.train_lengths[-1]]
     if len(chosen) > MOST_LENGTHS:
         raise UserError(f'a page shows up to {MOST_LENGTHS} lengths, not the {len(chosen)} of --lengths')
-    for length in chosen:
-        _check_size(first, text, length)
-    return [
-        one
-        for length in chosen
-        for one in _alike([_recorded(run, text, length, seed) for run in (first, against) if run is not None])
-    ]
+    runs = [run for run in (first, against) if run is not None]
+    for run in runs:
+        for length in chosen:
+            _check_size(run, text, length)
+    return [one for length in chosen for one in _alike([_recorded(run, text, length, seed) for run in runs])]
 
 
 def _check_size(run: Finished, text: str, length: int | None) -> None:
@@ -61,6 +59,8 @@ def _check_size(run: Finished, text: str, length: int | None) -> None:
     if count > MOST_TOKENS:
         shorter = 'a shorter text' if text else 'shorter --lengths'
         raise UserError(f'a page shows up to {MOST_TOKENS:,} tokens, not {count:,} - give {shorter}')
+    for scheme in run.model.schemes:
+        positions.checked_extent(scheme, run.model.context(count), run.experiment.final_position)
 
 
 def _recorded(run: Finished, text: str, length: int | None, seed: int) -> Probed:

@@ -71,7 +71,7 @@ function linesPanel(side, width) {
       svg('rect', { ...box, fill: 'transparent' }), svg('rect', { class: 'bar', ...box, rx: 2, fill: 'var(--heat)',
         'fill-opacity': 0 }),
       text(x, y(index) + 4, clipped(labels[index]), { 'text-anchor': query ? 'end' : 'start', fill: 'var(--ink)' }),
-      text(query ? 2 : width - 2, y(index) + 4, '', { class: 'value', 'font-size': 10.5,
+      text(query ? 2 : width - 2, y(index) + 4, '', { class: 'value', 'font-size': 10.5, fill: 'var(--ink)',
         'text-anchor': query ? 'start' : 'end' }))
       if (Math.max(ends.query, ends.key) - from > 1) {
         token.append(svg('title', {}, `${axis} ${named(labels, index)}`))
@@ -83,7 +83,7 @@ function linesPanel(side, width) {
 
   panel.draw = active => {
     own.replaceChildren()
-    base.setAttribute('opacity', active ? 0.07 : 1)
+    base.setAttribute('opacity', active ? 0.14 : 1)
     for (const axis of ['query', 'key']) {
       for (const token of tokens[axis]) {
         token.querySelector('.bar').setAttribute('fill-opacity', 0)

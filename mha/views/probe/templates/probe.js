@@ -6,7 +6,7 @@ const STACKS = { encoder: 'encoder', decoder: 'decoder', cross: 'decoder to enco
 const short = value => {
   if (value === null || value === undefined || Number.isNaN(value)) return '-'
   const size = Math.abs(value)
-  if (!size) return '0'
+  if (size < 0.00005) return '0'
   return size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : value.toFixed(size < 0.01 ? 4 : 2)
 }
 const BLANKS = { ' ': '␣', '\n': '⏎', '\t': '⇥', '\r': '␍' }
@@ -250,7 +250,7 @@ function renderFacts() {
     if (attention?.groups) {
       parts.push(`maps averaged over ${attention.groups.join(' x ')} tokens, ${attention.maps.strongest
         ? `exact weights of the ${attention.maps.strongest.shape[2]} strongest keys of every query` : 'no exact weights'}`)
-    } else if (attention) parts.push(`every cell, in ${attention.maps.weights.bits === 16 ? '65,535' : '255'} levels`)
+    } else if (attention) parts.push(`every cell, to ${attention.maps.weights.bits === 16 ? '0.001' : '0.2'} % of the range of its head`)
     return html('div', {}, html('b', {}, side.title), ` ${parts.join(' · ')}`)
   }))
 }
