@@ -178,7 +178,7 @@ def translate(directory: Path) -> None:
     """Translates test sentences with one run, writes the translations and prints their scores."""
     run = variant(finished.load(directory), lengths=LENGTHS.value)
     workdir.check_writable(directory)
-    run = dataclasses.replace(run, member=run.experiment.survivors(run.params)[0])
+    run = of_one_member(run)
     limit = MAX_LENGTH.value if MAX_LENGTH.present else None
     made = translation.measure(run, beams=BEAMS.value, max_length=limit, examples=EXAMPLES.value)
     name = workdir.evaluation_name([made.length], len(made.pairs), TASK.value, POSITION.value)
@@ -197,6 +197,15 @@ def variant(run: finished.Finished, **options: Any) -> finished.Finished:
             if flag.value and error.key == key:
                 error.key = f'--{flag.name}'
         raise
+
+
+def of_one_member(run: finished.Finished) -> finished.Finished:
+    """Same run with the first member of its population that has not diverged, which a note names."""
+    members = run.experiment.members
+    run = dataclasses.replace(run, member=run.experiment.survivors(run.params)[0])
+    if len(members) > 1:
+        print(f'note: member {population.named(members[run.member])} of {len(members)}', file=sys.stderr)
+    return run
 
 
 def generate(directory: Path) -> None:
@@ -231,12 +240,7 @@ def one_run(directory: Path) -> finished.Finished:
     """Run in a directory that is no sweep; of a population, the first member that has not diverged."""
     if cells.is_sweep(directory):
         raise UserError(f'{directory} is a sweep - choose one of its runs, --workdir={directory / "cells"}/<name>')
-    run = finished.load(directory)
-    members = run.experiment.members
-    run = dataclasses.replace(run, member=run.experiment.survivors(run.params)[0])
-    if len(members) > 1:
-        print(f'note: member {population.named(members[run.member])} of {len(members)}', file=sys.stderr)
-    return run
+    return of_one_member(finished.load(directory))
 
 
 if __name__ == '__main__':

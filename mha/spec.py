@@ -48,7 +48,8 @@ class UserError(ValueError):
     """Config key or flag with the mistake. The message begins with it."""
 
     def __str__(self) -> str:
-        return f'{self.key}: {super().__str__()}' if self.key else super().__str__()
+        message = ' '.join(super().__str__().splitlines())  # names of files and columns may have line breaks
+        return f'{self.key}: {message}' if self.key else message
 
 
 @contextlib.contextmanager
@@ -96,6 +97,8 @@ Stretch = Annotated[float, at_least(1), at_most(REACH)]
 """Ratio of a new length to the trained one."""
 Count = Annotated[int, at_least(1), at_most(2**20)]
 """Number of units, symbols or rows."""
+Seed = Annotated[int, between(0, 2**32 - 1)]
+"""Seed of random numbers."""
 Several = Annotated[int, at_least(2), at_most(2**20)]
 """Number of symbols, at least two."""
 Width = Annotated[int, at_least(1), at_most(2**16)]
@@ -415,6 +418,11 @@ def short(key: str) -> str:
 def as_text(value: Any) -> str:
     """Text of a setting for comparison and display; 1 and 1.0 are equal."""
     return f'{value:.12g}' if isinstance(value, float) else str(value)
+
+
+def visible(text: str) -> str:
+    """`text` with a dot for every character that terminals and tables do not show as one character."""
+    return ''.join(character if character.isprintable() else '·' for character in text)
 
 
 def only(conditions: Iterable[str], configs: Mapping[T, Mapping[str, Any]]) -> list[T]:

@@ -16,6 +16,10 @@ COMMANDS = {
         ['--lengths=64', '--rounds=1', '--budget=1', '--contenders=mha dense,mha blockwise'],
         ['mha dense', 'mha blockwise'],
     ),
+    'complexity.py': (
+        ['--lengths=16,32,64', '--heads=1,2,4', '--widths=16,32,64', '--rounds=1', '--window=8'],
+        ['| dense |', '| blockwise, window |', '| linear |'],
+    ),
     'data.py': (
         ['--length=16', '--batches=2', '--repeats=1', '--tasks=lm'],
         ['tokens/s read', 'lm'],

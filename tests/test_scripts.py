@@ -174,7 +174,7 @@ def test_eval_of_tasks_that_read_data(environ, script, tmp_path):
         call('eval.py', '--lengths=3', '--examples=64', f'--workdir={workdir}')
         assert len((workdir / 'evaluation_3_64-examples.csv').read_text().splitlines()) == 2
     prompts, run = tmp_path / 'prompts.txt', f'--workdir={tmp_path / "run0"}'
-    prompts.write_text('to be\nnot\n')
+    prompts.write_bytes('\ufeffto be\r\nnot\n'.encode())
     lines = script('eval.py', run, f'--prompts={prompts}', '--max_length=5').stdout.splitlines()
     first, second = map(json.loads, lines)
     assert (first['prompt'], second['prompt']) == ('to be', 'not')

@@ -8,10 +8,12 @@ the name of a TFDS data set (`named`). With `data_dir`, the directory of TFDS da
 from mha.datasets import catalogues, files, named, standard_library
 from mha.datasets.corpus import SPLITS, Corpus, Split, Texts
 from mha.datasets.preparation import prepare
+from mha.spec import checked
 
 __all__ = ['SPLITS', 'Corpus', 'Split', 'Texts', 'documents', 'labelled', 'pairs']
 
 
+@checked
 def documents(data: str = '', data_dir: str = '') -> Corpus:
     """Corpus of documents, by default the source code of Python's standard library."""
     if not data:
@@ -19,6 +21,7 @@ def documents(data: str = '', data_dir: str = '') -> Corpus:
     return prepare(files.documents(data) if _files(data, data_dir) else named.source('documents', data, data_dir))
 
 
+@checked
 def labelled(data: str = '', data_dir: str = '', strict: bool = False, text: str = '', label: str = '') -> Corpus:
     """Corpus of labelled texts, by default sentences and their languages. `text` and `label` are the names of their
     columns, by default those of a TFDS data set's own choice, and in files these words."""
@@ -29,6 +32,7 @@ def labelled(data: str = '', data_dir: str = '', strict: bool = False, text: str
     return prepare(named.source('labelled', data, data_dir, text, label), strict)
 
 
+@checked
 def pairs(data: str = '', data_dir: str = '', strict: bool = False) -> Corpus:
     """Corpus of sentence pairs, by default English and German."""
     if not data:

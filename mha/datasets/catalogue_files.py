@@ -13,7 +13,7 @@ from typing import NamedTuple
 SUFFIXES = ('.po', '.mo')
 _ESCAPES = {'n': '\n', 't': '\t', 'r': '\r'}
 _STRING = re.compile(r'".*"$')
-_FIELD = re.compile(r'(msgctxt|msgid_plural|msgid|msgstr(?:\[\d+\])?)\s*(".*")$')
+_FIELD = re.compile(r'(msgctxt|msgid_plural|msgid|msgstr(?:\[\d{1,2}\])?)\s*(".*")$')
 
 
 class Message(NamedTuple):

@@ -14,6 +14,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int64, UInt8
 
+from mha.machine import cache
+from mha.spec import visible
+
 Split = Literal['train', 'test']
 SPLITS: tuple[Split, Split] = ('train', 'test')
 RECORDS_AT_ONCE = 256
@@ -65,17 +68,19 @@ class Corpus:
             lines.append(f'note: {about["malformed"]:,} malformed rows are left out: {named}')
         if about.get('similar_labels'):
             lines.append(f'note: labels that differ only in case: {", ".join(about["similar_labels"])}')
-        return lines
+        return [visible(line) for line in lines]
 
     def read(self, split: Split) -> dict[str, Any]:
         """Columns of a split: `Texts` per field. Labels are indices [R] of `labels`. A document is one text, however
         many records it has."""
-        builder: Any = tfds.builder_from_directory(self.directory)  # a decorator hides the signatures of its methods
-        columns = {name: (bytearray(), array.array('q', [0])) for name in builder.info.features}
-        for record in records(builder, split):
-            for name, (content, ends) in columns.items():
-                content += record[name]
-                ends.append(len(content))
+        with cache.reading(self.directory):
+            # `Any`, because a decorator hides the signatures of its methods.
+            builder: Any = tfds.builder_from_directory(self.directory)
+            columns = {name: (bytearray(), array.array('q', [0])) for name in builder.info.features}
+            for record in records(builder, split):
+                for name, (content, ends) in columns.items():
+                    content += record[name]
+                    ends.append(len(content))
         texts = {
             name: Texts(np.frombuffer(content, np.uint8), np.frombuffer(ends, np.int64))
             for name, (content, ends) in columns.items()
@@ -94,7 +99,10 @@ def records(builder: Any, split: str) -> Iterator[dict[str, Any]]:
         return
     source = builder.as_data_source(split)
     for first in range(0, len(source), RECORDS_AT_ONCE):
-        yield from source.__getitems__(range(first, min(first + RECORDS_AT_ONCE, len(source))))
+        for record in source.__getitems__(range(first, min(first + RECORDS_AT_ONCE, len(source)))):
+            if any(value is None for value in record.values()):
+                raise ValueError('a record is missing')
+            yield record
 
 
 def _joined(path: Texts, text: Texts) -> dict[str, Texts]:

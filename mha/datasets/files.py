@@ -293,7 +293,7 @@ def _jsonl(path: Path, name: str, *names: str) -> Iterator[tuple[int, Any]]:
 
 def _object(text: str, names: tuple[str, ...]) -> Any:
     try:
-        values = json.loads(text)
+        values = json.loads(text, parse_constant=_refused)
     except (ValueError, RecursionError):
         return 'not JSON'
     if not isinstance(values, dict):
@@ -302,6 +302,10 @@ def _object(text: str, names: tuple[str, ...]) -> Any:
         return f'no {missing[0]!r}'
     text, label = (values[each] for each in names)
     return text, str(label) if isinstance(label, int | float) else label
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f'JSON has no {constant}')  # nor Infinity; Python reads both
 
 
 TABLES = {'.csv': _csv, '.tsv': _tsv, '.jsonl': _jsonl}

@@ -2,6 +2,7 @@
 slice applies to both splits. The data set must be prepared in the format array_record, which is read without
 TensorFlow. Test data is its split `test`, or `validation` if there is none."""
 
+import contextlib
 import difflib
 import os
 import re
@@ -15,10 +16,12 @@ from tensorflow_datasets.core import naming, read_only_builder, registered
 from mha.datasets.corpus import Split, records
 from mha.datasets.files import row
 from mha.datasets.preparation import FIELDS, Kind, Malformed, Row, Source
+from mha.machine import cache
 from mha.spec import UserError
 
-_NAME = re.compile(r'(\w+(?:/[\w.-]+)?(?::[\d.]+)?)(?:\[([\d%: ]+)\])?')
+_NAME = re.compile(r'([A-Za-z]\w*(?:/[\w.-]+)?(?::\d+\.\d+\.\d+)?)(?:\[([\d%:-]*)\])?', re.ASCII)
 FORMAT = 'array_record'
+EXAMPLE = 'wiki40b/en:1.3.0[:10%]'
 
 
 def source(kind: Kind, data: str, data_dir: str, *columns: str) -> Source:
@@ -26,27 +29,33 @@ def source(kind: Kind, data: str, data_dir: str, *columns: str) -> Source:
     keys, except where another name is given."""
     match = _NAME.fullmatch(data)
     if not match:
-        raise UserError(f'no file matches {data!r}, relative to {os.getcwd()}')
+        raise UserError(
+            f'no file matches {data!r}, relative to {os.getcwd()}, and data sets are named like {EXAMPLE!r}'
+        )
     name, part = match.groups()
-    builder = _prepared(name, data_dir)
+    with _reading(name, data_dir):
+        builder = _prepared(name, data_dir)
     held_out = next((split for split in ('test', 'validation') if split in builder.info.splits), '')
     if 'train' not in builder.info.splits or not held_out:
         there = ', '.join(builder.info.splits)
         raise UserError(f'{name} must have the splits train, and test or validation, not {there}')
     fields = _columns(kind, name, builder.info, columns)
-    splits: dict[Split, str] = {'train': 'train', 'test': held_out}
+    splits: dict[Split, str] = {'train': _part(builder, 'train', part), 'test': _part(builder, held_out, part)}
 
     def rows() -> Iterator[Row | Malformed]:
         for split, theirs in splits.items():
-            for number, record in enumerate(records(builder, f'{theirs}[{part}]' if part else theirs)):
-                place = f'{name}, {theirs}:{number}'
-                values = tuple(_text(builder.info.features[field], record[field]) for field in fields)
-                if kind == 'documents':
-                    yield Row((place.encode(), values[0].encode(errors='surrogateescape')), split=split)
-                else:
-                    yield row(place, (values[0], values[1]), split)
+            with _reading(name, data_dir):
+                for number, record in enumerate(records(builder, theirs)):
+                    place = f'{name}, {theirs.partition("[")[0]}:{number}'
+                    values = tuple(_text(builder.info.features[field], record[field]) for field in fields)
+                    if kind == 'documents':
+                        yield Row((place.encode(), values[0].encode(errors='surrogateescape')), split=split)
+                    else:
+                        yield row(place, (values[0], values[1]), split)
 
-    files = {path.name: path for split in splits.values() for path in map(Path, builder.info.splits[split].filepaths)}
+    files = {
+        path.name: path for split in ('train', held_out) for path in map(Path, builder.info.splits[split].filepaths)
+    }
     redistribution = getattr(builder.info, 'redistribution_info', None)
     return Source(
         kind,
@@ -59,8 +68,27 @@ def source(kind: Kind, data: str, data_dir: str, *columns: str) -> Source:
     )
 
 
+def _reading(name: str, data_dir: str) -> contextlib.AbstractContextManager[None]:
+    return cache.reading(name, f'{command(name, data_dir)} --overwrite')
+
+
+def _part(builder: Any, split: str, part: str | None) -> str:
+    """Name of a split, or of a slice of it."""
+    if part is None:
+        return split
+    with contextlib.suppress(ValueError):
+        if builder.info.splits[f'{split}[{part}]'].num_examples >= 0:
+            return f'{split}[{part}]'
+    count = builder.info.splits[split].num_examples
+    raise UserError(
+        f'the split {split} of {count:,} examples has no slice [{part}] - write it like [:10%] or [100:200]'
+    )
+
+
 def _prepared(name: str, data_dir: str) -> Any:
     """Builder of a prepared data set. Raises `UserError` with the command that prepares it."""
+    if '://' in data_dir:
+        raise UserError(f'data_dir={data_dir!r} is no path of a file system - copy or mount it, and give a local path')
     at = {'data_dir': os.path.expanduser(data_dir)} if data_dir else {}
     try:
         builder = read_only_builder.builder_from_files(name, **at)

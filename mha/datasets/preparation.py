@@ -2,16 +2,18 @@
 
 A `Source` names its files and yields its rows. A corpus is named by its sha256, which depends on the files and not on
 their place. Prepared corpora are kept in `mha.machine.cache`; several processes may prepare one at the same time, and
-one that is killed leaves nothing that others would read.
+one that is killed leaves nothing that others would read, and the next one removes it.
 """
 
 import array
 import collections
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import io
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -97,22 +99,18 @@ def prepare(source: Source, strict: bool = False) -> Corpus:
     sha256 = source.sha256()
     directory = cache.directory() / source.kind / sha256 / str(TextCorpus.VERSION)
     if not directory.exists():
-        try:
+        with cache.writing():
             _build(source, directory)
-        except OSError as error:
-            reason = error.strerror or error
-            raise UserError(
-                f'cannot prepare text in {cache.directory()}: {reason} - set MHA_CACHE to a directory'
-            ) from error
-    info = tfds.builder_from_directory(directory).info
-    stored: Any = info.metadata
-    facts = {name: value for name, value in stored.items() if name != 'labels'}
+    with cache.reading(directory):
+        facts: dict[str, Any] = dict(cast(Any, tfds.builder_from_directory(directory).info.metadata))
+        labels = tuple(facts.pop('labels'))
+    rows = '; '.join(facts['data_malformed_rows'])
     if strict and facts['data_malformed']:
-        raise UserError(f'{facts["data_malformed"]:,} malformed rows: {"; ".join(facts["data_malformed_rows"])}')
+        raise UserError(f'{facts["data_malformed"]:,} malformed rows: {rows}')
     if not facts['data_train_examples']:
-        raise UserError(f'{source.provenance} has no training example: {"; ".join(facts["data_malformed_rows"])}')
+        raise UserError(f'{source.provenance} has no training example' + (rows and f': {rows}'))
     said = {'split': source.split_rule, 'provenance': source.provenance, 'licence': source.licence}
-    return Corpus(sha256, directory, tuple(stored['labels']), facts | {f'data_{key}': said[key] for key in said})
+    return Corpus(sha256, directory, labels, facts | {f'data_{key}': said[key] for key in said})
 
 
 class TextCorpus(FileReaderBuilder):
@@ -142,10 +140,12 @@ class TextCorpus(FileReaderBuilder):
                 continue
             split, example = split_of(row), dict(zip(FIELDS[self.source.kind], row.values, strict=True))
             count.add(split, row)
-            writers[split].write(features.serialize_example(example))
+            with _on_disk():
+                writers[split].write(features.serialize_example(example))
             self.progress(sum(map(len, row.values)))
-        for writer in writers.values():
-            writer.close()
+        with _on_disk():
+            for writer in writers.values():
+                writer.close()
         cast(Any, self.info.metadata).update(count.facts())
         self.info.set_splits(
             splits.SplitDict(
@@ -158,6 +158,15 @@ class TextCorpus(FileReaderBuilder):
                 for split in SPLITS
             )
         )
+
+
+@contextlib.contextmanager
+def _on_disk() -> Iterator[None]:
+    """Context in which errors of an `ArrayRecordWriter`, such as a full disk, are `OSError`s."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 class _Count:
@@ -203,11 +212,28 @@ class _Count:
         return within | {'data_duplicates_across': int(np.isin(hashes['test'], distinct['train']).sum())}
 
 
+@contextlib.contextmanager
+def _scratch() -> Iterator[str]:
+    """New directory in the cache, removed at the end. Those that killed processes have left are removed first: a living
+    process has a lock on its own."""
+    for corpus in cache.directory().glob('preparing-*/text_corpus'):  # locked before that is made
+        with contextlib.suppress(OSError), corpus.with_name('lock').open('a') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(corpus.parent)
+    with (
+        tempfile.TemporaryDirectory(dir=cache.directory(), prefix='preparing-') as directory,
+        open(os.path.join(directory, 'lock'), 'a') as lock,
+    ):
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield directory
+
+
 def _build(source: Source, directory: Path) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     with (
         parallel.progress(unit='B', unit_scale=True, desc='prepare', delay=1, file=sys.stderr, leave=False) as bar,
-        tempfile.TemporaryDirectory(dir=cache.directory(), prefix='preparing-') as scratch,
+        _scratch() as scratch,
     ):
         noise = io.StringIO()
         with contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise):  # TFDS's notes

@@ -183,8 +183,12 @@ def make(tokens: str, corpus: Corpus) -> Subwords:
     if not path.exists():
         columns = corpus.read('train')
         texts = (text for name, column in columns.items() if name in ('text', 'source', 'target') for text in column)
-        _write(path, _learned(trainer, texts))
-    return Subwords(path.read_text())
+        with cache.writing():
+            _write(path, _learned(trainer, texts))
+    with cache.reading(path):
+        text = path.read_text()
+        Tokenizer.from_str(text)  # an empty file would be bytes
+    return Subwords(text)
 
 
 def _bytes() -> None:
@@ -209,6 +213,7 @@ def _learned(trainer: Any, texts: Iterable[bytes]) -> str:
 def _write(path: Path, text: str) -> None:
     """Writes a file that other processes may write at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile('w', dir=path.parent, delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+        file = Path(directory) / path.name
+        file.write_text(text)
+        os.replace(file, path)

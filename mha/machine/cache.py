@@ -1,15 +1,41 @@
 """Cache of prepared data and compiled programs: the directory $MHA_CACHE, by default ~/.cache/mha. It may be deleted at
 any time."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
+
+from mha.spec import UserError
 
 
 def directory() -> Path:
     """Path of the cache."""
     return Path(os.environ.get('MHA_CACHE') or '~/.cache/mha').expanduser()
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Context that writes texts to the cache. Raises `UserError` if that is not possible."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f'cannot prepare text in {directory()}: {reason} - set MHA_CACHE to a directory') from error
+
+
+@contextlib.contextmanager
+def reading(what: Any, mend: str = 'remove it, and it is made again') -> Iterator[None]:
+    """Context that reads a prepared file or data set. Raises `UserError` if it is damaged."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # the readers have no class of their own for damage
+        raise UserError(f'cannot read {what}: it is damaged ({str(error)[:200]}) - {mend}') from error
 
 
 def keep_programs() -> None:

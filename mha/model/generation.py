@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, Key
 from mha.model.encoder import Encoder
 from mha.model.seq2seq import Conditional, EncoderDecoder
 from mha.nn import masks
-from mha.spec import UserError
+from mha.spec import SIZES, UserError
 
 ENDED = -1
 """Marker of the tokens after the end of a sequence."""
@@ -38,8 +38,8 @@ class Sampling:
     top_p: float | None = None
 
     def __post_init__(self):
-        if not 0 <= self.temperature < np.inf:
-            raise UserError(f'temperature must be at least 0 and finite, not {self.temperature}')
+        if self.temperature != 0 and not SIZES[0] <= self.temperature <= SIZES[1]:
+            raise UserError(f'temperature must be 0, or from {SIZES[0]} to {SIZES[1]}, not {self.temperature}')
         if self.temperature == 0 and (self.top_k, self.top_p) != (None, None):
             raise UserError('top_k and top_p limit what is drawn - set a temperature above 0 too')
         if self.top_k is not None and self.top_k < 1:

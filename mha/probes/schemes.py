@@ -47,7 +47,7 @@ class Encoding:
     """Logits of the last query for keys at offsets 0, 1, .. P - 1, if all tokens have the same content, whose product
     is 1; None for a scheme that replaces the softmax alone."""
     wavelengths: Float[np.ndarray, 'F'] | None
-    """Positions per turn of each rotary frequency."""
+    """Positions per turn of each frequency of rotary or sinusoidal schemes; infinite for channels that do not turn."""
 
 
 @checked
@@ -112,4 +112,5 @@ def _cosine(x: Float[np.ndarray, 'P D']) -> Float[np.ndarray, 'P P']:
 def _wavelengths(scheme: Position) -> Float[np.ndarray, 'F'] | None:
     parts = scheme.parts if isinstance(scheme, Chain) else [scheme]
     found = [np.asarray(part.frequencies) for part in parts if getattr(part, 'frequencies', ())]  # pyright: ignore
-    return 2 * np.pi / np.concatenate(found) if found else None
+    with np.errstate(divide='ignore'):
+        return 2 * np.pi / np.concatenate(found) if found else None

@@ -46,7 +46,7 @@ def _speed(pieces: list[tuple[float, int]]) -> str:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding='utf-8').removesuffix('\n').split('\n')
+        lines = path.read_text(encoding='utf-8-sig').removesuffix('\n').split('\n')
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'cannot read the prompts in {path}: {error}') from error
     if empty := [number for number, line in enumerate(lines, 1) if not line]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from mha.run.build import build
 from mha.run.checkpoint import Checkpoints
 from mha.run.checks import shapes
 from mha.run.experiment import Experiment
-from mha.spec import Count, UserError, at_least, checked, split
+from mha.spec import Count, Seed, UserError, at_least, checked, split
 from mha.spec import lengths as parse_lengths
 from mha.tasks import Task
 from mha.training.evaluation import Row
@@ -168,15 +169,17 @@ class Finished:
         top_p: float | None = None,
         beams: Count = 1,
         until: str = '',
-        seed: int = 0,
+        seed: Seed = 0,
         cache: bool | None = None,
     ) -> Iterator[list[Continuation]]:
         """Continuations generated so far, again and again: each text continues the one before. They end after
         `max_length` tokens, with a symbol that ends answers, or before `until`. Several `beams` give one text, at the
         end. See `mha.model.generation` for the other arguments."""
-        prompts = [prompts] if isinstance(prompts, str) else prompts
+        prompts = [prompts] if isinstance(prompts, str) else [*prompts]
         if wrong := [prompt for prompt in prompts if not isinstance(prompt, str)]:
             raise UserError(f'prompts are strings, not {wrong[0]!r}')
+        if wrong := [prompt for prompt in prompts if re.search('[\ud800-\udfff]', prompt)]:  # bytes of a command line
+            raise UserError(f'prompts are UTF-8, not {wrong[0]!r}')
         task = self.task
         written: list[list[tuple[int, float]]] = [[] for _ in prompts]
         sampling = generation.Sampling(temperature, top_k, top_p)

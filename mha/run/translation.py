@@ -17,7 +17,7 @@ import numpy as np
 
 from mha.machine import parallel
 from mha.run.finished import Continuation, Finished
-from mha.spec import UserError
+from mha.spec import Count, UserError, checked
 
 Pair = tuple[str, str]
 """Source and target."""
@@ -91,7 +91,10 @@ class Translations:
         )
 
 
-def measure(run: Finished, beams: int = 1, max_length: int | None = None, examples: int | None = None) -> Translations:
+@checked
+def measure(
+    run: Finished, beams: Count = 1, max_length: Count | None = None, examples: Count | None = None
+) -> Translations:
     """Translations of the test pairs of up to the longest evaluated length, or of `examples` of them, drawn with a
     fixed seed. A translation has up to `max_length` tokens, by default as many as a target may have."""
     length = run.experiment.eval_lengths[-1]

@@ -293,7 +293,9 @@ def write_json(path: Path, value: Any) -> None:
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes the rows of a range evaluation as csv. A crash leaves either the old file or the new one."""
     file = io.StringIO()
-    writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
+    breaks = any('\r' in str(value) for row in rows for value in row.values())  # which only QUOTE_ALL quotes
+    quoting = csv.QUOTE_ALL if breaks else csv.QUOTE_MINIMAL
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n', quoting=quoting)
     writer.writeheader()
     writer.writerows(rows)
     _replace(path, file.getvalue())

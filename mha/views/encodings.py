@@ -67,7 +67,7 @@ def _embedding(axes: Axes, one: Encoding) -> None:
 
 def _similarity(axes: Axes, one: Encoding) -> None:
     assert one.similarity is not None
-    _image(axes, one.similarity, 'RdBu_r', 1)
+    _image(axes, one.similarity, 'RdBu_r', 1.0)
     axes.set(xlabel='position', ylabel='cosine similarity to position')
     axes.axhline(one.trained - 0.5, color=INK, linewidth=0.8, linestyle='--')
     _mark(axes, one, one.trained - 0.5)

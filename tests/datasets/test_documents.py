@@ -209,12 +209,49 @@ def test_a_killed_preparation_starts_over(tmp_path, cache):
     assert [*cache.glob('preparing-*')]
     corpus = datasets.documents('corpus/*.txt')
     assert joined(corpus, 'train') == b''.join(c for i, c in enumerate(contents) if i != 9)
+    assert [path.name for path in cache.iterdir()] == ['documents'], 'what was left is removed'
+
+
+def test_a_preparation_leaves_others_alone(tmp_path, cache, monkeypatch):
+    """One that begins while another one writes does not remove its files."""
+    contents = write_files(tmp_path / 'corpus', 12)
+    (tmp_path / 'other.txt').write_bytes(b'other')
+    rows = files._document_rows
+
+    def slowly(*args):
+        for number, row in enumerate(rows(*args)):
+            if number == 6:
+                monkeypatch.setattr(files, '_document_rows', rows)
+                datasets.documents('other.txt')
+            yield row
+
+    monkeypatch.setattr(files, '_document_rows', slowly)
+    corpus = datasets.documents('corpus/*.txt')
+    assert joined(corpus, 'train') == b''.join(c for i, c in enumerate(contents) if i != 9)
+    assert [path.name for path in cache.iterdir()] == ['documents']
+
+
+@pytest.mark.parametrize('name', ['*-train.*', '*-test.*', 'dataset_info.json', 'features.json', 'metadata.json'])
+@pytest.mark.parametrize('damage', ['half', 'empty', 'gone'])
+def test_damage_of_the_cache_is_named(tmp_path, name, damage):
+    write_files(tmp_path / 'corpus', 12)
+    directory = datasets.documents('corpus/*.txt').directory
+    (file,) = directory.glob(name)
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2] if damage == 'half' else b'')
+    if damage == 'gone':
+        file.unlink()
+    with pytest.raises(UserError, match=rf'^cannot read {directory}: it is damaged \(.+\) - remove it, and it is made'):
+        [datasets.documents('corpus/*.txt').read(split) for split in datasets.SPLITS]
 
 
 @pytest.mark.parametrize(
     ('data', 'message'),
     [
-        ('none/*.txt', "no file matches 'none/*.txt', relative to {cwd}"),
+        (
+            'none/*.txt',
+            "no file matches 'none/*.txt', relative to {cwd}, and data sets are named like 'wiki40b/en:1.3.0[:10%]'",
+        ),
         (
             'corpus/none',
             "'corpus/none' is neither a file, relative to {cwd}, nor a prepared data set of TFDS - where TensorFlow is "
@@ -238,6 +275,22 @@ def test_cache_that_cannot_be_written(tmp_path, monkeypatch):
     write_files(tmp_path / 'corpus', 1)
     monkeypatch.setenv('MHA_CACHE', str(tmp_path / 'corpus/00.txt'))
     with pytest.raises(UserError, match='set MHA_CACHE to a directory'):
+        datasets.documents('corpus/*.txt')
+
+
+@pytest.mark.parametrize('call', ['write', 'close'])
+def test_a_full_disk(tmp_path, cache, monkeypatch, call):
+    def full(*args):
+        raise RuntimeError('write() failed: No space left on device')
+
+    class Writer(preparation.ArrayRecordWriter):
+        pass
+
+    setattr(Writer, call, full)
+    monkeypatch.setattr(preparation, 'ArrayRecordWriter', Writer)
+    write_files(tmp_path / 'corpus', 1)
+    message = f'cannot prepare text in {cache}: write() failed: No space left on device - set MHA_CACHE to a directory'
+    with pytest.raises(UserError, match=re.escape(message) + '$'):
         datasets.documents('corpus/*.txt')
 
 

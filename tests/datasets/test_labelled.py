@@ -92,6 +92,9 @@ def test_names_of_columns(write):
     message = "a.csv has no column 'text' but body, stars - choose two by text= and label="
     with pytest.raises(UserError, match=re.escape(message) + '$'):
         datasets.labelled('a.csv')
+    write({'b.csv': '"two\nlines",label\n'})
+    with pytest.raises(UserError, match=r"^b.csv has no column 'text' but two lines, label - .*"):
+        datasets.labelled('b.csv')
 
 
 EVIL = {
@@ -103,6 +106,7 @@ EVIL = {
     'never closed': ('a.csv', 'text,label\nok,x\n"open,x\n' + 'y,x\n' * 3, ['ok'], [3]),
     'json': ('a.jsonl', '{"text": "ok", "label": 3}\n{"text"\n[1]\n{"text": "a"}\n', ['ok'], [2, 3, 4]),
     'json texts': ('a.jsonl', '{"text": 1, "label": "x"}\n\n{"text": "ok", "label": 0.5}', ['ok'], [1]),
+    'no number': ('a.jsonl', '{"text": "ok", "label": NaN}\n{"text": "ok", "label": 1}\n{"text": NaN}', ['ok'], [1, 3]),
     'half a character': ('a.jsonl', '{"text": "\\ud800", "label": "x"}\n{"text": "ok", "label": "x"}', ['ok'], [1]),
     'nesting': ('a.jsonl', '{"text": "ok", "label": "x"}\n' + '[' * 100_000, ['ok'], [2]),
     'quotes in tsv': ('a.tsv', 'text\tlabel\n"open\tx\nb\ty\n', ['"open', 'b'], []),
@@ -143,6 +147,11 @@ def test_nothing_usable(write):
     write({'a.csv': 'text,label\n,x\n'})
     with pytest.raises(UserError, match=r'a.csv has no training example: a.csv:2: an empty text$'):
         datasets.labelled('a.csv')
+    write({'b.csv': 'text,label\n'})
+    with pytest.raises(UserError, match=r'b.csv has no training example$'):
+        datasets.labelled('b.csv')
+    with pytest.raises(UserError, match=r'^labelled: data must be a string, not 5$'):
+        datasets.labelled(5)
 
 
 def test_unreadable_files(write, tmp_path):

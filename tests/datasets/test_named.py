@@ -75,6 +75,25 @@ def test_slices(tmp_path):
     assert corpus != rest
 
 
+@pytest.mark.parametrize('part', ['200%:', ':200%', ':1000', '50%:10%', '%%:', ':', '5', '5%', '', ':10:2'])
+def test_slices_that_there_are_not(tmp_path, part):
+    prepare(tmp_path, 'small_reviews', REVIEWS, LABELLED)
+    message = f'the split train of 50 examples has no slice [{part}] - write it like [:10%] or [100:200]'
+    with pytest.raises(UserError, match=re.escape(message) + '$'):
+        datasets.labelled(f'small_reviews[{part}]', str(tmp_path))
+    with pytest.raises(UserError, match=r'has no training example$'):
+        datasets.labelled('small_reviews[:0%]', str(tmp_path))
+
+
+def test_damage_is_named(tmp_path):
+    prepare(tmp_path, 'small_reviews', REVIEWS, LABELLED)
+    for name in ('small_reviews-train.array_record-00000-of-00001', 'features.json', 'dataset_info.json'):
+        file = tmp_path / 'small_reviews/1.2.3' / name
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        with pytest.raises(UserError, match=r'^cannot read small_reviews: it is damaged \(.+\) - where TensorFlow is'):
+            datasets.labelled('small_reviews', str(tmp_path))
+
+
 def test_a_home_directory_and_validation(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     prepare(tmp_path / 'data', 'small_reviews', {'train': REVIEWS['train'], 'validation': REVIEWS['test']}, LABELLED)
@@ -123,6 +142,9 @@ def test_mistakes(tmp_path):
     assert message('wiki40b/en').endswith(unlisted)
     assert message('ag_news_subset', str(tmp_path)) == f'ag_news_subset is not prepared - {run} --data_dir={tmp_path}'
     assert message('ag_news_subset:9.9.9', str(tmp_path)).startswith('ag_news_subset:9.9.9 is not prepared - ')
+    for name in ('ag_news_subset:1', '1', 'ümlaut'):
+        assert message(name).startswith(f'no file matches {name!r}, relative to {tmp_path}, and data sets are named')
+    assert message('ag_news_subset', 'gs://data').startswith("data_dir='gs://data' is no path of a file system")
     prepare(tmp_path, 'ag_news_subset', REVIEWS, LABELLED)
     info = tmp_path / 'ag_news_subset/1.2.3/dataset_info.json'
     info.write_text(json.dumps(json.loads(info.read_text()) | {'fileFormat': 'tfrecord'}))

@@ -195,6 +195,13 @@ def test_damaged_catalogues(write):
     assert (facts['data_malformed'], places) == (4, ['a.po:3', 'a.po:4', 'a.po:5'])
 
 
+def test_a_form_of_no_language(write):
+    write({'a.po': f'msgid "a"\nmsgid_plural "b"\nmsgstr[0] "c"\nmsgstr[{"9" * 5000}] "d"\n'})
+    assert datasets.pairs('a.po').facts['data_malformed_rows'] == [
+        'a.po:4: neither a field, a string nor a comment of a catalogue'
+    ]
+
+
 @pytest.mark.skipif(not installed(), reason='needs the packages of requirements-dev.txt')
 def test_german():
     """The default: messages in German, of which no source is in two splits."""

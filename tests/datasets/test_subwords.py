@@ -126,6 +126,28 @@ def test_are_kept(write, monkeypatch):
         subwords.make('bpe(301)', corpus)
 
 
+@pytest.mark.parametrize('content', [b'', b'{}', b'null', b'\xff', b'{"model": '])
+def test_damage_of_the_cache_is_named(write, cache, content):
+    """An empty file would be read as bytes."""
+    write({'a.txt': TEXT})
+    corpus = datasets.documents('a.txt')
+    subwords.make('bpe(300)', corpus)
+    (file,) = (cache / 'subwords').iterdir()
+    file.write_bytes(content)
+    with pytest.raises(
+        UserError, match=rf'^cannot read {file}: it is damaged \(.+\) - remove it, and it is made again$'
+    ):
+        subwords.make('bpe(300)', corpus)
+
+
+def test_cache_that_cannot_be_written(write, cache):
+    write({'a.txt': TEXT})
+    corpus = datasets.documents('a.txt')
+    (cache / 'subwords').touch()
+    with pytest.raises(UserError, match=r'cannot prepare text in \S+: File exists - set MHA_CACHE to a directory$'):
+        subwords.make('bpe(300)', corpus)
+
+
 @pytest.mark.parametrize(
     ('tokens', 'message'),
     [

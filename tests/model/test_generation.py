@@ -246,6 +246,8 @@ def test_mistakes():
             generated(model, [[token]], 1)
     for options, words in (
         (dict(temperature=-1.0), 'temperature must be'),
+        (dict(temperature=1e-40), 'temperature must be 0, or from 1e-30 to 1e'),  # 0 in float32
+        (dict(temperature=float('nan')), 'temperature must be'),
         (dict(top_k=2), 'set a temperature above 0'),
         (dict(temperature=1.0, top_k=0), 'top_k must be'),
         (dict(temperature=1.0, top_p=0.0), 'top_p must be'),

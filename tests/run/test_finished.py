@@ -11,7 +11,7 @@ import pytest
 import mha
 from mha import tasks
 from mha.model import generation
-from mha.run import finished, versions, workdir
+from mha.run import finished, translation, versions, workdir
 from mha.spec import UserError
 
 STORED = Path(__file__).parents[1] / 'runs' / 'alibi'
@@ -44,6 +44,25 @@ def test_a_variant_has_the_same_weights(run):
 def test_what_answers_at_once_continues_no_text(run):
     with pytest.raises(UserError, match='continues no text'):
         run.generate('10 2')
+
+
+@pytest.mark.parametrize(
+    ('prompts', 'options', 'message'),
+    [
+        ('\udcff', {}, r"prompts are UTF-8, not '\\udcff'"),
+        ('x', dict(seed=2**63), 'stream: seed must be from 0 to 4,294,967,295'),
+        ('x', dict(max_length=0), 'stream: max_length must be at least 1'),
+    ],
+)
+def test_mistakes_of_a_generation(run, prompts, options, message):
+    with pytest.raises(UserError, match=message):
+        run.generate(prompts, **options)
+
+
+@pytest.mark.parametrize('options', [dict(examples=0), dict(examples=-1), dict(max_length=0), dict(beams=0)])
+def test_mistakes_of_a_translation(run, options):
+    with pytest.raises(UserError, match=f'^measure: {next(iter(options))} must be at least 1'):
+        translation.measure(run, **options)
 
 
 def test_texts_grow_and_end_before_a_string(run, monkeypatch):

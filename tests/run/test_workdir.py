@@ -1,5 +1,6 @@
 """A run's directory: one process at a time, names that file systems take, and what the code was."""
 
+import csv
 import json
 import os
 import subprocess
@@ -151,3 +152,10 @@ def test_subwords_of_a_run(tmp_path):
     with pytest.raises(UserError, match='was trained on other subwords'):
         workdir.keep_subwords(tmp_path, '{"a": 2}')
     assert (tmp_path / 'tokenizer.json').read_text() == '{"a": 1}'
+
+
+def test_rows_with_line_breaks_are_read_as_written(tmp_path):
+    rows = [{'source': text, 'target': f'{text}!'} for text in ('plain', 'cr\rhere', 'two\nlines', '\r\n', '"a", b')]
+    workdir.write_rows(tmp_path / 'a.csv', rows)
+    with (tmp_path / 'a.csv').open(newline='') as file:
+        assert [*csv.DictReader(file)] == rows

@@ -12,7 +12,7 @@ NOTHING = dict.fromkeys(('embedding', 'similarity', 'bias', 'initial_bias', 'log
 
 
 def encoding(**parts):
-    facts = dict(stack='encoder', layers=(0, 1), scheme='a|b', trained=3, coordinates=np.arange(P))
+    facts = dict(stack='encoder', layers=(0, 1), scheme='a|b', trained=3, coordinates=np.arange(1.0 * P))
     return Encoding(**facts, **NOTHING | parts)
 
 

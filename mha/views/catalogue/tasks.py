@@ -70,12 +70,7 @@ class Entry:
     def readable(self, example: Batch) -> tuple[str, str]:
         """Input and answer of one example, each on one line."""
         read, answer = self.task.readable(example)
-        return visible(read), visible(answer)
-
-
-def visible(text: str) -> str:
-    """`text` with a dot for every character that terminals and tables do not show as one character."""
-    return ''.join(character if character.isprintable() else '·' for character in text)
+        return spec.visible(read), spec.visible(answer)
 
 
 def look(text: str, causal: bool = False) -> Entry:
@@ -163,7 +158,7 @@ def describe(entry: Entry, length: int, count: int, seed: int) -> str:
 
 def _shown(symbols: Sequence[str], count: int = 30) -> str:
     """Up to `count` different symbols, as text."""
-    different = list(dict.fromkeys(map(visible, symbols)))
+    different = list(dict.fromkeys(map(spec.visible, symbols)))
     return ' '.join([*different[:count], *['…'] * (len(different) > count)])
 
 

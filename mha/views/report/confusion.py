@@ -10,11 +10,14 @@ from jaxtyping import Int
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from mha import spec
 from mha.views.report import plots
 from mha.views.report.heatmap import COLOURS
 
 CELL = 0.22
 """Inches; also the distance of two labels."""
+LARGEST = 40.0
+"""Inches of the largest picture. More classes have smaller cells and no labels."""
 KNOWN = ('seed', 'length', 'true', 'predicted', 'count')
 
 
@@ -41,15 +44,16 @@ def draw(table: Path, path: Path) -> None:
 def figure(matrices: Mapping[str, Int[np.ndarray, 'C C']], classes: Sequence[str]) -> Figure:
     """Matrices by title, of the shares of the predicted classes (columns) in each true class (rows). Zeros are left
     blank."""
-    side = max(CELL * len(classes), 2.0)
+    side = min(max(CELL * len(classes), 2.0), LARGEST)
+    labels = [spec.visible(name)[:40] for name in classes] if CELL * len(classes) <= LARGEST else []
     with matplotlib.rc_context(plots.STYLE):
         drawing = Figure(figsize=(side, side))
         for number, (title, counts) in enumerate(matrices.items()):
             shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
             axes = drawing.add_axes((0, -number * (1 + 1.2 / side), 1, 1))
             image = axes.imshow(np.ma.masked_equal(shares, 0), COLOURS, LogNorm(0.001, 1))
-            axes.set_xticks(range(len(classes)), classes, rotation=90)
-            axes.set_yticks(range(len(classes)), classes)
+            axes.set_xticks(range(len(labels)), labels, rotation=90)
+            axes.set_yticks(range(len(labels)), labels)
             axes.set_xlabel('predicted class')
             axes.set_ylabel('true class')
             axes.set_title(title, loc='left')

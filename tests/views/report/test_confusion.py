@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from mha.run import workdir
 from mha.views.report import confusion
 
 ROWS = """seed,length,true,predicted,count
@@ -38,3 +39,16 @@ def test_the_longest_length_is_drawn(tmp_path, monkeypatch):
     confusion.draw(tmp_path / 'a.csv', tmp_path / 'a.svg')
     titles = ['rate=0, length 16: 87.5% of 8 examples are right', 'rate=1, length 16: 0.0% of 2 examples are right']
     assert [*drawn[1][0]] == titles
+
+
+def test_any_labels_are_drawn(tmp_path):
+    """As XML, which has no control characters; the names of many classes have no room."""
+    names = ['a\0b', '\x1b[31m', '$\\x$', 'two\nlines', 'cr\rhere', '=1', 'long ' * 1000, '<&">', 'é😀']
+    rows = [dict(seed=0, length=8, true=name, predicted=name, count=1) for name in names]
+    workdir.write_rows(tmp_path / 'a.csv', rows)
+    confusion.draw(tmp_path / 'a.csv', tmp_path / 'a.svg')
+    ElementTree.parse(tmp_path / 'a.svg')
+    many = [f'name {number}' for number in range(500)]
+    axes = confusion.figure({'': np.eye(500, dtype=int)}, many).axes[0]
+    assert (axes.figure.get_size_inches() <= confusion.LARGEST).all()
+    assert not axes.get_yticklabels()

@@ -97,7 +97,7 @@ function withoutChannels(side, width, title) {
 // ------------------------------------------------------------------------------------------------ without a head
 const wholeRow = length => DATA.ablations.find(row => row.head === null && row.length === length)
 const removedRow = (name, head, length) => DATA.ablations.find(row =>
-  row.head === head && `${row.stack}.${row.layer}` === name && row.length === length)
+  row.head === head && row.removed !== 'others' && `${row.stack}.${row.layer}` === name && row.length === length)
 const ablatedLengths = () => [...new Set(DATA.ablations.map(row => row.length))].slice(0, 3)
 
 function ablationPanel(width) {

@@ -44,8 +44,8 @@ const numbers = new Map()
 for (const { recording, stack, layer, head, length, ...values } of DATA.statistics) {
   numbers.set(`${recording} ${stack}.${layer} ${head}`, values)
 }
-for (const { stack, layer, head, length, accuracy } of DATA.ablations) {
-  if (head === null || accuracy === null) continue
+for (const { stack, layer, head, length, accuracy, removed } of DATA.ablations) {
+  if (head === null || accuracy === null || removed === 'others') continue
   DATA.recordings.forEach((recording, index) => {
     const own = numbers.get(`${index} ${stack}.${layer} ${head}`)
     if (own && recording.run === DATA.recordings[0].run) own[`accuracy without it, length ${length}`] = accuracy
