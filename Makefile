@@ -2,7 +2,7 @@
 # make test    all tests except slow ones
 # make check   lint, format, types
 # make docs    docs/schemes.md with its pictures, and docs/tasks.md, from the code
-# make images  docs/images, pictures of the demo's report; needs chromium
+# make images  docs/images, pictures of the demo's report and of one of its runs; needs chromium
 PYTHON ?= python3
 DEMO := runs/quickstart
 CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -27,11 +27,16 @@ docs: .venv/installed-dev
 	.venv/bin/python -m mha.positions --docs
 	.venv/bin/python -m mha.tasks --docs
 
-SCREENSHOT = chromium --headless --no-sandbox --hide-scrollbars --screenshot=docs/images/report
+SCREENSHOT = chromium --headless --no-sandbox --hide-scrollbars --screenshot=docs/images/
+PROBED := $(DEMO)/cells/position=alibi,seed=0
+PROBE_PAGE := --virtual-time-budget=5000 'file://$(abspath $(PROBED))/probe.html
 images: demo
-	$(SCREENSHOT)-1280.png --window-size=1280,2656 file://$(abspath $(DEMO))/report/report.html
-	$(SCREENSHOT)-390.png --window-size=390,2640 file://$(abspath $(DEMO))/report/report.html
-	.venv/bin/python -c "from PIL import Image; import glob; [Image.open(path).convert('RGB').quantize(256, dither=0).save(path, optimize=True) for path in glob.glob('docs/images/report-*.png')]"
+	$(SCREENSHOT)report-1280.png --window-size=1280,2656 file://$(abspath $(DEMO))/report/report.html
+	$(SCREENSHOT)report-390.png --window-size=390,2640 file://$(abspath $(DEMO))/report/report.html
+	.venv/bin/python eval.py --workdir='$(PROBED)' --probe --lengths=14,40
+	$(SCREENSHOT)probe-1280.png --window-size=1280,1210 $(PROBE_PAGE)#layer=1&head=5'
+	$(SCREENSHOT)probe-390.png --window-size=390,1510 $(PROBE_PAGE)#view=lines&b=none&query=16&head=3'
+	.venv/bin/python -c "from PIL import Image; import glob; [Image.open(path).convert('RGB').quantize(256, dither=0).save(path, optimize=True) for path in glob.glob('docs/images/*.png')]"
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

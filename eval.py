@@ -29,12 +29,19 @@ A run on `classification` labels a text: printed are its most likely labels with
 A run on `translation` translates the test sentences of up to the longest of its lengths. Printed are BLEU and chrF by
 sacrebleu, beside baselines without a model. The translations go to `translations_<..>.csv`, the scores to a file of
 that name that ends in `.json`.
+
+    python eval.py --workdir=runs/a --probe[='text'] [--lengths=20,40] [--against=runs/b] [--position='..']
+
+`probe.html` shows what every head attends to, when the model reads a text or examples of its task, by default one of
+the longest trained length. `--against` shows another run beside it, or, given as a number of steps, an earlier
+checkpoint of the same run. `probe.npz` has the arrays.
 """
 
 from mha import cli  # isort: split
 
 import contextlib
 import dataclasses
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -44,9 +51,11 @@ from absl import flags, logging
 
 from mha import pretrained, spec
 from mha.machine import cache, parallel
-from mha.run import finished, population, texts, translation, workdir
+from mha.probes import command, files
+from mha.run import cells, finished, population, texts, translation, workdir
 from mha.spec import UserError
 from mha.training import metrics
+from mha.views.probe import page
 from mha.views.report import confusion, position_curves, runs, table
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of a finished run or of a sweep.')
@@ -66,6 +75,10 @@ PER_POSITION = flags.DEFINE_bool('per_position', False, 'Also write accuracy and
 GENERATE = flags.DEFINE_string('generate', None, 'Text that the model continues, instead of an evaluation.')
 CLASSIFY = flags.DEFINE_string('classify', None, 'Text that the model labels, instead of an evaluation.')
 TRANSLATE = flags.DEFINE_bool('translate', False, 'Translate the test sentences, instead of an evaluation.')
+PROBE = flags.DEFINE_string('probe', None, 'Text whose attention a page shows; without a text, an example of the task.')
+AGAINST = flags.DEFINE_string(
+    'against', None, 'Another run that the page of --probe shows, or a step of which this run keeps the checkpoint.'
+)
 PROMPTS = flags.DEFINE_string('prompts', None, 'File with a text to continue, or to label, in every line.')
 MAX_LENGTH = flags.DEFINE_integer('max_length', 200, 'Number of generated tokens.', lower_bound=1)
 TEMPERATURE = flags.DEFINE_float('temperature', 0.0, 'Divides the logits; 0: always the most likely token.')
@@ -73,7 +86,7 @@ TOP_K = flags.DEFINE_integer('top_k', None, 'Number of tokens, the most likely o
 TOP_P = flags.DEFINE_float('top_p', None, 'Sum of the probabilities of the tokens from which one is drawn.')
 BEAMS = flags.DEFINE_integer('beams', 1, 'Number of texts that a search for the most likely one keeps.', lower_bound=1)
 UNTIL = flags.DEFINE_string('until', '', 'Text before which a generated text is cut.')
-SEED = flags.DEFINE_integer('seed', 0, 'Seed of drawn tokens.')
+SEED = flags.DEFINE_integer('seed', 0, 'Seed of drawn tokens, and of the example of a probe.')
 LOG_PROBS = flags.DEFINE_bool('log_probs', False, 'Also print the generated tokens and their log-probabilities.')
 TEXTS = GENERATE, CLASSIFY, PROMPTS
 GENERATION = MAX_LENGTH, TEMPERATURE, TOP_K, TOP_P, BEAMS, UNTIL, SEED
@@ -86,6 +99,13 @@ def main() -> None:
     logging.set_verbosity(logging.ERROR)  # orbax logs every step of a restore
     cache.keep_programs()
     directory = cli.path('workdir', WORKDIR.value)
+    if LENGTHS.value:
+        spec.lengths(LENGTHS.value, '--lengths')  # a mistake is reported once, not for every cell
+    if PROBE.value is not None:
+        probe(directory)
+        return
+    if AGAINST.present:
+        raise UserError('--against is for --probe - add it')
     translated = ('max_length', 'beams') if TRANSLATE.value else ()
     for_texts = [flag for flag in (*GENERATION, LOG_PROBS) if flag.name not in translated]
     idle = [flag.name for flag in for_texts if flag.present]
@@ -96,16 +116,16 @@ def main() -> None:
         return
     if TRANSLATE.value and PER_POSITION.value:
         raise UserError('--per_position is for an evaluation without --translate - choose one')
-    if LENGTHS.value:
-        spec.lengths(LENGTHS.value, '--lengths')  # a mistake is reported once, not for every cell
     work = translate if TRANSLATE.value else evaluate
-    cells = cells_of(directory)
-    parallel.use_cores(EXAMPLES.value or _examples(cells or [directory]))  # before a task puts its data on a device
-    if not cells:
+    found, unfinished = cells.finished(directory) if cells.is_sweep(directory) else ([], 0)
+    if unfinished:
+        print(f'note: {unfinished} of {unfinished + len(found)} cells are not finished and are left out')
+    parallel.use_cores(EXAMPLES.value or _examples(found or [directory]))  # before a task puts its data on a device
+    if not found:
         work(directory)
         return
     failed = 0
-    for cell in cells:
+    for cell in found:
         print(f'\n{cell}')
         try:
             work(cell)
@@ -113,7 +133,7 @@ def main() -> None:
             print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
             failed += 1
     if failed:
-        raise UserError(f'{failed} of {len(cells)} cells could not be evaluated, see above')
+        raise UserError(f'{failed} of {len(found)} cells could not be evaluated, see above')
 
 
 def _examples(runs: list[Path]) -> int:
@@ -126,39 +146,9 @@ def _examples(runs: list[Path]) -> int:
     return 1
 
 
-def cells_of(directory: Path) -> list[Path]:
-    """Finished cells of a sweep; an empty list for the directory of a run."""
-    if not _is_sweep(directory):
-        return []
-    cells = sorted(path for path in (directory / 'cells').iterdir() if (path / 'config.json').exists())
-    done = [cell for cell in cells if _may_be_finished(cell)]
-    if not done:
-        raise UserError(f'no cell of the sweep in {directory} is finished - run its sweep.py command again first')
-    if len(done) < len(cells):
-        print(f'note: {len(cells) - len(done)} of {len(cells)} cells are not finished and are left out')
-    return done
-
-
-def _is_sweep(directory: Path) -> bool:
-    return not (directory / 'config.json').exists() and (directory / 'cells').is_dir()
-
-
-def _may_be_finished(cell: Path) -> bool:
-    """Whether a cell is finished, or has a broken file, which its evaluation reports."""
-    try:
-        return workdir.finished(cell)
-    except UserError:
-        return True
-
-
-def load(directory: Path) -> finished.Finished:
-    """Finished run or pretrained model in a directory."""
-    return pretrained.load(directory) if pretrained.is_checkpoint(directory) else finished.load(directory)
-
-
 def evaluate(directory: Path) -> None:
     """Evaluates one run, writes the results and prints its table."""
-    run = load(directory)
+    run = pretrained.run_in(directory)
     lengths = LENGTHS.value or run.config['eval']['lengths']
     asked = run.config['eval']['examples']
     longest = run.experiment.task.num_tokens(spec.lengths(lengths, 'eval.lengths')[-1])
@@ -239,12 +229,9 @@ def of_texts(directory: Path) -> None:
         raise UserError(f'--{given[0].name} and --{given[1].name} are two ways to give texts - choose one')
     if idle := [flag.name for flag in (LENGTHS, EXAMPLES, TASK, PER_POSITION, TRANSLATE) if flag.present]:
         raise UserError(f'--{idle[0]} is for an evaluation - leave it out, or leave out --{given[0].name}')
-    if _is_sweep(directory):
-        raise UserError(f'{directory} is a sweep - choose one of its runs, --workdir={directory / "cells"}/<name>')
-    run = load(directory)
+    run = one_run(directory)
     if POSITION.value:
         run = variant(run)
-    run = of_one_member(run)
     several = given[0] is PROMPTS
     found = texts.lines(cli.path('prompts', PROMPTS.value)) if several else str(given[0].value)
     if given[0] is CLASSIFY or (several and run.task.one_class):
@@ -253,5 +240,26 @@ def of_texts(directory: Path) -> None:
         texts.generate(run, found, LOG_PROBS.value, **{flag.name: flag.value for flag in GENERATION})
 
 
+def probe(directory: Path) -> None:
+    """Writes what the heads attend to, as arrays and as a page."""
+    others = *(flag for flag in GENERATION if flag is not SEED), LOG_PROBS, EXAMPLES, PER_POSITION, TRANSLATE
+    if idle := [flag.name for flag in (*TEXTS, *others) if flag.present]:
+        raise UserError(f'--{idle[0]} does not go with --probe - leave one of them out')
+    first = variant(one_run(directory), lengths=LENGTHS.value)
+    second = command.second(AGAINST.value, directory, task=TASK.value) if AGAINST.value else None
+    workdir.check_writable(directory)
+    recordings = command.recordings(first, second, PROBE.value or '', LENGTHS.value or '', SEED.value)
+    asked = shlex.join(['python', 'eval.py', *(each.removesuffix('=') for each in sys.argv[1:])])
+    path = files.write(directory / 'probe.npz', recordings, task=first.config['task'], command=asked)
+    print(path, page.write(path), sep='\n')
+
+
+def one_run(directory: Path) -> finished.Finished:
+    """Run in a directory that is no sweep; of a population, the first member that has not diverged."""
+    if cells.is_sweep(directory):
+        raise UserError(f'{directory} is a sweep - choose one of its runs, --workdir={directory / "cells"}/<name>')
+    return of_one_member(pretrained.run_in(directory))
+
+
 if __name__ == '__main__':
-    cli.run(main)
+    cli.run(main, optional=('probe',))

@@ -7,7 +7,7 @@ import re
 import runpy
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,19 @@ SMALLER = 'choose smaller batches or shorter lengths; to train, more train.micro
 EXPECTED = {'int()': 'a whole number', 'float': 'a number', 'boolean': 'true or false'}
 
 
-def run(main: Callable[..., None], defaults: Callable[[], Any] | None = None) -> None:
+def run(main: Callable[..., None], defaults: Callable[[], Any] | None = None, optional: Sequence[str] = ()) -> None:
     """Parses the flags and calls `main`, with the remaining arguments if `main.takes_arguments`. `defaults` returns the
-    default config of a script with a `--config`. Exit codes: 2 for a mistake of the user or too little memory, reported
-    in one line on stderr; 130 after an interrupt; 141 if the reader of the output has closed the pipe, as `| head`
-    does. Other errors are defects of the program and keep their traceback."""
+    default config of a script with a `--config`. Flags that are `optional` may have no value, which makes it ''. Exit
+    codes: 2 for a mistake of the user or too little memory, reported in one line on stderr; 130 after an interrupt; 141
+    if the reader of the output has closed the pipe, as `| head` does. Other errors are defects of the program and keep
+    their traceback."""
     app.define_help_flags()
     try:
         if signal.getsignal(signal.SIGINT) is _interrupted:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.argv[1:] = [
+            f'{each}=' if each.lstrip('-') in optional and each[0] == '-' else each for each in sys.argv[1:]
+        ]
         arguments = _parse_flags(defaults)
         if arguments and not getattr(main, 'takes_arguments', False):
             raise UserError(f'unexpected argument {arguments[0]!r} - flags are written --name=value')

@@ -26,6 +26,7 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
     'mha.run': {'mha'},
     'mha.probes': {
         'mha.probes',
+        'mha.pretrained',
         'mha.model',
         'mha.cores',
         'mha.positions',
@@ -36,9 +37,12 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
     },
     'mha.pretrained': {'mha.pretrained', 'mha.model', 'mha.datasets', 'mha.positions', 'mha.machine', 'mha.run'},
     'mha.views': {'mha.views', 'mha.positions', 'mha.tasks', 'mha.cores', 'mha.nn'},
+    'mha.views.pages': {'mha.views.pages'},
+    'mha.views.probe': {'mha.views.probe', 'mha.views.pages'},
     'mha.views.encodings': {'mha.views.report.plots', 'mha.probes'},
     'mha.views.report': {
         'mha.views.report',
+        'mha.views.pages',
         'mha.run.manifest',
         'mha.run.population',
         'mha.run.versions',
@@ -55,6 +59,7 @@ FORBIDDEN = {
     'mha': {'ml_collections', 'absl', 'configs', 'train', 'eval', 'sweep', 'compare'},
     'configs': {'jax', 'flax', 'mha', 'numpy'},
     'mha.views.report': {'jax', 'flax'},
+    'mha.views.probe': {'jax', 'flax'},
     'mha.datasets': {'jax', 'flax', 'tensorflow'},
 }
 

@@ -28,7 +28,7 @@ from mha.model.encoder import Encoder
 from mha.pretrained import bert, gpt2, llama
 from mha.pretrained.checkpoint import Checkpoint
 from mha.pretrained.family import Translation
-from mha.run import build
+from mha.run import build, finished
 from mha.run.finished import Finished
 from mha.spec import Call, UserError
 
@@ -55,6 +55,11 @@ def is_checkpoint(folder: str | Path) -> bool:
 
 
 @spec.checked
+def run_in(directory: Path) -> Finished:
+    """Finished run, or pretrained model, in a directory."""
+    return load(directory) if is_checkpoint(directory) else finished.load(directory)
+
+
 def load(folder: str | Path) -> 'Pretrained':
     """Pretrained model in a folder, as a finished run whose task is `lm` with the tokens of the model: its next token,
     or those that are masked. Texts are read when they are first needed, by default those of `lm`. Raises `UserError`
@@ -69,7 +74,7 @@ def load(folder: str | Path) -> 'Pretrained':
     experiment = build.unchecked(_config(translation, folder))
     tokens = experiment.task.subwords
     params = _params(experiment.first_shapes, translation.params, tokens)
-    return Pretrained(folder, experiment, experiment, params, 0, translation.position)
+    return Pretrained(folder, experiment, experiment, params, 0, position_arguments=translation.position)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

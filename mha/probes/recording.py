@@ -82,6 +82,13 @@ class Attention:
         q, k = self.position.qk(self.q, self.k, self.coords)
         return q, hideable(k, self.v)[0]
 
+    @functools.cached_property
+    def value_norms(self) -> Float[Array, 'B H S']:
+        """Norms of projected values."""
+        v = self.v.astype(accurate(self.v))
+        gram = jnp.einsum('hkd,hld->hkl', self.out, self.out)
+        return jnp.sqrt(jnp.maximum(jnp.einsum('bshk,hkl,bshl->bhs', v, gram, v), 0))
+
     def blocks(self) -> Iterator[tuple[int, int]]:
         """First rows and numbers of rows of blocks that cover the maps and hold at most `BLOCK` weights each."""
         batch, heads, queries, keys = self.shape
@@ -121,10 +128,7 @@ class Attention:
     def contributions(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B H T S']:
         """Norms of what each key adds to the output of a query: weight times the norm of its projected value
         (Kobayashi et al., 2020, arXiv:2004.10102)."""
-        v = self.v.astype(accurate(self.v))
-        gram = jnp.einsum('hkd,hld->hkl', self.out, self.out)
-        norms = jnp.sqrt(jnp.maximum(jnp.einsum('bshk,hkl,bshl->bhs', v, gram, v), 0))
-        return self.weights(start, rows) * norms[:, :, None]
+        return self.weights(start, rows) * self.value_norms[:, :, None]
 
     def outputs(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B T H K']:
         """Outputs of the heads, before the projection."""

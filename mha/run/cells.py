@@ -1,8 +1,9 @@
-"""Cells of a sweep: names and populations. A cell is a run with its own overrides of the config."""
+"""Cells of a sweep: names, populations and directories. A cell is a run with its own overrides of the config."""
 
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mha.run import population, workdir
@@ -90,3 +91,25 @@ def check_begun_alike(cells: Mapping[str, Overrides], manifest: Mapping[str, Ove
 
 def _text(overrides: Overrides) -> str:
     return json.dumps(overrides, sort_keys=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+def is_sweep(directory: Path) -> bool:
+    return not (directory / 'config.json').exists() and (directory / 'cells').is_dir()
+
+
+def finished(directory: Path) -> tuple[list[Path], int]:
+    """Finished cells of the sweep in a directory, and the number of others. A cell with a broken file counts as
+    finished: its evaluation reports the file."""
+    cells = sorted(path for path in (directory / 'cells').iterdir() if (path / 'config.json').exists())
+    done = [cell for cell in cells if _may_be_finished(cell)]
+    if not done:
+        raise UserError(f'no cell of the sweep in {directory} is finished - run its sweep.py command again first')
+    return done, len(cells) - len(done)
+
+
+def _may_be_finished(cell: Path) -> bool:
+    try:
+        return workdir.finished(cell)
+    except UserError:
+        return True

@@ -23,15 +23,19 @@ class Checkpoints:
         """Step of the newest complete checkpoint; None if there is none."""
         return self.manager.latest_step()
 
+    def steps(self) -> list[int]:
+        """Steps of all complete checkpoints."""
+        return sorted(self.manager.all_steps())
+
     def save(self, step: int, state: Any) -> None:
         """Starts writing `state`, which may be donated as soon as this returns: orbax has copied it to host memory by
         then."""
         self.manager.save(step, args=ocp.args.StandardSave(state))
 
-    def restore(self, like: Any) -> Any:
-        """Newest state, with the shapes and on the devices of `like`, a tree of arrays or `jax.ShapeDtypeStruct`s.
-        Raises `UserError` if the checkpoint cannot be read."""
-        abstract, step = jax.tree.map(ocp.utils.to_shape_dtype_struct, like), self.latest()
+    def restore(self, like: Any, step: int | None = None) -> Any:
+        """State of a step, by default the newest, with the shapes and on the devices of `like`, a tree of arrays or
+        `jax.ShapeDtypeStruct`s. Raises `UserError` if the checkpoint cannot be read."""
+        abstract, step = jax.tree.map(ocp.utils.to_shape_dtype_struct, like), self.latest() if step is None else step
         try:
             return self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
         except Exception as error:  # orbax has no exception class to catch: it raises bare exceptions

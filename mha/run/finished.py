@@ -29,9 +29,10 @@ from mha.training.step import logits_of
 
 
 @checked
-def load(directory: str | Path, member: int = 0) -> 'Finished':
-    """Finished run in a directory. `member` is the index of the member, for a run that trained a population. Raises
-    `UserError` if the directory holds no finished run, or files that do not belong together."""
+def load(directory: str | Path, member: int = 0, step: int | None = None) -> 'Finished':
+    """Finished run in a directory. `member` is the index of the member, for a run that trained a population, and `step`
+    that of a checkpoint before the last one, if the run still keeps it. Raises `UserError` if the directory holds no
+    finished run, or files that do not belong together."""
     directory = Path(directory).expanduser()
     config = workdir.load_config(directory)
     if 'model_type' in config:
@@ -57,9 +58,12 @@ def load(directory: str | Path, member: int = 0) -> 'Finished':
             f'{directory} holds {state}, not that of its last step {steps} - remove its summary.json, and run its '
             'train.py command again'
         )
-    state = checkpoints.restore(like=trained.state_shapes)
+    if step is not None and step not in checkpoints.steps():
+        kept = ' and '.join(map(str, checkpoints.steps()))
+        raise UserError(f'{directory} keeps the checkpoints of steps {kept}, not of step {step}')
+    state = checkpoints.restore(like=trained.state_shapes, step=step)
     checkpoints.close()
-    return Finished(directory, trained, trained, trained.layout.fetch(state.evaluated), member)
+    return Finished(directory, trained, trained, trained.layout.fetch(state.evaluated), member, step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +89,8 @@ class Finished:
     params: Any
     """Parameters of all members, [P, ..] each, in host memory."""
     member: int
+    step: int | None = None
+    """Step of the checkpoint, if it was asked for."""
 
     def __repr__(self) -> str:
         under = f'task={self.config["task"]!r}, position={self.experiment.final_position!r}'

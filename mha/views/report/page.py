@@ -4,12 +4,10 @@ The page is complete without a script: jinja writes the table, matplotlib the cu
 then sorts and filters the table and replaces the curves by figures that answer the pointer and the keyboard, drawn as
 SVG (templates/chart.js) from JSON in the page. Both are ours, in plain JavaScript without a build: lines, bands, dots
 and a heatmap take 250 lines, while charting libraries add 0.2 to 4 MB to every report, and those that draw on a canvas
-have no text to read aloud or to save as vectors. Text from runs reaches the page escaped by jinja, or as JSON without
-'<', '>' and '&'.
+have no text to read aloud or to save as vectors.
 """
 
 import dataclasses
-import functools
 import html
 import itertools
 import json
@@ -21,13 +19,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import markupsafe
 import numpy as np
-from jinja2.utils import htmlsafe_json_dumps
 
 from mha.spec import UserError, compact
 from mha.training.metrics import number
+from mha.views import pages
 from mha.views.report import latex, plots
 from mha.views.report.answer import answer
 from mha.views.report.columns import Column, columns, shown
@@ -164,7 +161,7 @@ def as_html(
     settings = [key for key in comparison.runs[0].config if key not in comparison.varying and key != 'seed']
     first, *others = notes(comparison)
     answered = answer(comparison)
-    return _template().render(
+    return pages.template(TEMPLATES / 'report.html').render(
         comparison=comparison,
         answer=answered,
         columns=_score_first(shown(comparison)),
@@ -187,28 +184,10 @@ def as_html(
         common={key: comparison.runs[0].setting(key) for key in settings},
         command=_command(comparison, output, asked),
         compared=_compared(comparison, output),
-        css=_own('report.css'),
-        script=_own('chart.js', 'report.js'),
-        data=htmlsafe_json_dumps(page_data(comparison), separators=(',', ':'), allow_nan=False),
+        css=pages.own(pages.SHARED / 'page.css', TEMPLATES / 'report.css'),
+        script=pages.own(pages.SHARED / 'elements.js', TEMPLATES / 'chart.js', TEMPLATES / 'report.js'),
+        data=pages.data(page_data(comparison)),
     )
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    """Template of the page. jinja takes as long to compile it as all else takes to write a small report."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template('report.html')
-
-
-def _own(*names: str) -> markupsafe.Markup:
-    """Text of files of ours, to be written into the page as it is."""
-    return markupsafe.Markup('\n'.join((TEMPLATES / name).read_text(encoding='utf-8').rstrip() for name in names))
 
 
 def _score_first(found: list[Column]) -> list[Column]:

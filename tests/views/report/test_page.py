@@ -5,13 +5,13 @@ import dataclasses
 import io
 import json
 import re
-import shutil
 import time
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
 from mha.views.report import answer, comparison, embedded, page, runs
+from tests.views import browser
 
 NASTY = ('<script>window.broken=1</script>', r'a\_b', '100%', '</script><b>&amp;"\'')
 """Names that a page must show as they are."""
@@ -165,66 +165,8 @@ def test_five_hundred_runs(study, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------- browser
-@pytest.fixture(scope='module')
-def driver():
-    webdriver = pytest.importorskip('selenium.webdriver')
-    from selenium.webdriver.chrome.service import Service
-
-    browser, driver = shutil.which('chromium'), shutil.which('chromedriver')
-    if not browser or not driver:
-        pytest.skip('needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)')
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    flags = '--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking'
-    for flag in f'{flags} --disable-component-update --disable-sync --window-size=1280,900'.split():
-        options.add_argument(flag)
-    options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-    yield chrome
-    chrome.quit()
-
-
-class Page:
-    """Open page, with the questions that tests ask."""
-
-    def __init__(self, driver, path):
-        self.driver, self.path = driver, path
-        self.open()
-
-    def open(self, hash=''):
-        self.driver.get('about:blank')
-        self.driver.get(f'{self.path.as_uri()}{hash}')
-        end = time.monotonic() + 20
-        while not self.js("document.documentElement.classList.contains('live')"):
-            assert time.monotonic() < end, self.errors()
-            time.sleep(0.05)
-        return self
-
-    def js(self, script, *arguments):
-        return self.driver.execute_script(f'return {script}', *arguments)
-
-    def settle(self):
-        self.driver.execute_async_script(
-            'const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done))'
-        )
-
-    def click(self, selector, shift=False):
-        self.js(
-            'document.querySelector(arguments[0]).dispatchEvent('
-            "new MouseEvent('click', {bubbles: true, shiftKey: arguments[1]}))",
-            selector,
-            shift,
-        )
-        self.settle()
-
-    def choose(self, selector, value):
-        self.js(
-            '(([box, value]) => { box.value = value; box.dispatchEvent(new Event("change")) })'
-            '([document.querySelector(arguments[0]), arguments[1]])',
-            selector,
-            value,
-        )
-        self.settle()
+class Page(browser.Page):
+    """Open report."""
 
     def find(self, words):
         from selenium.webdriver.common.by import By
@@ -246,12 +188,6 @@ class Page:
 
     def lines(self, figure='curves'):
         return self.js('document.querySelectorAll(`#${arguments[0]} .series`).length', figure)
-
-    def texts(self, selector):
-        return self.js('[...document.querySelectorAll(arguments[0])].map(each => each.textContent)', selector)
-
-    def errors(self):
-        return [each['message'] for each in self.driver.get_log('browser') if each['level'] == 'SEVERE']
 
 
 @pytest.fixture

@@ -1,37 +1,8 @@
-// Figures as SVG: elements, line styles, scales, panels of lines, heatmaps, and the reading of values. Text from runs
-// enters the page only as text nodes and attributes, never as HTML.
-const SVG = 'http://www.w3.org/2000/svg'
+// Figures as SVG: line styles, scales, panels of lines, heatmaps, and the reading of values.
 const FEW = 6 // lines in a panel, up to which bands and seeds are drawn for all of them
 const MARKERS = ['circle', 'square', 'up', 'diamond', 'down']
 const SWATCH = 30 // width of a line in the legend
 const HALO = { stroke: 'var(--paper)', 'stroke-width': 3, 'paint-order': 'stroke' }
-
-const byId = id => document.getElementById(id)
-
-// ------------------------------------------------------------------------------------------------------- elements
-// Attributes that are functions become listeners; those that are null or false are left out.
-function fill(element, attributes, children = []) {
-  for (const [name, value] of Object.entries(attributes)) {
-    if (typeof value === 'function') element.addEventListener(name, value)
-    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value)
-  }
-  element.append(...children)
-  return element
-}
-const html = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children)
-const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children)
-
-const text = (x, y, string, attributes = {}) =>
-  svg('text', { x, y, 'font-size': 12, fill: 'var(--grey)', ...attributes }, string)
-const heading = (string, width) =>
-  text(0, 14, fit(string, width), { 'font-weight': 600, 'font-size': 13, fill: 'var(--ink)' })
-// Text that loses its beginning if it is too long.
-const fit = (string, width) =>
-  string.length * 8.4 > width ? `…${string.slice(1 - Math.floor(width / 8.4))}` : string
-const show = value => {
-  if (value === null || value === undefined) return '-'
-  return Math.abs(value) >= 1000 ? value.toFixed(0) : value.toFixed(3)
-}
 
 function mark(kind, x, y, size, attributes) {
   const s = size
@@ -239,13 +210,3 @@ function light(rows) {
   document.querySelectorAll('.panels svg').forEach(panel => panel.classList.toggle('lighting', indices.size > 0))
   document.querySelectorAll('.series').forEach(line => line.classList.toggle('lit', indices.has(line.dataset.row)))
 }
-
-function tell(parts, left, top) {
-  const tip = byId('tip')
-  tip.replaceChildren(html('b', {}, parts[0]), ...parts.slice(1).map(part => html('div', {}, part)))
-  tip.hidden = false
-  const below = top + 14 + tip.offsetHeight <= innerHeight
-  tip.style.left = `${Math.max(4, Math.min(left + 14, innerWidth - tip.offsetWidth - 8))}px`
-  tip.style.top = `${below ? top + 14 : top - tip.offsetHeight - 12}px`
-}
-function hush() { byId('tip').hidden = true }

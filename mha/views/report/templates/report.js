@@ -3,23 +3,6 @@ const DATA = JSON.parse(byId('data').textContent)
 const MOST_CURVES = 40 // training curves in a panel, above which seeds are averaged
 const MOST_VALUES = 60 // values of a setting that a select offers
 
-// ------------------------------------------------------------------------------------------------------- controls
-// Replaces children that a person may be using: the focus stays on the element of the same id.
-function refresh(parent, ...children) {
-  const focused = parent.contains(document.activeElement) ? document.activeElement.id : ''
-  parent.replaceChildren(...children)
-  if (focused) byId(focused)?.focus()
-}
-
-const button = (id, title, click) => html('button', { type: 'button', id, click }, title)
-
-function chooser(id, title, options, value, change) {
-  const select = html('select', { id, change: () => change(select.value) })
-  for (const [key, name] of options) select.append(html('option', { value: key }, name))
-  select.value = value
-  return html('label', {}, title, select)
-}
-
 // ----------------------------------------------------------------------------------------- rows and their settings
 // A dimension is something in which rows differ: the task, a setting, or everything at once ('row').
 const several = DATA.problems.length > 1
@@ -383,17 +366,6 @@ function renderPositions(rows) {
 }
 
 // ---------------------------------------------------------------------------------------------------------- files
-function save(name, type, content) {
-  const address = URL.createObjectURL(new Blob([content], { type }))
-  const link = html('a', { href: address, download: name })
-  document.body.append(link)
-  link.click()
-  link.remove()
-  setTimeout(() => URL.revokeObjectURL(address), 1000)
-}
-
-const csvCell = value => /[",\r\n]/.test(String(value)) ? `"${String(value).replace(/"/g, '""')}"` : String(value)
-
 // The rows that pass the filters, in the form of results.csv.
 function csvText() {
   const table = [[...DATA.keys, 'seed', 'length', DATA.metric.name]]
@@ -433,8 +405,7 @@ function svgText(id) {
   }
   fill(whole, { viewBox: `0 0 ${total} ${y + 14}`, width: total, height: y + 14 })
   whole.prepend(svg('rect', { width: '100%', height: '100%', fill: 'var(--paper)' }))
-  const ink = { ink: '#24292f', grey: '#626b75', shade: '#f1f3f6', line: '#d5dae0', paper: '#ffffff', heat: '#0072b2' }
-  return new XMLSerializer().serializeToString(whole).replace(/"var\(--(\w+)\)"/g, (_, name) => `"${ink[name]}"`)
+  return standalone(whole)
 }
 function saveFigure(id) { save(`${id}.svg`, 'image/svg+xml', svgText(id)) }
 
