@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
     config.model.decoder_layers = 0  # 0: no decoder; otherwise the task has a source and a target
     config.model.decoder_position = ''  # spec of the decoder's position scheme; empty: model.position
     config.model.cross_position = 'none'  # spec of the scheme between target and source
+    config.model.pruned = ''  # heads to leave out, layer:heads (mha/model/heads.py), such as '0:1,3;2:0'
     config.model.norm = 'post'  # or 'pre'
     config.model.norm_kind = 'layer'  # or 'rms' (mha/model/norms.py)
     config.model.norm_eps = 1e-6  # added to the variance in the norms

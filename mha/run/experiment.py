@@ -13,6 +13,7 @@ from flax import nnx
 
 from mha import spec
 from mha.machine import parallel
+from mha.model import heads
 from mha.model.encoder import Encoder
 from mha.model.seq2seq import EncoderDecoder, Model
 from mha.nn import prng
@@ -95,25 +96,26 @@ class Experiment:
         replaces the position scheme of the config."""
         settings = {**self.config['model'], 'position': position or self.position}
         decoder = {name: settings.pop(name) for name in ('decoder_layers', 'decoder_position', 'cross_position')}
-        layers, task = decoder['decoder_layers'], self.task
+        removed, layers, task = settings.pop('pruned'), decoder['decoder_layers'], self.task
         if task.halves and not layers:
             settings['readout'] = 'pair'
         max_len = self.max_len // 2 if layers else self.max_len
         sizes: dict[str, Any] = dict(vocab_size=task.vocab_size, num_classes=task.num_classes, max_len=max_len)
         rngs = prng.streams(self.keys(Purpose.WEIGHTS)[0] if key is None else key)
-        encoder = spec.build(Encoder, spec.Call('model', (), settings), 'config', **sizes, rngs=rngs)
-        if not layers:
-            return encoder
-        return EncoderDecoder(
-            encoder,
-            max_len=max_len,
-            layers=layers,
-            position=decoder['decoder_position'] or settings['position'],
-            cross_position=decoder['cross_position'],
-            position_per_layer=settings['position_per_layer'],
-            pattern=settings['pattern'],
-            rngs=rngs,
-        )
+        made: Any = spec.build(Encoder, spec.Call('model', (), settings), 'config', **sizes, rngs=rngs)
+        if layers:
+            made = EncoderDecoder(
+                made,
+                max_len=max_len,
+                layers=layers,
+                position=decoder['decoder_position'] or settings['position'],
+                cross_position=decoder['cross_position'],
+                position_per_layer=settings['position_per_layer'],
+                pattern=settings['pattern'],
+                rngs=rngs,
+            )
+        with spec.setting('model.pruned'):
+            return heads.prune(made, heads.parse(removed))
 
     def keys(self, purpose: Purpose) -> jax.Array:
         """One random key per member, for one purpose."""

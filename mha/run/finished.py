@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mha.model import generation
+from mha.model import generation, heads
 from mha.model.seq2seq import EncoderDecoder, Model
 from mha.run import population, workdir
 from mha.run.build import build
 from mha.run.checkpoint import Checkpoints
-from mha.run.checks import shapes
+from mha.run.checks import count, shapes
 from mha.run.experiment import Experiment
-from mha.spec import Count, UserError, at_least, checked, split
+from mha.spec import Count, UserError, at_least, checked, compact, setting, split
 from mha.spec import lengths as parse_lengths
 from mha.tasks import Task
 from mha.training.evaluation import Row
@@ -53,6 +53,19 @@ def load(directory: str | Path, member: int = 0) -> 'Finished':
     state = checkpoints.restore(like=trained.state_shapes)
     checkpoints.close()
     return Finished(directory, trained, trained, trained.layout.fetch(state.evaluated), member)
+
+
+def facts(run: Experiment) -> dict[str, Any]:
+    """Facts about an experiment in the summary of its run."""
+    return {
+        'steps': run.config['train']['steps'],
+        'parameters': count(run.state_shapes.params),
+        'trained_lengths': [run.train_lengths[0], run.train_lengths[-1]],
+        'chance': run.task.chance,
+        'metric': run.task.metric,
+        'data_sha256': run.task.sha256,
+        **run.task.facts,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +146,44 @@ class Finished:
         experiment = build(config, eval_lengths=text)
         _check_fits(experiment, self.trained)
         return dataclasses.replace(self, experiment=experiment)
+
+    @checked
+    def pruned(self, removed: str) -> 'Finished':
+        """Run whose model also lacks these heads, `'0:1,3;2:0'` (`mha.model.heads`), and is smaller. Its other weights
+        stay the same. Raises `UserError` for heads that the model never had."""
+        config = self.experiment.config
+        with setting('model.pruned'):
+            before, more = heads.parse(config['model']['pruned']), heads.parse(removed)
+            if more <= before:
+                return self
+            graphdef, _ = nnx.split(self.experiment.final_shapes, nnx.Param)
+
+            def cut(params):
+                model = heads.prune(nnx.merge(graphdef, nnx.State(params)), more)
+                return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+            params = jax.device_get(jax.vmap(cut)(self.params))
+        config = {**config, 'model': {**config['model'], 'pruned': heads.written(before | more)}}
+        experiment = build(config, eval_lengths=compact(self.experiment.eval_lengths))
+        return dataclasses.replace(self, trained=experiment, experiment=experiment, params=params)
+
+    @checked
+    def save(self, directory: str | Path) -> None:
+        """Writes the member, as it is evaluated, into a new directory: a finished run of its own, with the results of
+        an evaluation. Its optimizer starts anew if it is trained on."""
+        directory = Path(directory).expanduser()
+        if directory.exists():
+            raise UserError(f'{directory} exists - choose another directory')
+        run = build(self.config, eval_lengths=compact(self.experiment.eval_lengths))
+        state = run.init_from(jax.tree.map(lambda leaf: leaf[self.member, None], self.params))
+        steps, mesh = self.config['train']['steps'], workdir.load_config(self.directory)['mesh']
+        workdir.claim(directory, {**self.config, 'mesh': mesh}, str(self.directory))
+        workdir.keep_subwords(directory, run.task.tokenizer)
+        checkpoints = Checkpoints(directory)
+        checkpoints.save(steps, dataclasses.replace(state, step=jnp.int32(steps)))
+        checkpoints.close()
+        workdir.write_rows(directory / 'extrapolation.csv', self.evaluate())
+        workdir.write_json(directory / 'summary.json', {'status': 'finished', 'diverged': [], **facts(run)})
 
     def evaluate(self) -> list[Row]:
         """Results of the member: accuracy, exact match, loss and baseline at every length."""
