@@ -9,6 +9,16 @@
 a time as one asks for. A model that is not probed computes nothing more.
 """
 
+from mha.probes.importance import ablations, gradient_importance, pruning_curve
 from mha.probes.recording import Attention, Recording, layers, probe, record
 
-__all__ = ['Attention', 'Recording', 'layers', 'probe', 'record']
+__all__ = [
+    'Attention',
+    'Recording',
+    'ablations',
+    'gradient_importance',
+    'layers',
+    'probe',
+    'pruning_curve',
+    'record',
+]

@@ -221,11 +221,16 @@ class Experiment:
     @functools.cached_property
     def evaluator(self) -> evaluation.Evaluator:
         """Evaluator of one member at a time, on held-out data. It uses all devices, whatever the mesh of training."""
-        settings = self.config['eval']
-        graphdef, params = nnx.split(self.final_shapes, nnx.Param)
+        return self.evaluator_of(self.final_shapes)
+
+    def evaluator_of(self, model: Model, **changes: Any) -> evaluation.Evaluator:
+        """Evaluator of a model of this kind, or of its shapes; `changes` replace settings in `eval`. It is called with
+        the model's state, a pure dict."""
+        settings = {**self.config['eval'], **changes}
+        graphdef, state = nnx.split(model)
         return evaluation.Evaluator(
             graphdef,
-            nnx.to_pure_dict(params),
+            nnx.to_pure_dict(state),
             self.held_out,
             lengths=self.eval_lengths,
             examples=settings['examples'],
