@@ -59,7 +59,8 @@ def main() -> None:
     log_sinks = sinks.make(LOG_TO.value)
 
     def weights(directory: str) -> Any:
-        return finished.load(directory).pruned(config['model']['pruned']).params
+        run = finished.load(directory).pruned(config['model']['pruned'])
+        return run.gated(config['train']['head_penalty']).params
 
     start = weights(INIT_FROM.value) if INIT_FROM.value else None
     if start is not None:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Num
 from mha import cores, positions, spec
 from mha.cores import dense
 from mha.model import norms
+from mha.nn import gates
 from mha.nn.masks import Mask, MaskLike, as_mask, causal, explicit, later, padding
 from mha.nn.products import linear
 from mha.positions.base import Coords, Dims, Position
@@ -170,6 +171,7 @@ class MultiHeadAttention(nnx.Module):
         self.core = cores.make(core)
         self.cached_key = self.cached_value = self.cached_pos = self.cache_index = nnx.data(None)
         self.head_mask: Array | None = nnx.data(None)
+        self.head_gates: nnx.Param | None = nnx.data(None)  # parameters of learned gates, see `mha.model.heads`
         self.probe: Callable[..., None] | None = None
         common: dict[str, Any] = dict(
             dtype=dtype, param_dtype=param_dtype, use_bias=use_bias, dot_general=linear, rngs=rngs
@@ -276,6 +278,9 @@ class MultiHeadAttention(nnx.Module):
         head_mask = self.head_mask if head_mask is None else head_mask
         if head_mask is not None:
             out = out * head_mask[None, None, :, None].astype(out.dtype)
+        if self.head_gates is not None:
+            z = gates.gate(self.head_gates[...], None if deterministic else rngs)
+            out = out * z[None, None, :, None].astype(out.dtype)
         return self.out(out)
 
     def keys_values(self, inputs: Float[Array, 'B S E']) -> KeysValues:
@@ -299,6 +304,7 @@ class MultiHeadAttention(nnx.Module):
             _cut(layer, 'bias', cut, axis=0)
         self.out.in_features = len(rows), self.head_dim
         _cut(self.out, 'kernel', rows, axis=0)
+        _cut(self, 'head_gates', rows, axis=0)
         self.kept = tuple(self.kept[row] for row in rows)
         self.num_heads, self.num_kv_heads = len(rows), len(shared_rows)
 

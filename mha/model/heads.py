@@ -3,6 +3,9 @@ arXiv:1905.10650).
 
     '0:1,3; 2:0'                  heads 1 and 3 of layer 0 and head 0 of layer 2, counted from 0
     'decoder.0:1; cross.0:2'      those of a decoder, and of its attention to the encoder
+
+Heads may have gates that learn to close, under a penalty on the expected number of open ones (Voita et al., 2019,
+arXiv:1905.09418).
 """
 
 import itertools
@@ -10,8 +13,14 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
 from mha.model.attention import MultiHeadAttention
 from mha.model.seq2seq import EncoderDecoder, Model
+from mha.nn import gates
 from mha.spec import UserError, choose
 
 STACKS = 'encoder', 'decoder', 'cross'
@@ -83,3 +92,37 @@ def prune(model: Model, removed: Iterable[Head]) -> Model:
         attention = places[place]
         attention.keep(head for head in attention.kept if (*place, head) not in removed)
     return model
+
+
+def add_gates(model: Model) -> Model:
+    """The model, now with a gate on every head. All are open: without draws, the outputs do not change."""
+    for _, _, attention in layers(model):
+        if attention.num_heads and attention.head_gates is None:
+            attention.head_gates = nnx.data(nnx.Param(jnp.full(attention.num_heads, gates.OPEN)))
+    return model
+
+
+def fold_gates(model: Model) -> Model:
+    """The model, now with output projections in the place of gates, and the same outputs."""
+    for _, _, attention in layers(model):
+        if attention.head_gates is not None:
+            kernel = attention.out.kernel
+            kernel[...] = kernel[...] * gates.gate(attention.head_gates[...])[:, None, None]
+            attention.head_gates = nnx.data(None)
+    return model
+
+
+def expected_open(params: Any) -> Float[Array, '']:
+    """Expected number of heads with an open gate, given the parameters of a model, a pure dict."""
+    named = ((path[-1].key, leaf) for path, leaf in jax.tree.leaves_with_path(params))
+    return jnp.float32(0) + sum(gates.chance_open(leaf).sum() for name, leaf in named if name == 'head_gates')
+
+
+def closed(model: Model) -> set[Head]:
+    """Heads whose gate is closed."""
+    found: set[Head] = set()
+    for stack, layer, attention in layers(model):
+        if attention.head_gates is not None:
+            opened = gates.gate(attention.head_gates[...]).tolist()
+            found |= {Head(stack, layer, head) for head, z in zip(attention.kept, opened, strict=True) if z == 0}
+    return found

@@ -9,7 +9,7 @@
 a time as one asks for. A model that is not probed computes nothing more.
 """
 
-from mha.probes.importance import ablations, gradient_importance, pruning_curve
+from mha.probes.importance import ablations, gradient_importance, head_gates, pruning_curve
 from mha.probes.recording import Attention, Recording, layers, probe, record
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     'Recording',
     'ablations',
     'gradient_importance',
+    'head_gates',
     'layers',
     'probe',
     'pruning_curve',

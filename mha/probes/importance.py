@@ -3,6 +3,7 @@
     ablations             results without head h, and with head h as the only one of its layer
     gradient_importance   I_h = mean over examples of |dL / dm_h|, where m_h = 1 multiplies the output of head h
     pruning_curve         results as heads are removed one after the other, the least important first
+    head_gates            gates that training has closed or left open (Voita et al., 2019, arXiv:1905.09418)
 
 Heads are removed by a mask, which is an argument of the compiled program, so that all heads share it. Models that are
 smaller without these heads: `Finished.pruned`.
@@ -21,6 +22,7 @@ from mha.machine import parallel
 from mha.model import heads
 from mha.model.heads import Head, Layer
 from mha.model.seq2seq import Model
+from mha.nn.gates import chance_open, gate
 from mha.run.finished import Finished
 from mha.spec import Count, UserError, at_least, checked, choose
 from mha.tasks import Batch
@@ -131,6 +133,19 @@ def _gradients(graphdef, state, task, key, length, *, examples, max_length):
     each = jax.lax.map(of_example, (batch, jax.random.split(position_key, examples)), batch_size=size)
     model = nnx.merge(graphdef, jax.tree.map(lambda x: x.mean(0), each), rest)
     return [layer.attention.head_mask for layer in _layers(model)]
+
+
+def head_gates(run: Finished) -> Rows:
+    """Learned gates of a run with `train.head_penalty`, one row per head: `stack`, `layer`, `head`, `gate`, the factor
+    on its output, and `chance_open`, the probability that it was open at the end of training. None without gates."""
+    rows: Rows = []
+    for stack, layer, attention in heads.layers(run.model):
+        if attention.head_gates is not None:
+            a = attention.head_gates[...]
+            place: dict[str, Any] = dict(stack=stack, layer=layer)
+            numbered = zip(attention.kept, gate(a).tolist(), chance_open(a).tolist(), strict=True)
+            rows += [{**place, 'head': head, 'gate': z, 'chance_open': chance} for head, z, chance in numbered]
+    return rows
 
 
 def _layers(model: Model) -> list[Layer]:

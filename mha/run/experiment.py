@@ -115,7 +115,8 @@ class Experiment:
                 rngs=rngs,
             )
         with spec.setting('model.pruned'):
-            return heads.prune(made, heads.parse(removed))
+            heads.prune(made, heads.parse(removed))
+        return heads.add_gates(made) if self.config['train']['head_penalty'] else made
 
     def keys(self, purpose: Purpose) -> jax.Array:
         """One random key per member, for one purpose."""
@@ -196,6 +197,7 @@ class Experiment:
         position scheme. `meanwhile` is called after tracing, before the compiler starts, and must not block: it may
         start a thread."""
         train, layout = self.config['train'], self.layout
+        penalty = train['head_penalty']
         chunk = training.Chunk(
             nnx.split(self.final_shapes if final else self.first_shapes, nnx.Param)[0],
             self.optimizer,
@@ -204,6 +206,7 @@ class Experiment:
             batch_size=train['batch_size'],
             length_per=train['length_per'],
             microbatches=train['microbatches'],
+            penalty=(lambda params: penalty * heads.expected_open(params)) if penalty else None,
             average=train['average'],
             together=layout.together,
             summed=layout.summed,

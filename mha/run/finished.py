@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -156,14 +156,38 @@ class Finished:
             before, more = heads.parse(config['model']['pruned']), heads.parse(removed)
             if more <= before:
                 return self
-            graphdef, _ = nnx.split(self.experiment.final_shapes, nnx.Param)
+            text = heads.written(before | more)
+            return self._changed(lambda model: heads.prune(model, more), _with(config, 'model', pruned=text))
 
-            def cut(params):
-                model = heads.prune(nnx.merge(graphdef, nnx.State(params)), more)
-                return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    def gated(self, penalty: float) -> 'Finished':
+        """Run whose heads have gates, all open, to be trained under a penalty (`train.head_penalty`). The same run if
+        it has gates, or if the penalty is 0."""
+        if not penalty or self.experiment.config['train']['head_penalty']:
+            return self
+        return self._changed(heads.add_gates, _with(self.experiment.config, 'train', head_penalty=penalty))
 
-            params = jax.device_get(jax.vmap(cut)(self.params))
-        config = {**config, 'model': {**config['model'], 'pruned': heads.written(before | more)}}
+    def without_gates(self) -> 'Finished':
+        """Run of this member without gates: heads with a closed gate are removed, and the output projections of the
+        others include theirs."""
+        if not self.experiment.config['train']['head_penalty']:
+            return self
+        closed = heads.closed(self.model)
+        before = heads.parse(self.experiment.config['model']['pruned'])
+        config = _with(self.config, 'train', head_penalty=0.0)
+        config = _with(config, 'model', pruned=heads.written(before | closed))
+        params = jax.tree.map(lambda leaf: leaf[self.member, None], self.params)
+        alone = dataclasses.replace(self, member=0, params=params)
+        return alone._changed(lambda model: heads.prune(heads.fold_gates(model), closed), config)
+
+    def _changed(self, change: Callable[[Model], Model], config: Mapping[str, Any]) -> 'Finished':
+        """Run of a changed model, with the config that describes it."""
+        graphdef, _ = nnx.split(self.experiment.final_shapes, nnx.Param)
+
+        def changed(params):
+            model = change(nnx.merge(graphdef, nnx.State(params)))
+            return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+        params = jax.device_get(jax.vmap(changed)(self.params))
         experiment = build(config, eval_lengths=compact(self.experiment.eval_lengths))
         return dataclasses.replace(self, trained=experiment, experiment=experiment, params=params)
 
@@ -244,6 +268,10 @@ class Finished:
             if until and all(until in one.text for one in made):
                 break
         yield [_continuation(task, row, until) for row in written]
+
+
+def _with(config: Mapping[str, Any], section: str, **settings: Any) -> dict[str, Any]:
+    return {**config, section: {**config[section], **settings}}
 
 
 def _continuation(task: Task, written: list[tuple[int, float]], until: str = '') -> Continuation:

@@ -1,5 +1,6 @@
 """Models without some heads: their outputs are those of the whole model with the same heads masked."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from flax import nnx
 import mha
 from mha import positions, probes
 from mha.model import heads
+from mha.nn import gates
 from mha.spec import UserError, load
 
 STORED = Path(__file__).parents[1] / 'runs' / 'alibi'
@@ -153,23 +155,65 @@ def test_a_run_without_heads_is_a_run(run, tmp_path):
     assert nothing.evaluate()[0]['accuracy'] >= 0
 
 
-def test_training_goes_on_without_heads(script, run, tmp_path):
-    """From the weights of a run that had them, or had lost fewer."""
-    shutil.copytree(STORED, tmp_path / 'whole')
+@pytest.fixture(scope='module')
+def given(tmp_path_factory):
+    """Arguments of `train.py` that start with the weights of the stored run."""
+    shutil.copytree(STORED, whole := tmp_path_factory.mktemp('whole') / 'run')
     config = json.loads((STORED / 'config.json').read_text())
-    given = ['--config=configs/common.py', '--config.task=bucket_sort', '--config.optimizer.schedule=constant']
-    given += [f'--config.model.{name}={config["model"][name]}' for name in ('layers', 'dim', 'heads', 'position')]
-    given += ['--config.train.steps=2', '--config.train.batch_size=8', '--config.train.lengths=1-6']
-    given += ['--config.train.buckets=1', '--config.eval.lengths=4,8', '--config.eval.examples=16']
-    given += ['--config.model.dropout_rate=0.0', '--config.optimizer.learning_rate=1e-12']
-    start = [*given, f'--init_from={tmp_path / "whole"}']
-    script('train.py', *start, f'--workdir={tmp_path / "cut"}', '--config.model.pruned=0:1')
+    arguments = ['--config=configs/common.py', '--config.task=bucket_sort', '--config.optimizer.schedule=constant']
+    arguments += [f'--config.model.{name}={config["model"][name]}' for name in ('layers', 'dim', 'heads', 'position')]
+    arguments += ['--config.train.batch_size=8', '--config.train.lengths=1-6', '--config.train.buckets=1']
+    arguments += ['--config.eval.lengths=4,8', '--config.eval.examples=16', '--config.model.dropout_rate=0.0']
+    return [*arguments, f'--init_from={whole}']
+
+
+def test_training_goes_on_without_heads(script, run, given, tmp_path):
+    """From the weights of a run that had them, or had lost fewer."""
+    given = [*given, '--config.train.steps=2', '--config.optimizer.learning_rate=1e-12']
+    script('train.py', *given, f'--workdir={tmp_path / "cut"}', '--config.model.pruned=0:1')
     trained, cut = mha.load(tmp_path / 'cut'), run.pruned('0:1')
     for one, other in zip(jax.tree.leaves(trained.params), jax.tree.leaves(cut.params), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
-    start = [*given, f'--init_from={tmp_path / "cut"}']
-    script('train.py', *start, f'--workdir={tmp_path / "none"}', '--config.model.pruned=0:0,1')
+    given = [*given, f'--init_from={tmp_path / "cut"}']
+    script('train.py', *given, f'--workdir={tmp_path / "none"}', '--config.model.pruned=0:0,1')
     assert mha.load(tmp_path / 'none').config['model']['pruned'] == '0:0,1'
     for wrong, told in ('', 'the weights to start with do not fit'), ('3:0', 'model.pruned: no layer encoder.3'):
-        command = [*start, f'--workdir={tmp_path / "no"}', f'--config.model.pruned={wrong}']
+        command = [*given, f'--workdir={tmp_path / "no"}', f'--config.model.pruned={wrong}']
         assert told in script('train.py', *command, code=2).stderr
+
+
+def test_gates():
+    """The chance of an open gate is the share of draws above 0, and 1 is where gates begin."""
+    a = jnp.array([-3.0, -1.0, 0.0, 2.0, gates.OPEN])
+    draws = jax.vmap(lambda key: gates.gate(a, nnx.Rngs(dropout=key)))(jax.random.split(jax.random.key(0), 4000))
+    np.testing.assert_allclose((draws > 0).mean(0), gates.chance_open(a), atol=0.03)
+    assert gates.gate(a)[-1] == 1
+    assert gates.gate(a)[0] == 0
+    assert (draws == 1).any()
+
+
+def test_a_penalty_closes_heads(script, run, given, tmp_path):
+    """Gates begin open. A large penalty closes all; what is then saved without them gives the same results."""
+    assert run.gated(0.1).evaluate() == [pytest.approx(row, rel=1e-5) for row in run.evaluate()]
+    assert run.gated(0.0) is run.without_gates() is run
+    assert [row['gate'] for row in probes.head_gates(run.gated(0.1))] == [1.0, 1.0]
+    assert probes.head_gates(run) == []
+    given = [*given, '--config.train.steps=60', '--config.optimizer.learning_rate=0.1']
+    script('train.py', *given, f'--workdir={tmp_path / "gated"}', '--config.train.head_penalty=10.0')
+    gated = mha.load(tmp_path / 'gated')
+    assert all(row['gate'] == 0 and row['chance_open'] < 0.1 for row in probes.head_gates(gated))
+    plain = gated.without_gates()
+    assert plain.config['model']['pruned'] == '0:0,1'
+    assert plain.evaluate() == [pytest.approx(row, rel=1e-5) for row in gated.rows]
+
+
+def test_gates_become_part_of_the_projections(run):
+    gated = run.gated(0.1)
+    params = jax.tree.map(np.array, gated.params)
+    params['blocks'][0]['attention']['head_gates'][:] = [0.3, -9.0]
+    gated = dataclasses.replace(gated, params=params)
+    plain = gated.without_gates()
+    assert plain.config['model']['pruned'] == '0:1'
+    assert plain.config['train']['head_penalty'] == 0
+    assert plain.evaluate() == [pytest.approx(row, rel=1e-5) for row in gated.evaluate()]
+    assert gated.pruned('0:1').evaluate() == [pytest.approx(row, rel=1e-5) for row in gated.evaluate()]
