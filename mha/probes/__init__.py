@@ -9,7 +9,7 @@
 a time as one asks for. A model that is not probed computes nothing more.
 """
 
-from mha.probes.importance import ablations, gradient_importance, head_gates, pruning_curve
+from mha.probes.importance import ablations, gradient_importance, head_gates, pruning_curve, removable
 from mha.probes.recording import Attention, Recording, layers, probe, record
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     'probe',
     'pruning_curve',
     'record',
+    'removable',
 ]

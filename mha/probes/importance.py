@@ -10,6 +10,7 @@ smaller without these heads: `Finished.pruned`.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -133,6 +134,25 @@ def _gradients(graphdef, state, task, key, length, *, examples, max_length):
     each = jax.lax.map(of_example, (batch, jax.random.split(position_key, examples)), batch_size=size)
     model = nnx.merge(graphdef, jax.tree.map(lambda x: x.mean(0), each), rest)
     return [layer.attention.head_mask for layer in _layers(model)]
+
+
+def removable(curve: Rows, tolerance: float = 0.01) -> Rows:
+    """Number of heads that can go at each length before the accuracy falls by more than `tolerance`, from the rows of a
+    `pruning_curve`: `length`, `removable`, `heads`, the number of all, and `accuracy`, that of the whole model."""
+    found: Rows = []
+    for length in dict.fromkeys(row['length'] for row in curve):
+        whole, *fewer = (row for row in curve if row['length'] == length)
+        kept = itertools.takewhile(lambda row, whole=whole: row['accuracy'] >= whole['accuracy'] - tolerance, fewer)
+        left = min((row['heads'] for row in kept), default=whole['heads'])
+        found.append(
+            {
+                'length': length,
+                'removable': whole['heads'] - left,
+                'heads': whole['heads'],
+                'accuracy': whole['accuracy'],
+            }
+        )
+    return found
 
 
 def head_gates(run: Finished) -> Rows:

@@ -122,6 +122,19 @@ def test_gradients_are_finite_differences(model):
         assert row['importance'] == pytest.approx(float(jnp.abs(change).mean()), rel=2e-2, abs=2e-5)
 
 
+def test_heads_that_can_go():
+    accuracies = {3: (0.9, 0.895, 0.85, 0.9), 5: (0.5, 0.2, 0.2, 0.2)}
+    curve = [
+        {'heads': 3 - index, 'length': length, 'accuracy': accuracies[length][index]}
+        for index in range(4)
+        for length in accuracies
+    ]
+    found = probes.removable(curve)
+    assert [(row['length'], row['removable']) for row in found] == [(3, 1), (5, 0)]
+    assert found[0] == {'length': 3, 'removable': 1, 'heads': 3, 'accuracy': 0.9}
+    assert probes.removable(curve, tolerance=0.06)[0]['removable'] == 3
+
+
 def test_normalised_importance(run):
     found = probes.gradient_importance(run, lengths='2,3', examples=4)
     for layer in (0, 1):
