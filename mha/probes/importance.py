@@ -161,9 +161,9 @@ def head_gates(run: Finished) -> Rows:
     rows: Rows = []
     for stack, layer, attention in heads.layers(run.model):
         if attention.head_gates is not None:
-            a = attention.head_gates[...]
+            w = attention.head_gates[...]
             place: dict[str, Any] = dict(stack=stack, layer=layer)
-            numbered = zip(attention.kept, gate(a).tolist(), chance_open(a).tolist(), strict=True)
+            numbered = zip(attention.kept, gate(w).tolist(), chance_open(w).tolist(), strict=True)
             rows += [{**place, 'head': head, 'gate': z, 'chance_open': chance} for head, z, chance in numbered]
     return rows
 
