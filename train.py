@@ -4,7 +4,7 @@
 
 The same command resumes an interrupted run and prints the result of a finished one. With more `train.steps` it
 continues a finished run, if the learning-rate schedule does not depend on their number. `--init_from=runs/b` starts
-with the weights of another run.
+with the weights of another run, without the heads in `--config.model.pruned='0:1,3;2:0'`.
 """
 
 from mha import cli  # isort: split
@@ -57,7 +57,12 @@ def main() -> None:
         say(f'checking a model of {config["model"]["layers"]} layers')
     run = build(config)
     log_sinks = sinks.make(LOG_TO.value)
-    start = finished.load(INIT_FROM.value).params if INIT_FROM.value else None
+
+    def weights(directory: str) -> Any:
+        run = finished.load(directory).pruned(config['model']['pruned'])
+        return run.gated(config['train']['head_penalty']).params
+
+    start = weights(INIT_FROM.value) if INIT_FROM.value else None
     if start is not None:
         run.check_weights(start)
     parallel.once(lambda: workdir.claim(directory, config, INIT_FROM.value))
@@ -77,18 +82,12 @@ def main() -> None:
     make = functools.partial(checkpoints.restore, run.state_shapes) if step else run.init
     init_from = workdir.started_from(directory)
     if init_from and not step:
-        make = functools.partial(run.init_from, finished.load(init_from).params if start is None else start)
+        make = functools.partial(run.init_from, weights(init_from) if start is None else start)
     making = ThreadPoolExecutor(1).submit(make)  # at the same time, Python traces the training program
     compiler = ThreadPoolExecutor(1)  # a thread, so that Ctrl-C need not wait for the compiler
     summary = {
         'status': 'running',
-        'steps': steps,
-        'parameters': checks.count(run.state_shapes.params),
-        'trained_lengths': [run.train_lengths[0], run.train_lengths[-1]],
-        'chance': run.task.chance,
-        'metric': run.task.metric,
-        'data_sha256': run.task.sha256,
-        **run.task.facts,
+        **finished.facts(run),
         **({'init_from': init_from} if init_from else {}),
     }
     workdir.write_json(directory / 'summary.json', summary)

@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
     config.model.decoder_layers = 0  # 0: no decoder; otherwise the task has a source and a target
     config.model.decoder_position = ''  # spec of the decoder's position scheme; empty: model.position
     config.model.cross_position = 'none'  # spec of the scheme between target and source
+    config.model.pruned = ''  # heads to leave out, layer:heads (mha/model/heads.py), such as '0:1,3;2:0'
     config.model.norm = 'post'  # or 'pre'
     config.model.norm_kind = 'layer'  # or 'rms' (mha/model/norms.py)
     config.model.norm_eps = 1e-6  # added to the variance in the norms
@@ -60,6 +61,7 @@ def get_config() -> ConfigDict:
     config.train.buckets = 8  # number of padded lengths; the program of each is compiled
     config.train.final_position = config_dict.placeholder(str)  # position scheme of evaluation and last steps
     config.train.final_steps = 0  # number of last steps trained under train.final_position
+    config.train.head_penalty = 0.0  # per head whose learned gate is expected to be open; 0: heads have no gates
     config.train.average = 0.0  # decay of a running mean of the parameters, which is evaluated; 0: no mean
     config.train.members = 'auto'  # population trained 'together' (vectorised) or 'in turn'; 'auto': in turn on CPUs
     config.train.log_every_steps = 100  # also the number of steps in one dispatch

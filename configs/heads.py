@@ -7,13 +7,21 @@ Ablation of Vaswani et al. (2017, arXiv:1706.03762, table 3A). At a fixed width,
 head size, and with it the number of rope frequencies per head. Hence the second series, with a fixed head size.
 
 10 runs with one seed each, which is enough to see large effects. `--sweep=tasks` has two tasks and three seeds:
-docs/results/heads-cpu.md.
+docs/results/heads-cpu.md. The same on a task with data, which language a sentence is in (configs/classification.py):
+
+    python sweep.py --config=configs/heads.py:languages --sweep=seeds --workdir=runs/heads-languages --jobs=2
+
+What the heads of each run are for: `mha.probes.ablations` and `pruning_curve`.
 """
 
-from configs import common, sweeps
+from configs import classification, common, sweeps
 
 
-def get_config():
+def get_config(task='reversal'):
+    if task not in ('reversal', 'languages'):
+        raise ValueError(f"the task is 'reversal' or 'languages', not {task!r}")
+    if task == 'languages':
+        return classification.get_config()
     config = common.get_config()
     config.task = 'reverse_string'
     config.model.layers = 2
@@ -33,6 +41,11 @@ def sweep():
     for heads in (1, 2, 4, 8, 16):
         yield {'model.heads': heads}
         yield {'model.heads': heads, 'model.head_dim': 8}
+
+
+def sweep_seeds():
+    """The same with three seeds."""
+    return sweeps.product(sweep(), sweeps.over('seed', range(3)))
 
 
 def sweep_tasks():

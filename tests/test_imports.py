@@ -26,6 +26,7 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
     'mha.run': {'mha'},
     'mha.probes': {
         'mha.probes',
+        'mha.machine',
         'mha.pretrained',
         'mha.model',
         'mha.cores',

@@ -1,10 +1,11 @@
 """Multi-head attention (Vaswani et al., 2017, arXiv:1706.03762): projections -> core -> output projection."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.core import Tracer
 from jax.nn.initializers import Initializer, lecun_normal
@@ -14,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Num
 from mha import cores, positions, spec
 from mha.cores import dense
 from mha.model import norms
+from mha.nn import gates
 from mha.nn.masks import Mask, MaskLike, as_mask, causal, explicit, later, padding
 from mha.nn.products import linear
 from mha.positions.base import Coords, Dims, Position
@@ -162,11 +164,14 @@ class MultiHeadAttention(nnx.Module):
         if num_heads % num_kv_heads:
             raise spec.UserError(f'{num_kv_heads} key/value heads do not divide {num_heads} heads')
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
+        self.groups, self.kept = num_heads // num_kv_heads, tuple(range(num_heads))  # see `keep`
         self.in_features, self.in_kv_features = in_features, in_kv_features or in_features
+        self.out_features = out_features or in_features
         self.dropout_rate, self.deterministic, self.decode = dropout_rate, deterministic, decode
         self.core = cores.make(core)
         self.cached_key = self.cached_value = self.cached_pos = self.cache_index = nnx.data(None)
         self.head_mask: Array | None = nnx.data(None)
+        self.head_gates: nnx.Param | None = nnx.data(None)  # parameters of learned gates, see `mha.model.heads`
         self.probe: Callable[..., None] | None = None
         common: dict[str, Any] = dict(
             dtype=dtype, param_dtype=param_dtype, use_bias=use_bias, dot_general=linear, rngs=rngs
@@ -176,8 +181,8 @@ class MultiHeadAttention(nnx.Module):
         self.query = nnx.LinearGeneral(in_features, (num_heads, head_dim), **inits, **common)
         self.key = nnx.LinearGeneral(self.in_kv_features, (num_kv_heads, head_dim), **inits, **common)
         self.value = nnx.LinearGeneral(self.in_kv_features, (num_kv_heads, head_dim), **inits, **common)
-        out_features = out_features or in_features
-        self.out = nnx.LinearGeneral((num_heads, head_dim), out_features, axis=(-2, -1), **out_inits, **common)
+        shape = num_heads, head_dim
+        self.out = nnx.LinearGeneral(shape, self.out_features, axis=(-2, -1), **out_inits, **common)
         kind = 'layer' if normalize_qk is True else normalize_qk or 'none'  # True as in flax, or the name of a norm
         norm: dict[str, Any] = dict(use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.query_ln = nnx.data(None if kind == 'none' else norms.make(kind, head_dim, **norm))
@@ -214,6 +219,9 @@ class MultiHeadAttention(nnx.Module):
         if inputs_k is None and inputs_v is not None:
             raise ValueError('inputs_v needs inputs_k')
         self._check_width('inputs_q', inputs_q, self.in_features)
+        if not self.num_heads:
+            nothing = jnp.zeros((*inputs_q.shape[:2], self.out_features), inputs_q.dtype)
+            return nothing if self.out.bias is None else nothing + self.out.bias[...][None, None].astype(nothing.dtype)
         inputs_k = inputs_q if inputs_k is None else inputs_k
         deterministic = self.deterministic if deterministic is None else deterministic
         if self.dropout_rate > 0 and not deterministic and rngs is None:
@@ -224,6 +232,8 @@ class MultiHeadAttention(nnx.Module):
             if contiguous:
                 _refuse_placing(position)
         position, mask = _scheme(position, self.dims, nnx.Rngs()), as_mask(mask)
+        if self.num_heads < self.dims.heads:
+            position = positions.of_heads(position, self.kept, self.dims.heads)
         if isinstance(inputs_k, KeysValues):
             q, (k, v) = self.query(inputs_q), inputs_k
         else:
@@ -240,9 +250,10 @@ class MultiHeadAttention(nnx.Module):
                 raise ValueError('decode is for self-attention: leave out inputs_k and inputs_v')
             q, k, v, q_pos, k_pos, mask = self._remember(q, k, v, q_pos, mask, prefix, contiguous)
             contiguous = False
-        groups = self.num_heads // self.num_kv_heads
-        if groups > 1:
-            k, v = jnp.repeat(k, groups, axis=2), jnp.repeat(v, groups, axis=2)
+        if self.num_heads == self.groups * self.num_kv_heads > self.num_kv_heads:
+            k, v = jnp.repeat(k, self.groups, axis=2), jnp.repeat(v, self.groups, axis=2)
+        elif self.num_heads > self.num_kv_heads:  # groups are of different sizes
+            k, v = (jnp.take(x, np.array(self._shared), axis=2) for x in (k, v))
         visible, tokens = mask.count(q.shape[1], k.shape[1]), mask.present(q.shape[1], k.shape[1]).sum(-1)
         coords = Coords(q_pos=q_pos, k_pos=k_pos, visible=visible, x=inputs_q, tokens=tokens, contiguous=contiguous)
         if sow_weights and not self.core.has_map:
@@ -267,13 +278,41 @@ class MultiHeadAttention(nnx.Module):
         head_mask = self.head_mask if head_mask is None else head_mask
         if head_mask is not None:
             out = out * head_mask[None, None, :, None].astype(out.dtype)
+        if self.head_gates is not None:
+            z = gates.gate(self.head_gates[...], None if deterministic else rngs)
+            out = out * z[None, None, :, None].astype(out.dtype)
         return self.out(out)
 
     def keys_values(self, inputs: Float[Array, 'B S E']) -> KeysValues:
         """Keys and values of inputs that several calls attend to, to be passed as their `inputs_k`."""
         self._check_width('inputs', inputs, self.in_kv_features)
+        if not self.num_heads:
+            nothing = jnp.zeros((*inputs.shape[:2], 0, self.head_dim), inputs.dtype)
+            return KeysValues(nothing, nothing)
         keys = self.key(inputs)
         return KeysValues(keys if self.key_ln is None else self.key_ln(keys), self.value(inputs))
+
+    def keep(self, heads: Iterable[int]) -> None:
+        """Removes all heads but these, numbered as at first. The projections become smaller, and the output is the one
+        that a `head_mask` with zeros for the other heads gave before. Without any head, only the bias is left."""
+        wanted, shared = set(heads), self._shared
+        rows = [row for row, head in enumerate(self.kept) if head in wanted]
+        shared_rows = sorted({shared[row] for row in rows})
+        for layer, cut in (self.query, rows), (self.key, shared_rows), (self.value, shared_rows):
+            layer.out_features = len(cut), self.head_dim
+            _cut(layer, 'kernel', cut, axis=1)
+            _cut(layer, 'bias', cut, axis=0)
+        self.out.in_features = len(rows), self.head_dim
+        _cut(self.out, 'kernel', rows, axis=0)
+        _cut(self, 'head_gates', rows, axis=0)
+        self.kept = tuple(self.kept[row] for row in rows)
+        self.num_heads, self.num_kv_heads = len(rows), len(shared_rows)
+
+    @property
+    def _shared(self) -> list[int]:
+        """Index of the key and value head of each head."""
+        groups = [head // self.groups for head in self.kept]
+        return [sorted(set(groups)).index(group) for group in groups]
 
     def _check_width(self, name: str, x: Array, width: int) -> None:
         if x.shape[2:] != (width,):
@@ -343,3 +382,10 @@ class MultiHeadAttention(nnx.Module):
             mask = later(mask, start, first, length)
         past = causal() if prefix is None else causal() | padding(prefix)
         return q, k, v, q_pos, k_pos, mask & later(past, start, first, length)
+
+
+def _cut(layer: Any, name: str, rows: Sequence[int], axis: int) -> None:
+    """Keeps these rows of a parameter, if there is one: None instead of an empty array, which checkpoints refuse."""
+    if (param := getattr(layer, name)) is not None:
+        kept = nnx.Param(jnp.take(param[...], np.array(rows), axis)) if rows else None
+        setattr(layer, name, nnx.data(kept))

@@ -16,7 +16,19 @@ from mha import spec
 from mha.nn.prng import fold_in
 from mha.positions.base import HOOKS, Coords, Dims, OffsetBias, Position
 
-__all__ = ['HOOKS', 'Chain', 'Coords', 'Dims', 'OffsetBias', 'Position', 'example', 'make', 'make_across', 'names']
+__all__ = [
+    'HOOKS',
+    'Chain',
+    'Coords',
+    'Dims',
+    'OffsetBias',
+    'Position',
+    'example',
+    'make',
+    'make_across',
+    'names',
+    'of_heads',
+]
 
 
 def names() -> tuple[str, ...]:
@@ -229,6 +241,63 @@ class Chain(Position):
 
     def values(self, weights, q_pos, k_pos):
         return _sum(part.values(weights, q_pos, k_pos) for part in self.parts)
+
+
+def of_heads(scheme: Position, kept: tuple[int, ...], heads: int) -> Position:
+    """Scheme for the `kept` heads of a layer, given the scheme for all `heads` of them. Raises `UserError` for schemes
+    in which heads depend on each other."""
+    if isinstance(scheme, Chain):
+        return Chain([of_heads(part, kept, heads) for part in scheme.parts], scheme.text)
+    if scheme.mixes_heads:
+        raise spec.UserError(f'position scheme {scheme.name!r} mixes heads: none of them can be removed')
+    return (_OffsetBiasOfHeads if isinstance(scheme, OffsetBias) else OfHeads)(scheme, kept, heads)
+
+
+class OfHeads(Position):
+    """Some heads of a scheme. Its hooks see zeros in the place of the other heads."""
+
+    def __init__(self, scheme: Position, kept: tuple[int, ...], heads: int):
+        self.scheme, self.kept, self.heads = scheme, kept, heads
+
+    @property
+    def name(self):
+        return self.scheme.name
+
+    def overrides(self, hook):
+        return self.scheme.overrides(hook)
+
+    def qk(self, q, k, coords):
+        if coords.visible.ndim == 3:
+            coords = dataclasses.replace(coords, visible=self._fill(coords.visible, 2))
+        q, k = self.scheme.qk(self._fill(q, 2), self._fill(k, 2), coords)
+        return self._take(q, 2), self._take(k, 2)
+
+    def bias(self, q_pos, k_pos):
+        return self._take(self.scheme.bias(q_pos, k_pos), 1)
+
+    def content(self, q, k, q_pos, k_pos):
+        return self._take(self.scheme.content(self._fill(q, 2), self._fill(k, 2), q_pos, k_pos), 1)
+
+    def weights(self, logits, mask, q, coords):
+        mask = mask if mask.shape[1] == 1 else self._fill(mask, 1)
+        return self._take(self.scheme.weights(self._fill(logits, 1), mask, self._fill(q, 2), coords), 1)
+
+    def values(self, weights, q_pos, k_pos):
+        return self._take(self.scheme.values(self._fill(weights, 1), q_pos, k_pos), 2)
+
+    def _fill(self, x, axis):
+        shape = (*x.shape[:axis], self.heads, *x.shape[axis + 1 :])
+        return jnp.zeros(shape, x.dtype).at[(slice(None),) * axis + (np.array(self.kept),)].set(x)
+
+    def _take(self, x, axis):
+        return None if x is None else jnp.take(x, np.array(self.kept), axis)
+
+
+class _OffsetBiasOfHeads(OfHeads, OffsetBias):
+    """Some heads of a bias of the offset, which cores compute once per offset."""
+
+    def offset_bias(self, offset):
+        return self._take(self.scheme.offset_bias(offset), 0)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _sum(terms):

@@ -82,6 +82,8 @@ class Position(nnx.Module):
     """Whether `remap` draws for each example from a key of its own, even if all rows of coordinates are equal."""
     per_layer = False
     """Whether every layer places its tokens anew, from a key of its own."""
+    mixes_heads = False
+    """Whether the logits of a head depend on those of other heads."""
     cacheable = True
     """Whether keys and values of earlier tokens can be cached: tokens that follow do not change them, and a layer needs
     the inputs of new tokens only."""

@@ -24,6 +24,8 @@ class Dape(Position):
     `init='uniform'` starts weights and biases of the MLP uniform in +-1/sqrt(fan_in), as the authors' code does. By
     default weights are normal of variance 1/fan_in, and biases 0."""
 
+    mixes_heads = True
+
     def __init__(self, dims, width: Width = 32, init: Literal['normal', 'uniform'] = 'normal', *, rngs):
         self.scale = dims.head_dim**-0.5
 

@@ -28,7 +28,7 @@ from mha.model.encoder import Encoder
 from mha.pretrained import bert, gpt2, llama
 from mha.pretrained.checkpoint import Checkpoint
 from mha.pretrained.family import Translation
-from mha.run import build, finished
+from mha.run import build, finished, versions
 from mha.run.finished import Finished
 from mha.spec import Call, UserError
 
@@ -104,13 +104,12 @@ def _config(translation: Translation, folder: Path) -> dict[str, Any]:
     defaults = {name: each.default for name, each in inspect.signature(Encoder.__init__).parameters.items()}
     trained = translation.trained_length
     longest = min(trained, LONGEST)
-    return {
+    config = {
         'seed': 0,
         'task': _with_tokens('lm', folder),
         'population': {},
         'model': {
             **{name: value for name, value in defaults.items() if name not in sizes},
-            **dict(decoder_layers=0, decoder_position='', cross_position='none'),
             **dict(init='gpt2', dropout_rate=0.0),  # of this init for its scale of token embeddings, 1
             **translation.settings,
         },
@@ -126,6 +125,7 @@ def _config(translation: Translation, folder: Path) -> dict[str, Any]:
             **dict(examples=EXAMPLES, batch_size=16, buckets=8, every_steps=0, seed=0),
         },
     }
+    return versions.current(config)
 
 
 def _params(model: Any, given: Mapping[str, np.ndarray], tokens: CheckpointTokens) -> Any:

@@ -10,6 +10,7 @@
 a time as one asks for. A model that is not probed computes nothing more.
 """
 
+from mha.probes.importance import ablations, gradient_importance, head_gates, pruning_curve, removable
 from mha.probes.recording import Attention, Recording, layers, probe, record
 from mha.probes.relations import Link, Relation, Sentence, head_relations, read_conllu, relations_of
 from mha.probes.schemes import Encoding, encodings
@@ -26,15 +27,20 @@ __all__ = [
     'Sentence',
     'Similarity',
     'Statistics',
+    'ablations',
     'encodings',
+    'gradient_importance',
+    'head_gates',
     'head_relations',
     'head_similarity',
     'head_statistics',
     'layers',
     'probe',
+    'pruning_curve',
     'read_conllu',
     'record',
     'relations_of',
+    'removable',
     'roles',
     'similarity_of',
     'statistics_at',

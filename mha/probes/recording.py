@@ -15,8 +15,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from mha.cores import dense
-from mha.model.attention import MultiHeadAttention
-from mha.model.seq2seq import EncoderDecoder, Model
+from mha.model.heads import layers
+from mha.model.seq2seq import Model
 from mha.nn.masks import Mask, later
 from mha.nn.products import accurate, hideable, inner, mix
 from mha.positions.base import Coords, Position
@@ -25,15 +25,6 @@ from mha.spec import UserError
 
 BLOCK = 2**24
 """Number of attention weights that are computed at a time."""
-
-
-class Layer(NamedTuple):
-    """Attention layer of a model, with its place."""
-
-    stack: str
-    """'encoder', or 'decoder' and 'cross' for the two attentions of a decoder."""
-    number: int
-    attention: MultiHeadAttention
 
 
 class Logits(NamedTuple):
@@ -163,21 +154,6 @@ class Recording:
         return jnp.stack([attention.weights() for attention in self.attentions])
 
 
-def layers(model: Model) -> list[Layer]:
-    """Attention layers of a model: those of the encoder, then those of the decoder, then those from decoder to
-    encoder."""
-    names = 'encoder', 'decoder'
-    found = [
-        Layer(name, number, block.attention)
-        for name, stack in zip(names, model.stacks, strict=False)
-        for number, block in enumerate(stack.blocks)
-    ]
-    if isinstance(model, EncoderDecoder):
-        blocks: Any = model.decoder.blocks
-        found += [Layer('cross', number, block.cross.attention) for number, block in enumerate(blocks)]
-    return found
-
-
 def record(
     model: Model,
     tokens: Int[Array, 'B T'],
@@ -194,13 +170,13 @@ def record(
         if not layer.core.has_map:
             raise UserError(f'core={layer.core} forms no attention weights')
         layer.head_mask = None if head_mask is None else head_mask[index]
-        layer.probe = functools.partial(_keep, found, stack, number, layer.out.kernel[...])
+        layer.probe = functools.partial(_keep, found, stack, number, layer.out)
     logits = model(tokens, sow_weights=True, **options)
     return Recording(tokens, found, logits, valid=options.get('valid'))
 
 
 def _keep(found, stack, number, out, q, k, v, *, position, coords, mask):
-    found.append(Attention(stack, number, q, k, v, position, coords, mask, out))
+    found.append(Attention(stack, number, q, k, v, position, coords, mask, out.kernel[...]))
 
 
 def probe(

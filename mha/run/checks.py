@@ -64,6 +64,8 @@ def numbers(config: Mapping[str, Any], members: Iterable[population.Member]) -> 
         )
     if train['final_steps'] and not train['final_position']:
         raise spec.UserError(f'train.final_steps={train["final_steps"]} needs train.final_position=...')
+    if not 0 <= train['head_penalty'] < math.inf:
+        raise spec.UserError(f'train.head_penalty must be at least 0 and finite, not {train["head_penalty"]}')
     rates = [('population.dropout_rate', member['dropout_rate']) for member in members if 'dropout_rate' in member]
     for name, share in [('train.average', train['average']), *rates]:
         if not 0 <= share < 1:

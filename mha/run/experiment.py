@@ -13,6 +13,7 @@ from flax import nnx
 
 from mha import spec
 from mha.machine import parallel
+from mha.model import heads
 from mha.model.encoder import Encoder
 from mha.model.seq2seq import EncoderDecoder, Model
 from mha.nn import prng
@@ -95,25 +96,27 @@ class Experiment:
         replaces the position scheme of the config."""
         settings = {**self.config['model'], 'position': position or self.position}
         decoder = {name: settings.pop(name) for name in ('decoder_layers', 'decoder_position', 'cross_position')}
-        layers, task = decoder['decoder_layers'], self.task
+        removed, layers, task = settings.pop('pruned'), decoder['decoder_layers'], self.task
         if task.halves and not layers:
             settings['readout'] = 'pair'
         max_len = self.max_len // 2 if layers else self.max_len
         sizes: dict[str, Any] = dict(vocab_size=task.vocab_size, num_classes=task.num_classes, max_len=max_len)
         rngs = prng.streams(self.keys(Purpose.WEIGHTS)[0] if key is None else key)
-        encoder = spec.build(Encoder, spec.Call('model', (), settings), 'config', **sizes, rngs=rngs)
-        if not layers:
-            return encoder
-        return EncoderDecoder(
-            encoder,
-            max_len=max_len,
-            layers=layers,
-            position=decoder['decoder_position'] or settings['position'],
-            cross_position=decoder['cross_position'],
-            position_per_layer=settings['position_per_layer'],
-            pattern=settings['pattern'],
-            rngs=rngs,
-        )
+        made: Any = spec.build(Encoder, spec.Call('model', (), settings), 'config', **sizes, rngs=rngs)
+        if layers:
+            made = EncoderDecoder(
+                made,
+                max_len=max_len,
+                layers=layers,
+                position=decoder['decoder_position'] or settings['position'],
+                cross_position=decoder['cross_position'],
+                position_per_layer=settings['position_per_layer'],
+                pattern=settings['pattern'],
+                rngs=rngs,
+            )
+        with spec.setting('model.pruned'):
+            heads.prune(made, heads.parse(removed))
+        return heads.add_gates(made) if self.config['train']['head_penalty'] else made
 
     def keys(self, purpose: Purpose) -> jax.Array:
         """One random key per member, for one purpose."""
@@ -194,6 +197,7 @@ class Experiment:
         position scheme. `meanwhile` is called after tracing, before the compiler starts, and must not block: it may
         start a thread."""
         train, layout = self.config['train'], self.layout
+        penalty = train['head_penalty']
         chunk = training.Chunk(
             nnx.split(self.final_shapes if final else self.first_shapes, nnx.Param)[0],
             self.optimizer,
@@ -202,6 +206,7 @@ class Experiment:
             batch_size=train['batch_size'],
             length_per=train['length_per'],
             microbatches=train['microbatches'],
+            penalty=(lambda params: penalty * heads.expected_open(params)) if penalty else None,
             average=train['average'],
             together=layout.together,
             summed=layout.summed,
@@ -219,11 +224,16 @@ class Experiment:
     @functools.cached_property
     def evaluator(self) -> evaluation.Evaluator:
         """Evaluator of one member at a time, on held-out data. It uses all devices, whatever the mesh of training."""
-        settings = self.config['eval']
-        graphdef, params = nnx.split(self.final_shapes, nnx.Param)
+        return self.evaluator_of(self.final_shapes)
+
+    def evaluator_of(self, model: Model, **changes: Any) -> evaluation.Evaluator:
+        """Evaluator of a model of this kind, or of its shapes; `changes` replace settings in `eval`. It is called with
+        the model's state, a pure dict."""
+        settings = {**self.config['eval'], **changes}
+        graphdef, state = nnx.split(model)
         return evaluation.Evaluator(
             graphdef,
-            nnx.to_pure_dict(params),
+            nnx.to_pure_dict(state),
             self.held_out,
             lengths=self.eval_lengths,
             examples=settings['examples'],

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,14 +14,14 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mha.model import generation
+from mha.model import generation, heads
 from mha.model.seq2seq import EncoderDecoder, Model
 from mha.run import population, workdir
 from mha.run.build import build
 from mha.run.checkpoint import Checkpoints
-from mha.run.checks import shapes
+from mha.run.checks import count, shapes
 from mha.run.experiment import Experiment
-from mha.spec import Count, Seed, UserError, at_least, checked, split
+from mha.spec import Count, Seed, UserError, at_least, checked, compact, setting, split
 from mha.spec import lengths as parse_lengths
 from mha.tasks import Batch, Task
 from mha.training.evaluation import Row
@@ -64,6 +64,19 @@ def load(directory: str | Path, member: int = 0, step: int | None = None) -> 'Fi
     state = checkpoints.restore(like=trained.state_shapes, step=step)
     checkpoints.close()
     return Finished(directory, trained, trained, trained.layout.fetch(state.evaluated), member, step)
+
+
+def facts(run: Experiment) -> dict[str, Any]:
+    """Facts about an experiment in the summary of its run."""
+    return {
+        'steps': run.config['train']['steps'],
+        'parameters': count(run.state_shapes.params),
+        'trained_lengths': [run.train_lengths[0], run.train_lengths[-1]],
+        'chance': run.task.chance,
+        'metric': run.task.metric,
+        'data_sha256': run.task.sha256,
+        **run.task.facts,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +164,68 @@ class Finished:
         experiment = build(config, eval_lengths=text)
         _check_fits(experiment, self.trained)
         return dataclasses.replace(self, experiment=experiment)
+
+    @checked
+    def pruned(self, removed: str) -> 'Finished':
+        """Run whose model also lacks these heads, `'0:1,3;2:0'` (`mha.model.heads`), and is smaller. Its other weights
+        stay the same. Raises `UserError` for heads that the model never had."""
+        config = self.experiment.config
+        with setting('model.pruned'):
+            before, more = heads.parse(config['model']['pruned']), heads.parse(removed)
+            if more <= before:
+                return self
+            text = heads.written(before | more)
+            return self._changed(lambda model: heads.prune(model, more), _with(config, 'model', pruned=text))
+
+    def gated(self, penalty: float) -> 'Finished':
+        """Run whose heads have gates, all open, to be trained under a penalty (`train.head_penalty`). The same run if
+        it has gates, or if the penalty is 0."""
+        if not penalty or self.experiment.config['train']['head_penalty']:
+            return self
+        return self._changed(heads.add_gates, _with(self.experiment.config, 'train', head_penalty=penalty))
+
+    def without_gates(self) -> 'Finished':
+        """Run of this member without gates: heads with a closed gate are removed, and the output projections of the
+        others include theirs."""
+        if not self.experiment.config['train']['head_penalty']:
+            return self
+        closed = heads.closed(self.model)
+        before = heads.parse(self.experiment.config['model']['pruned'])
+        config = _with(self.config, 'train', head_penalty=0.0)
+        config = _with(config, 'model', pruned=heads.written(before | closed))
+        params = jax.tree.map(lambda leaf: leaf[self.member, None], self.params)
+        alone = dataclasses.replace(self, member=0, params=params)
+        return alone._changed(lambda model: heads.prune(heads.fold_gates(model), closed), config)
+
+    def _changed(self, change: Callable[[Model], Model], config: Mapping[str, Any]) -> 'Finished':
+        """Run of a changed model, with the config that describes it."""
+        graphdef, _ = nnx.split(self.experiment.final_shapes, nnx.Param)
+
+        def changed(params):
+            model = change(nnx.merge(graphdef, nnx.State(params)))
+            return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+        params = jax.device_get(jax.vmap(changed)(self.params))
+        experiment = build(config, eval_lengths=compact(self.experiment.eval_lengths))
+        return dataclasses.replace(self, trained=experiment, experiment=experiment, params=params)
+
+    @checked
+    def save(self, directory: str | Path) -> None:
+        """Writes the member, as it is evaluated, into a new directory: a finished run of its own, with the results of
+        an evaluation. Its optimizer starts anew if it is trained on."""
+        directory = Path(directory).expanduser()
+        if directory.exists():
+            raise UserError(f'{directory} exists - choose another directory')
+        run = build(self.config, eval_lengths=compact(self.experiment.eval_lengths))
+        state = run.init_from(jax.tree.map(lambda leaf: leaf[self.member, None], self.params))
+        steps, mesh = self.config['train']['steps'], workdir.load_config(self.directory)['mesh']
+        workdir.claim(directory, {**self.config, 'mesh': mesh}, str(self.directory))
+        workdir.keep_subwords(directory, run.task.tokenizer)
+        checkpoints = Checkpoints(directory)
+        checkpoints.save(steps, dataclasses.replace(state, step=jnp.int32(steps)))
+        checkpoints.close()
+        workdir.write_rows(directory / 'extrapolation.csv', self.evaluate())
+        workdir.write_json(directory / 'summary.json', {'status': 'finished', 'diverged': [], **facts(run)})
 
     def evaluate(self) -> list[Row]:
         """Results of the member: accuracy, exact match, loss and baseline at every length."""
@@ -248,6 +323,10 @@ def _texts(given: str | Sequence[str], what: str) -> list[str]:
 def _probabilities(graphdef: nnx.GraphDef, params: Any, batch: Batch) -> Float[Array, 'B C']:
     logits = logits_of(graphdef, params, batch, train=False, position=jax.random.key(0), one_length=False)
     return jax.nn.softmax(logits[:, 0])
+
+
+def _with(config: Mapping[str, Any], section: str, **settings: Any) -> dict[str, Any]:
+    return {**config, section: {**config[section], **settings}}
 
 
 def _continuation(task: Task, written: list[tuple[int, float]], until: str = '') -> Continuation:

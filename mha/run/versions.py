@@ -22,6 +22,8 @@ ADDED = {
     'model.decoder_layers': 0,
     'model.decoder_position': '',
     'model.cross_position': 'none',
+    'model.pruned': '',
+    'train.head_penalty': 0.0,
     'eval.every_steps': 0,
 }
 """Keys that were added later, each with the value that describes older runs."""

@@ -113,14 +113,14 @@ class Evaluator:
         for bucket in self.buckets:
             self.measuring[bucket] = thread.submit(self._measure, bucket)
 
-    def __call__(self, params: Any, name: str = 'evaluate', run_seed: int = 0) -> Results:
-        """Results at all lengths. `name` is the label of the progress bar, `run_seed` the seed of random
-        coordinates."""
+    def __call__(self, params: Any, name: str | None = 'evaluate', run_seed: int = 0) -> Results:
+        """Results at all lengths. `name` is the label of the progress bar, None for no bar; `run_seed` is the seed of
+        random coordinates."""
         self.compile()
         place = functools.cache(functools.partial(_place, (params, self.task)))
         results = Results([], [], [])
         tokens = self.examples * sum(map(self.task.num_tokens, self.lengths))
-        with parallel.progress(total=tokens, unit=' tokens', unit_scale=True, desc=name) as bar:
+        with parallel.progress(name is not None, total=tokens, unit=' tokens', unit_scale=True, desc=name) as bar:
             for length in self.lengths:
                 sums = self._sums(length, run_seed, place, bar)
                 results.rows.append(metrics.row(length, sums))

@@ -139,6 +139,8 @@ class Chunk:
     microbatches: int = 1
     """Number of parts of a batch that are computed one after the other to save memory. The result is the same except
     for the draws of dropout."""
+    penalty: Callable[[Any], Array] | None = None
+    """Function of the parameters that is added to the mean loss; it is not part of the logged one."""
     average: float = 0.0
     """Decay of the running mean of the parameters; 0: no mean."""
     together: bool = False
@@ -178,6 +180,8 @@ class Chunk:
             branch = jnp.searchsorted(jnp.array(self.buckets), length.max())
             sums, grads = jax.lax.switch(branch, branches, batch, params, task, keys, varied)
             grads = jax.tree.map(lambda total: total / sums.scored, grads)
+            if self.penalty is not None:
+                grads = jax.tree.map(jnp.add, grads, jax.grad(self.penalty)(params))
             new = self.update(params, opt_state, mean, step, grads, varied)
             metrics = {name: metric(sums, grads, length) for name, metric in METRICS.items()}
             return *new, step + 1, jax.tree.map(jnp.add, totals, metrics)

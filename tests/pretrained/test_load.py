@@ -151,7 +151,7 @@ def test_masked_tokens_read_the_mask_of_the_checkpoint(folders):
     np.testing.assert_array_equal(table[SYMBOLS], table[run.task.subwords.mask])
     (row,) = run.variant(task=task(folders), lengths='16', examples=4).evaluate()
     assert math.isfinite(row['loss'])
-    with pytest.raises(UserError, match='continues no text'):
+    with pytest.raises(UserError, match='a masked language model fills in hidden tokens'):
         run.generate('the')
 
 
