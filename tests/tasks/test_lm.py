@@ -215,7 +215,7 @@ def test_a_person_reads_the_masks(corpus):
     """All that are hidden, the last byte too."""
     task = make(corpus, mask_rate=1.0)
     batch = jax.tree.map(lambda leaf: leaf[0], sample(task, 7))
-    assert task.readable(batch) == ('_' * 7, bytes(batch.targets[:7].tolist()).decode())
+    assert task.readable(batch) == ('▢' * 7, bytes(batch.targets[:7].tolist()).decode())
 
 
 def test_describes_itself(corpus):
