@@ -146,15 +146,16 @@ def plot(found: dict[str, dict[str, list[Program]]], sizes: dict[str, Sequence[i
     from mha.views.report import plots
 
     with matplotlib.rc_context(plots.STYLE):
-        drawing = Figure(figsize=(13, 3.6), layout='constrained')
+        drawing = Figure(figsize=(15, 3.6), layout='constrained')
         panels = [(name, 'ms') for name in sizes] + [('n', 'MB')]
         for axes, (name, unit) in zip(drawing.subplots(1, len(panels)), panels, strict=True):
             for colour, (kind, by_size) in zip(plots.PALETTE, found.items(), strict=False):
                 group = by_size[name]
                 y = [statistics.median(one.times) * 1e3 if unit == 'ms' else one.memory / 1e6 for one in group]
                 axes.loglog(sizes[name], y, 'o-', color=colour, markersize=4, label=kind)
-            axes.set_xticks(sizes[name], [str(size) for size in sizes[name]])
+            axes.set_xticks(sizes[name], [str(size) for size in sizes[name]], rotation=45)
             axes.minorticks_off()
+            axes.yaxis.set_major_formatter('{x:g}')
             axes.set(xlabel=dict(n='tokens', h='heads', d='width')[name], ylabel=unit)
         axes = drawing.axes[-1]
         axes.legend(frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))

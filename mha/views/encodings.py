@@ -113,6 +113,7 @@ def _heads(axes: Axes, lines: np.ndarray, linestyle: str = '-', named: bool = Tr
 def _wavelengths(axes: Axes, one: Encoding) -> None:
     assert one.wavelengths is not None
     axes.semilogy(one.wavelengths, 'o', color=INK, markersize=4)
+    axes.yaxis.set_major_formatter('{x:g}')
     axes.axhline(one.trained, color=GREY, linewidth=0.8, linestyle='--')
     axes.annotate('trained length', (0, one.trained), xytext=(0, 3), textcoords='offset points', color=GREY)
     axes.set(xlabel='frequency', ylabel='positions per turn')

@@ -41,7 +41,16 @@ def without(model, removed):
     return heads.prune(nnx.merge(*nnx.split(model)), removed)
 
 
-@pytest.mark.parametrize('name', [*positions.names(), 'rope|t5', 'logn(length=5)|shaw(share_heads=False)'])
+QUICK = {'none', 'learned', 'rope', 'alibi', 't5', 'fire', 'cope', 'shaw', 'fox', 'ssmax'}
+"""Schemes that are not slow: those of each way in which position enters."""
+
+
+def cases():
+    for name in positions.names():
+        yield pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
+
+
+@pytest.mark.parametrize('name', [*cases(), 'rope|t5', 'logn(length=5)|shaw(share_heads=False)'])
 def test_equal_to_masks_under_every_scheme(name):
     text = positions.example(name) if name in positions.names() else name
     kind = load(positions, name, positions.Position, 'position scheme') if name in positions.names() else None

@@ -27,7 +27,26 @@ def causal_only(name):
     return load(positions, name, positions.Position, 'position scheme').causal_only
 
 
-@pytest.mark.parametrize('name', positions.names())
+QUICK = {
+    'none',
+    'sincos',
+    'rope',
+    'alibi',
+    'fox',
+    'cope',
+    'stickbreaking',
+    'dape',
+    'randomize',
+    'shaw',
+    'deberta',
+    'cape',
+}
+"""Schemes that are not slow: those of each way in which position enters."""
+
+
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in positions.names()]
+)
 def test_maps_are_the_models_under_every_scheme(name):
     """Equal to the weights that the layers sow, in one piece, in blocks of rows and inside jit."""
     made = model(positions.example(name), causal=causal_only(name))
