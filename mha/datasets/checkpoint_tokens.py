@@ -92,7 +92,9 @@ class CheckpointTokens(Subwords):
 
     @functools.cached_property
     def printed(self) -> list[str]:
-        return self.names
+        """Text of each token, and the names of those that stand for none."""
+        texts = super().printed
+        return [text if written else name for text, written, name in zip(texts, self.tokens, self.names, strict=True)]
 
     def prompt(self, text):
         return self._tokenizer.encode(text).ids

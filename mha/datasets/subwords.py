@@ -76,8 +76,8 @@ class Subwords:
 
     @property
     def printed(self) -> list[str]:
-        """Printed form of each token, with a dot for a byte that is no visible character."""
-        return [''.join(chr(byte) if 32 <= byte < 127 else '·' for byte in token) for token in self.tokens]
+        """Printed form of each token, with a dot for what is no visible character."""
+        return [_visible(token) for token in self.tokens]
 
     @property
     def bytes_per_token(self) -> np.ndarray:
@@ -233,3 +233,11 @@ def _write(path: Path, text: str) -> None:
         file = Path(directory) / path.name
         file.write_text(text)
         os.replace(file, path)
+
+
+def _visible(token: bytes) -> str:
+    try:
+        text = token.decode()
+    except UnicodeDecodeError:  # parts of characters
+        text = token.decode('ascii', errors='surrogateescape')
+    return ''.join(character if character.isprintable() else '·' for character in text)

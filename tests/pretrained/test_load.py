@@ -323,7 +323,7 @@ def test_probes_look_inside(folders, family):
     """A pretrained model is probed as a run: its maps, its tokens, what its heads do, its positions."""
     run = pretrained.load(folders / family)
     seen = mha.probes.probe(run, 'the cat and the dog')
-    assert seen.labels == [['the', 'Ġcat', 'Ġand', 'Ġthe', 'Ġdog']]
+    assert seen.labels == [['the', ' cat', ' and', ' the', ' dog']]
     np.testing.assert_allclose(seen.weights(), run.model.attention_weights(seen.tokens), atol=1e-6)
     assert len(mha.probes.statistics_of(seen).rows) == LAYERS * seen.attentions[0].shape[1]
     assert [one.scheme for one in mha.probes.encodings(run, length=8)] == [run.experiment.position.split('(')[0]]
