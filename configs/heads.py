@@ -11,7 +11,9 @@ docs/results/heads-cpu.md. The same on a task with data, which language a senten
 
     python sweep.py --config=configs/heads.py:languages --sweep=seeds --workdir=runs/heads-languages --jobs=2
 
-What the heads of each run are for: `mha.probes.ablations` and `pruning_curve`.
+How many of its heads each run needs, and how alike they are:
+
+    python -m mha.probes runs/heads --lengths=16,32
 """
 
 from configs import classification, common, sweeps

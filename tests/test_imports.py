@@ -41,6 +41,7 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
     'mha.views.pages': {'mha.views.pages'},
     'mha.views.probe': {'mha.views.probe', 'mha.views.pages'},
     'mha.views.encodings': {'mha.views.report.plots', 'mha.probes'},
+    'mha.views.heads': {'mha.views.report', 'mha.training.metrics', 'mha.probes'},
     'mha.views.report': {
         'mha.views.report',
         'mha.views.pages',
@@ -49,7 +50,15 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
         'mha.run.versions',
         'mha.training.metrics',
     },
-    # Two scripts are run under the names of the packages that they show.
+    # Three scripts are run under the names of the packages that they show.
+    'mha.probes.__main__': {
+        'mha.cli',
+        'mha.machine',
+        'mha.probes',
+        'mha.run',
+        'mha.views.heads',
+        'mha.views.report.runs',
+    },
     'mha.views.catalogue.command': {'mha.views', 'mha.positions', 'mha.tasks', 'mha.machine', 'mha.cli'},
     'mha.positions.__main__': {'mha.views.catalogue.command'},
     'mha.tasks.__main__': {'mha.views.catalogue.command'},

@@ -188,13 +188,13 @@ def of_run(run: Finished) -> list[Head]:
 
 # --------------------------------------------------------------------------------------------------------------- orders
 def _by_gradient(run: Finished, seed: int) -> list[Head]:
-    return _sorted(gradient_importance(run, seed=seed), 'importance')
+    return ranked(gradient_importance(run, seed=seed))
 
 
 def _by_ablation(run: Finished, seed: int) -> list[Head]:
     longest = run.experiment.train_lengths[-1]
     rows = ablations(run, seed=run.config['eval']['seed'] + 1 + seed)
-    return _sorted([row for row in rows if row['removed'] == 'head' and row['length'] <= longest], 'loss')
+    return ranked([row for row in rows if row['removed'] == 'head' and row['length'] <= longest], 'loss')
 
 
 def _by_chance(run: Finished, seed: int) -> list[Head]:
@@ -202,12 +202,18 @@ def _by_chance(run: Finished, seed: int) -> list[Head]:
     return [places[index] for index in np.random.default_rng(seed).permutation(len(places))]
 
 
-def _sorted(rows: Iterable[Mapping[str, Any]], column: str) -> list[Head]:
-    """Heads by the sum of a column over their rows, smallest first."""
+def importance_of(rows: Iterable[Mapping[str, Any]], column: str = 'importance') -> dict[Head, float]:
+    """Sum of a column over the rows of each head."""
     sums: dict[Head, float] = {}
     for row in rows:
         head = Head(row['stack'], row['layer'], row['head'])
         sums[head] = sums.get(head, 0.0) + row[column]
+    return sums
+
+
+def ranked(rows: Iterable[Mapping[str, Any]], column: str = 'importance') -> list[Head]:
+    """Heads by the sum of a column over their rows, smallest first."""
+    sums = importance_of(rows, column)
     return sorted(sums, key=sums.__getitem__)
 
 

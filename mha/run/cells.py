@@ -102,13 +102,14 @@ def finished(directory: Path) -> tuple[list[Path], int]:
     """Finished cells of the sweep in a directory, and the number of others. A cell with a broken file counts as
     finished: its evaluation reports the file."""
     cells = sorted(path for path in (directory / 'cells').iterdir() if (path / 'config.json').exists())
-    done = [cell for cell in cells if _may_be_finished(cell)]
+    done = [cell for cell in cells if may_be_finished(cell)]
     if not done:
         raise UserError(f'no cell of the sweep in {directory} is finished - run its sweep.py command again first')
     return done, len(cells) - len(done)
 
 
-def _may_be_finished(cell: Path) -> bool:
+def may_be_finished(cell: Path) -> bool:
+    """Whether a run is finished, or has a broken file, which reading it reports."""
     try:
         return workdir.finished(cell)
     except UserError:

@@ -32,7 +32,7 @@ from mha.views.report.comparison import Comparison, Row
 from mha.views.report.embedded import page_data
 from mha.views.report.left_out import grouped
 from mha.views.report.runs import Run
-from mha.views.report.table import Section, align, csv_text, grid, notes
+from mha.views.report.table import Section, csv_text, grid, markdown, notes
 
 TEMPLATES = Path(__file__).with_name('templates')
 MOST_TITLES = 3
@@ -135,13 +135,8 @@ def _fields(comparison: Comparison, row: Row, spread: bool) -> dict[str, Any]:
 
 def as_markdown(comparison: Comparison) -> str:
     headers, lines = grid(comparison)
-    left = len(comparison.labelled)
-    first, *rest = align(
-        [[html.escape(cell, quote=False).replace('|', r'\|') for cell in line] for line in (headers, *lines)], left
-    )
-    rule = ['-' * len(cell) if i < left else '-' * (len(cell) - 1) + ':' for i, cell in enumerate(first)]
-    table = [f'| {" | ".join(line)} |' for line in (first, rule, *rest)]
-    return '\n'.join([*table, '', '\n\n'.join(html.escape(note, quote=False) for note in _notes(comparison)), ''])
+    text = markdown(headers, lines, left=len(comparison.labelled))
+    return '\n'.join([text, '', '\n\n'.join(html.escape(note, quote=False) for note in _notes(comparison)), ''])
 
 
 def as_latex(comparison: Comparison) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import html
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -74,6 +75,15 @@ def align(lines: Sequence[Sequence[str]], left: int) -> list[list[str]]:
         ]
         for line in lines
     ]
+
+
+def markdown(headers: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:
+    """Table in Markdown, whose first `left` columns are labels."""
+    first, *rest = align(
+        [[html.escape(cell, quote=False).replace('|', r'\|') for cell in line] for line in (headers, *lines)], left
+    )
+    rule = ['-' * len(cell) if i < left else '-' * (len(cell) - 1) + ':' for i, cell in enumerate(first)]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in (first, rule, *rest))
 
 
 def _ruled(lines: Sequence[Sequence[str]], left: int) -> list[str]:
