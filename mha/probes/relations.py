@@ -85,7 +85,7 @@ class Relation:
     direction: str
     """'out' or 'in'."""
     count: int
-    """Number of links; for a causal model, those that this direction can see."""
+    """Number of links between words with tokens of their own; for a causal model, those that this direction can see."""
     accuracy: Float[np.ndarray, 'L H']
     """Share of links that the head finds."""
     offset: int
@@ -117,9 +117,12 @@ def relations_of(
     """Accuracy of the heads of a model on the relations in sentences; see `head_relations`. `tokenize` gives the tokens
     of a sentence, and for each of them the number of its word, or -1."""
     hits, offsets = collections.defaultdict(list), collections.defaultdict(list)
-    for sentence, maps in zip(sentences, word_maps(model, [tokenize(one) for one in sentences]), strict=True):
+    read = [tokenize(one) for one in sentences]
+    for sentence, (_, owners), maps in zip(sentences, read, word_maps(model, read), strict=True):
         for link in sentence.links:
-            source, target = [*link.source], [*link.target]
+            source, target = ([word for word in words if word in owners] for words in (link.source, link.target))
+            if not source or not target:  # another word shares their only token
+                continue
             for direction, weights in (('out', maps[:, :, source].mean(2)), ('in', maps[..., source].sum(3))):
                 ahead = target[0] > source[0]
                 if model.causal and ahead == (direction == 'out'):
@@ -138,26 +141,24 @@ def relations_of(
 
 def aligned(task: Task, sentence: Sentence) -> tuple[list[int], list[int]]:
     """Tokens of a sentence, and for each of them the number of its word. A subword belongs to the word of its last byte
-    that is in one; spaces belong to none, -1."""
+    that is in one; spaces and marks of a pretrained model belong to none, -1."""
     if not task.subwords:
         tokens = [task.tokenize(word) for word in sentence.words]
         return [*itertools.chain(*tokens)], [word for word, each in enumerate(tokens) for _ in each]
     owner_of_byte = [-1] * len(sentence.text.encode())
     for word, (start, stop) in enumerate(sentence.spans):
         owner_of_byte[start:stop] = [word] * (stop - start)
-    tokens, owners, start = task.tokenize(sentence.text), [], 0
-    for token in tokens:
-        stop = start + len(task.subwords.tokens[token])
-        owners.append(max(owner_of_byte[start:stop]))
-        start = stop
-    return tokens, owners
+    tokens, spans = task.subwords.spans(sentence.text)
+    return tokens, [max(owner_of_byte[start:stop], default=-1) for start, stop in spans]
 
 
 def word_maps(model: Encoder, read: Sequence[tuple[list[int], list[int]]]) -> list[Float[np.ndarray, 'L H W W']]:
     """Maps between the words of every sentence, given as tokens and the number of each token's word, or -1."""
     graphdef, state = nnx.split(model)
     sizes = [len(tokens) for tokens, _ in read]
-    lengths = [min(-(-size // ROUND) * ROUND, max(sizes)) for size in sizes]
+    if not any(sizes):
+        raise UserError('there are no sentences to read')
+    lengths = [min(-(-max(size, 1) // ROUND) * ROUND, max(sizes)) for size in sizes]
     found: dict[int, np.ndarray] = {}
     for length in sorted(set(lengths)):
         members, batch = [i for i in range(len(read)) if lengths[i] == length], max(1, PAIRS // length**2)
@@ -168,7 +169,7 @@ def word_maps(model: Encoder, read: Sequence[tuple[list[int], list[int]]]) -> li
             real = np.arange(length) < np.array([sizes[i] for i in group] + [0] * (batch - len(group)))[:, None]
             maps = np.asarray(_word_maps(graphdef, state, *map(jnp.asarray, (tokens, real, owners))))
             for row, i in enumerate(group):
-                words = max(read[i][1]) + 1
+                words = max(read[i][1], default=-1) + 1
                 found[i] = maps[row, :, :, :words, :words]
     return [found[i] for i in range(len(read))]
 
@@ -215,6 +216,8 @@ def _sentence(path: str | Path, rows: list[tuple[int, list[str]]]) -> Sentence:
         name, head, relation, misc = fields[0], fields[6], fields[7], fields[9]
         if name != str(word + 1):
             raise _mistake(path, number, f'word {word + 1} of the sentence has the number {name!r}')
+        if not fields[1].strip():
+            raise _mistake(path, number, f'word {word + 1} has no form, which is the second column')
         marks = dict(re.findall(r'([^|=]+)=([^|]*)', misc))
         spaces.append(marks.get('SpaceAfter') != 'No')
         named = {relation: head} if head != '_' else {}
