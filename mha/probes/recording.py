@@ -7,7 +7,7 @@ functions of the `dense` core, so that they are those of the model under every p
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from mha.nn.masks import Mask, later
 from mha.nn.products import accurate, hideable, inner, mix
 from mha.positions.base import Coords, Position
 from mha.run.finished import Finished
-from mha.spec import UserError
+from mha.spec import Seed, UserError, at_least, checked
 
 BLOCK = 2**24
 """Number of attention weights that are computed at a time."""
@@ -55,6 +55,8 @@ class Attention:
     mask: Mask
     out: Float[Array, 'H K D']
     """Weights of the output projection, times the gates and the mask of the heads."""
+    heads: tuple[int, ...]
+    """Numbers of the heads, as those of the model when it was made: it may have lost some."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -186,11 +188,17 @@ def _keep(found, stack, number, layer, q, k, v, *, position, coords, mask):
     out = layer.out.kernel[...]
     if layer.head_mask is not None:
         out = out * layer.head_mask[:, None, None].astype(out.dtype)
-    found.append(Attention(stack, number, q, k, v, position, coords, mask, out))
+    found.append(Attention(stack, number, q, k, v, position, coords, mask, out, layer.kept))
 
 
+@checked
 def probe(
-    run: Finished, text: str | None = None, *, length: int | None = None, examples: int = 1, seed: int = 0
+    run: Finished,
+    text: str | None = None,
+    *,
+    length: Annotated[int, at_least(1)] | None = None,
+    examples: Annotated[int, at_least(1)] = 1,
+    seed: Seed = 0,
 ) -> Recording:
     """Recording of a run's model on a text, or on `examples` of its task of one length, by default the longest trained
     one. A model that translates reads the text and its own translation."""

@@ -127,6 +127,7 @@ def test_decoding_with_a_cache():
     [
         ('0-1', "cannot read '0-1' - write layer:heads"),
         ('0:', "cannot read '0:'"),
+        ('0:' + '9' * 5000, 'cannot read'),
         ('2:0', 'no layer encoder.2 - choose from encoder.0, encoder.1'),
         ('cross.0:1', 'no layer cross.0'),
         ('crosss.0:1', "did you mean 'cross'"),
