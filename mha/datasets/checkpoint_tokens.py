@@ -10,6 +10,7 @@ The bytes of a token, for losses in bits per byte and for generated texts, follo
 
 import dataclasses
 import functools
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -98,6 +99,11 @@ class CheckpointTokens(Subwords):
 
     def prompt(self, text):
         return self._tokenizer.encode(text).ids
+
+    def spans(self, text):
+        encoded = self._tokenizer.encode(text)
+        starts = [0, *itertools.accumulate(len(character.encode()) for character in text)]
+        return encoded.ids, [(starts[first], starts[last]) for first, last in encoded.offsets]
 
     def encode_all(self, texts: Sequence[bytes]) -> Tokens:
         content, sizes = [np.zeros(0, np.int32)], [0]

@@ -97,6 +97,12 @@ class Subwords:
         """Tokens of a text that a model is to continue."""
         return self.encode(text.encode())
 
+    def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Tokens of a prompt, and the first and last byte of each, the last excluded."""
+        tokens = self.prompt(text)
+        ends = [0, *itertools.accumulate(len(self.tokens[token]) for token in tokens)]
+        return tokens, [*itertools.pairwise(ends)]
+
     def decode(self, tokens: Iterable[int] | np.ndarray) -> bytes:
         """Text of tokens."""
         return b''.join(self.tokens[token] for token in tokens)

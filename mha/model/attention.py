@@ -220,8 +220,9 @@ class MultiHeadAttention(nnx.Module):
             raise ValueError('inputs_v needs inputs_k')
         self._check_width('inputs_q', inputs_q, self.in_features)
         if not self.num_heads:
-            nothing = jnp.zeros((*inputs_q.shape[:2], self.out_features), inputs_q.dtype)
-            return nothing if self.out.bias is None else nothing + self.out.bias[...][None, None].astype(nothing.dtype)
+            dtype = self.out.dtype or jnp.result_type(inputs_q, self.out.param_dtype)
+            nothing = jnp.zeros((*inputs_q.shape[:2], self.out_features), dtype)
+            return nothing if self.out.bias is None else nothing + self.out.bias[...][None, None].astype(dtype)
         inputs_k = inputs_q if inputs_k is None else inputs_k
         deterministic = self.deterministic if deterministic is None else deterministic
         if self.dropout_rate > 0 and not deterministic and rngs is None:
@@ -305,6 +306,8 @@ class MultiHeadAttention(nnx.Module):
         self.out.in_features = len(rows), self.head_dim
         _cut(self.out, 'kernel', rows, axis=0)
         _cut(self, 'head_gates', rows, axis=0)
+        if self.head_mask is not None:
+            self.head_mask = nnx.data(self.head_mask[np.array(rows, int)])
         self.kept = tuple(self.kept[row] for row in rows)
         self.num_heads, self.num_kv_heads = len(rows), len(shared_rows)
 

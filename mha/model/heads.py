@@ -61,7 +61,7 @@ def parse(text: str) -> set[Head]:
     """Heads that a text names. Raises `UserError`."""
     found: set[Head] = set()
     for part in filter(None, (part.strip() for part in text.split(';'))):
-        match = re.fullmatch(r'(?:(\w+)\.)?(\d+) ?: ?(\d+(?: ?, ?\d+)*)', part)
+        match = re.fullmatch(r'(?:(\w+)\.)?([0-9]{1,6}) ?: ?([0-9]{1,6}(?: ?, ?[0-9]{1,6})*)', part)
         if match is None:
             raise UserError(f"cannot read {part!r} - write layer:heads, such as '0:1,3;2:0' or 'decoder.0:1'")
         stack = choose(match[1] or 'encoder', STACKS, 'stack of layers')

@@ -25,7 +25,7 @@ from mha.model.heads import Head, Layer
 from mha.model.seq2seq import Model
 from mha.nn.gates import chance_open, gate
 from mha.run.finished import Finished
-from mha.spec import Count, UserError, at_least, checked, choose
+from mha.spec import Count, Seed, UserError, at_least, checked, choose
 from mha.tasks import Batch
 from mha.training.evaluation import PAIRS_IN_MEMORY
 from mha.training.step import logits_of, losses
@@ -61,7 +61,7 @@ def ablations(
     *,
     lengths: Lengths | None = None,
     examples: Annotated[int, at_least(1)] | None = None,
-    seed: int | None = None,
+    seed: Seed | None = None,
     alone: bool = False,
 ) -> Rows:
     """Results with each head removed, one row per head and length, and first those of the whole model. Columns:
@@ -87,7 +87,7 @@ def gradient_importance(
     lengths: Lengths | None = None,
     examples: Annotated[int, at_least(1)] | None = None,
     normalize: bool = True,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Rows:
     """Importance of every head: the mean over examples of |dL / dm|, where the mask m = 1 multiplies the output of the
     head, and L is the mean loss of an example's symbols in nats. With `normalize`, the heads of a layer have together
@@ -129,7 +129,9 @@ def _gradients(graphdef, state, task, key, length, *, examples, max_length):
         one = jax.tree.map(lambda x: x[None], example)
         return jax.tree.map(jnp.abs, jax.grad(loss)(masks, one, position))
 
-    in_memory = len(jax.tree.leaves(masks)) * task.num_tokens(max_length) ** 2  # gradients keep the maps of all layers
+    in_memory = (
+        max(1, len(jax.tree.leaves(masks))) * task.num_tokens(max_length) ** 2
+    )  # gradients keep the maps of all layers
     size = min(examples, max(1, PAIRS_IN_MEMORY // in_memory))
     each = jax.lax.map(of_example, (batch, jax.random.split(position_key, examples)), batch_size=size)
     model = nnx.merge(graphdef, jax.tree.map(lambda x: x.mean(0), each), rest)
@@ -233,15 +235,18 @@ def pruning_curve(
     lengths: Lengths | None = None,
     examples: Annotated[int, at_least(1)] | None = None,
     step: Count = 1,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Rows:
     """Results as `step` heads after the other are removed, until none is left. `order` is 'importance' (by gradient),
     'ablation' (by the loss without the head, at trained lengths), 'random', or all heads in the order in which they go.
     Columns: `heads`, the number of those left; `pruned`, the others as for `model.pruned`; then those of an evaluation.
     `seed` is that of the examples by which heads are chosen, and of the random order."""
-    ranked = ORDERS[choose(order, ORDERS, 'order of heads')](run, seed) if isinstance(order, str) else [*order]
     masked = Masked(run, lengths, examples)
-    if sorted(ranked) != sorted(masked.heads):
+    if isinstance(order, str):
+        ranked = ORDERS[choose(order, ORDERS, 'order of heads')](run, seed)
+    else:
+        ranked = [head for given in order for head in masked.heads if head == given]
+    if sorted(ranked) != sorted(masked.heads) or (not isinstance(order, str) and len(order) != len(ranked)):
         raise UserError(f'an order of heads names each of the {len(masked.heads)} heads once')
     rows: Rows = []
     counts = [*range(0, len(ranked), step), len(ranked)]

@@ -7,7 +7,7 @@ functions of the `dense` core, so that they are those of the model under every p
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,13 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from mha.cores import dense
-from mha.model.heads import layers
+from mha.model.heads import fold_gates, layers
 from mha.model.seq2seq import Model
 from mha.nn.masks import Mask, later
 from mha.nn.products import accurate, hideable, inner, mix
 from mha.positions.base import Coords, Position
 from mha.run.finished import Finished
-from mha.spec import UserError
+from mha.spec import Seed, UserError, at_least, checked
 
 BLOCK = 2**24
 """Number of attention weights that are computed at a time."""
@@ -54,7 +54,9 @@ class Attention:
     coords: Coords
     mask: Mask
     out: Float[Array, 'H K D']
-    """Weights of the output projection."""
+    """Weights of the output projection, times the gates and the mask of the heads."""
+    heads: tuple[int, ...]
+    """Numbers of the heads, as those of the model when it was made: it may have lost some."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -164,23 +166,39 @@ def record(
     """Forward pass of a model with its attentions; also inside jit. `head_mask` multiplies the output of every head, in
     the order of `layers`; 0 removes a head. `options` are passed to the model. Schemes that average over random
     draws are recorded with a single draw. Raises `UserError` for attention without a map (`core='linear'`)."""
-    model = nnx.merge(*nnx.split(model))
+    model = fold_gates(nnx.clone(model))  # a merge of a split would share the parameters
     found: list[Attention] = []
-    for index, (stack, number, layer) in enumerate(layers(model)):
+    places = layers(model)
+    masks: Sequence[Any] = [None] * len(places) if head_mask is None else [*head_mask]
+    if len(masks) != len(places):
+        raise UserError(f'head_mask has {len(masks)} rows, but the model has {len(places)} layers of attention')
+    for (stack, number, layer), mask in zip(places, masks, strict=True):
         if not layer.core.has_map:
             raise UserError(f'core={layer.core} forms no attention weights')
-        layer.head_mask = None if head_mask is None else head_mask[index]
-        layer.probe = functools.partial(_keep, found, stack, number, layer.out)
+        if mask is not None:
+            if (shape := jnp.shape(mask)) != (layer.num_heads,):
+                raise UserError(f'head_mask of {stack}.{number} must be of shape {(layer.num_heads,)}, not {shape}')
+            layer.head_mask = mask
+        layer.probe = functools.partial(_keep, found, stack, number, layer)
     logits = model(tokens, sow_weights=True, **options)
     return Recording(tokens, found, logits, valid=options.get('valid'))
 
 
-def _keep(found, stack, number, out, q, k, v, *, position, coords, mask):
-    found.append(Attention(stack, number, q, k, v, position, coords, mask, out.kernel[...]))
+def _keep(found, stack, number, layer, q, k, v, *, position, coords, mask):
+    out = layer.out.kernel[...]
+    if layer.head_mask is not None:
+        out = out * layer.head_mask[:, None, None].astype(out.dtype)
+    found.append(Attention(stack, number, q, k, v, position, coords, mask, out, layer.kept))
 
 
+@checked
 def probe(
-    run: Finished, text: str | None = None, *, length: int | None = None, examples: int = 1, seed: int = 0
+    run: Finished,
+    text: str | None = None,
+    *,
+    length: Annotated[int, at_least(1)] | None = None,
+    examples: Annotated[int, at_least(1)] = 1,
+    seed: Seed = 0,
 ) -> Recording:
     """Recording of a run's model on a text, or on `examples` of its task of one length, by default the longest trained
     one. A model that translates reads the text and its own translation."""

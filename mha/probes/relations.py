@@ -28,6 +28,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mha.model.encoder import Encoder
+from mha.model.heads import layers
 from mha.probes.recording import record
 from mha.run.finished import Finished
 from mha.spec import UserError, checked
@@ -85,9 +86,9 @@ class Relation:
     direction: str
     """'out' or 'in'."""
     count: int
-    """Number of links; for a causal model, those that this direction can see."""
+    """Number of links between words with tokens of their own; for a causal model, those that this direction can see."""
     accuracy: Float[np.ndarray, 'L H']
-    """Share of links that the head finds."""
+    """Share of links that the head finds; NaN for heads that were removed."""
     offset: int
     """Best fixed offset j - i, in words."""
     baseline: float
@@ -96,7 +97,7 @@ class Relation:
     @property
     def best(self) -> tuple[int, int]:
         """Layer and head with the largest accuracy."""
-        layer, head = np.unravel_index(self.accuracy.argmax(), self.accuracy.shape)
+        layer, head = np.unravel_index(np.nanargmax(self.accuracy), self.accuracy.shape)
         return int(layer), int(head)
 
 
@@ -117,15 +118,19 @@ def relations_of(
     """Accuracy of the heads of a model on the relations in sentences; see `head_relations`. `tokenize` gives the tokens
     of a sentence, and for each of them the number of its word, or -1."""
     hits, offsets = collections.defaultdict(list), collections.defaultdict(list)
-    for sentence, maps in zip(sentences, word_maps(model, [tokenize(one) for one in sentences]), strict=True):
+    read = [tokenize(one) for one in sentences]
+    for sentence, (_, owners), maps in zip(sentences, read, word_maps(model, read), strict=True):
+        removed = np.isnan(maps).any((2, 3))
         for link in sentence.links:
-            source, target = [*link.source], [*link.target]
+            source, target = ([word for word in words if word in owners] for words in (link.source, link.target))
+            if not source or not target:  # another word shares their only token
+                continue
             for direction, weights in (('out', maps[:, :, source].mean(2)), ('in', maps[..., source].sum(3))):
                 ahead = target[0] > source[0]
                 if model.causal and ahead == (direction == 'out'):
                     continue  # a query sees no later word
                 weights[:, :, source] = -1
-                hits[link.relation, direction].append(np.isin(weights.argmax(-1), target))
+                hits[link.relation, direction].append(np.where(removed, np.nan, np.isin(weights.argmax(-1), target)))
                 offsets[link.relation, direction].append([word - source[-1] for word in target])
     found = []
     for (relation, direction), right in sorted(hits.items(), key=lambda item: (-len(item[1]), item[0])):
@@ -138,26 +143,27 @@ def relations_of(
 
 def aligned(task: Task, sentence: Sentence) -> tuple[list[int], list[int]]:
     """Tokens of a sentence, and for each of them the number of its word. A subword belongs to the word of its last byte
-    that is in one; spaces belong to none, -1."""
+    that is in one; spaces and marks of a pretrained model belong to none, -1."""
     if not task.subwords:
         tokens = [task.tokenize(word) for word in sentence.words]
         return [*itertools.chain(*tokens)], [word for word, each in enumerate(tokens) for _ in each]
     owner_of_byte = [-1] * len(sentence.text.encode())
     for word, (start, stop) in enumerate(sentence.spans):
         owner_of_byte[start:stop] = [word] * (stop - start)
-    tokens, owners, start = task.tokenize(sentence.text), [], 0
-    for token in tokens:
-        stop = start + len(task.subwords.tokens[token])
-        owners.append(max(owner_of_byte[start:stop]))
-        start = stop
-    return tokens, owners
+    tokens, spans = task.subwords.spans(sentence.text)
+    return tokens, [max(owner_of_byte[start:stop], default=-1) for start, stop in spans]
 
 
 def word_maps(model: Encoder, read: Sequence[tuple[list[int], list[int]]]) -> list[Float[np.ndarray, 'L H W W']]:
-    """Maps between the words of every sentence, given as tokens and the number of each token's word, or -1."""
+    """Maps between the words of every sentence, given as tokens and the number of each token's word, or -1. They are
+    NaN for heads that were removed."""
     graphdef, state = nnx.split(model)
     sizes = [len(tokens) for tokens, _ in read]
-    lengths = [min(-(-size // ROUND) * ROUND, max(sizes)) for size in sizes]
+    if not any(sizes):
+        raise UserError('there are no sentences to read')
+    if not any(layer.attention.num_heads for layer in layers(model)):
+        raise UserError('the model has no heads left')
+    lengths = [min(-(-max(size, 1) // ROUND) * ROUND, max(sizes)) for size in sizes]
     found: dict[int, np.ndarray] = {}
     for length in sorted(set(lengths)):
         members, batch = [i for i in range(len(read)) if lengths[i] == length], max(1, PAIRS // length**2)
@@ -168,7 +174,7 @@ def word_maps(model: Encoder, read: Sequence[tuple[list[int], list[int]]]) -> li
             real = np.arange(length) < np.array([sizes[i] for i in group] + [0] * (batch - len(group)))[:, None]
             maps = np.asarray(_word_maps(graphdef, state, *map(jnp.asarray, (tokens, real, owners))))
             for row, i in enumerate(group):
-                words = max(read[i][1]) + 1
+                words = max(read[i][1], default=-1) + 1
                 found[i] = maps[row, :, :, :words, :words]
     return [found[i] for i in range(len(read))]
 
@@ -176,11 +182,17 @@ def word_maps(model: Encoder, read: Sequence[tuple[list[int], list[int]]]) -> li
 @functools.partial(jax.jit, static_argnames='graphdef')
 def _word_maps(graphdef, state, tokens, real, owners) -> Float[Array, 'B L H W W']:
     """Maps between words, of which there are as many as tokens at most."""
-    seen = record(nnx.merge(graphdef, state), tokens, valid=real, position_key=jax.random.key(0))
+    model = nnx.merge(graphdef, state)
+    seen = record(model, tokens, valid=real, position_key=jax.random.key(0))
     member = (owners[..., None] == jnp.arange(tokens.shape[1])[None, None]).astype(jnp.float32)
     mean = member / jnp.maximum(member.sum(1, keepdims=True), 1)
-    maps = [jnp.einsum('btw,bhts,bsv->bhwv', mean, one.weights(), member) for one in seen.attentions]
-    return jnp.stack(maps, axis=1)
+    attentions = [layer.attention for layer in layers(model)]
+    shape = len(tokens), len(attentions), attentions[0].dims.heads, *tokens.shape[1:] * 2
+    maps = jnp.full(shape, jnp.nan)
+    for one in seen.attentions:
+        of_words = jnp.einsum('btw,bhts,bsv->bhwv', mean, one.weights(), member)
+        maps = maps.at[:, one.layer, np.array(one.heads)].set(of_words)
+    return maps
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -215,6 +227,8 @@ def _sentence(path: str | Path, rows: list[tuple[int, list[str]]]) -> Sentence:
         name, head, relation, misc = fields[0], fields[6], fields[7], fields[9]
         if name != str(word + 1):
             raise _mistake(path, number, f'word {word + 1} of the sentence has the number {name!r}')
+        if not fields[1].strip():
+            raise _mistake(path, number, f'word {word + 1} has no form, which is the second column')
         marks = dict(re.findall(r'([^|=]+)=([^|]*)', misc))
         spaces.append(marks.get('SpaceAfter') != 'No')
         named = {relation: head} if head != '_' else {}
@@ -229,7 +243,7 @@ def _sentence(path: str | Path, rows: list[tuple[int, list[str]]]) -> Sentence:
 
 def _words(text: str, words: int) -> tuple[int, ...] | None:
     """Words that '4' or '2-4' names, counted from 0; none for '0', the root; None for a mistake."""
-    match = re.fullmatch(r'([0-9]+)(?:-([0-9]+))?', text)
+    match = re.fullmatch(r'([0-9]{1,6})(?:-([0-9]{1,6}))?', text)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
     return tuple(range(first - 1, last)) if 1 <= first <= last <= words else () if text == '0' else None
 

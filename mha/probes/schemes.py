@@ -17,7 +17,7 @@ from mha.model.stack import Stack
 from mha.positions import Chain
 from mha.positions.base import Coords, Dims, Position
 from mha.run.finished import Finished
-from mha.spec import checked
+from mha.spec import Seed, checked
 from mha.spec import lengths as parse_lengths
 from mha.training.step import Purpose
 
@@ -51,7 +51,7 @@ class Encoding:
 
 
 @checked
-def encodings(run: Finished, length: int | None = None, seed: int = 0) -> list[Encoding]:
+def encodings(run: Finished, length: int | None = None, seed: Seed = 0) -> list[Encoding]:
     """Encodings of all position schemes of a run for sequences of `length`, by default the longest evaluated length.
     Random draws depend on `seed`."""
     task, experiment = run.task, run.experiment

@@ -22,7 +22,7 @@ from scipy.spatial.distance import squareform
 from mha.probes.recording import Attention, Recording, probe
 from mha.probes.statistics import BLOCK, attentions
 from mha.run.finished import Finished
-from mha.spec import at_least, checked
+from mha.spec import Seed, at_least, checked
 
 Head = tuple[int, int]
 """Layer and head."""
@@ -79,7 +79,7 @@ def head_similarity(
     *,
     length: Annotated[int, at_least(1)] | None = None,
     examples: Annotated[int, at_least(1)] = 16,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> list[Similarity]:
     """Similarity of the heads of a run on held-out examples of one length, by default the longest trained one: one
     table per stack."""
@@ -97,8 +97,8 @@ def similarity_of(seen: Recording) -> list[Similarity]:
 
 def _similarity(stack: str, layers: list[list[tuple[Attention, Array]]]) -> Similarity:
     """Similarity of the heads of layers; each has several attentions if it reads several sequences."""
-    _, heads, queries, keys = layers[0][0][0].shape
-    places = [(layers[layer][0][0].layer, head) for layer in range(len(layers)) for head in range(heads)]
+    _, _, queries, keys = layers[0][0][0].shape
+    places = [(first.layer, head) for (first, _), *_ in layers for head in first.heads]
 
     def of_all(read: Callable[[Attention], Array]) -> Array:
         """What `read` gives for every attention [B, H, ..], as one array [n, B, ..] of all heads."""

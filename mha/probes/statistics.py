@@ -25,9 +25,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from mha.model.heads import layers
 from mha.probes.recording import Attention, Recording, record
 from mha.run.finished import Finished
-from mha.spec import at_least, checked
+from mha.spec import Seed, at_least, checked
 from mha.spec import lengths as parse_lengths
 
 BLOCK = 2**22
@@ -121,7 +122,7 @@ class Statistics:
     rows: list[Row]
     """One per head: `COLUMNS`."""
     profiles: dict[str, Float[np.ndarray, 'L H O']]
-    """Mean weight at every relative offset, by stack; NaN where no row sees a key."""
+    """Mean weight at every relative offset, by stack; NaN where no row sees a key, and for heads that were removed."""
     offsets: dict[str, Int[np.ndarray, 'O']]
     """Relative offsets j - i of the profiles, in ascending order, by stack."""
 
@@ -132,7 +133,7 @@ def head_statistics(
     *,
     lengths: str | Iterable[int] | None = None,
     examples: Annotated[int, at_least(1)] = 64,
-    seed: int = 0,
+    seed: Seed = 0,
     separators: Iterable[str] = (),
 ) -> list[Row]:
     """Statistics of every head of a run on held-out examples: one row per length, stack, layer and head, with the
@@ -152,7 +153,7 @@ def statistics_at(
     length: Annotated[int, at_least(1)],
     *,
     examples: Annotated[int, at_least(1)] = 64,
-    seed: int = 0,
+    seed: Seed = 0,
     separators: Iterable[str] = (),
 ) -> Statistics:
     """Statistics of every head and its profile of offsets, on held-out examples of one length; see `head_statistics`.
@@ -169,7 +170,7 @@ def statistics_at(
         trained=run.model.context(task.num_tokens(trained)),
         separators=tuple(sorted({token for symbol in separators for token in task.tokenize(symbol)})),
     )
-    return _finished(found, length)
+    return _finished(found, {layer[:2]: layer.attention.kept for layer in layers(run.model)}, length)
 
 
 def statistics_of(
@@ -178,7 +179,8 @@ def statistics_of(
     """Statistics of the heads in a recording, such as that of a text. `trained` is the number of tokens in training;
     without it, no key is beyond. `separators` are tokens. `length` labels the rows, by default the number of tokens."""
     found = _totals(seen, trained, tuple(separators))
-    return _finished(found, seen.tokens.shape[1] if length is None else length)
+    numbers = {(one.stack, one.layer): one.heads for one in seen.attentions}
+    return _finished(found, numbers, seen.tokens.shape[1] if length is None else length)
 
 
 def attentions(seen: Recording) -> Iterator[tuple[Attention, Side, Side]]:
@@ -313,14 +315,15 @@ def _by_offset(weights: Float[Array, 'B H R S'], seen: Bool[Array, 'B #H R S'], 
 # --- statistics from sums --------------------------------------------------------------------------------------------
 
 
-def _finished(found: dict[Place, Totals], length: int) -> Statistics:
+def _finished(found: dict[Place, Totals], heads: dict[Place, tuple[int, ...]], length: int) -> Statistics:
+    """Statistics from totals; `heads` are the numbers of the heads of every layer."""
     rows, profiles = [], {}
     in_order = sorted(found, key=lambda place: (STACKS.index(place[0]), place[1]))
     for (stack, layer), totals in ((place, jax.device_get(found[place])) for place in in_order):
         with np.errstate(invalid='ignore'):
             means = {name: np.float64(total) / count for name, (total, count) in totals.items()}
         profile, largest, visible = means.pop('profile'), means.pop('largest'), totals['profile'][1]
-        profiles.setdefault(stack, []).append(profile)
+        profiles.setdefault(stack, []).append((layer, heads[stack, layer], profile))
         offsets = _offsets(profile)
         often = visible >= visible.max(1, keepdims=True) / 2
         best = np.where(often, profile, -1).argmax(1)[:, None]
@@ -331,12 +334,21 @@ def _finished(found: dict[Place, Totals], length: int) -> Statistics:
         for name, offset in (('self', 0), ('previous', -1), ('next', 1)):
             at = offsets == offset
             means[name] = profile[:, at][:, 0] if at.any() else np.full(len(profile), np.nan)
-        for head in range(len(profile)):
+        for index, head in enumerate(heads[stack, layer]):
             place = dict(stack=stack, layer=layer, head=head, length=length)
-            row = {**place, **{name: float(value[head]) for name, value in means.items()}}
+            row = {**place, **{name: float(value[index]) for name, value in means.items()}}
             rows.append({name: row.get(name, float('nan')) for name in COLUMNS})
-    profiles = {stack: np.stack(layers) for stack, layers in profiles.items()}
+    profiles = {stack: _by_number(layers) for stack, layers in profiles.items()}
     return Statistics(rows, profiles, {stack: _offsets(profile) for stack, profile in profiles.items()})
+
+
+def _by_number(found: list[tuple[int, tuple[int, ...], np.ndarray]]) -> np.ndarray:
+    """Arrays [H, O] of layers as one array, by the numbers of layers and heads; NaN for those without."""
+    layers, heads = found[-1][0] + 1, max(heads[-1] for _, heads, _ in found) + 1
+    whole = np.full((layers, heads, found[0][2].shape[-1]), np.nan)
+    for layer, numbers, array in found:
+        whole[layer, list(numbers)] = array
+    return whole
 
 
 def _offsets(profile: np.ndarray) -> np.ndarray:

@@ -102,6 +102,18 @@ def test_shared_keys_biases_and_cores(options, text):
     assert all(x.size for x in jax.tree.leaves(nnx.state(cut, nnx.Param)))  # checkpoints hold no empty arrays
 
 
+def test_the_output_keeps_its_type_and_the_mask_its_heads():
+    made = encoder(dtype='bfloat16')
+    layer = made.blocks[0].attention
+    layer.head_mask = jnp.arange(HEADS) * 1.0
+    removed = heads.parse('0:0,2')
+    np.testing.assert_array_equal(heads.prune(made, removed).blocks[0].attention.head_mask, [1, 3])
+    x = jnp.ones((1, 3, 32))
+    before = layer(x).dtype
+    layer.keep(())
+    assert layer(x).dtype == before == jnp.bfloat16
+
+
 def test_encoder_decoder():
     made = mha.EncoderDecoder(encoder('rope'), max_len=T, layers=2, position='alibi', rngs=nnx.Rngs(1))
     removed = heads.parse('1:0; decoder.0:1,2; cross.1:3; cross.0:0,1,2,3')
@@ -124,6 +136,7 @@ def test_decoding_with_a_cache():
     [
         ('0-1', "cannot read '0-1' - write layer:heads"),
         ('0:', "cannot read '0:'"),
+        ('0:' + '9' * 5000, 'cannot read'),
         ('2:0', 'no layer encoder.2 - choose from encoder.0, encoder.1'),
         ('cross.0:1', 'no layer cross.0'),
         ('crosss.0:1', "did you mean 'cross'"),

@@ -96,8 +96,17 @@ def test_orders(run):
     assert results(first[:1]) == results(probes.pruning_curve(run, order='random', step=8)[:1])
     with pytest.raises(UserError, match="unknown order of heads 'randm' - did you mean 'random'"):
         probes.pruning_curve(run, order='randm')
-    with pytest.raises(UserError, match='names each of the 8 heads once'):
-        probes.pruning_curve(run, order=[USELESS])
+    for wrong in ([USELESS], [*importance.of_run(run), USELESS]):
+        with pytest.raises(UserError, match='names each of the 8 heads once'):
+            probes.pruning_curve(run, order=wrong)
+    with pytest.raises(UserError, match='seed must be from 0'):
+        probes.pruning_curve(run, order='random', seed=-1)
+
+
+def test_a_run_without_heads():
+    none = of().pruned('0:0,1,2,3;1:0,1,2,3')
+    assert probes.gradient_importance(none) == []
+    assert {row['heads'] for row in probes.pruning_curve(none)} == {0}
 
 
 @pytest.mark.parametrize('model', [{}, dict(position='randomize(max_position=32)|rope', kv_heads=2)], ids=str)

@@ -10,6 +10,7 @@ from flax import nnx
 
 import mha
 from mha import positions, probes
+from mha.model import heads
 from mha.probes import recording
 from mha.spec import UserError, load
 
@@ -108,10 +109,35 @@ def test_removed_heads():
     made = model('alibi')
     head_mask = jnp.ones((2, HEADS)).at[1, 2].set(0)
     seen = probes.record(made, TOKENS, head_mask=head_mask)
+    contributions = seen.attentions[1].contributions()
+    assert not contributions[:, 2].any()
+    assert contributions[:, 3].any()
     assert np.abs(seen.logits - made(TOKENS)).max() > 1e-3
+    made.blocks[1].attention.head_mask = head_mask[1]
+    np.testing.assert_allclose(probes.record(made, TOKENS).logits, seen.logits, atol=1e-6)
+    made.blocks[1].attention.head_mask = None
     kernel = made.blocks[1].attention.out.kernel
     kernel[...] = kernel[...].at[2].set(0)
     np.testing.assert_allclose(seen.logits, made(TOKENS), atol=1e-6)
+
+
+def test_gates_are_part_of_contributions():
+    """A head adds what its gate lets through."""
+    made = model('alibi')
+    whole = probes.record(made, TOKENS).attentions[0].contributions()
+    opened = jnp.array([-1.0, 0.0, *[1.0] * (HEADS - 2)])
+    for _, _, attention in probes.layers(heads.add_gates(made)):
+        attention.head_gates[...] = opened
+    seen = probes.record(made, TOKENS)
+    np.testing.assert_allclose(seen.logits, made(TOKENS), atol=1e-5)
+    factors = np.array([0, 0.5, *[1] * (HEADS - 2)])[None, :, None, None]
+    np.testing.assert_allclose(seen.attentions[0].contributions(), whole * factors, atol=1e-6)
+
+
+@pytest.mark.parametrize('head_mask', [jnp.ones((1, HEADS)), jnp.ones((3, HEADS)), jnp.ones((2, HEADS + 1))])
+def test_masks_of_another_shape_are_refused(head_mask):
+    with pytest.raises(UserError, match='head_mask'):
+        probes.record(model(), TOKENS, head_mask=head_mask)
 
 
 def test_encoder_decoder():

@@ -1,15 +1,17 @@
 """Relations between words: read from files, aligned with tokens, and found by the heads of a planted model."""
 
-import types
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import mha
 from mha import probes
+from mha.datasets.checkpoint_tokens import CheckpointTokens
+from mha.datasets.subwords import Subwords
 from mha.probes import relations
 from mha.spec import UserError
 from tests.probes import planted
@@ -58,6 +60,7 @@ def test_sentences_of_a_file(path):
         ('5\tobj', 'x\tobj', "not 'x'"),
         ('5\tobj', '4\tobj', "obj is to another word from 1 to 8, not '4'"),
         ('Coref=3-4', 'Coref=4-3', "line 8: coref is to another word from 1 to 8, not '4-3'"),
+        ('3\tden\t', '3\t\t', 'line 4: word 3 has no form'),
         (FILE, '# text\n', 'has no sentence'),
     ],
 )
@@ -75,27 +78,54 @@ def test_missing_files_are_told(tmp_path):
         probes.read_conllu(tmp_path / 'none.conllu')
 
 
-class Pieces(mha.tasks.Task):
-    """Task whose tokens are the given pieces of a text."""
+class Pieces(Subwords):
+    """Subwords that are the given pieces of a text."""
 
     def __init__(self, pieces):
-        self.subwords = types.SimpleNamespace(tokens=[piece.encode() for piece in pieces])
+        vars(self)['tokens'] = [piece.encode() for piece in pieces]
 
-    def tokenize(self, text):
-        assert text.encode() == b''.join(self.subwords.tokens)
-        return [*range(len(self.subwords.tokens))]
+    def prompt(self, text):
+        assert text.encode() == b''.join(self.tokens)
+        return [*range(len(self.tokens))]
+
+
+def aligned(subwords, sentence):
+    task = mha.tasks.Task()
+    task.subwords = subwords
+    return relations.aligned(task, sentence)
 
 
 def test_tokens_belong_to_words(path):
     sentence = probes.read_conllu(path)[0]
     text = sentence.text
-    tokens, owners = relations.aligned(
-        Pieces(['Nä', 'her', ',', ' den', ' ', 'Hund ', 'sah', ' sie', ' dann.']), sentence
-    )
+    tokens, owners = aligned(Pieces(['Nä', 'her', ',', ' den', ' ', 'Hund ', 'sah', ' sie', ' dann.']), sentence)
     assert (tokens, owners) == ([*range(9)], [0, 0, 1, 2, -1, 3, 4, 5, 7])
-    _, owners = relations.aligned(Pieces([*text]), sentence)
+    _, owners = aligned(Pieces([*text]), sentence)
     assert [text[i] for i, owner in enumerate(owners) if owner == -1] == [' '] * 5
     assert ''.join(text[i] for i, owner in enumerate(owners) if owner == 3) == 'Hund'
+
+
+def test_word_pieces_belong_to_words(path):
+    """Tokens of BERT, which have lost spaces, case and accents, between marks of the ends."""
+    sentence = probes.read_conllu(path)[0]
+    names = ['[UNK]', '[CLS]', '[SEP]', 'na', '##her', ',', 'den', 'hund', 'sah', 'sie', 'dann', '.']
+    tokenizer = Tokenizer(models.WordPiece({name: token for token, name in enumerate(names)}, unk_token='[UNK]'))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(('[SEP]', 2), ('[CLS]', 1))
+    tokenizer.add_special_tokens(['[UNK]', '[CLS]', '[SEP]'])
+    tokens, owners = aligned(CheckpointTokens(tokenizer.to_str(), '', len(names)), sentence)
+    assert [names[token] for token in tokens] == ['[CLS]', *names[3:], '[SEP]']
+    assert owners == [-1, 0, *range(8), -1]
+
+
+def test_words_without_tokens_have_no_relations():
+    links = [probes.Link('a', (2,), (1,)), probes.Link('a', (0,), (2,)), probes.Link('a', (1,), (0, 2))]
+    sentences = [probes.Sentence([*'xyz'], links), probes.Sentence([''], [])]
+    read = {'x y z': ([1, 2], [0, 1]), '': ([], [])}
+    found = probes.relations_of(planted.model(), sentences, lambda one: read[one.text])
+    assert [(one.relation, one.direction, one.count) for one in found] == [('a', 'out', 1)]
+    with pytest.raises(UserError, match='no sentences'):
+        probes.relations_of(planted.model(), [], lambda one: read[one.text])
 
 
 def test_maps_of_words_are_sums_and_means_of_those_of_tokens():

@@ -10,6 +10,7 @@ from flax import nnx
 
 import mha
 from mha import probes
+from mha.model import heads
 from mha.probes import statistics
 from mha.spec import UserError
 from tests.probes import planted
@@ -143,6 +144,28 @@ def test_roles_of_planted_heads():
     }
     for place, column in ((planted.PREVIOUS, 'previous'), (planted.INDUCTION, 'induction'), (planted.FIRST, 'first')):
         assert rows[place][column] == pytest.approx(1, abs=1e-3)
+
+
+def test_heads_of_a_pruned_model_keep_their_numbers():
+    """Layers have different numbers of heads; what is left of the first layer attends as before."""
+    tokens, cut = planted.tokens(), heads.prune(planted.model(), heads.parse('0:1;1:0,2'))
+    seen = probes.record(cut, tokens)
+    left = [(0, 0), (0, 2), (0, 3), (1, 1), (1, 3)]
+    found, whole = probes.statistics_of(seen), probes.statistics_of(probes.record(planted.model(), tokens))
+    assert [(row['layer'], row['head']) for row in found.rows] == left
+    before = {(row['layer'], row['head']): row for row in whole.rows}
+    check_same(found.rows[:3], [before[place] for place in left[:3]])
+    profile = found.profiles['encoder']
+    assert profile.shape == whole.profiles['encoder'].shape
+    np.testing.assert_allclose(profile[0, [0, 2, 3]], whole.profiles['encoder'][0, [0, 2, 3]], atol=1e-6)
+    assert np.isnan(profile[0, 1]).all()
+    (similarity,) = probes.similarity_of(seen)
+    assert similarity.heads == left
+    assert similarity.divergence.shape == (5, 5)
+    sentence = probes.Sentence([str(token) for token in tokens[0].tolist()], [probes.Link('before', (5,), (4,))])
+    (relation,) = probes.relations_of(cut, [sentence], lambda one: ([*map(int, one.words)], [*range(planted.TOKENS)]))
+    assert relation.best == planted.PREVIOUS
+    assert np.argwhere(np.isnan(relation.accuracy)).tolist() == [[0, 1], [1, 0], [1, 2]]
 
 
 def test_planted_model_repeats_a_sequence():
