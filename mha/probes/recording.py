@@ -55,6 +55,8 @@ class Attention:
     mask: Mask
     out: Float[Array, 'H K D']
     """Weights of the output projection."""
+    kept: tuple[int, ...]
+    """Numbers of the heads; a pruned layer lacks some."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -170,13 +172,13 @@ def record(
         if not layer.core.has_map:
             raise UserError(f'core={layer.core} forms no attention weights')
         layer.head_mask = None if head_mask is None else head_mask[index]
-        layer.probe = functools.partial(_keep, found, stack, number, layer.out)
+        layer.probe = functools.partial(_keep, found, stack, number, layer)
     logits = model(tokens, sow_weights=True, **options)
     return Recording(tokens, found, logits, valid=options.get('valid'))
 
 
-def _keep(found, stack, number, out, q, k, v, *, position, coords, mask):
-    found.append(Attention(stack, number, q, k, v, position, coords, mask, out.kernel[...]))
+def _keep(found, stack, number, layer, q, k, v, *, position, coords, mask):
+    found.append(Attention(stack, number, q, k, v, position, coords, mask, layer.out.kernel[...], layer.kept))
 
 
 def probe(

@@ -97,8 +97,8 @@ def similarity_of(seen: Recording) -> list[Similarity]:
 
 def _similarity(stack: str, layers: list[list[tuple[Attention, Array]]]) -> Similarity:
     """Similarity of the heads of layers; each has several attentions if it reads several sequences."""
-    _, heads, queries, keys = layers[0][0][0].shape
-    places = [(layers[layer][0][0].layer, head) for layer in range(len(layers)) for head in range(heads)]
+    _, _, queries, keys = layers[0][0][0].shape
+    places = [(layer[0][0].layer, head) for layer in layers for head in layer[0][0].kept]
 
     def of_all(read: Callable[[Attention], Array]) -> Array:
         """What `read` gives for every attention [B, H, ..], as one array [n, B, ..] of all heads."""

@@ -16,7 +16,7 @@ rows, so that long sequences fit.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from mha.model import heads
 from mha.probes.recording import Attention, Recording, record
 from mha.run.finished import Finished
 from mha.spec import at_least, checked
@@ -112,6 +113,8 @@ class Side(NamedTuple):
 
     tokens: Int[Array, 'B T']
     valid: Bool[Array, 'B T']
+    name: str = 'tokens'
+    """'tokens' or, of two sequences that are stored side by side, 'source' and 'target'."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +124,7 @@ class Statistics:
     rows: list[Row]
     """One per head: `COLUMNS`."""
     profiles: dict[str, Float[np.ndarray, 'L H O']]
-    """Mean weight at every relative offset, by stack; NaN where no row sees a key."""
+    """Mean weight at every relative offset, by stack; NaN where no row sees a key, and for heads that were pruned."""
     offsets: dict[str, Int[np.ndarray, 'O']]
     """Relative offsets j - i of the profiles, in ascending order, by stack."""
 
@@ -169,7 +172,8 @@ def statistics_at(
         trained=run.model.context(task.num_tokens(trained)),
         separators=tuple(sorted({token for symbol in separators for token in task.tokenize(symbol)})),
     )
-    return _finished(found, length)
+    numbers = {layer[:2]: layer.attention.kept for layer in heads.layers(run.model)}
+    return _finished(found, numbers, length)
 
 
 def statistics_of(
@@ -178,17 +182,20 @@ def statistics_of(
     """Statistics of the heads in a recording, such as that of a text. `trained` is the number of tokens in training;
     without it, no key is beyond. `separators` are tokens. `length` labels the rows, by default the number of tokens."""
     found = _totals(seen, trained, tuple(separators))
-    return _finished(found, seen.tokens.shape[1] if length is None else length)
+    numbers = {(one.stack, one.layer): one.kept for one in seen.attentions}
+    return _finished(found, numbers, seen.tokens.shape[1] if length is None else length)
 
 
 def attentions(seen: Recording) -> Iterator[tuple[Attention, Side, Side]]:
-    """Attentions of a recording with the sequences of their queries and of their keys. Where two sequences are stored
+    """Attentions that have heads, with the sequences of their queries and of their keys. Where two sequences are stored
     side by side, these are halves of the tokens."""
     valid = jnp.ones_like(seen.tokens, bool) if seen.valid is None else jnp.broadcast_to(seen.valid, seen.tokens.shape)
-    whole, met = Side(seen.tokens, valid), set()
-    for one in seen.attentions:
+    met = set()
+    for one in (one for one in seen.attentions if one.kept):
         length, place = one.shape[2], (one.stack, one.layer)
-        first, second = (Side(*(x[:, part] for x in whole)) for part in (slice(length), slice(-length, None)))
+        names = ('tokens', 'tokens') if length == seen.tokens.shape[1] else ('source', 'target')
+        parts = zip((slice(length), slice(-length, None)), names, strict=True)
+        first, second = (Side(seen.tokens[:, part], valid[:, part], name) for part, name in parts)
         if one.stack == 'cross':
             yield one, second, first
         elif one.stack == 'decoder' or place in met:  # of a pair of sequences, the second is read after the first
@@ -237,7 +244,8 @@ def _over_blocks(attention, query, key, trained, separators) -> Totals:
     def of_block(first):
         start = jnp.minimum(first, queries - size)  # the last block begins earlier, with rows that count already
         slot = start + jnp.arange(size)
-        rows = Side(*(jax.lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in query))
+        cut = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=size, axis=1)
+        rows = query._replace(tokens=cut(query.tokens), valid=cut(query.valid))
         counts = rows.valid & (slot >= first)[None]
         seen = attention.visible(start, size) & counts[:, None, :, None]
         weights = jnp.where(seen, attention.weights(start, size), 0)
@@ -313,14 +321,16 @@ def _by_offset(weights: Float[Array, 'B H R S'], seen: Bool[Array, 'B #H R S'], 
 # --- statistics from sums --------------------------------------------------------------------------------------------
 
 
-def _finished(found: dict[Place, Totals], length: int) -> Statistics:
+def _finished(found: dict[Place, Totals], numbers: Mapping[Place, Sequence[int]], length: int) -> Statistics:
     rows, profiles = [], {}
     in_order = sorted(found, key=lambda place: (STACKS.index(place[0]), place[1]))
     for (stack, layer), totals in ((place, jax.device_get(found[place])) for place in in_order):
         with np.errstate(invalid='ignore'):
             means = {name: np.float64(total) / count for name, (total, count) in totals.items()}
         profile, largest, visible = means.pop('profile'), means.pop('largest'), totals['profile'][1]
-        profiles.setdefault(stack, []).append(profile)
+        depth, width = (1 + max(each) for each in zip(*_of_stack(numbers, stack), strict=True))
+        whole = profiles.setdefault(stack, np.full((depth, width, profile.shape[1]), np.nan))
+        whole[layer, np.array(numbers[stack, layer])] = profile
         offsets = _offsets(profile)
         often = visible >= visible.max(1, keepdims=True) / 2
         best = np.where(often, profile, -1).argmax(1)[:, None]
@@ -331,12 +341,16 @@ def _finished(found: dict[Place, Totals], length: int) -> Statistics:
         for name, offset in (('self', 0), ('previous', -1), ('next', 1)):
             at = offsets == offset
             means[name] = profile[:, at][:, 0] if at.any() else np.full(len(profile), np.nan)
-        for head in range(len(profile)):
+        for index, head in enumerate(numbers[stack, layer]):
             place = dict(stack=stack, layer=layer, head=head, length=length)
-            row = {**place, **{name: float(value[head]) for name, value in means.items()}}
+            row = {**place, **{name: float(value[index]) for name, value in means.items()}}
             rows.append({name: row.get(name, float('nan')) for name in COLUMNS})
-    profiles = {stack: np.stack(layers) for stack, layers in profiles.items()}
     return Statistics(rows, profiles, {stack: _offsets(profile) for stack, profile in profiles.items()})
+
+
+def _of_stack(numbers: Mapping[Place, Sequence[int]], stack: str) -> list[tuple[int, int]]:
+    """Layer and number of every head of a stack."""
+    return [(layer, head) for (name, layer), kept in numbers.items() if name == stack for head in kept]
 
 
 def _offsets(profile: np.ndarray) -> np.ndarray:
