@@ -246,7 +246,7 @@ def probe(directory: Path) -> None:
     if idle := [flag.name for flag in (*TEXTS, *others) if flag.present]:
         raise UserError(f'--{idle[0]} does not go with --probe - leave one of them out')
     first = variant(one_run(directory), lengths=LENGTHS.value)
-    second = command.second(AGAINST.value, directory, task=TASK.value) if AGAINST.value else None
+    second = command.second(AGAINST.value, directory, task=TASK.value) if AGAINST.value is not None else None
     workdir.check_writable(directory)
     recordings = command.recordings(first, second, PROBE.value or '', LENGTHS.value or '', SEED.value)
     asked = shlex.join(['python', 'eval.py', *(each.removesuffix('=') for each in sys.argv[1:])])

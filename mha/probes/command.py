@@ -1,12 +1,13 @@
 """Recordings that `eval.py --probe` shows: of one run or of two, on a text or on examples of their task."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from mha import positions, spec
-from mha.pretrained import run_in
+from mha.pretrained import is_checkpoint, run_in
 from mha.probes.files import Probed
 from mha.probes.recording import probe
 from mha.run import finished
@@ -22,7 +23,11 @@ def second(against: str, directory: Path, task: str | None = None) -> Finished:
     """Run that `--against` names, on `task` if it is given: a directory, or a step of which the run in `directory`
     keeps the checkpoint."""
     with spec.setting('--against'):
+        if not against:
+            raise UserError('give the directory of another run, or a step of this one')
         if against.isdecimal() and not Path(against).exists():
+            if is_checkpoint(directory):
+                raise UserError(f'a pretrained model has no earlier steps, such as {against} - give another directory')
             run = finished.load(directory, step=int(against))
         else:
             run = run_in(Path(against))
@@ -46,8 +51,9 @@ def recordings(
         raise UserError(f'a page shows up to {MOST_LENGTHS} lengths, not the {len(chosen)} of --lengths')
     runs = [run for run in (first, against) if run is not None]
     for run in runs:
-        for length in chosen:
-            _check_size(run, text, length)
+        with spec.setting('--against') if run is against else contextlib.nullcontext():
+            for length in chosen:
+                _check_size(run, text, length)
     return [one for length in chosen for one in _alike([_recorded(run, text, length, seed) for run in runs])]
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from mha.probes.recording import Attention, Recording
-from mha.probes.statistics import COLUMNS, statistics_of
+from mha.probes.statistics import COLUMNS, Side, attentions, statistics_of
 
 MOST_CELLS = 2_500_000
 """Largest number of cells of all maps of one kind that are kept one by one."""
@@ -107,7 +107,7 @@ def describe(probed: Probed, share: int = 1) -> tuple[dict[str, Any], Arrays]:
                 'name': name,
                 'stack': stack,
                 'layer': one.layer,
-                'heads': one.shape[1],
+                'heads': one.heads,
                 'queries': queries.name,
                 'keys': keys.name,
                 'groups': sizes,
@@ -136,31 +136,16 @@ def head_statistics(probed: Probed) -> list[dict[str, Any]]:
 def _places(seen: Recording) -> Iterator[tuple[str, Attention, Axis, Axis]]:
     """Attentions with their stacks, their queries and their keys in the first example. Of two sequences side by side,
     an encoder reads the second one after the first: as the stack 'second'."""
-    count = seen.tokens.shape[1]
-    valid = np.ones(count, bool) if seen.valid is None else np.asarray(seen.valid)[0]
     labels = seen.labels[0] if seen.labels else [str(token) for token in np.asarray(seen.tokens)[0]]
 
-    def axis(name: str, cut: slice) -> Axis:
-        slots = np.flatnonzero(valid[cut])
-        return Axis(name, slots, [labels[cut][slot] for slot in slots])
+    def axis(side: Side) -> Axis:
+        slots = np.flatnonzero(np.asarray(side.valid[0]))
+        first = len(labels) // 2 if side.name == 'target' else 0
+        return Axis(side.name, slots, [labels[first + slot] for slot in slots])
 
-    tokens, source, target = (
-        axis('tokens', slice(count)),
-        axis('source', slice(count // 2)),
-        axis('target', slice(count // 2, count)),
-    )
-    met = set()
-    for one in seen.attentions:
-        again, stack = (one.stack, one.layer) in met, one.stack
-        met.add((one.stack, one.layer))
-        if stack == 'cross':
-            yield stack, one, target, source
-        elif one.shape[2] == count:
-            yield stack, one, tokens, tokens
-        elif stack == 'decoder':
-            yield stack, one, target, target
-        else:
-            yield ('second', one, target, target) if again else (stack, one, source, source)
+    for one, *sides in attentions(seen):
+        queries, keys = map(axis, sides)
+        yield 'second' if one.stack == 'encoder' and queries.name == 'target' else one.stack, one, queries, keys
 
 
 def _rows(

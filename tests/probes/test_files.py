@@ -13,6 +13,7 @@ from flax import nnx
 
 import mha
 from mha import probes
+from mha.model import heads
 from mha.probes import command, files
 from mha.probes.files import Probed
 from mha.spec import UserError
@@ -111,6 +112,22 @@ def test_stacks_of_an_encoder_decoder(tmp_path):
     assert [len(labels) for labels in about['recordings'][0]['tokens'].values()] == [4, 3]
 
 
+def test_heads_of_a_pruned_model_keep_their_numbers(tmp_path):
+    """A layer without heads is left out; the maps of the others are those of the whole model's first layer."""
+    whole, made = model(heads=4, layers=3), model(heads=4, layers=3)
+    one = recorded(heads.prune(made, heads.parse('0:0,2;1:0,1,2,3')))
+    about, arrays = read(files.write(tmp_path / 'probe.npz', [one]))
+    assert [(each['name'], each['heads']) for each in about['recordings'][0]['attentions']] == [
+        ('encoder.0', [1, 3]),
+        ('encoder.2', [0, 1, 2, 3]),
+    ]
+    places = [(0, 1), (0, 3), *((2, head) for head in range(4))]
+    assert [(row['layer'], row['head']) for row in about['statistics']] == places
+    weights = probes.record(whole, TOKENS).attentions[0].weights()[0]
+    np.testing.assert_allclose(arrays['0/encoder.0/weights'], weights[jnp.array([1, 3])], atol=1e-6)
+    assert probes.similarity_of(one.recording)[0].heads == places
+
+
 @pytest.mark.slow
 def test_two_thousand_tokens_are_below_two_megabytes(tmp_path):
     made = model('rope', layers=2, heads=4, max_len=2000, causal=False)
@@ -171,7 +188,11 @@ def test_runs_that_read_other_tokens(run):
 
 @pytest.mark.parametrize(
     ('against', 'message'),
-    [('nowhere', '--against: no run in nowhere'), ('7', r'--against: .* steps? .*, not of step 7')],
+    [
+        ('', '--against: give the directory'),
+        ('nowhere', '--against: no run in nowhere'),
+        ('7', r'--against: .* steps? .*, not of step 7'),
+    ],
 )
 def test_second_runs(against, message):
     with pytest.raises(UserError, match=message):

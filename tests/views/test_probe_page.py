@@ -35,7 +35,13 @@ def recording(name, labels, places, heads=2, *, causal=True, width=4, length=Non
         maps['value_norms'] = rng.random((heads, S)) + 0.5
         arrays |= {f'{stack}.{layer}/{kind}': array.astype(np.float32) for kind, array in maps.items()}
         arrays[f'{stack}.{layer}/visible'] = visible
-        attention = {'name': f'{stack}.{layer}', 'stack': stack, 'layer': layer, 'heads': heads, 'groups': None}
+        attention = {
+            'name': f'{stack}.{layer}',
+            'stack': stack,
+            'layer': layer,
+            'heads': [*range(heads)],
+            'groups': None,
+        }
         attentions.append(attention | {'queries': rows, 'keys': columns})
     about = {'run': name, 'position': position, 'length': length, 'step': None, 'tokens': labels}
     return about | {'attentions': attentions}, arrays
@@ -47,7 +53,7 @@ def write(path, *recordings, **about):
         | {'entropy': 0.5 + index + 0.1 * head + one['layer'], 'self_weight': float('nan')}
         for index, (recorded, _) in enumerate(recordings)
         for one in recorded['attentions']
-        for head in range(one['heads'])
+        for head in one['heads']
     ]
     arrays = {f'{i}/{name}': array for i, (_, own) in enumerate(recordings) for name, array in own.items()}
     about = {'recordings': [recorded for recorded, _ in recordings], 'statistics': statistics, **about}
@@ -322,6 +328,24 @@ def test_two_lengths_differ_where_both_have_the_cell(opened):
         shown.click(f'[id="view {view}"]')
     shown.choose('#b', 'none')
     assert (shown.state('layer'), shown.state('head')) == (0, 0)
+
+
+@pytest.mark.slow
+def test_heads_of_a_pruned_model_keep_their_numbers(opened):
+    """Beside a model that has all of them; arrow keys pass over those that are missing."""
+    about, arrays = recording('runs/a', tokens(6), encoder(2), length=3)
+    about['attentions'][1]['heads'] = [1, 3]
+    shown = opened((about, arrays), hash='#layer=1')
+    assert shown.state('head') == 1
+    assert shown.texts('#head option') == ['1', '3']
+    tip = shown.hover(4, 2)
+    assert f'weights {arrays["encoder.1/weights"][0, 4, 2]:.2f}' in tip
+    shown.press('\ue014', at='body')  # right
+    assert shown.state('head') == 3
+    assert next(row['head'] for row in shown.table()) == '3'
+    shown.click('[id="view channels"]')
+    shown.press('\ue013', at='body')  # up
+    assert (shown.state('layer'), shown.state('head')) == (0, 1)
 
 
 @pytest.mark.slow

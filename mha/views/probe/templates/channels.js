@@ -67,7 +67,7 @@ function queryOf(side) {
 }
 
 function channelValues(side, query) {
-  const { q, k } = attentionOf(side.recording, place().name), head = state.head
+  const { q, k, heads } = attentionOf(side.recording, place().name), head = heads.indexOf(state.head)
   const size = q.shape[2], keys = k.shape[1], values = new Float32Array(keys * size)
   for (let key = 0; key < keys; key++) {
     for (let channel = 0; channel < size; channel++) {
@@ -84,7 +84,8 @@ function keyValues(side, query, key, values, size) {
   if (Number.isNaN(weight)) return null
   const logit = map('total').values[at]
   const sum = values.subarray(key * size, (key + 1) * size).reduce((total, value) => total + value, 0)
-  return { sum, other: logit - sum, logit, weight }
+  const other = Math.abs(logit - sum) < 0.001 ? 0 : logit - sum  // numbers of the page are rounded
+  return { sum, other, logit, weight }
 }
 
 function withoutChannels(side, width, title) {

@@ -43,11 +43,11 @@ function mapOf(recording, name, head, kind) {
   const key = `${recording} ${name} ${head} ${kind}`, attention = attentionOf(recording, name)
   if (known.has(key) || !attention) return known.get(key) || null
   const maps = attention.maps, [, rows, columns] = maps.weights.shape, values = new Float32Array(rows * columns)
-  const get = (packed, index) => valueAt(packed, head, index) ?? NaN
+  const at = attention.heads.indexOf(head), get = (packed, index) => valueAt(packed, at, index) ?? NaN
   for (let i = 0; i < values.length; i++) {
     if (kind === 'total') values[i] = get(maps.content, i) + get(maps.position, i)
     else if (maps[kind]) values[i] = get(maps[kind], i)
-    else values[i] = get(maps.weights, i) * valueAt(maps.value_norms, head, i % columns)
+    else values[i] = get(maps.weights, i) * valueAt(maps.value_norms, at, i % columns)
   }
   const sizes = attention.groups || [1, 1]
   const map = { key, rows, columns, values, sizes, pooled: Boolean(attention.groups), signed: SIGNED.has(kind) }
@@ -132,8 +132,7 @@ function colourReach(map, alike) {
   if (state.scale === 'each' || !alike.length) return reachOf(map) || 1
   return Math.max(...alike.map(reachOf)) || 1
 }
-const allMaps = side => places().flatMap(({ name, heads }) =>
-  Array.from({ length: heads }, (_, head) => side.map(name, head)).filter(Boolean))
+const allMaps = side => places().flatMap(({ name }) => headsOf(name).map(head => side.map(name, head)).filter(Boolean))
 const alikeOf = side => state.scale === 'each' ? [] : allMaps(side)
 
 function colourBar(x, y, width, reach, signed) {
@@ -149,20 +148,21 @@ function colourBar(x, y, width, reach, signed) {
 const barColour = (side, value) =>
   side.id === 'difference' ? RAMPS[theme()].signed[value < 0 ? 1 : 5] : 'var(--heat)'
 
-// Grid with one line per layer and one map per head, under the number of the head.
+// Grid with one line per layer and one map per head, under the number of the head. Heads that were pruned leave a gap.
 function gridOf(side, width, { numbers = true, most = 96 } = {}) {
-  const lines = places().filter(({ name }) => side.map(name, 0)), heads = Math.max(1, ...lines.map(each => each.heads))
+  const lines = places().filter(({ name }) => headsOf(name).some(head => side.map(name, head)))
+  const heads = 1 + Math.max(0, ...lines.flatMap(({ name }) => headsOf(name)))
   const left = 26, gap = heads > 8 ? 4 : 7, tall = numbers ? 19 : 0
   const size = Math.max(14, Math.min(most, Math.floor((width - left) / heads) - gap))
   const alike = alikeOf(side), step = size + gap + tall, height = 20 + lines.length * step
   const grid = svg('svg', { viewBox: `0 0 ${width} ${height}`, width, height, role: 'group', class: 'grid',
     'aria-label': `${side.title}: maps of all heads, one line per layer. Arrow keys choose a head.` })
-  const shown = lines.map(({ name, heads }) => Array.from({ length: heads }, (_, head) => side.number(name, head)))
+  const shown = lines.map(({ name }) => Array.from({ length: heads }, (_, head) => side.number(name, head)))
   const largest = Math.max(...shown.flat().map(value => Math.abs(value ?? 0)), 1e-9)
   for (let head = 0; head < heads; head++) {
     grid.append(text(left + head * (size + gap) + size / 2, 12, String(head), { 'text-anchor': 'middle', 'font-size': 11 }))
   }
-  lines.forEach(({ name, layer, heads }, line) => {
+  lines.forEach(({ name, layer }, line) => {
     const y = 20 + line * step
     grid.append(text(left - 8, y + size / 2 + 4, String(layer), { 'text-anchor': 'end', 'font-size': 11 }))
     for (let head = 0; head < heads; head++) {
@@ -336,9 +336,9 @@ function readCell([row, column, query]) {
 function strongestOf(recording, name, head, query) {
   const { strongest, strongest_weights: weights } = attentionOf(recording, name)?.maps || {}
   if (!strongest) return []
-  const count = strongest.shape[2]
+  const count = strongest.shape[2], row = attentionOf(recording, name).heads.indexOf(head)
   return Array.from({ length: count }, (_, n) => query * count + n)
-    .map(at => [Math.round(valueAt(strongest, head, at)), valueAt(weights, head, at)]).filter(([, weight]) => weight > 0)
+    .map(at => [Math.round(valueAt(strongest, row, at)), valueAt(weights, row, at)]).filter(([, weight]) => weight > 0)
 }
 
 function missing(side, width, title) {

@@ -15,12 +15,15 @@ const readable = label => label.replace(/[ \n\t\r]/g, blank => BLANKS[blank]) ||
 // ----------------------------------------------------------------------------------------------------- recordings
 const several = get => new Set(DATA.recordings.map(get)).size > 1
 function nameOf(recording) {
-  const run = recording.run.replace(/\/+$/, '').split('/').pop()
+  const differs = name => DATA.recordings.some(each => each.run === recording.run && each[name] !== recording[name])
+  const last = each => each.run.replace(/\/+$/, '').split('/').pop()
+  const alike = DATA.recordings.some(each => each.run !== recording.run && last(each) === last(recording))
+  const run = alike ? recording.run : last(recording)
   const length = recording.length === null ? 'text' : `length ${recording.length}`
   const parts = [
     (several(each => each.run) || DATA.recordings.length === 1) && run,
-    several(each => each.position) && recording.position,
-    several(each => each.step) && (recording.step === null ? 'last step' : `step ${recording.step}`),
+    differs('position') && recording.position,
+    differs('step') && (recording.step === null ? 'last step' : `step ${recording.step}`),
     several(each => each.length) && length,
   ]
   return parts.filter(Boolean).join(', ') || run
@@ -38,6 +41,9 @@ const stacks = () => [...new Set(sides().flatMap(side =>
 const places = () => sides().flatMap(side => side.recording === null ? [] : [DATA.recordings[side.recording]])
   .map(recording => recording.attentions.filter(each => each.stack === state.stack))
   .reduce((one, other) => other.length > one.length ? other : one, [])
+// Numbers of the heads that any of the recordings has.
+const headsOf = name => [...new Set(recorded().flatMap(side => attentionOf(side.recording, name)?.heads ?? []))]
+  .sort((one, other) => one - other)
 const place = () => places().find(each => each.layer === state.layer) || places()[0]
 
 const numbers = new Map()
@@ -60,7 +66,7 @@ function sideOf(id, index) {
   return {
     id, title, recording: index,
     map: (name, head, kind = state.kind) =>
-      attentionOf(index, name) && head < attentionOf(index, name).heads ? mapOf(index, name, head, kind) : null,
+      attentionOf(index, name)?.heads.includes(head) ? mapOf(index, name, head, kind) : null,
     number: (name, head) => numbers.get(`${index} ${name} ${head}`)?.[state.number] ?? null,
     labels: name => {
       const { queries, keys } = attentionOf(index, name) || {}
@@ -118,7 +124,7 @@ function readHash() {
 function settle() {
   if (!stacks().includes(state.stack)) state.stack = stacks()[0]
   if (!places().some(each => each.layer === state.layer)) state.layer = places()[0].layer
-  if (!(state.head >= 0 && state.head < place().heads)) state.head = 0
+  if (!headsOf(place().name).includes(state.head)) state.head = headsOf(place().name)[0]
   const counts = recorded().map(side => side.labels(place().name).map(labels => labels.length))
   if (state.query !== '' && state.query >= Math.max(...counts.map(([queries]) => queries))) state.query = ''
   if (state.key !== '' && state.key >= Math.max(...counts.map(([, keys]) => keys))) state.key = ''
@@ -155,7 +161,7 @@ function renderControls() {
     ] : []),
     chooser('layer', 'Layer', places().map(each => [String(each.layer), String(each.layer)]), String(state.layer),
       value => changed({ layer: +value })),
-    chooser('head', 'Head', Array.from({ length: place().heads }, (_, i) => [String(i), String(i)]),
+    chooser('head', 'Head', headsOf(place().name).map(head => [String(head), String(head)]),
       String(state.head), value => changed({ head: +value })),
     chooser('kind', 'Values', Object.entries(KINDS), state.kind, set('kind')),
     chooser('scale', 'Colours', [['each', 'of each head'], ['all', 'alike for all heads']], state.scale,
@@ -245,7 +251,9 @@ function renderFacts() {
     const recording = DATA.recordings[side.recording], attention = attentionOf(side.recording, name)
     const counts = Object.entries(recording.tokens).map(([axis, labels]) => `${labels.length.toLocaleString('en')} ${axis === 'tokens' ? 'tokens' : `${axis} tokens`}`)
     const own = recording.attentions.filter(each => each.stack === state.stack)
-    const parts = [`position ${recording.position}`, `${own.length} layers of ${own[0]?.heads ?? 0} heads`, ...counts]
+    const sizes = new Set(own.map(each => each.heads.length)), total = own.reduce((sum, each) => sum + each.heads.length, 0)
+    const parts = [`position ${recording.position}`, sizes.size === 1 ? `${own.length} layers of ${[...sizes][0]} heads`
+      : `${total} heads in ${own.length} layers`, ...counts]
     if (recording.step !== null) parts.push(`step ${recording.step}`)
     if (attention?.groups) {
       parts.push(`maps averaged over ${attention.groups.join(' x ')} tokens, ${attention.maps.strongest
@@ -317,7 +325,7 @@ const digits = value => value === null || Number.isNaN(value) ? '' : +value.toPr
 function headsTable() {
   const fields = ['recording', 'stack', 'layer', 'head']
   return [[...fields, ...numberNames], ...recorded().flatMap(side => DATA.recordings[side.recording].attentions
-    .flatMap(({ name, stack, layer, heads }) => Array.from({ length: heads }, (_, head) => {
+    .flatMap(({ name, stack, layer, heads }) => heads.map(head => {
       const own = numbers.get(`${side.recording} ${name} ${head}`) || {}
       return [side.title, stack, layer, head, ...numberNames.map(each => own[each])]
     })))]
@@ -374,7 +382,8 @@ function keyed(event) {
   event.preventDefault()
   const layers = places().map(each => each.layer), line = layers.indexOf(state.layer) + move[0]
   const next = places()[Math.max(0, Math.min(layers.length - 1, line))]
-  const head = Math.max(0, Math.min(next.heads - 1, state.head + move[1]))
+  const heads = headsOf(next.name), nearest = heads.findLast(head => head <= state.head) ?? heads[0]
+  const head = heads[Math.max(0, Math.min(heads.length - 1, heads.indexOf(nearest) + move[1]))]
   changed({ layer: next.layer, head })
   const value = sides()[0].number(next.name, head)
   byId('said').textContent = `layer ${next.layer}, head ${head}, ${numberName(state.number)} ${show(value)}`
