@@ -113,6 +113,8 @@ class Side(NamedTuple):
 
     tokens: Int[Array, 'B T']
     valid: Bool[Array, 'B T']
+    name: str = 'tokens'
+    """'tokens' or, of two sequences that are stored side by side, 'source' and 'target'."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,13 +186,15 @@ def statistics_of(
 
 
 def attentions(seen: Recording) -> Iterator[tuple[Attention, Side, Side]]:
-    """Attentions of a recording with the sequences of their queries and of their keys. Where two sequences are stored
+    """Attentions that have heads, with the sequences of their queries and of their keys. Where two sequences are stored
     side by side, these are halves of the tokens."""
     valid = jnp.ones_like(seen.tokens, bool) if seen.valid is None else jnp.broadcast_to(seen.valid, seen.tokens.shape)
-    whole, met = Side(seen.tokens, valid), set()
-    for one in seen.attentions:
+    met = set()
+    for one in (one for one in seen.attentions if one.heads):
         length, place = one.shape[2], (one.stack, one.layer)
-        first, second = (Side(*(x[:, part] for x in whole)) for part in (slice(length), slice(-length, None)))
+        names = ('tokens', 'tokens') if length == seen.tokens.shape[1] else ('source', 'target')
+        parts = zip((slice(length), slice(-length, None)), names, strict=True)
+        first, second = (Side(seen.tokens[:, part], valid[:, part], name) for part, name in parts)
         if one.stack == 'cross':
             yield one, second, first
         elif one.stack == 'decoder' or place in met:  # of a pair of sequences, the second is read after the first
@@ -239,7 +243,8 @@ def _over_blocks(attention, query, key, trained, separators) -> Totals:
     def of_block(first):
         start = jnp.minimum(first, queries - size)  # the last block begins earlier, with rows that count already
         slot = start + jnp.arange(size)
-        rows = Side(*(jax.lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in query))
+        cut = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=size, axis=1)
+        rows = query._replace(tokens=cut(query.tokens), valid=cut(query.valid))
         counts = rows.valid & (slot >= first)[None]
         seen = attention.visible(start, size) & counts[:, None, :, None]
         weights = jnp.where(seen, attention.weights(start, size), 0)
