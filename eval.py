@@ -30,11 +30,12 @@ A run on `translation` translates the test sentences of up to the longest of its
 sacrebleu, beside baselines without a model. The translations go to `translations_<..>.csv`, the scores to a file of
 that name that ends in `.json`.
 
-    python eval.py --workdir=runs/a --probe[='text'] [--lengths=20,40] [--against=runs/b] [--position='..']
+    python eval.py --workdir=runs/a --probe[='text'] [--lengths=20,40] [--against=runs/b] [--position='..'] [--ablate]
 
 `probe.html` shows what every head attends to, when the model reads a text or examples of its task, by default one of
 the longest trained length. `--against` shows another run beside it, or, given as a number of steps, an earlier
-checkpoint of the same run. `probe.npz` has the arrays.
+checkpoint of the same run. With `--ablate`, the run is also evaluated without each of its heads. `probe.npz` has the
+arrays, `positions.svg` pictures of the position schemes.
 """
 
 from mha import cli  # isort: split
