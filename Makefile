@@ -33,9 +33,9 @@ PROBE_PAGE := --virtual-time-budget=5000 'file://$(abspath $(PROBED))/probe.html
 images: demo
 	$(SCREENSHOT)report-1280.png --window-size=1280,2656 file://$(abspath $(DEMO))/report/report.html
 	$(SCREENSHOT)report-390.png --window-size=390,2640 file://$(abspath $(DEMO))/report/report.html
-	.venv/bin/python eval.py --workdir='$(PROBED)' --probe --lengths=14,40
-	$(SCREENSHOT)probe-1280.png --window-size=1280,1210 $(PROBE_PAGE)#layer=1&head=5'
-	$(SCREENSHOT)probe-390.png --window-size=390,1510 $(PROBE_PAGE)#view=lines&b=none&query=16&head=3'
+	.venv/bin/python eval.py --workdir='$(PROBED)' --probe --lengths=14,40 --ablate
+	$(SCREENSHOT)probe-1280.png --window-size=1280,2394 $(PROBE_PAGE)#layer=1&head=5&without=1'
+	$(SCREENSHOT)probe-390.png --window-size=390,1385 $(PROBE_PAGE)#view=lines&b=none&query=16&head=3'
 	.venv/bin/python -c "from PIL import Image; import glob; [Image.open(path).convert('RGB').quantize(256, dither=0).save(path, optimize=True) for path in glob.glob('docs/images/*.png')]"
 
 .venv/installed: requirements.txt

@@ -30,11 +30,12 @@ A run on `translation` translates the test sentences of up to the longest of its
 sacrebleu, beside baselines without a model. The translations go to `translations_<..>.csv`, the scores to a file of
 that name that ends in `.json`.
 
-    python eval.py --workdir=runs/a --probe[='text'] [--lengths=20,40] [--against=runs/b] [--position='..']
+    python eval.py --workdir=runs/a --probe[='text'] [--lengths=20,40] [--against=runs/b] [--position='..'] [--ablate]
 
 `probe.html` shows what every head attends to, when the model reads a text or examples of its task, by default one of
 the longest trained length. `--against` shows another run beside it, or, given as a number of steps, an earlier
-checkpoint of the same run. `probe.npz` has the arrays.
+checkpoint of the same run. With `--ablate`, the run is also evaluated without each of its heads. `probe.npz` has the
+arrays, `positions.svg` pictures of the position schemes.
 """
 
 from mha import cli  # isort: split
@@ -55,6 +56,7 @@ from mha.probes import command, files
 from mha.run import cells, finished, population, texts, translation, workdir
 from mha.spec import UserError
 from mha.training import metrics
+from mha.views import encodings
 from mha.views.probe import page
 from mha.views.report import confusion, position_curves, runs, table
 
@@ -79,6 +81,7 @@ PROBE = flags.DEFINE_string('probe', None, 'Text whose attention a page shows; w
 AGAINST = flags.DEFINE_string(
     'against', None, 'Another run that the page of --probe shows, or a step of which this run keeps the checkpoint.'
 )
+ABLATE = flags.DEFINE_bool('ablate', False, 'Also evaluate the run without each of its heads, for the page of --probe.')
 PROMPTS = flags.DEFINE_string('prompts', None, 'File with a text to continue, or to label, in every line.')
 MAX_LENGTH = flags.DEFINE_integer('max_length', 200, 'Number of generated tokens.', lower_bound=1)
 TEMPERATURE = flags.DEFINE_float('temperature', 0.0, 'Divides the logits; 0: always the most likely token.')
@@ -104,8 +107,9 @@ def main() -> None:
     if PROBE.value is not None:
         probe(directory)
         return
-    if AGAINST.present:
-        raise UserError('--against is for --probe - add it')
+    for flag in AGAINST, ABLATE:
+        if flag.present:
+            raise UserError(f'--{flag.name} is for --probe - add it')
     translated = ('max_length', 'beams') if TRANSLATE.value else ()
     for_texts = [flag for flag in (*GENERATION, LOG_PROBS) if flag.name not in translated]
     idle = [flag.name for flag in for_texts if flag.present]
@@ -242,16 +246,21 @@ def of_texts(directory: Path) -> None:
 
 def probe(directory: Path) -> None:
     """Writes what the heads attend to, as arrays and as a page."""
-    others = *(flag for flag in GENERATION if flag is not SEED), LOG_PROBS, EXAMPLES, PER_POSITION, TRANSLATE
+    others = *(flag for flag in GENERATION if flag is not SEED), LOG_PROBS, PER_POSITION, TRANSLATE
     if idle := [flag.name for flag in (*TEXTS, *others) if flag.present]:
         raise UserError(f'--{idle[0]} does not go with --probe - leave one of them out')
+    if EXAMPLES.present and not ABLATE.value:
+        raise UserError('--examples goes with --probe only if heads are removed - add --ablate')
     first = variant(one_run(directory), lengths=LENGTHS.value)
     second = command.second(AGAINST.value, directory, task=TASK.value) if AGAINST.value is not None else None
     workdir.check_writable(directory)
     recordings = command.recordings(first, second, PROBE.value or '', LENGTHS.value or '', SEED.value)
     asked = shlex.join(['python', 'eval.py', *(each.removesuffix('=') for each in sys.argv[1:])])
-    path = files.write(directory / 'probe.npz', recordings, task=first.config['task'], command=asked)
-    print(path, page.write(path), sep='\n')
+    without = command.ablated(first, LENGTHS.value or '', EXAMPLES.value) if ABLATE.value else []
+    about = dict(task=first.config['task'], command=asked, ablations=without)
+    path = files.write(directory / 'probe.npz', recordings, **about)
+    written, pictures = encodings.write(directory, command.drawn_encodings(first, second))
+    print(path, page.write(path, pictures), *written, sep='\n')
 
 
 def one_run(directory: Path) -> finished.Finished:

@@ -1,4 +1,5 @@
-"""Recordings that `eval.py --probe` shows: of one run or of two, on a text or on examples of their task."""
+"""What `eval.py --probe` shows of one run or of two: recordings on a text or on examples of their task, accuracies
+without each head, and encodings."""
 
 import contextlib
 import dataclasses
@@ -9,7 +10,9 @@ import numpy as np
 from mha import positions, spec
 from mha.pretrained import is_checkpoint, run_in
 from mha.probes.files import Probed
+from mha.probes.importance import Rows, ablations
 from mha.probes.recording import probe
+from mha.probes.schemes import Encoding, encodings
 from mha.run import finished
 from mha.run.finished import Finished
 from mha.spec import UserError
@@ -17,6 +20,12 @@ from mha.spec import UserError
 MOST_TOKENS = 4096
 """Largest number of tokens of a recording on a page."""
 MOST_LENGTHS = 6
+MOST_ABLATED = 3
+"""Largest number of lengths at which heads are removed."""
+MOST_EXAMPLES = 256
+"""Largest number of examples per length and head, unless `--examples` is given."""
+MOST_POSITIONS = 2048
+"""Largest number of tokens whose encodings are drawn, if the run has evaluated lengths of fewer."""
 
 
 def second(against: str, directory: Path, task: str | None = None) -> Finished:
@@ -55,6 +64,32 @@ def recordings(
             for length in chosen:
                 _check_size(run, text, length)
     return [one for length in chosen for one in _alike([_recorded(run, text, length, seed) for run in runs])]
+
+
+def ablated(run: Finished, lengths: str = '', examples: int | None = None) -> Rows:
+    """Accuracies of a run without each of its heads (`ablations`) at up to three lengths, by default the longest
+    trained and the longest evaluated one. By default, `examples` are as many as in its evaluation, but at most 256."""
+    experiment = run.experiment
+    chosen = sorted({experiment.train_lengths[-1], experiment.eval_lengths[-1]})
+    if lengths:
+        chosen = spec.lengths(lengths, '--lengths')[:MOST_ABLATED]
+    examples = examples or min(run.config['eval']['examples'], MOST_EXAMPLES)
+    return ablations(run, lengths=chosen, examples=examples)
+
+
+def drawn_encodings(first: Finished, against: Finished | None = None) -> dict[str, list[Encoding]]:
+    """Encodings of one run or of two, by their names, up to the longest evaluated length whose sequences have at most
+    `MOST_POSITIONS` tokens."""
+    found: dict[str, list[Encoding]] = {}
+    for run in (run for run in (first, against) if run is not None):
+        same = run.experiment.final_position == run.trained.final_position
+        lengths = (run.trained if same else run.experiment).eval_lengths
+        short = [length for length in lengths if run.task.num_tokens(length) <= MOST_POSITIONS]
+        step = '' if run.step is None else f', step {run.step}'
+        name = f'{run.directory.resolve().name}{step}'
+        more = f'{name}, {run.experiment.final_position}'
+        found[more if name in found else name] = encodings(run, max([run.experiment.train_lengths[-1], *short]))
+    return found
 
 
 def _check_size(run: Finished, text: str, length: int | None) -> None:

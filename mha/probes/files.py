@@ -1,14 +1,20 @@
 """Arrays of a probe, `probe.npz`: the maps of all heads in one or more recordings, which the page of
 `mha.views.probe` shows.
 
-The entry `about` is JSON: the recordings with the labels of their tokens, the attentions of each, statistics of heads
-and ablations. The arrays of an attention are named `<recording>/<stack>.<layer>/<name>`:
+The entry `about` is JSON: the recordings with the labels of their tokens, the attentions of each, the stacks whose
+heads are compared, statistics of heads and ablations. The arrays of an attention are named
+`<recording>/<stack>.<layer>/<name>`:
 
     weights, content, position [H, T, S]    attention weights, and the two parts of the logits
     visible [#H, T, S]                      mask of the keys that a query may see
     value_norms [H, S]                      norms of projected values; times the weights, contributions
     q [T, H, K], k [S, H, K]                queries and keys whose products are logits, if there are at most
                                             `MOST_CHANNEL_TOKENS` of each
+
+Those of the n heads of a stack, whose similarities are in `mha.probes.similarity`, are named
+`<recording>/similarity.<stack>/<name>`:
+
+    divergence, cka [n, n]
 
 If all maps together have more than `MOST_CELLS` cells, they are averaged over groups of tokens, [H, P, R], and
 `contributions` [H, P, R] take the place of `value_norms`. Weights and contributions are sums over the keys of a group
@@ -27,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from mha.probes.recording import Attention, Recording
+from mha.probes.similarity import similarity_of
 from mha.probes.statistics import COLUMNS, Side, attentions, statistics_of
 
 MOST_CELLS = 2_500_000
@@ -37,6 +44,8 @@ SIDES = (128, 96, 64, 48, 32, 24, 16)
 """Numbers of groups of tokens that an averaged map may have."""
 MOST_STRONGEST = 8
 MOST_CHANNEL_TOKENS = 128
+MOST_COMPARED = 2**30
+"""Largest number of pairs of weights of all pairs of heads that are compared: a minute of two CPU cores."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -70,6 +79,8 @@ def write(path: Path, probed: Sequence[Probed], **about: Any) -> Path:
     arrays, recordings, statistics = {}, [], []
     for index, one in enumerate(probed):
         described, found = describe(one, len(probed))
+        described['similarity'], compared = similarities(one)
+        found |= compared
         recordings.append(described)
         arrays |= {f'{index}/{name}': array for name, array in found.items()}
         statistics += [{'recording': index, **row} for row in head_statistics(one)]
@@ -116,6 +127,22 @@ def describe(probed: Probed, share: int = 1) -> tuple[dict[str, Any], Arrays]:
     names = {field.name: getattr(probed, field.name) for field in dataclasses.fields(probed)}
     del names['recording']
     return {**names, 'tokens': axes, 'attentions': described}, arrays
+
+
+def similarities(probed: Probed) -> tuple[list[dict[str, Any]], Arrays]:
+    """What is said about the similarity of heads in every stack, and its arrays; nothing if it would take long."""
+    sizes: dict[str, list[int]] = {}
+    for one, *_ in attentions(probed.recording):
+        _, heads, queries, keys = one.shape
+        sizes.setdefault(one.stack, []).extend([queries * keys] * heads)
+    if sum(len(each) * sum(each) for each in sizes.values()) > MOST_COMPARED:
+        return [], {}
+    described, arrays = [], {}
+    for one in similarity_of(probed.recording):
+        described.append({'stack': one.stack, 'heads': one.heads, 'order': one.order})
+        for name in ('divergence', 'cka'):
+            arrays[f'similarity.{one.stack}/{name}'] = getattr(one, name).astype(np.float32)
+    return described, arrays
 
 
 def head_statistics(probed: Probed) -> list[dict[str, Any]]:

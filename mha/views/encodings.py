@@ -1,7 +1,9 @@
 """Pictures of the position schemes of a trained model: a row of panels for each, from `mha.probes.encodings`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+import markupsafe
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +13,8 @@ from mha.probes import Encoding
 from mha.views.report import plots
 from mha.views.report.plots import GREY, INK, STYLE
 
+Pictures = list[tuple[str, list[markupsafe.Markup]]]
+Panel = Callable[[Axes, Encoding], None]
 WIDTH, HEIGHT = 4.2, 3.2
 """Inches of a panel."""
 MOST_HEADS = 8
@@ -20,7 +24,7 @@ MOST_HEADS = 8
 def figure(found: Sequence[Encoding]) -> Figure:
     """Figure with the parts that each scheme has. A dashed line marks the trained length. Dotted lines are biases
     before training."""
-    rows = [[(panel, one) for panel, shows in PANELS.items() if shows(one)] or [(_nothing, one)] for one in found]
+    rows = [[(panel, one) for panel in _panels(one)] for one in found]
     columns = max(map(len, rows))
     with matplotlib.rc_context(STYLE):
         drawing = Figure(figsize=(WIDTH * columns, HEIGHT * len(rows)), layout='constrained')
@@ -42,9 +46,45 @@ def svg(found: Sequence[Encoding]) -> str:
         return plots.as_svg(figure(found))
 
 
+def write(folder: Path, runs: Mapping[str, Sequence[Encoding]]) -> tuple[list[Path], Pictures]:
+    """Writes `positions.svg` of the first of one or two runs, and `positions_against.svg` of the second. Returns the
+    paths, and `pictures` for a page, with the names of the runs if there are two."""
+    paths = [folder / f'{name}.svg' for name in ('positions', 'positions_against')]
+    shown = []
+    for path, (run, found) in zip(paths, runs.items(), strict=False):
+        path.write_text(svg(found), encoding='utf-8')
+        shown += [(f'{run}: {name}' if len(runs) > 1 else name, panels) for name, panels in pictures(found)]
+    for path in paths[len(runs) :]:  # of an earlier probe
+        path.unlink(missing_ok=True)
+    return paths[: len(runs)], shown
+
+
+def pictures(found: Sequence[Encoding]) -> Pictures:
+    """The same for a page: name of each scheme, and its panels as one SVG each, in the colours of the page."""
+    with matplotlib.rc_context(STYLE):
+        return [
+            (f'{one.scheme}, {_layers(one)}', [plots.inline(_alone(panel, one)) for panel in _panels(one)])
+            for one in found
+        ]
+
+
+def _alone(panel: Panel, one: Encoding) -> str:
+    drawing = Figure(figsize=(WIDTH, HEIGHT), layout='constrained')
+    panel(drawing.subplots(), one)
+    return plots.as_svg(drawing)
+
+
+def _panels(one: Encoding) -> list[Panel]:
+    return [panel for panel, shows in PANELS.items() if shows(one)] or [_nothing]
+
+
 def _name(one: Encoding) -> str:
+    return f'{plots.wrap(one.scheme, 40)}\n{_layers(one)}'
+
+
+def _layers(one: Encoding) -> str:
     layers = f'layer {one.layers[0]}' if len(one.layers) == 1 else f'layers {one.layers[0]}-{one.layers[-1]}'
-    return f'{plots.wrap(one.scheme, 40)}\n{one.stack}, {layers}'
+    return f'{one.stack}, {layers}'
 
 
 def _nothing(axes: Axes, one: Encoding) -> None:
@@ -102,7 +142,7 @@ def _heads(axes: Axes, lines: np.ndarray, linestyle: str = '-', named: bool = Tr
     if np.allclose(lines, lines[:1]):
         axes.plot(lines[0], color=INK, linewidth=1.4, linestyle=linestyle)
         return
-    colours = matplotlib.colormaps['viridis'](np.linspace(0, 0.9, len(lines)))
+    colours = matplotlib.colormaps['viridis'](np.linspace(0.25, 0.85, len(lines)))
     for head, (line, colour) in enumerate(zip(lines, colours, strict=True)):
         label = f'head {head}' if named and len(lines) <= MOST_HEADS else None
         axes.plot(line, color=colour, linewidth=1.4, linestyle=linestyle, label=label)
@@ -117,13 +157,14 @@ def _wavelengths(axes: Axes, one: Encoding) -> None:
     axes.axhline(one.trained, color=GREY, linewidth=0.8, linestyle='--')
     axes.annotate('trained length', (0, one.trained), xytext=(0, 3), textcoords='offset points', color=GREY)
     axes.set(xlabel='frequency', ylabel='positions per turn')
+    axes.yaxis.set_major_formatter('{x:,g}')
 
 
 def _mark(axes: Axes, one: Encoding, at: float | None = None) -> None:
     axes.axvline(one.trained if at is None else at, color=GREY, linewidth=0.8, linestyle='--')
 
 
-PANELS: dict[Callable[[Axes, Encoding], None], Callable[[Encoding], bool]] = {
+PANELS: dict[Panel, Callable[[Encoding], bool]] = {
     _coordinates: lambda one: bool((one.coordinates != np.arange(one.coordinates.size)).any()),
     _embedding: lambda one: one.embedding is not None,
     _similarity: lambda one: one.similarity is not None,

@@ -112,6 +112,19 @@ def test_stacks_of_an_encoder_decoder(tmp_path):
     assert [len(labels) for labels in about['recordings'][0]['tokens'].values()] == [4, 3]
 
 
+def test_similarities_of_heads(tmp_path, monkeypatch):
+    one = recorded(model('rope', causal=True))
+    about, arrays = read(files.write(tmp_path / 'probe.npz', [one]))
+    (expected,) = probes.similarity_of(one.recording)
+    assert about['recordings'][0]['similarity'] == [
+        {'stack': 'encoder', 'heads': [[0, 0], [0, 1], [1, 0], [1, 1]], 'order': expected.order}
+    ]
+    np.testing.assert_allclose(arrays['0/similarity.encoder/divergence'], expected.divergence, atol=1e-6)
+    np.testing.assert_allclose(arrays['0/similarity.encoder/cka'], expected.cka, atol=1e-6)
+    monkeypatch.setattr(files, 'MOST_COMPARED', (2 * HEADS) ** 2 * T**2 - 1)
+    assert files.similarities(one) == ([], {})
+
+
 def test_heads_of_a_pruned_model_keep_their_numbers(tmp_path):
     """A layer without heads is left out; the maps of the others are those of the whole model's first layer."""
     whole, made = model(heads=4, layers=3), model(heads=4, layers=3)
@@ -162,6 +175,22 @@ def test_recordings_of_two_runs_at_two_lengths(run):
     assert other.recording.labels != example.recording.labels
 
 
+def test_heads_are_removed_at_up_to_three_lengths(run):
+    lengths = lambda rows: [*dict.fromkeys(row['length'] for row in rows)]  # noqa: E731
+    rows = command.ablated(run, examples=2)
+    heads = sum(len(attention.kept) for attention in command.recordings(run)[0].recording.attentions)
+    assert lengths(rows) == [run.experiment.train_lengths[-1], run.experiment.eval_lengths[-1]]
+    assert len(rows) == 2 * (1 + heads)
+    assert lengths(command.ablated(run, '2-5', examples=2)) == [2, 3, 4]
+
+
+def test_encodings_of_two_runs(run):
+    found = command.drawn_encodings(run, run.variant(position='none'))
+    assert [*found] == ['alibi', 'alibi, none']
+    tokens = run.task.num_tokens(run.experiment.eval_lengths[-1])
+    assert [one.coordinates.size for each in found.values() for one in each] == [tokens, tokens]
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
@@ -208,19 +237,32 @@ def test_an_earlier_checkpoint():
 @pytest.mark.slow
 def test_the_command_writes_arrays_and_a_page(script, tmp_path):
     folder = shutil.copytree(RUN, tmp_path / 'run')
-    done = script('eval.py', f'--workdir={folder}', '--probe', '--lengths=3', f'--against={folder}', '--position=none')
-    assert done.stdout.split() == [f'{folder / "probe.npz"}', f'{folder / "probe.html"}']
+    done = script(
+        'eval.py',
+        f'--workdir={folder}',
+        '--probe',
+        '--lengths=3',
+        f'--against={folder}',
+        '--position=none',
+        '--ablate',
+        '--examples=8',
+    )
+    written = ('probe.npz', 'probe.html', 'positions.svg', 'positions_against.svg')
+    assert done.stdout.split() == [str(folder / name) for name in written]
     about, _ = read(folder / 'probe.npz')
+    assert {row['removed'] for row in about['ablations']} == {'none', 'head'}
+    assert {(row['length'], row['examples']) for row in about['ablations']} == {(3, 8)}
     assert [each['position'] for each in about['recordings']] == ['none', 'alibi']
-    assert about['command'].endswith('--position=none')
+    assert about['command'].endswith('--ablate --examples=8')
     before = (folder / 'probe.html').read_bytes()
     for flags, message in (
         (['--probe=x'], "no symbol 'x'"),
         (['--probe=1', '--lengths=3'], 'choose one'),
         (['--probe', 'text'], "unexpected argument 'text'"),
         (['--probe', '--generate=1'], '--generate does not go with --probe'),
-        (['--probe', '--examples=3'], '--examples does not go with --probe'),
+        (['--probe', '--examples=3'], 'add --ablate'),
         (['--against=3'], '--against is for --probe'),
+        (['--ablate'], '--ablate is for --probe'),
         (['--probe', '--against=3'], 'not of step 3'),
         (['--probe', '--position=ropee'], "did you mean 'rope'"),
         (['--probe', '--lengths=9999'], 'shorter --lengths'),

@@ -45,3 +45,18 @@ def test_lines():
     np.testing.assert_array_equal(initial[1].get_ydata(), BIAS[1])
     mark = encodings.figure([encoding(bias=BIAS, initial_bias=BIAS)]).axes[0].lines[-1]
     assert list(mark.get_xdata()) == [3, 3]
+
+
+def test_files_and_pictures_of_two_runs(tmp_path):
+    found = {'a': [encoding(wavelengths=np.array([6.0, 6000.0]))], 'b': [encoding(bias=BIAS, initial_bias=BIAS)]}
+    paths, pictures = encodings.write(tmp_path, found)
+    assert [path.name for path in paths] == ['positions.svg', 'positions_against.svg']
+    assert [title for title, _ in pictures] == ['a: a|b, encoder, layers 0-1', 'b: a|b, encoder, layers 0-1']
+    assert '>1,000<' in paths[0].read_text()
+    for _, panels in pictures:
+        assert len(panels) == 1
+        assert 'var(--ink)' in panels[0]
+        assert '#24292f' not in panels[0]
+    paths, pictures = encodings.write(tmp_path, {'b': found['b']})
+    assert pictures[0][0].startswith('a|b')
+    assert [path.name for path in tmp_path.iterdir()] == ['positions.svg']

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mha.views.probe import page
+from mha.views.report import plots
 from tests.views.browser import Page
 
 NASTY = ['</script><img src=x onerror="window.broken=1">', '<b>', '&amp;', '"\'', ' the', '\n', 'zażółć', '']
@@ -47,7 +48,7 @@ def recording(name, labels, places, heads=2, *, causal=True, width=4, length=Non
     return about | {'attentions': attentions}, arrays
 
 
-def write(path, *recordings, **about):
+def write(path, *recordings, positions=(), **about):
     statistics = [
         {'recording': index, 'stack': one['stack'], 'layer': one['layer'], 'head': head, 'length': None}
         | {'entropy': 0.5 + index + 0.1 * head + one['layer'], 'self_weight': float('nan')}
@@ -58,7 +59,7 @@ def write(path, *recordings, **about):
     arrays = {f'{i}/{name}': array for i, (_, own) in enumerate(recordings) for name, array in own.items()}
     about = {'recordings': [recorded for recorded, _ in recordings], 'statistics': statistics, **about}
     np.savez(path, about=np.array(json.dumps(about)), **arrays)
-    return page.write(path)
+    return page.write(path, positions)
 
 
 def tokens(count, label='t'):
@@ -300,8 +301,8 @@ def test_two_runs_and_their_difference(opened):
     shown = opened(*runs)
     one, other = (arrays['encoder.0/weights'][0, 4, 2] for _, arrays in runs)
     tip = shown.hover(4, 2, 'difference')
-    assert f'a, rope: weights {one:.2f}' in tip
-    assert f'b, alibi: weights {other:.2f}' in tip
+    assert f'a: weights {one:.2f}' in tip
+    assert f'b: weights {other:.2f}' in tip
     values = shown.js(
         "(map => Array.from(map.values))(window.probe.sides()[2].map('encoder.0', 0))".replace(
             'Array.from(map.values)', 'Array.from(map.values, each => Number.isNaN(each) ? null : each)'
@@ -363,6 +364,76 @@ def test_a_removed_head(opened):
     assert shown.texts('#overview-maps .cell text') == ['0.90', '0.80'] * 2
     shown.click('#without')
     assert shown.texts('#ablation svg text') == []
+
+
+@pytest.mark.slow
+def test_heads_are_removed_from_the_first_run(opened):
+    shown = opened(*two(), ablations=ablations(), hash='#head=1&without=1')
+    assert shown.texts('#ablation svg text')[0] == 'a: accuracy without layer 0, head 1'
+    crossed = "[...document.querySelectorAll('#overview-maps .grid')].map(each => each.querySelectorAll('path').length)"
+    assert shown.js(crossed) == [1, 0, 0]
+    shown.choose('#number', 'accuracy without it, length 6')
+    shown.click('[id="view heads"]')
+    assert [row['accuracy without it, length 6'] for row in shown.table()] == ['0.9', '0.8'] * 2 + [''] * 4
+
+
+@pytest.mark.slow
+def test_alike_heads(opened):
+    """In the order of the first recording; a click chooses the head of the row."""
+    runs, rng = two(), np.random.default_rng(0)
+    heads, matrices = [(layer, head) for layer in range(2) for head in range(2)], []
+    for order, (about, arrays) in zip(([2, 0, 3, 1], [0, 1, 2, 3]), runs, strict=True):
+        about['similarity'] = [{'stack': 'encoder', 'heads': heads, 'order': order}]
+        matrices.append(rng.random((2, 4, 4)))
+        for name, matrix in zip(('divergence', 'cka'), matrices[-1], strict=True):
+            arrays[f'similarity.encoder/{name}'] = matrix
+    shown = opened(*runs)
+    names = ['1.0', '0.0', '1.1', '0.1']
+    assert shown.texts('#alike svg text')[1:9:2] == shown.texts('#alike svg + svg text')[1:9:2] == names
+
+    def at(row, column, kind, side='first'):
+        return shown.js(
+            """(([panel, i, j, kind]) => {
+              const box = panel.querySelector('image').getBoundingClientRect()
+              const where = {clientX: box.left + (j + .5) * box.width / 4, clientY: box.top + (i + .5) * box.height / 4}
+              panel.dispatchEvent(new PointerEvent(kind, where))
+              return document.getElementById('tip').innerText
+            })([document.querySelector(`#alike [data-side=${arguments[0]}]`), ...arguments[1]])""",
+            side,
+            [row, column, kind],
+        )
+
+    for side, (divergence, cka) in zip(('first', 'second'), matrices, strict=True):
+        tip = at(2, 0, 'pointermove', side)
+        assert tip.startswith('layer 1, head 1 and layer 1, head 0')
+        assert f'divergence {divergence[3, 2]:.3f} bits, CKA {cka[3, 2]:.3f}' in tip
+    at(2, 0, 'click')
+    shown.settle()
+    assert (shown.state('layer'), shown.state('head')) == (1, 1)
+    before = shown.js("document.querySelector('#alike image').getAttribute('href')")
+    shown.choose('#measure', 'cka')
+    assert 'alike=cka' in shown.js('location.hash')
+    assert shown.js("document.querySelector('#alike image').getAttribute('href')") != before
+    shown.press('\ue014', '\ue007', at='#alike svg')  # right, enter
+    assert (shown.state('layer'), shown.state('head')) == (1, 0)
+
+
+@pytest.mark.slow
+def test_pages_without_similarities(opened):
+    (about, arrays), _ = two()
+    assert opened((about, arrays)).js("document.getElementById('alike').hidden")
+    assert 'left out' in ''.join(opened((about | {'similarity': []}, arrays)).texts('#alike text'))
+
+
+def test_pictures_of_positions(tmp_path):
+    picture = plots.inline(
+        '<?xml?><svg width="9pt" height="9pt" viewBox="0 0 9 9"><path style="stroke: #24292f"/></svg>'
+    )
+    recorded = recording('a', tokens(4), encoder(1))
+    text = write(tmp_path / 'probe.npz', recorded, positions=[('<i>|rope, layers 0-1', [picture])]).read_text()
+    assert '<h3>&lt;i&gt;|rope, layers 0-1</h3>' in text
+    assert '<svg width="9pt" viewBox="0 0 9 9"><path style="stroke: var(--ink)"/></svg>' in text
+    assert 'positions-title' not in write(tmp_path / 'probe.npz', recorded).read_text()
 
 
 @pytest.mark.slow

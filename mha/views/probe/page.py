@@ -2,11 +2,11 @@
 
 Maps are written as whole numbers of one byte, or two if they are few, between the smallest and the largest value of
 each head, compressed and in base64. Queries and keys, from which the page computes what each channel adds to a logit,
-are left out of a page that would become too large.
+are left out of a page that would become too large. Pictures of positions are SVG in the colours of the page.
 
 The scripts are ours, in plain JavaScript without a build: `maps.js` (colours, small maps, the large map), `lines.js`,
-`channels.js` (channels, ablations) and `probe.js` (state, controls, files). Every view is an SVG, which a file can
-hold as it is; the cells of a map are one image in it.
+`channels.js` (channels, ablations), `alike.js` (similarity of heads) and `probe.js` (state, controls, files). Every
+view is an SVG, which a file can hold as it is; the cells of a map are one image in it.
 """
 
 import base64
@@ -14,10 +14,11 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import markupsafe
 import numpy as np
 
 from mha.views import pages
@@ -27,20 +28,22 @@ FEW_CELLS = 250_000
 """Largest number of cells of one kind of maps that are written with two bytes each."""
 MOST_BYTES = 9_500_000
 """Size up to which a page also has queries and keys."""
-SCRIPTS = ('maps.js', 'lines.js', 'channels.js', 'probe.js')
+SCRIPTS = ('maps.js', 'lines.js', 'channels.js', 'alike.js', 'probe.js')
 Packed = dict[str, Any]
+Pictures = Sequence[tuple[str, Sequence[markupsafe.Markup]]]
 
 
-def write(path: Path) -> Path:
-    """Writes the page of the arrays in `path` beside them, and returns its path."""
+def write(path: Path, positions: Pictures = ()) -> Path:
+    """Writes the page of the arrays in `path` beside them, and returns its path. `positions` are titles
+    and pictures of encodings, SVG in the colours of the page."""
     page = path.with_suffix('.html')
     temporary = page.with_suffix('.tmp')
-    temporary.write_text(as_html(path), encoding='utf-8')
+    temporary.write_text(as_html(path, positions), encoding='utf-8')
     os.replace(temporary, page)
     return page
 
 
-def as_html(path: Path) -> str:
+def as_html(path: Path, positions: Pictures = ()) -> str:
     with np.load(path) as arrays:
         about = json.loads(str(arrays['about']))
         data = page_data(about, arrays)
@@ -48,6 +51,7 @@ def as_html(path: Path) -> str:
     return pages.template(TEMPLATES / 'probe.html').render(
         title=about.get('title') or ' and '.join(Path(run).name for run in runs),
         command=about.get('command', ''),
+        positions=positions,
         css=pages.own(pages.SHARED / 'page.css', TEMPLATES / 'probe.css'),
         script=pages.own(pages.SHARED / 'elements.js', *(TEMPLATES / name for name in SCRIPTS)),
         data=pages.data(data),
@@ -75,6 +79,11 @@ def page_data(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dic
         if written > MOST_BYTES:
             break
         attention |= both
+    for index, recording in enumerate(about['recordings']):
+        for one in recording.get('similarity', ()):
+            for name in ('divergence', 'cka'):
+                matrix = arrays[f'{index}/similarity.{one["stack"]}/{name}']
+                one[name] = packed(matrix.clip(0, 1)[None], 16 if few else 8, limits=(0.0, 1.0))
     return {**about, 'statistics': _rounded(about['statistics']), 'ablations': _rounded(about.get('ablations') or [])}
 
 

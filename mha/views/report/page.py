@@ -19,7 +19,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import markupsafe
 import numpy as np
 
 from mha.spec import UserError, compact
@@ -51,7 +50,6 @@ ON_REQUEST = {
 }
 """Files that `write` gets as `more`. Those of an earlier report are removed."""
 MARK = r'<meta name="compared" content="([^"]*)">'
-PAGE_COLOURS = {plots.INK: 'var(--ink)', plots.GREY: 'var(--grey)', plots.SHADE: 'var(--shade)', plots.PAPER: 'none'}
 
 
 def write(
@@ -169,8 +167,8 @@ def as_html(
         facts=first[0].upper() + first[1:],
         notes=others,
         left_out=grouped(comparison.left_out) if comparison.left_out else None,
-        curves=_inline(svg),
-        heatmap=_inline(heatmap) if heatmap else '',
+        curves=plots.inline(svg),
+        heatmap=plots.inline(heatmap) if heatmap else '',
         sections=sections,
         differing=answered.differing,
         tests=answered.differing[:MOST_TESTS],
@@ -267,17 +265,6 @@ def _differences(comparison: Comparison) -> list[tuple[str, list[str]]]:
 
 def _notes(comparison: Comparison) -> list[str]:
     return notes(comparison) + ([f'left out {grouped(comparison.left_out)}'] if comparison.left_out else [])
-
-
-def _inline(svg: str) -> markupsafe.Markup:
-    """SVG for use inside the page. Its colours become those of the page, for light and dark mode; its text is already
-    escaped."""
-    svg = svg[svg.index('<svg') :]
-    for colour, variable in PAGE_COLOURS.items():
-        svg = svg.replace(colour, variable)
-    return markupsafe.Markup(
-        re.sub(r'<svg [^>]*?(width="[^"]*")[^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 \2>', svg, count=1)
-    )
 
 
 def _compared(comparison: Comparison, output: Path) -> str:

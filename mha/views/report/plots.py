@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import markupsafe
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,6 +28,7 @@ GLYPHS = {'o': '●', 's': '■', '^': '▲', 'D': '◆', 'v': '▼', 'P': '✚'
 """Markers and their characters in text. Their number differs from that of the dashes, so that pairs of both repeat
 late."""
 INK, GREY, SHADE, PAPER = '#24292f', '#77808a', '#eef1f4', '#ffffff'
+PAGE_COLOURS = {INK: 'var(--ink)', GREY: 'var(--grey)', SHADE: 'var(--shade)', PAPER: 'none'}
 MOST_LABELS = 8
 """Largest number of lines with labels at their ends; more lines get a legend."""
 MOST_DOTS = 2000
@@ -137,6 +139,17 @@ def as_svg(drawing: Figure) -> str:
     with matplotlib.rc_context(STYLE):
         drawing.savefig(file, format='svg', bbox_inches='tight', pad_inches=0.15, metadata=nothing)
     return file.getvalue()
+
+
+def inline(svg: str) -> markupsafe.Markup:
+    """SVG for use inside a page. Its colours become those of the page, for light and dark mode; its text is already
+    escaped."""
+    svg = svg[svg.index('<svg') :]
+    for colour, variable in PAGE_COLOURS.items():
+        svg = svg.replace(colour, variable)
+    return markupsafe.Markup(
+        re.sub(r'<svg [^>]*?(width="[^"]*")[^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 \2>', svg, count=1)
+    )
 
 
 def as_pdf(drawing: Figure) -> bytes:

@@ -97,8 +97,10 @@ function withoutChannels(side, width, title) {
 
 // ------------------------------------------------------------------------------------------------ without a head
 const wholeRow = length => DATA.ablations.find(row => row.head === null && row.length === length)
-const removedRow = (name, head, length) => DATA.ablations.find(row =>
-  row.head === head && row.removed !== 'others' && `${row.stack}.${row.layer}` === name && row.length === length)
+const removedRow = (name, head, length) => DATA.ablations.find(row => row.head === head && row.removed !== 'others'
+  && `${row.stack}.${row.layer}` === name.replace('second', 'encoder') && row.length === length)
+// Heads of the first run are removed.
+const isAblated = side => side.recording !== null && sameWeights(DATA.recordings[side.recording], DATA.recordings[0])
 const ablatedLengths = () => [...new Set(DATA.ablations.map(row => row.length))].slice(0, 3)
 
 function ablationPanel(width) {
@@ -106,7 +108,9 @@ function ablationPanel(width) {
   const height = 34 + 46 * lengths.length
   const x = value => box.left + value * (box.right - box.left)
   const panel = svg('svg', { viewBox: `0 0 ${width} ${height}`, width, height, role: 'img', class: 'ablation' })
-  panel.append(heading(`Accuracy without layer ${layer}, head ${state.head}`, width))
+  const others = DATA.recordings.some(each => !sameWeights(each, DATA.recordings[0]))
+  const whose = others ? `${DATA.recordings[0].title.replace(/, (length \d+|text)$/, '')}: accuracy` : 'Accuracy'
+  panel.append(heading(`${whose} without layer ${layer}, head ${state.head}`, width))
   const said = []
   lengths.forEach((length, line) => {
     const y = 30 + 46 * line, whole = wholeRow(length)?.accuracy ?? null

@@ -29,7 +29,7 @@ function linesPanel(side, width) {
   const longest = Math.max(rows, columns), window = longest > MOST_AT_ONCE ? WINDOW : longest
   const from = Math.min(state.from, longest - window)
   const ends = { query: Math.min(rows, from + window), key: Math.min(columns, from + window) }
-  const attention = attentionOf(side.recording, name), exact = map.pooled && attention.maps.strongest_weights
+  const attention = map.pooled && attentionOf(side.recording, name), exact = attention && attention.maps.strongest_weights
   const reach = map.pooled ? exact?.high[attention.heads.indexOf(state.head)] || 1 : colourReach(map, alikeOf(side))
   const gutter = { query: labelWidth(queries, 104) + 26, key: labelWidth(keys, 104) + 72 }
   const left = gutter.query, right = width - gutter.key, middle = (left + right) / 2

@@ -176,7 +176,7 @@ function gridOf(side, width, { numbers = true, most = 96 } = {}) {
         click: () => changed({ layer, head }), pointerenter: event => tell(title, event.clientX, event.clientY),
         pointerleave: hush,
       }, imageOf(map, colourReach(map, alike), { x, y, width: size, height: size }))
-      if (state.without && chosen) {
+      if (state.without && chosen && isAblated(side)) {
         cell.append(svg('path', { d: `M${x} ${y}l${size} ${size}M${x + size} ${y}l${-size} ${size}`,
           stroke: '#d9812b', 'stroke-width': 2.5 }))
       }

@@ -46,6 +46,7 @@ const headsOf = name => [...new Set(recorded().flatMap(side => attentionOf(side.
   .sort((one, other) => one - other)
 const place = () => places().find(each => each.layer === state.layer) || places()[0]
 
+const sameWeights = (one, other) => ['run', 'position', 'step'].every(name => one[name] === other[name])
 const numbers = new Map()
 for (const { recording, stack, layer, head, length, ...values } of DATA.statistics) {
   numbers.set(`${recording} ${stack}.${layer} ${head}`, values)
@@ -53,8 +54,10 @@ for (const { recording, stack, layer, head, length, ...values } of DATA.statisti
 for (const { stack, layer, head, length, accuracy, removed } of DATA.ablations) {
   if (head === null || accuracy === null || removed === 'others') continue
   DATA.recordings.forEach((recording, index) => {
-    const own = numbers.get(`${index} ${stack}.${layer} ${head}`)
-    if (own && recording.run === DATA.recordings[0].run) own[`accuracy without it, length ${length}`] = accuracy
+    for (const each of stack === 'encoder' ? [stack, 'second'] : [stack]) {
+      const own = numbers.get(`${index} ${each}.${layer} ${head}`)
+      if (own && sameWeights(recording, DATA.recordings[0])) own[`accuracy without it, length ${length}`] = accuracy
+    }
   })
 }
 const numberNames = [...new Set([...numbers.values()].flatMap(own => Object.keys(own).filter(each => own[each] !== null)))]
@@ -94,7 +97,7 @@ function sides() {
 const defaults = {
   view: 'map', a: 0, b: DATA.recordings.length > 1 ? '1' : 'none', stack: DATA.recordings[0].attentions[0].stack,
   layer: 0, head: 0, kind: 'weights', number: numberNames[0] || '', scale: 'each', threshold: 0.1,
-  from: 0, query: '', key: '', without: 0,
+  from: 0, query: '', key: '', without: 0, alike: 'divergence',
 }
 const state = {}
 const whole = (value, end) => /^\d+$/.test(value) && +value < end
@@ -112,7 +115,7 @@ function readHash() {
   if (!whole(state.b, count)) state.b = found.has('b') ? 'none' : defaults.b
   for (const name of ['query', 'key']) if (state[name] !== '' && !whole(String(state[name]), most)) state[name] = ''
   if (!whole(String(state.from), most)) state.from = 0
-  for (const [name, choices] of [['view', VIEWS], ['kind', KINDS], ['stack', STACKS]]) {
+  for (const [name, choices] of [['view', VIEWS], ['kind', KINDS], ['stack', STACKS], ['alike', MEASURES]]) {
     if (!(state[name] in choices)) state[name] = defaults[name]
   }
   if (!numberNames.includes(state.number)) state.number = defaults.number
@@ -229,6 +232,7 @@ function render() {
   if (reading) view.querySelector(`[data-side="${reading}"]`)?.focus({ preventScroll: true })
   renderFacts()
   renderAblation()
+  renderAlike()
   byId('reading').textContent = READING[state.view]
   if (state.view === 'map') {
     const map = sides()[0].map(place().name, state.head)
@@ -393,8 +397,9 @@ function keyed(event) {
 function restore() { readHash(); render() }
 
 async function start() {
-  const packed = DATA.recordings.flatMap(recording => recording.attentions)
-    .flatMap(({ maps, q, k }) => [...Object.values(maps), ...(q ? [q, k] : [])])
+  const packed = DATA.recordings.flatMap(({ attentions, similarity }) => [
+    ...attentions.flatMap(({ maps, q, k }) => [...Object.values(maps), ...(q ? [q, k] : [])]),
+    ...(similarity || []).flatMap(({ divergence, cka }) => [divergence, cka])])
   await Promise.all(packed.map(unpack))
   document.documentElement.classList.add('live')
   restore()
