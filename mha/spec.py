@@ -420,6 +420,12 @@ def as_text(value: Any) -> str:
     return f'{value:.12g}' if isinstance(value, float) else str(value)
 
 
+def check_utf8(text: str, what: str) -> None:
+    """Raises `UserError` for a text with surrogates: bytes of a command line that are no UTF-8."""
+    if any('\ud800' <= character <= '\udfff' for character in text):
+        raise UserError(f'{what} must be UTF-8, not {text!r}')
+
+
 def visible(text: str) -> str:
     """`text` with a dot for every character that terminals and tables do not show as one character."""
     return ''.join(character if character.isprintable() else '·' for character in text)

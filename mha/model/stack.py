@@ -142,7 +142,7 @@ class Stack(nnx.Module):
             if first < layer and not scheme.per_layer:
                 placed.append(placed[first])
                 continue
-            scheme.extent(tokens.shape[1])
+            positions.checked_extent(scheme, tokens.shape[1], scheme.name)
             rows = jnp.broadcast_to(pos, tokens.shape) if scheme.per_example else pos
             layer_key = prng.fold_in(key, layer) if scheme.per_layer and key is not None else key
             if key is not None and key.ndim and not (scheme.draws or inputs.train):

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +20,7 @@ from mha.run.build import build
 from mha.run.checkpoint import Checkpoints
 from mha.run.checks import count, shapes
 from mha.run.experiment import Experiment
-from mha.spec import Count, Seed, UserError, at_least, checked, compact, setting, split
+from mha.spec import Count, Seed, UserError, at_least, check_utf8, checked, compact, setting, split
 from mha.spec import lengths as parse_lengths
 from mha.tasks import Batch, Task
 from mha.training.evaluation import Row
@@ -216,10 +215,11 @@ class Finished:
         directory = Path(directory).expanduser()
         if directory.exists():
             raise UserError(f'{directory} exists - choose another directory')
-        run = build(self.config, eval_lengths=compact(self.experiment.eval_lengths))
+        config = _with(self.config, 'eval', lengths=compact(self.experiment.eval_lengths))
+        run = build(config, eval_lengths=config['eval']['lengths'])
         state = run.init_from(jax.tree.map(lambda leaf: leaf[self.member, None], self.params))
-        steps, mesh = self.config['train']['steps'], workdir.load_config(self.directory)['mesh']
-        workdir.claim(directory, {**self.config, 'mesh': mesh}, str(self.directory))
+        steps, mesh = config['train']['steps'], workdir.load_config(self.directory).get('mesh', config['mesh'])
+        workdir.claim(directory, {**config, 'mesh': mesh}, str(self.directory))
         workdir.keep_subwords(directory, run.task.tokenizer)
         checkpoints = Checkpoints(directory)
         checkpoints.save(steps, dataclasses.replace(state, step=jnp.int32(steps)))
@@ -314,8 +314,8 @@ def _texts(given: str | Sequence[str], what: str) -> list[str]:
     texts = [given] if isinstance(given, str) else [*given]
     if wrong := [text for text in texts if not isinstance(text, str)]:
         raise UserError(f'{what} are strings, not {wrong[0]!r}')
-    if wrong := [text for text in texts if re.search('[\ud800-\udfff]', text)]:  # bytes of a command line
-        raise UserError(f'{what} are UTF-8, not {wrong[0]!r}')
+    for text in texts:
+        check_utf8(text, what)
     return texts
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key, PRNGKeyArray
 
-from mha.spec import UserError, at_least, checked
+from mha.spec import UserError, at_least, check_utf8, checked
 
 Size = Annotated[int, at_least(1)]
 """Number of examples, or of symbols in one."""
@@ -156,6 +156,7 @@ class Task:
     def tokenize(self, text: str) -> list[int]:
         """Tokens of a text in the symbols of the task. Blanks may be left out between single characters. Raises
         `UserError` for symbols that the task does not have."""
+        check_utf8(text, 'a text')
         if self.subwords:
             return self.subwords.prompt(text)
         symbols = self.vocabulary

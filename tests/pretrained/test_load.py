@@ -277,6 +277,16 @@ def test_mistakes_of_texts(folders, llama, tmp_path):
         llama.variant(position='ropee')
     with pytest.raises(UserError, match='its table has 64 rows for 65 positions'):
         pretrained.load(folders / 'gpt2').variant(task=task(folders), lengths='65')
+    gpt2 = pretrained.load(folders / 'gpt2')
+    for look in (
+        lambda: mha.probes.probe(gpt2, 'the cat ' * 40),
+        lambda: mha.probes.statistics_at(gpt2.variant(task=task(folders), lengths='8'), 65, examples=1),
+        lambda: mha.probes.head_relations(gpt2, [mha.probes.Sentence(['the'] * 65, [])]),
+    ):
+        with pytest.raises(UserError, match="position scheme 'learned': its table has 64 rows"):
+            look()
+    with pytest.raises(UserError, match='a text must be UTF-8'):
+        mha.probes.probe(gpt2, 'a\udcff')
     shutil.copytree(folders / 'llama', tmp_path / 'llama')
     for config, text, message in (
         ({'vocab_size': 200}, None, r'token \d+, but the vocab_size of config.json is 200'),
@@ -289,6 +299,13 @@ def test_mistakes_of_texts(folders, llama, tmp_path):
         tokens = checkpoint_tokens.read(tmp_path / 'llama')
         with pytest.raises(UserError, match=message):
             tokens.tokens  # noqa: B018
+
+
+def test_a_saved_model_is_a_run(folders, tmp_path):
+    """Without some heads, a pretrained model is a run like others, with the same results."""
+    cut = pretrained.load(folders / 'gpt2').variant(task=task(folders), lengths='16', examples=2).pruned('0:1;1:0')
+    cut.save(tmp_path / 'cut')
+    assert mha.load(tmp_path / 'cut').evaluate() == cut.evaluate()
 
 
 def test_the_command_line(script, folders):

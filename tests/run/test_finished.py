@@ -51,7 +51,7 @@ def test_what_answers_at_once_continues_no_text(run):
 @pytest.mark.parametrize(
     ('prompts', 'options', 'message'),
     [
-        ('\udcff', {}, r"prompts are UTF-8, not '\\udcff'"),
+        ('\udcff', {}, r"prompts must be UTF-8, not '\\udcff'"),
         ('x', dict(seed=2**63), 'stream: seed must be from 0 to 4,294,967,295'),
         ('x', dict(max_length=0), 'stream: max_length must be at least 1'),
     ],

@@ -130,7 +130,7 @@ def test_given_coordinates():
 def test_beyond_the_table_is_an_error():
     model = make(position='learned(max_position=12)', layers=1)
     with pytest.raises(
-        ValueError, match=r'its table has 12 rows for 13 positions, one per token .* max_position=13 or more'
+        UserError, match=r'its table has 12 rows for 13 positions, one per token .* max_position=13 or more'
     ):
         model(jnp.zeros((1, 13), int))
     with pytest.raises(UserError, match='its table has 11 rows for 12 positions'):
