@@ -178,7 +178,7 @@ def test_recordings_of_two_runs_at_two_lengths(run):
 def test_heads_are_removed_at_up_to_three_lengths(run):
     lengths = lambda rows: [*dict.fromkeys(row['length'] for row in rows)]  # noqa: E731
     rows = command.ablated(run, examples=2)
-    heads = sum(len(attention.kept) for attention in command.recordings(run)[0].recording.attentions)
+    heads = sum(len(attention.heads) for attention in command.recordings(run)[0].recording.attentions)
     assert lengths(rows) == [run.experiment.train_lengths[-1], run.experiment.eval_lengths[-1]]
     assert len(rows) == 2 * (1 + heads)
     assert lengths(command.ablated(run, '2-5', examples=2)) == [2, 3, 4]
