@@ -147,12 +147,8 @@ def similarities(probed: Probed) -> tuple[list[dict[str, Any]], Arrays]:
 
 def head_statistics(probed: Probed) -> list[dict[str, Any]]:
     """Rows of the statistics of every head (`COLUMNS`), without those that it does not have. Of two sequences side by
-    side, an encoder has the same statistics in both. Heads are numbered by their index in the arrays."""
+    side, an encoder has the same statistics in both."""
     rows = statistics_of(probed.recording, trained=probed.trained).rows
-    indices = {
-        (one.stack, one.layer, head): i for one in probed.recording.attentions for i, head in enumerate(one.heads)
-    }
-    rows = [{**row, 'head': indices[row['stack'], row['layer'], row['head']]} for row in rows]
     rows = [{name: x for name, x in row.items() if not isinstance(x, float) or math.isfinite(x)} for row in rows]
     rows = [{**row, 'length': probed.length} for row in rows]
     if any(stack == 'second' for stack, *_ in _places(probed.recording)):
