@@ -41,7 +41,7 @@ def without(model, removed):
     return heads.prune(nnx.merge(*nnx.split(model)), removed)
 
 
-QUICK = {'none', 'learned', 'rope', 'alibi', 't5', 'fire', 'cope', 'shaw', 'fox', 'ssmax'}
+QUICK = {'rope', 'alibi', 'fire', 'cope', 'shaw', 'ssmax'}
 """Schemes that are not slow: those of each way in which position enters."""
 
 

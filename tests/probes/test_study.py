@@ -12,6 +12,8 @@ import mha
 from mha import probes
 from mha.probes.study import MEASURES, _concentration, study
 
+pytestmark = pytest.mark.slow
+
 STORED = Path(__file__).parents[1] / 'runs' / 'alibi'
 
 
