@@ -1,5 +1,5 @@
-"""What `eval.py --probe` shows of one run or of two: recordings on a text or on examples of their task, accuracies
-without each head, and encodings."""
+"""Contents of the page of `eval.py --probe`, for one run or for two: recordings of a text or of examples of their task,
+accuracies without each head, and encodings."""
 
 import contextlib
 import dataclasses

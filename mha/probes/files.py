@@ -95,7 +95,7 @@ def write(path: Path, probed: Sequence[Probed], **about: Any) -> Path:
 
 
 def describe(probed: Probed, share: int = 1) -> tuple[dict[str, Any], Arrays]:
-    """What is said about a recording, and its arrays: one of `share` recordings that share a page."""
+    """Description of a recording, one of `share` that share a page, and its arrays."""
     places = list(_places(probed.recording))
     cells = sum(one.shape[1] * len(queries.slots) * len(keys.slots) for _, one, queries, keys in places)
     heads = sum(one.shape[1] for _, one, _, _ in places)
@@ -130,7 +130,7 @@ def describe(probed: Probed, share: int = 1) -> tuple[dict[str, Any], Arrays]:
 
 
 def similarities(probed: Probed) -> tuple[list[dict[str, Any]], Arrays]:
-    """What is said about the similarity of heads in every stack, and its arrays; nothing if it would take long."""
+    """Description of the similarity of heads in every stack, and its arrays; nothing if it would take long."""
     sizes: dict[str, list[int]] = {}
     for one, *_ in attentions(probed.recording):
         _, heads, queries, keys = one.shape
@@ -195,7 +195,7 @@ def _whole(attention: Attention, queries: Axis, keys: Axis) -> Arrays:
     found['value_norms'] = np.asarray(attention.value_norms, np.float32)[0][:, keys.slots]
     if max(len(queries.slots), len(keys.slots)) <= MOST_CHANNEL_TOKENS:
         q, k = (np.asarray(each, np.float32)[0] for each in attention.turned)
-        found |= {'q': q[queries.slots] * attention.q.shape[-1] ** -0.5, 'k': k[keys.slots]}
+        found |= {'q': q[queries.slots] * attention.scale, 'k': k[keys.slots]}
     return found
 
 

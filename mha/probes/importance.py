@@ -129,9 +129,8 @@ def _gradients(graphdef, state, task, key, length, *, examples, max_length):
         one = jax.tree.map(lambda x: x[None], example)
         return jax.tree.map(jnp.abs, jax.grad(loss)(masks, one, position))
 
-    in_memory = (
-        max(1, len(jax.tree.leaves(masks))) * task.num_tokens(max_length) ** 2
-    )  # gradients keep the maps of all layers
+    maps = max(1, len(jax.tree.leaves(masks)))  # gradients keep those of all layers
+    in_memory = maps * task.num_tokens(max_length) ** 2
     size = min(examples, max(1, PAIRS_IN_MEMORY // in_memory))
     each = jax.lax.map(of_example, (batch, jax.random.split(position_key, examples)), batch_size=size)
     model = nnx.merge(graphdef, jax.tree.map(lambda x: x.mean(0), each), rest)
@@ -243,14 +242,14 @@ def pruning_curve(
     `seed` is that of the examples by which heads are chosen, and of the random order."""
     masked = Masked(run, lengths, examples)
     if isinstance(order, str):
-        ranked = ORDERS[choose(order, ORDERS, 'order of heads')](run, seed)
+        ordered = ORDERS[choose(order, ORDERS, 'order of heads')](run, seed)
     else:
-        ranked = [head for given in order for head in masked.heads if head == given]
-    if sorted(ranked) != sorted(masked.heads) or (not isinstance(order, str) and len(order) != len(ranked)):
+        ordered = [head for given in order for head in masked.heads if head == given]
+    if sorted(ordered) != sorted(masked.heads) or (not isinstance(order, str) and len(order) != len(ordered)):
         raise UserError(f'an order of heads names each of the {len(masked.heads)} heads once')
     rows: Rows = []
-    counts = [*range(0, len(ranked), step), len(ranked)]
+    counts = [*range(0, len(ordered), step), len(ordered)]
     for count in parallel.progress(iterable=counts, unit=' steps', desc='prune', leave=False):
-        removed = ranked[:count]
-        rows += masked.rows(removed, heads=len(ranked) - count, pruned=heads.written(removed))
+        removed = ordered[:count]
+        rows += masked.rows(removed, heads=len(ordered) - count, pruned=heads.written(removed))
     return rows

@@ -33,7 +33,7 @@ class Logits(NamedTuple):
     content: Float[Array, 'B H T S']
     """Products of queries and keys without positions."""
     position: Float[Array, 'B H T S']
-    """What the position scheme adds to them."""
+    """Terms that the position scheme adds to them."""
     total: Float[Array, 'B H T S']
 
 

@@ -80,7 +80,7 @@ class Sentence:
 
 @dataclasses.dataclass(frozen=True)
 class Relation:
-    """How well every head of a model follows a relation in one direction."""
+    """Accuracy with which every head of a model follows a relation in one direction."""
 
     relation: str
     direction: str

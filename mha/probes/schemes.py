@@ -36,7 +36,7 @@ class Encoding:
     coordinates: Float[np.ndarray, 'P']
     """Coordinates of the slots."""
     embedding: Float[np.ndarray, 'P D'] | None
-    """What is added to the embeddings of tokens."""
+    """Vectors that are added to the embeddings of tokens."""
     similarity: Float[np.ndarray, 'P P'] | None
     """Cosine similarity between the added embeddings of two positions."""
     bias: Float[np.ndarray, 'H P'] | None

@@ -25,7 +25,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from mha.model.heads import layers
+from mha.model.heads import STACKS, layers
 from mha.probes.recording import Attention, Recording, record
 from mha.run.finished import Finished
 from mha.spec import Seed, at_least, checked
@@ -35,7 +35,6 @@ BLOCK = 2**22
 """Number of attention weights that are measured at a time."""
 PAIRS = 2**22
 """Largest number of pairs of tokens in a batch."""
-STACKS = ('encoder', 'decoder', 'cross')
 Row = dict[str, Any]
 
 

@@ -74,6 +74,5 @@ def _concentration(importance: Rows) -> float:
 def _redundancy(run: Finished, length: int, examples: int) -> tuple[int, int]:
     """Numbers of close pairs of heads, and of all pairs of heads of the same stack."""
     tables = head_similarity(run, length=length, examples=examples)
-    return sum(len(each.redundancy()['pairs']) for each in tables), sum(
-        math.comb(len(each.heads), 2) for each in tables
-    )
+    close = sum(len(each.redundancy()['pairs']) for each in tables)
+    return close, sum(math.comb(len(each.heads), 2) for each in tables)
