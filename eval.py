@@ -41,7 +41,6 @@ arrays, `positions.svg` pictures of the position schemes.
 from mha import cli  # isort: split
 
 import contextlib
-import dataclasses
 import shlex
 import sys
 import time
@@ -220,7 +219,7 @@ def variant(run: finished.Finished, **options: Any) -> finished.Finished:
 def of_one_member(run: finished.Finished) -> finished.Finished:
     """Same run with the first member of its population that has not diverged, which a note names."""
     members = run.experiment.members
-    run = dataclasses.replace(run, member=run.experiment.survivors(run.params)[0])
+    run = run.surviving()
     if len(members) > 1:
         print(f'note: member {population.named(members[run.member])} of {len(members)}', file=sys.stderr)
     return run

@@ -2,7 +2,6 @@
 accuracies without each head, and encodings."""
 
 import contextlib
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +39,7 @@ def second(against: str, directory: Path, task: str | None = None) -> Finished:
             run = finished.load(directory, step=int(against))
         else:
             run = run_in(Path(against))
-        run = dataclasses.replace(run, member=run.experiment.survivors(run.params)[0])
+        run = run.surviving()
         return run if task is None else run.variant(task=task)
 
 
@@ -69,10 +68,7 @@ def recordings(
 def ablated(run: Finished, lengths: str = '', examples: int | None = None) -> Rows:
     """Accuracies of a run without each of its heads (`ablations`) at up to three lengths, by default the longest
     trained and the longest evaluated one. By default, `examples` are as many as in its evaluation, but at most 256."""
-    experiment = run.experiment
-    chosen = sorted({experiment.train_lengths[-1], experiment.eval_lengths[-1]})
-    if lengths:
-        chosen = spec.lengths(lengths, '--lengths')[:MOST_ABLATED]
+    chosen = spec.lengths(lengths, '--lengths')[:MOST_ABLATED] if lengths else run.experiment.ends
     examples = examples or min(run.config['eval']['examples'], MOST_EXAMPLES)
     return ablations(run, lengths=chosen, examples=examples)
 

@@ -140,9 +140,7 @@ def head_statistics(
     """Statistics of every head of a run on held-out examples: one row per length, stack, layer and head, with the
     columns of `COLUMNS`. `lengths` are text ('20,40') or numbers, by default the longest of training and the longest of
     the evaluation. `separators` are symbols of the task."""
-    experiment = run.experiment
-    if lengths is None:
-        lengths = sorted({experiment.train_lengths[-1], experiment.eval_lengths[-1]})
+    lengths = run.experiment.ends if lengths is None else lengths
     text = lengths if isinstance(lengths, str) else ','.join(map(str, lengths))
     options: dict[str, Any] = dict(examples=examples, seed=seed, separators=tuple(separators))
     return [row for length in parse_lengths(text) for row in statistics_at(run, length, **options).rows]

@@ -38,8 +38,7 @@ def study(
 ) -> Rows:
     """Row per length, with the number of all heads, `heads`, and the columns of `MEASURES`. Lengths are by default the
     longest of training and the longest of the evaluation."""
-    experiment = run.experiment
-    lengths = sorted({experiment.train_lengths[-1], experiment.eval_lengths[-1]}) if lengths is None else lengths
+    lengths = run.experiment.ends if lengths is None else lengths
     importance = gradient_importance(run, examples=examples)
     curve = pruning_curve(run, order=ranked(importance), lengths=lengths, examples=examples)
     statistics = head_statistics(run, lengths=lengths, examples=examples)

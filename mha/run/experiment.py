@@ -47,6 +47,11 @@ class Experiment:
         return self.curriculum.lengths
 
     @property
+    def ends(self) -> list[int]:
+        """Longest length of training and longest of the evaluation, sorted; one if they are equal."""
+        return sorted({self.train_lengths[-1], self.eval_lengths[-1]})
+
+    @property
     def longest(self) -> int:
         """Longest length of training and evaluation."""
         return max(self.train_lengths[-1], self.eval_lengths[-1])

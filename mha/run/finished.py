@@ -137,6 +137,10 @@ class Finished:
         rows = workdir.read_rows(self.directory / 'extrapolation.csv')
         return [row for row in rows if all(row[name] == value for name, value in member.items())]
 
+    def surviving(self) -> 'Finished':
+        """Same run with the first member of its population that has not diverged."""
+        return dataclasses.replace(self, member=self.experiment.survivors(self.params)[0])
+
     @checked
     def variant(
         self,
