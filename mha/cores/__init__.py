@@ -15,12 +15,13 @@ from jaxtyping import Array, Float
 
 from mha import spec
 from mha.cores import dense
-from mha.cores.base import Core
+from mha.cores.base import PLAIN, Core, Variant
 from mha.nn.masks import MaskLike, as_mask
 from mha.nn.products import hideable
+from mha.normalizers.softmax import Softmax
 from mha.positions.base import Coords, Position
 
-__all__ = ['Core', 'attend', 'dense', 'make', 'names']
+__all__ = ['Core', 'Variant', 'attend', 'dense', 'make', 'names']
 
 LONG = 256
 """Number of keys from which on `auto` uses a tiled core. On two CPU cores, `blockwise` is faster from there on, forward
@@ -48,19 +49,19 @@ def make(core: str | Core) -> Core:
 
 @dataclasses.dataclass(frozen=True)
 class Auto(Core):
-    """Choice of a core: `dense` for short sequences and for schemes that replace the softmax, otherwise `flash` on a
+    """Choice of a core: `dense` for short sequences and for what works on whole rows of logits, otherwise `flash` on a
     GPU and `blockwise` elsewhere. `flash` itself falls back to `blockwise` if it cannot run."""
 
-    def choose(self, position: Position, keys: int) -> Core:
-        if keys < LONG or position.overrides('weights'):
+    def choose(self, position: Position, variant: Variant, keys: int) -> Core:
+        if keys < LONG or variant.whole_rows(position):
             return make('dense')
         return make('flash' if jax.default_backend() == 'gpu' else 'blockwise')
 
-    def attend(self, q, k, v, *, position, **call):
-        return self.choose(position, k.shape[1]).attend(q, k, v, position=position, **call)
+    def attend(self, q, k, v, *, position, variant=PLAIN, **call):
+        return self.choose(position, variant, k.shape[1]).attend(q, k, v, position=position, variant=variant, **call)
 
-    def quadratic(self, position, keys):
-        return self.choose(position, keys).quadratic(position, keys)
+    def quadratic(self, position, variant, keys):
+        return self.choose(position, variant, keys).quadratic(position, variant, keys)
 
 
 def attend(
@@ -72,18 +73,24 @@ def attend(
     coords: Coords,
     mask: MaskLike = None,
     core: str | Core = 'auto',
+    variant: Variant = PLAIN,
     dropout_rate: float = 0.0,
     rngs: nnx.Rngs | None = None,
 ) -> Float[Array, 'B T H V']:
     """Attention under a position scheme and a mask. A query that sees no key gets zeros. Hidden keys and values have no
     influence, even if they are NaN."""
     check_shapes(q, k, v, coords)
+    if position.overrides('weights') and not isinstance(variant.normalizer, Softmax):
+        raise spec.UserError(
+            f'position scheme {position.name!r} replaces the softmax, and so does the normalizer '
+            f'{variant.normalizer.name!r} - choose one of them'
+        )
     mask, scale = as_mask(mask), q.shape[-1] ** -0.5
     mask.check(q.shape[1], k.shape[1])
     if q.size == 0 or k.size == 0:
         return jnp.zeros((*q.shape[:3], v.shape[-1]), v.dtype)
     q, k = position.qk(q, k, coords)
-    call: dict[str, Any] = dict(dropout_rate=dropout_rate, rngs=rngs)
+    call: dict[str, Any] = dict(variant=variant, dropout_rate=dropout_rate, rngs=rngs)
     return make(core).attend(q, *hideable(k, v), position=position, coords=coords, mask=mask, scale=scale, **call)
 
 

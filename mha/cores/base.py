@@ -2,11 +2,58 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from mha.nn.masks import Mask
-from mha.positions.base import Coords, Position
+from mha.normalizers.base import Normalizer
+from mha.normalizers.softmax import Softmax
+from mha.positions.base import Coords, Dims, Position
+from mha.spec import UserError
+
+BARRED = -1e20
+"""Upper bound of the logits with which a position scheme itself hides keys."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """How logits become weights: plain softmax attention by default."""
+
+    normalizer: Normalizer = dataclasses.field(default_factory=lambda: Softmax(Dims(1, 1, 1, 0), rngs=nnx.Rngs()))
+    softcap: float = 0.0
+    """Bound c of the logits, z <- c tanh(z / c), after all terms and before the mask (Gemma 2; Gemma Team, 2024,
+    arXiv:2408.00118); 0 for none."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is the softmax of the logits."""
+        return isinstance(self.normalizer, Softmax) and not self.softcap
+
+    def whole_rows(self, position: Position) -> str:
+        """Name of the part that works on whole rows of logits, which tiled cores do not have; empty if there is
+        none."""
+        if position.whole_rows:
+            return f'position scheme {position.name!r}'
+        return f'normalizer {self.normalizer.name!r}' if self.normalizer.form == 'rows' else ''
+
+    def refuse_rows(self, position: Position, core: str) -> None:
+        """Raises `UserError` if something works on whole rows."""
+        if part := self.whole_rows(position):
+            raise UserError(
+                f'core={core} sees the attention matrix in tiles, but {part} works on whole rows - set model.core=dense'
+            )
+
+
+PLAIN = Variant()
+
+
+def capped(logits: Float[Array, '*shape'], softcap: float) -> Float[Array, '*shape']:
+    """Logits bounded by `softcap`, unless it is 0. Those of keys that a position scheme hides stay as they are."""
+    if not softcap:
+        return logits
+    free = logits > BARRED  # also false for NaN, in the logits of a hidden key
+    return jnp.where(free, softcap * jnp.tanh(jnp.where(free, logits, 0) / softcap), logits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +77,7 @@ class Core:
         coords: Coords,
         mask: Mask,
         scale: float,
+        variant: Variant = PLAIN,
         dropout_rate: float = 0.0,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, 'B T H V']:
@@ -38,6 +86,6 @@ class Core:
         (`hideable`)."""
         raise NotImplementedError
 
-    def quadratic(self, position: Position, keys: int) -> bool:
+    def quadratic(self, position: Position, variant: Variant, keys: int) -> bool:
         """Whether a call holds the logits of all pairs in memory."""
         return False

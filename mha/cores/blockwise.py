@@ -32,12 +32,11 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 
-from mha.cores.base import Core
+from mha.cores.base import PLAIN, Core, capped
 from mha.nn.dropout import dropout
 from mha.nn.masks import Mask
 from mha.nn.products import accurate, finite
 from mha.positions.base import OffsetBias, Position
-from mha.spec import UserError
 
 HIDDEN = -1e30
 """Logit of a hidden key."""
@@ -60,14 +59,13 @@ class Blockwise(Core):
     """Attention in tiles, for all masks and for all schemes without a `weights` hook. Dropout draws other numbers than
     in `dense`. Differentiable once, in reverse mode."""
 
-    def attend(self, q, k, v, *, position, coords, mask, scale, dropout_rate=0.0, rngs=None):
-        if position.overrides('weights'):
-            raise UserError(
-                'core=blockwise sees the attention matrix in tiles, but the position scheme replaces the softmax of '
-                'whole rows - set model.core=dense'
-            )
+    def attend(self, q, k, v, *, position, coords, mask, scale, variant=PLAIN, dropout_rate=0.0, rngs=None):
+        variant.refuse_rows(position, 'blockwise')
         (batch, queries, heads, _), keys = q.shape, k.shape[1]
         grid = Grid.choose(mask, queries, keys, batch * heads)
+        normalizer, level = variant.normalizer, variant.normalizer.level(coords)
+        pointwise = normalizer.form == 'pointwise'
+        level = lax.stop_gradient(level) if pointwise else level
         graphdef, state = nnx.split(position)
         leaves, tree = jax.tree.flatten(state)
         band = offset_bias(position, grid) if coords.contiguous and biased(position) else None
@@ -80,6 +78,7 @@ class Blockwise(Core):
             jnp.moveaxis(padded(v, grid.padded_keys), 1, 3),
             [leaf for leaf, is_learned in zip(leaves, learned, strict=True) if is_learned],
             band if leaves else None,
+            None if level is None else padded_level(level, q, grid.padded_queries),
         )
         tiles = Tiles(
             grid,
@@ -88,6 +87,8 @@ class Blockwise(Core):
             learned,
             scale,
             dropout_rate,
+            normalizer.weigh if pointwise else None,
+            variant.softcap,
             others=[leaf for leaf, is_learned in zip(leaves, learned, strict=True) if not is_learned],
             q_pos=padded(coords.q_pos, grid.padded_queries, 'edge'),
             k_pos=padded(coords.k_pos, grid.padded_keys, 'edge'),
@@ -117,6 +118,11 @@ def padded(x, length, mode='constant'):
     if x.shape[1] == length:
         return x
     return jnp.pad(x, [(0, length - x.shape[1] if axis == 1 else 0) for axis in range(x.ndim)], mode=mode)
+
+
+def padded_level(level: Float[Array, '#B #T H'], q: Float[Array, 'B T H W'], length: int) -> Float[Array, 'B H N']:
+    """Numbers per query of a normalizer, in the order of the cores and padded to `length` queries."""
+    return padded(jnp.broadcast_to(level, q.shape[:3]), length).swapaxes(1, 2)
 
 
 def biased(position: Position) -> list[Any]:
@@ -214,6 +220,8 @@ class Arguments(NamedTuple):
     """Leaves of the scheme's state."""
     band: Float[Array, 'H L'] | None
     """Result of `offset_bias`; None also if the scheme has no parameters."""
+    level: Float[Array, 'B H T'] | None
+    """Numbers per query of the normalizer."""
 
 
 STATIC = {'static': True}
@@ -232,6 +240,9 @@ class Tiles:
     """Whether each leaf of the scheme's state is in `Arguments.learned` (true) or in `others`."""
     scale: float = dataclasses.field(metadata=STATIC)
     dropout_rate: float = dataclasses.field(metadata=STATIC)
+    weigh: Callable[[Array], Array] | None = dataclasses.field(metadata=STATIC)
+    """Weights of a pointwise normalizer; None for the softmax."""
+    softcap: float = dataclasses.field(metadata=STATIC)
     others: list[Any]
     q_pos: Num[Array, '#B T']
     k_pos: Num[Array, '#B S']
@@ -288,7 +299,25 @@ class Tiles:
         for term in bias, position.content(q.swapaxes(1, 2), jnp.moveaxis(finite(k), 3, 1), *pos):
             if term is not None:
                 s = s + term.astype(s.dtype)
-        return s
+        return capped(s, self.softcap)
+
+    def start(self, level, zeros: Float[Array, 'B H Q']) -> tuple[Float[Array, 'B H Q'], Float[Array, 'B H Q']]:
+        """Initial maximum and sum of every query of a row of tiles: those of the sink, if there is one."""
+        if self.weigh is not None:
+            return zeros, zeros
+        return (zeros + LOWEST, zeros) if level is None else (zeros + level, zeros + 1)
+
+    def weights(self, s, allowed, top, level) -> Float[Array, 'B H Q P']:
+        """Weights of a tile before their division by the sum."""
+        if self.weigh is None:
+            return jnp.exp(jnp.where(allowed, s, HIDDEN) - top[..., None])
+        return jnp.where(allowed, self.weigh(jnp.where(allowed, s + level[..., None], 0)), 0)
+
+    def slopes(self, s, e, allowed, top, level, d) -> Float[Array, 'B H Q P']:
+        """Gradient of the logits of a tile, given its weights and their gradient."""
+        if self.weigh is None:
+            return e * d
+        return jax.vjp(lambda s: self.weights(s, allowed, top, level), s)[1](d)[0]
 
     def read(self, learned, v, weights, i, j) -> Float[Array, 'B H Q V']:
         """Contribution of a tile to the output: weights v + values(weights)."""
@@ -318,13 +347,14 @@ def tiled(structure: Any, arguments: Arguments, fixed: list[Any]) -> Float[Array
 def forward(structure, arguments, fixed):
     """Output of attention, and the residuals of the backward pass."""
     tiles = jax.tree.unflatten(structure, fixed)
-    q, k, v, learned, band = arguments
+    q, k, v, learned, band, level = arguments
     grid, (batch, length, heads, _) = tiles.grid, q.shape
     zeros, watcher = functools.partial(jnp.zeros, dtype=accurate(q, v)), WATCHER.get()
 
     def row(i, carry):
         out, tops, totals = carry
         q_i = tiles.rows(q, i, 1).swapaxes(1, 2)
+        level_i = None if level is None else tiles.rows(level, i, 2)
 
         def visit(j, state):
             allowed = tiles.allowed(i, j)
@@ -333,6 +363,10 @@ def forward(structure, arguments, fixed):
                 top, total, o = state
                 strip = tiles.strip(band if tiles.band is None else tiles.band, i, j)
                 s = tiles.scores(learned, strip, q_i, tiles.columns(k, j, 3), i, j)
+                if tiles.weigh is not None:
+                    e = tiles.weights(s, allowed, top, level_i)
+                    kept = tiles.kept(i, j, e.shape)
+                    return top, total, o + tiles.read(learned, tiles.columns(v, j, 3), kept * e, i, j)
                 s = jnp.where(allowed, s, HIDDEN)
                 new_top = jnp.maximum(top, s.max(-1))
                 fade, e = jnp.exp(top - new_top), jnp.exp(s - new_top[..., None])
@@ -342,7 +376,7 @@ def forward(structure, arguments, fixed):
             return tiles.unless_empty(allowed, compute, state)
 
         per_query = (batch, heads, grid.height)
-        start = zeros(per_query) + LOWEST, zeros(per_query), zeros((*per_query, v.shape[2]))
+        start = *tiles.start(level_i, zeros(per_query)), zeros((*per_query, v.shape[2]))
         top, total, o = tiles.over_row(i, visit, start)
         total = jnp.where(total > 0, total, 1)  # rows without a visible key stay zero
         o = (o / total[..., None]).swapaxes(1, 2)
@@ -365,15 +399,16 @@ def backward(structure, residuals, d_out):
     """Gradients of `arguments`, computed row by row of tiles."""
     arguments, fixed, out, tops, totals = residuals
     tiles = jax.tree.unflatten(structure, fixed)
-    q, k, v, learned, band = arguments
+    q, k, v, learned, band, level = arguments
     grid, sums_of = tiles.grid, functools.partial(accurate, q, v)
 
     def row(i, carry):
         dq, *rest = carry
         q_i, d_i, out_i = (tiles.rows(x, i, 1).swapaxes(1, 2) for x in (q, d_out, out))
-        top, total = (tiles.rows(x, i, 2)[..., None] for x in (tops, totals))
-        d_i = d_i.astype(total.dtype) / total
-        along = (d_i * out_i).sum(-1, keepdims=True)
+        top, total = (tiles.rows(x, i, 2) for x in (tops, totals))
+        level_i = None if level is None else tiles.rows(level, i, 2)
+        d_i = d_i.astype(total.dtype) / total[..., None]
+        along = (d_i * out_i).sum(-1, keepdims=True) if tiles.weigh is None else 0
 
         def visit(j, state):
             dq_i, dk, dv, d_learned, d_band = state
@@ -386,11 +421,13 @@ def backward(structure, residuals, d_out):
                     return tiles.scores(learned, strip if constant is None else constant, q, k, i, j)
 
                 s, pull_scores = jax.vjp(scores, learned, strip, q_i, k_j)
-                e = jnp.exp(jnp.where(allowed, s, HIDDEN) - top)
+                e = tiles.weights(s, allowed, top, level_i)
                 kept = tiles.kept(i, j, e.shape)
                 _, pull_read = jax.vjp(lambda *x: tiles.read(*x, i, j), learned, v_j, kept * e)
                 d_read, dv_j, de = pull_read(d_i)
-                d_scores, d_strip, dq_ij, dk_j = pull_scores(e * (kept * de - along))
+                d_scores, d_strip, dq_ij, dk_j = pull_scores(
+                    tiles.slopes(s, e, allowed, top, level_i, kept * de - along)
+                )
                 return dq_ij, dk_j, dv_j, jax.tree.map(jnp.add, d_read, d_scores), d_strip
 
             nothing = jax.tree.map(jnp.zeros_like, (q_i, k_j, v_j, learned, strip))
@@ -406,7 +443,15 @@ def backward(structure, residuals, d_out):
     sums = jax.tree.map(lambda x: jnp.zeros(x.shape, sums_of(x)), (k, v, learned, band))
     dq, *sums = lax.fori_loop(0, grid.active.shape[0], row, (jnp.zeros_like(q), *sums))
     sums = jax.tree.map(lambda total, x: total.astype(x.dtype), tuple(sums), (k, v, learned, band))
-    return Arguments(dq, *sums), None
+    return Arguments(dq, *sums, _of_sinks(level, tops, totals, out, d_out)), None
+
+
+def _of_sinks(level, tops, totals, out, d_out):
+    """Gradient of the logits of sinks. The weight of a sink is e^(level - top) / total and its value 0."""
+    if level is None:
+        return None
+    along = jnp.einsum('bthv,bthv->bht', d_out.astype(out.dtype), out)
+    return (-jnp.exp(level - tops) / totals * along).astype(level.dtype)
 
 
 tiled.defvjp(forward, backward)

@@ -3,12 +3,12 @@
 import dataclasses
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float
 
-from mha.cores.base import Core
+from mha.cores.base import PLAIN, Core, Variant, capped
 from mha.nn.dropout import dropout
 from mha.nn.masks import Mask
-from mha.nn.products import accurate, finite, inner, mix, softmax
+from mha.nn.products import accurate, finite, inner, mix
 from mha.positions.base import Coords, Position
 
 
@@ -16,15 +16,15 @@ from mha.positions.base import Coords, Position
 class Dense(Core):
     """Specification of softmax attention; differentiable in every mode, to any order."""
 
-    def attend(self, q, k, v, *, position, coords, mask, scale, dropout_rate=0.0, rngs=None):
-        a, seen = _rows(q, k, position=position, coords=coords, mask=mask, scale=scale)
+    def attend(self, q, k, v, *, position, coords, mask, scale, variant=PLAIN, dropout_rate=0.0, rngs=None):
+        a, seen = _rows(q, k, position=position, coords=coords, mask=mask, scale=scale, variant=variant)
         a = dropout(a, dropout_rate, rngs)
         out = mix(a, v.swapaxes(1, 2)).swapaxes(1, 2)
         gain = position.values(a, coords.q_pos, coords.k_pos)
         out = out if gain is None else out + gain.astype(out.dtype)
         return out * seen.swapaxes(1, 2).astype(out.dtype)  # cheaper than multiplying all weights
 
-    def quadratic(self, position, keys):
+    def quadratic(self, position, variant, keys):
         return True
 
 
@@ -36,37 +36,45 @@ def weights(
     coords: Coords,
     mask: Mask,
     scale: float,
+    variant: Variant = PLAIN,
 ) -> Float[Array, 'B H T S']:
-    """Attention weights A, in float32 or better. Rows sum to one, or to zero if the mask hides every key."""
+    """Attention weights A, in float32 or better. Under the softmax, rows sum to one, or to zero if the mask hides every
+    key."""
     if k.shape[1] == 0:
         return jnp.zeros((len(q), q.shape[2], q.shape[1], 0), accurate(q, k))
-    a, seen = _rows(q, k, position=position, coords=coords, mask=mask, scale=scale)
+    a, seen = _rows(q, k, position=position, coords=coords, mask=mask, scale=scale, variant=variant)
     return a * seen
 
 
 def logits(
     q: Float[Array, 'B T H W'],
     k: Float[Array, 'B S H W'],
-    q_pos: Num[Array, '#B T'],
-    k_pos: Num[Array, '#B S'],
     *,
     position: Position,
+    coords: Coords,
     scale: float,
 ) -> Float[Array, 'B H T S']:
-    """Logits before the mask and the softmax, in float32 or better."""
-    total = inner((q * scale).swapaxes(1, 2), k.swapaxes(1, 2))
-    for term in (position.bias(q_pos, k_pos), position.content(q, finite(k), q_pos, k_pos)):
+    """Logits before what works on whole rows, in float32 or better."""
+    if position.overrides('product'):
+        total = position.product(q * scale, k, coords)
+    else:
+        total = inner((q * scale).swapaxes(1, 2), k.swapaxes(1, 2))
+    pos = coords.q_pos, coords.k_pos
+    for term in (position.bias(*pos), position.content(q, finite(k), *pos)):
         if term is not None:
             total = total + term
     return total
 
 
-def _rows(q, k, *, position, coords, mask, scale):
+def _rows(q, k, *, position, coords, mask, scale, variant):
     """Attention weights, arbitrary in rows without visible keys, and a mask [#B, #H, T, 1] of the rows that have
     some."""
-    found = logits(q, k, coords.q_pos, coords.k_pos, position=position, scale=scale)
+    found = logits(q, k, position=position, coords=coords, scale=scale)
     allowed = mask.dense(q.shape[1], k.shape[1])
     seen = allowed.any(-1, keepdims=True)
+    if position.overrides('rows'):
+        found = position.rows(jnp.where(allowed, found, 0), allowed, q, coords)
+    found = capped(found, variant.softcap)
     if position.overrides('weights'):
         return position.weights(jnp.where(allowed, found, 0), allowed, q, coords), seen
-    return softmax(found, allowed), seen
+    return variant.normalizer.weights(found, allowed, variant.normalizer.level(coords)), seen

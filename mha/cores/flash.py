@@ -35,12 +35,12 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float
 
-from mha.cores.base import Core
-from mha.cores.blockwise import HIDDEN, LOWEST, Blockwise, biased
+from mha.cores.base import PLAIN, Core, Variant
+from mha.cores.blockwise import HIDDEN, LOWEST, Blockwise, biased, padded_level
 from mha.nn import masks
 from mha.nn.masks import Mask
-from mha.positions.base import Coords, OffsetBias, Position
-from mha.spec import Bound, UserError
+from mha.positions.base import WHOLE, Coords, OffsetBias, Position
+from mha.spec import Bound
 
 try:
     from jax.experimental.pallas import triton
@@ -66,13 +66,10 @@ class Flash(Core):
     interpret: bool | None = None
     """True: interpret the kernels on any device; False: compile them, whatever the device."""
 
-    def attend(self, q, k, v, *, position, coords, mask, scale, dropout_rate=0.0, rngs=None):
-        if position.overrides('weights'):
-            raise UserError(
-                'core=flash sees the attention matrix in tiles, but the position scheme replaces the softmax of whole '
-                'rows - set model.core=dense'
-            )
+    def attend(self, q, k, v, *, position, coords, mask, scale, variant=PLAIN, dropout_rate=0.0, rngs=None):
+        variant.refuse_rows(position, 'flash')
         call: dict[str, Any] = dict(position=position, coords=coords, mask=mask, dropout_rate=dropout_rate, rngs=rngs)
+        call['variant'] = variant
         reason = refusal(q, k, v, **call, interpret=self.interpret)
         if reason is not None:
             log_once(f'core=flash cannot run: {reason}. core=blockwise runs instead.')
@@ -90,14 +87,30 @@ class Flash(Core):
             valid = jnp.pad(valid, ((0, 0), (0, hidden)))
         tiles = plan.tiles(position) if biases else None
         operands = padded(q, plan.rows * block), padded(k, plan.columns * block), padded(v, plan.columns * block)
-        return flash(plan, *operands, tiles, valid)[:, : plan.queries, :, : v.shape[-1]]
+        level = variant.normalizer.level(coords)
+        level = None if level is None else padded_level(level, q, plan.rows * block)
+        return flash(plan, *operands, tiles, valid, level)[:, : plan.queries, :, : v.shape[-1]]
 
 
 def refusal(
-    q, k, v, *, position: Position, coords: Coords, mask: Mask, dropout_rate=0.0, rngs=None, interpret=None
+    q,
+    k,
+    v,
+    *,
+    position: Position,
+    coords: Coords,
+    mask: Mask,
+    variant: Variant = PLAIN,
+    dropout_rate=0.0,
+    rngs=None,
+    interpret=None,
 ) -> str | None:
     """Reason why the kernels cannot compute an attention, or None if they can. Arguments as in `attend`."""
-    for hook in ('weights', 'content', 'values'):
+    if variant.softcap:
+        return 'logits are capped'
+    if variant.normalizer.form != 'softmax':
+        return f'weights are not a softmax, but {variant.normalizer.name!r}'
+    for hook in (*WHOLE, 'content', 'values'):
         if position.overrides(hook):
             return f'the position scheme has a {hook!r} hook'
     if not all(isinstance(part, OffsetBias) for part in biased(position)):
@@ -150,7 +163,7 @@ def probe(width: int, v_width: int, dtype: Any, v_dtype: Any, bias: bool) -> tup
         q, v = (jax.ShapeDtypeStruct((1, block, 1, w), t) for w, t in ((width, dtype), (v_width, v_dtype)))
         tiles = jax.ShapeDtypeStruct((1, plan.diagonals, block, block), jnp.float32) if bias else None
         step = lambda do, *operands: jax.vjp(functools.partial(flash, plan), *operands)[1](do)  # noqa: E731
-        jax.jit(step).lower(v, q, q, v, tiles, None).compile()
+        jax.jit(step).lower(v, q, q, v, tiles, None, None).compile()
 
     reason = None
     for block in SIDES:
@@ -349,26 +362,32 @@ def shared(tiles, valid):
     return tiles, None if valid is None else pl.BlockSpec((None, valid.shape[1]), lambda n, h, b: (0 if one else b, 0))
 
 
-def attention(plan, q, k, v, tiles, valid):
+def attention(plan, q, k, v, tiles, valid, level):
     """Attention of q [B, T, H, W], k [B, S, H, W] and v [B, S, H, V], all padded to whole blocks and lanes. `tiles` [H,
-    D, Q, P] hold the bias, `valid` [#B, S] the valid keys; either may be None."""
-    return forward(plan, q, k, v, tiles, valid)[0]
+    D, Q, P] hold the bias, `valid` [#B, S] the valid keys, `level` [B, H, T] the logits of sinks; each may be None."""
+    return forward(plan, q, k, v, tiles, valid, level)[0]
 
 
-def forward(plan, q, k, v, tiles, valid):
+def forward(plan, q, k, v, tiles, valid, level):
     row = jax.ShapeDtypeStruct((q.shape[0], q.shape[2], q.shape[1]), jnp.float32)
     out = jax.ShapeDtypeStruct((*q.shape[:3], v.shape[-1]), v.dtype)
     inputs = [seen(q, plan.block), seen(k), seen(v), *shared(tiles, valid)]
     outputs = [seen(x, plan.block) for x in (out, row, row)]
     out, top, total = plan.call(forward_kernel, plan.rows, inputs, outputs, [out, row, row], (q, k, v, tiles, valid))
-    return out, (q, k, v, tiles, valid, out, top, total)
+    if level is not None:  # a key with this logit and the value 0
+        higher = jnp.maximum(top, level)
+        share = total * jnp.exp(top - higher)
+        top, total = higher, share + jnp.exp(level - higher)
+        out = (out * (share / total).swapaxes(1, 2)[..., None]).astype(out.dtype)
+    return out, (q, k, v, tiles, valid, level, out, top, total)
 
 
 def backward(plan, residuals, do):
-    q, k, v, tiles, valid, out, top, total = residuals
+    q, k, v, tiles, valid, level, out, top, total = residuals
     do = do / total.swapaxes(1, 2)[..., None]
     delta = (do * out).sum(-1).swapaxes(1, 2)
     arguments = (q, k, v, tiles, valid, do.astype(v.dtype), top, delta)
+    d_level = None if level is None else -jnp.exp(level - top) * delta
     of_query, of_key = ([seen(x, block) for x in (do, top, delta)] for block in (plan.block, None))
 
     inputs = [seen(q, plan.block), seen(k), seen(v), *shared(tiles, valid), *of_query]
@@ -378,7 +397,7 @@ def backward(plan, residuals, do):
     inputs = [seen(q), *own, *shared(tiles, valid), *of_key]
     dk, dv = plan.call(dkv_kernel, plan.columns, inputs, own, [k, v], arguments)
     if tiles is None:
-        return dq, dk, dv, None, None
+        return dq, dk, dv, None, None, d_level
 
     side = (plan.block, plan.block)
     tile = pl.BlockSpec((None, None, *side), lambda d, h, b: (h, d, 0, 0))
@@ -386,7 +405,7 @@ def backward(plan, residuals, do):
     each = pl.BlockSpec((None, None, None, *side), lambda d, h, b: (b, h, d, 0, 0))
     dtiles = jax.ShapeDtypeStruct((q.shape[0], *tiles.shape), jnp.float32)
     dtiles = plan.call(dtiles_kernel, plan.diagonals, inputs, each, dtiles, arguments)
-    return dq, dk, dv, dtiles.sum(0), None
+    return dq, dk, dv, dtiles.sum(0), None, d_level
 
 
 flash = jax.custom_vjp(attention, nondiff_argnums=(0,))

@@ -25,7 +25,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from mha.cores.base import Core
+from mha.cores.base import PLAIN, Core
 from mha.nn import masks
 from mha.nn.masks import Mask
 from mha.nn.products import finite
@@ -50,8 +50,10 @@ class Linear(Core):
     has_map = False
     cacheable = False
 
-    def attend(self, q, k, v, *, position, coords, mask, scale, dropout_rate=0.0, rngs=None):
-        for hook in ('bias', 'content', 'weights', 'values'):
+    def attend(self, q, k, v, *, position, coords, mask, scale, variant=PLAIN, dropout_rate=0.0, rngs=None):
+        if not variant.plain:
+            raise UserError('the linear core has no logits: leave out model.normalizer and model.softcap')
+        for hook in ('product', 'bias', 'content', 'rows', 'weights', 'values'):
             if position.overrides(hook):
                 raise UserError(
                     f'the linear core forms no logits or weights, but the position scheme has a {hook!r} hook - choose '

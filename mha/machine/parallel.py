@@ -39,6 +39,8 @@ OVER_MODEL = {
     **{('attention', name, 'kernel'): (None, MODEL, None) for name in ('query', 'key', 'value')},  # [D, H, K]
     **{('attention', name, 'bias'): (MODEL, None) for name in ('query', 'key', 'value')},  # [H, K]
     ('attention', 'out', 'kernel'): (MODEL, None, None),  # [H, K, D]
+    ('output_gate', 'kernel'): (None, MODEL),  # [D, H] or [D, H, K]
+    ('output_gate', 'bias'): (MODEL,),  # [H] or [H, K]
     ('up', 'kernel'): (None, MODEL),  # [D, M]
     ('up', 'bias'): (MODEL,),  # [M]
     ('down', 'kernel'): (MODEL, None),  # [M, D]

@@ -1,7 +1,7 @@
 """Multi-head attention (Vaswani et al., 2017, arXiv:1706.03762): projections -> core -> output projection."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,14 @@ from jax.nn.initializers import Initializer, lecun_normal
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Num
 
-from mha import cores, positions, spec
+from mha import cores, normalizers, positions, spec
 from mha.cores import dense
 from mha.model import norms
-from mha.nn import gates
+from mha.nn import gates, prng
 from mha.nn.masks import Mask, MaskLike, as_mask, causal, explicit, later, padding
 from mha.nn.products import linear
 from mha.positions.base import Coords, Dims, Position
-from mha.spec import Count, Decay, Length
+from mha.spec import Count, Decay, Length, Spread
 
 __all__ = ['MultiHeadAttention', 'attend']
 
@@ -44,10 +44,13 @@ def attend(
     coords: Coords | None = None,
     mask: MaskLike = None,
     core: str | cores.Core = 'auto',
+    normalizer: normalizers.Normalizer | str = 'softmax',
+    softcap: Spread = 0.0,
     is_causal: bool = False,
 ) -> Float[Array, 'B T H V']:
-    """Attention under a position scheme, or under a spec of one. A spec is built anew in every call, with its initial
-    parameters and the same random draws, for a causal model if `is_causal`. Only `mask` determines which keys a query
+    """Attention under a position scheme and a normalizer, or under specs of them. A spec is built anew in every call,
+    with its initial parameters and the same random draws, for a causal model if `is_causal`. `softcap` bounds the
+    logits, unless it is 0. Only `mask` determines which keys a query
     sees. Coordinates default to the slot numbers. Schemes that read the input of the layer (`fox`, `cable`) need
     `coords` with that input; without it the result is NaN."""
     for name, array in dict(q=q, k=k, v=v).items():
@@ -66,7 +69,10 @@ def attend(
             tokens=mask.present(queries, keys).sum(-1),
             contiguous=True,
         )
-    return cores.attend(q, k, v, position=scheme, coords=coords, mask=mask, core=core)
+    if isinstance(normalizer, str):
+        normalizer = normalizers.make(normalizer, dims, rngs=nnx.Rngs(0))
+    variant = cores.Variant(normalizer, softcap)
+    return cores.attend(q, k, v, position=scheme, coords=coords, mask=mask, core=core, variant=variant)
 
 
 def _scheme(position: Position | str | None, dims: Dims, rngs: nnx.Rngs) -> Position:
@@ -105,7 +111,9 @@ class MultiHeadAttention(nnx.Module):
         (2, 30, 64)
 
     With the same weights, the output is that of flax. New arguments: `position`; `head_dim` (size of a head, instead of
-    qkv_features / num_heads); `core` (how attention is computed); `head_mask`.
+    qkv_features / num_heads); `core` (how attention is computed); `head_mask`; `normalizer` (spec of `mha.normalizers`)
+    and `softcap`, how logits become weights; `gate`, 'head' or 'channel', which multiplies the output of each head or
+    channel by sigmoid(x W), where x are the `inputs_q` (Qiu et al., 2025, arXiv:2505.06708).
 
     `position` is a position scheme or its spec. A spec is built for sequences of up to `max_len` tokens, which only
     matters for tables of positions, and for causal masks only if `is_causal`. A layer cannot replace coordinates or add
@@ -152,6 +160,9 @@ class MultiHeadAttention(nnx.Module):
         max_len: Length = 2048,
         is_causal: bool = False,
         core: str | cores.Core = 'auto',
+        normalizer: str = 'softmax',
+        softcap: Spread = 0.0,
+        gate: Literal['none', 'head', 'channel'] = 'none',
         rngs: nnx.Rngs,
     ):
         if head_dim is None:
@@ -189,10 +200,20 @@ class MultiHeadAttention(nnx.Module):
         self.key_ln = nnx.data(None if kind == 'none' else norms.make(kind, head_dim, **norm))
         self.dims = Dims(in_features, num_heads, head_dim, max_len, is_causal)
         self.position = _scheme(position, self.dims, rngs)
+        beside = prng.beside(rngs)
+        self.normalizer, self.softcap = normalizers.make(normalizer, self.dims, rngs=beside), softcap
+        shape = {'none': (), 'head': (num_heads,), 'channel': (num_heads, head_dim)}[gate]
+        common['rngs'] = beside
+        self.output_gate = nnx.data(nnx.LinearGeneral(in_features, shape, **inits, **common) if shape else None)
+
+    @property
+    def variant(self) -> cores.Variant:
+        """How logits become weights."""
+        return cores.Variant(self.normalizer, self.softcap)
 
     def quadratic(self, position: Position, keys: int) -> bool:
         """Whether a call holds the logits of all pairs in memory."""
-        return self.core.quadratic(position, keys)
+        return self.core.quadratic(position, self.variant, keys)
 
     def __call__(
         self,
@@ -262,7 +283,7 @@ class MultiHeadAttention(nnx.Module):
         if sow_weights and hasattr(self, '__captures__'):  # without a capture, weights would accumulate in the layer
             turned = position.qk(q, k, coords)
             call: dict[str, Any] = dict(position=position, coords=coords, mask=mask, scale=self.head_dim**-0.5)
-            self.sow(nnx.Intermediate, 'attention_weights', dense.weights(*turned, **call))
+            self.sow(nnx.Intermediate, 'attention_weights', dense.weights(*turned, variant=self.variant, **call))
         if self.probe is not None:
             self.probe(q, k, v, position=position, coords=coords, mask=mask)
         out = cores.attend(
@@ -273,9 +294,12 @@ class MultiHeadAttention(nnx.Module):
             coords=coords,
             mask=mask,
             core=self.core,
+            variant=self.variant,
             dropout_rate=self.dropout_rate,
             rngs=None if deterministic else rngs,
         )
+        if self.output_gate is not None:
+            out = out * self.opened(inputs_q).astype(out.dtype)
         head_mask = self.head_mask if head_mask is None else head_mask
         if head_mask is not None:
             out = out * head_mask[None, None, :, None].astype(out.dtype)
@@ -283,6 +307,12 @@ class MultiHeadAttention(nnx.Module):
             z = gates.gate(self.head_gates[...], None if deterministic else rngs)
             out = out * z[None, None, :, None].astype(out.dtype)
         return self.out(out)
+
+    def opened(self, inputs_q: Float[Array, 'B T D']) -> Float[Array, 'B T H #K']:
+        """Factors of the outputs of heads or channels, for a layer with gates."""
+        assert self.output_gate is not None
+        gate = jax.nn.sigmoid(self.output_gate(inputs_q))
+        return gate if gate.ndim == 4 else gate[..., None]
 
     def keys_values(self, inputs: Float[Array, 'B S E']) -> KeysValues:
         """Keys and values of inputs that several calls attend to, to be passed as their `inputs_k`."""
@@ -304,6 +334,11 @@ class MultiHeadAttention(nnx.Module):
             _cut(layer, 'kernel', cut, axis=1)
             _cut(layer, 'bias', cut, axis=0)
         self.out.in_features = len(rows), self.head_dim
+        if self.output_gate is not None:
+            self.output_gate.out_features = len(rows), *self.output_gate.out_features[1:]
+            _cut(self.output_gate, 'kernel', rows, axis=1)
+            _cut(self.output_gate, 'bias', rows, axis=0)
+        self.normalizer.keep(tuple(rows))
         _cut(self.out, 'kernel', rows, axis=0)
         _cut(self, 'head_gates', rows, axis=0)
         if self.head_mask is not None:

@@ -84,16 +84,17 @@ class Settings:
     attention_dropout_rate: float
     use_bias: bool
     core: cores.Core
+    normalizer: str
+    softcap: float
+    gate: str
     dtype: DTypeLike
 
     def make_norm(self, rngs: nnx.Rngs, kind: str | None = None) -> nnx.Module:
         """Norm of the model's width, of the kind of its blocks unless another is given."""
         return norms.make(kind or self.norm_kind, self.dim, epsilon=self.norm_eps, dtype=self.dtype, rngs=rngs)
 
-    def make_attention(self, start: initial.Initial, rngs: nnx.Rngs) -> MultiHeadAttention:
-        return MultiHeadAttention(
-            self.heads,
-            self.dim,
+    def make_attention(self, start: initial.Initial, causal: bool, rngs: nnx.Rngs) -> MultiHeadAttention:
+        options: dict[str, Any] = dict(
             num_kv_heads=self.kv_heads,
             head_dim=self.head_dim,
             use_bias=self.use_bias,
@@ -101,17 +102,22 @@ class Settings:
             normalize_qk=self.qk_norm,
             kernel_init=start.kernel,
             out_kernel_init=start.residual,
+            is_causal=causal,
             core=self.core,
+            normalizer=self.normalizer,
+            softcap=self.softcap,
+            gate=self.gate,
             dtype=self.dtype,
-            rngs=rngs,
         )
+        with spec.setting('model.normalizer'):
+            return MultiHeadAttention(self.heads, self.dim, **options, rngs=rngs)
 
 
 class Cross(nnx.Module):
     """Attention of a decoder's block to the source (Vaswani et al., 2017, arXiv:1706.03762), with its norm."""
 
     def __init__(self, settings: Settings, start: initial.Initial, rngs: nnx.Rngs):
-        self.attention = settings.make_attention(start, rngs)
+        self.attention = settings.make_attention(start, False, rngs)
         self.norm = settings.make_norm(rngs)
 
     def attend(self, x: Float[Array, 'B T D'], given: Given) -> Float[Array, 'B T D']:
@@ -145,7 +151,7 @@ class Block(nnx.Module):
     ):
         self.pattern, self.mask = pattern, pattern & (masks.causal() if causal else masks.full())
         self.norm_first, self.dropout_rate = settings.norm == 'pre', settings.dropout_rate
-        self.attention = settings.make_attention(start, rngs)
+        self.attention = settings.make_attention(start, causal, rngs)
         self.attention_norm = settings.make_norm(rngs)
         self.cross = nnx.data(Cross(settings, start, rngs) if decoder else None)
         # Attributes of the block, not of a submodule: that would change the names in checkpoints, and the order of

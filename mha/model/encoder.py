@@ -43,6 +43,8 @@ class Encoder(Stack):
     (`mha.model.norms`). `mlp` is the spec of the feed-forward layer (`mha.model.mlp`) and `mlp_dim` its inner width, by
     default 4 dim. `kv_heads` is the number of heads of keys and values (grouped-query attention, Ainslie et al., 2023,
     arXiv:2305.13245). `qk_norm` normalises queries and keys (Henry et al., 2020, arXiv:2010.04245).
+    `normalizer` is the spec of what turns logits into weights (`mha.normalizers`), `softcap` the bound of the logits or
+    0, and `gate` whether each 'head' or 'channel' has a sigmoid gate on its output (`MultiHeadAttention`).
     `embedding_norm` is the type of a norm of the embeddings after those of positions are added, `output` is 'linear' or
     'mlm', for a dense layer, GELU and a norm before the logits; BERT has both (Devlin et al., 2019,
     arXiv:1810.04805). With `tied`, the logit of class c is computed with the embedding of symbol c (Press & Wolf, 2017,
@@ -77,6 +79,9 @@ class Encoder(Stack):
         mlp: str = 'relu',
         kv_heads: int | None = None,
         qk_norm: str = 'none',
+        normalizer: str = 'softmax',
+        softcap: float = 0.0,
+        gate: Literal['none', 'head', 'channel'] = 'none',
         embedding_norm: str = 'none',
         readout: Literal['token', 'pooled', 'pair'] = 'token',
         tied: bool = False,
@@ -105,6 +110,9 @@ class Encoder(Stack):
         spec.choose(norm_kind, norms.NORMS, 'model.norm_kind')
         spec.choose(qk_norm, ('none', *norms.NORMS), 'model.qk_norm')
         spec.choose(embedding_norm, ('none', *norms.NORMS), 'model.embedding_norm')
+        spec.choose(gate, ('none', 'head', 'channel'), 'model.gate')
+        if not 0 <= softcap < math.inf:
+            raise spec.UserError(f'model.softcap must be at least 0 and finite, not {softcap}')
         spec.choose(output, ('linear', 'mlm'), 'model.output')
         if head_dim is None and dim % heads:
             raise spec.UserError(
@@ -141,6 +149,9 @@ class Encoder(Stack):
             attention_dropout_rate=attention_dropout_rate,
             use_bias=use_bias,
             core=attention_core,
+            normalizer=normalizer,
+            softcap=softcap,
+            gate=gate,
             dtype=jnp.dtype(dtype),
         )
         self.readout, self.prefix_lm, self.num_classes = readout, prefix_lm, num_classes

@@ -99,8 +99,10 @@ class EncoderDecoder(nnx.Module):
 
     def quadratic(self, length: int) -> bool:
         """Whether a layer holds the logits of all pairs of tokens in memory, for `length` tokens in total."""
-        length, core = self.context(length), self.encoder.settings.core
-        across = any(core.quadratic(scheme, length) for scheme in self.cross_positions)
+        length, blocks = self.context(length), tuple[Any, ...](self.decoder.blocks)
+        schemes = (self.cross_positions[index] for index in self.cross_of_layer)
+        pairs = zip(blocks, schemes, strict=True)
+        across = any(block.cross.attention.quadratic(scheme, length) for block, scheme in pairs)
         return across or any(stack.holds_pairs(length) for stack in self.stacks)
 
     def __call__(

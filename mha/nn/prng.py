@@ -41,6 +41,12 @@ def streams(key: PRNGKeyArray) -> nnx.Rngs:
     return rngs
 
 
+def beside(rngs: nnx.Rngs) -> nnx.Rngs:
+    """Streams for parameters that not all variants of a model have. They leave `rngs` as it is, so that all other
+    parameters have the same initial values in every variant."""
+    return nnx.Rngs(jax.random.fold_in(nnx.clone(rngs).params(), FOLDED[0]))
+
+
 def cheap(key: PRNGKeyArray) -> PRNGKeyArray:
     """Key of the cheap generator, derived from `key` and used like any other key. It draws other numbers than `key`."""
     data = jax.random.key_data(key).reshape(-1)[-2:]

@@ -1,7 +1,7 @@
 """Position schemes, one file each; a scheme's name is its file's name.
 
 `make('randomize(max_position=2048)|rope', dims, rngs=rngs)` builds a scheme from its spec. `|` composes: remaps, embeds
-and qk transforms apply left to right, biases add, at most one scheme may replace the softmax.
+and qk transforms apply left to right, biases add, at most one scheme may replace the products or the softmax.
 """
 
 import dataclasses
@@ -64,7 +64,7 @@ def make_across(text: str, dims: Dims, *, rngs: nnx.Rngs) -> Position:
     scheme = make(text, dims, rngs=rngs)
     for part in scheme.parts if isinstance(scheme, Chain) else [scheme]:
         places = type(part).place is not Position.place
-        if places or not part.cacheable or any(map(part.overrides, ('remap', 'embed', 'weights'))):
+        if places or not part.cacheable or part.whole_rows or any(map(part.overrides, ('remap', 'embed'))):
             _refuse_across(part.name)
     return scheme
 
@@ -139,8 +139,10 @@ def check_shapes(scheme: Position, dims: Dims) -> None:
     expected = {  # None: any size
         'embed': [(batch, tokens, dims.dim)],
         'qk': [(batch, tokens, heads, None)] * 2,
+        'product': [(batch, heads, tokens, tokens)],
         'bias': [(None, heads, tokens, tokens)],
         'content': [(batch, heads, tokens, tokens)],
+        'rows': [(batch, heads, tokens, tokens)],
         'weights': [(batch, heads, tokens, tokens)],
         'values': [(batch, tokens, heads, None)],
     }
@@ -156,8 +158,10 @@ def check_shapes(scheme: Position, dims: Dims) -> None:
         inputs = {
             'embed': (x, pos),
             'qk': (q, q, coords),
+            'product': (q, q, coords),
             'bias': (pos, pos),
             'content': (q, q, pos, pos),
+            'rows': (logits, jnp.ones((1, 1, tokens, tokens), bool), q, coords),
             'weights': (logits, jnp.ones((1, 1, tokens, tokens), bool), q, coords),
             'values': (logits, pos, pos),
         }
@@ -188,11 +192,9 @@ class Chain(Position):
             setattr(self, claim, any(getattr(part, claim) for part in parts))
         self.cacheable = all(part.cacheable for part in parts)
         self.draws = max(part.draws for part in parts)
-        replacing = [part for part in parts if part.overrides('weights')]
-        if len(replacing) > 1:
-            raise spec.UserError(
-                f'position {text!r}: at most one scheme may replace the softmax, here {len(replacing)} do'
-            )
+        for hook, what in (('product', 'the products of queries and keys'), ('weights', 'the softmax')):
+            if (count := sum(part.overrides(hook) for part in parts)) > 1:
+                raise spec.UserError(f'position {text!r}: at most one scheme may replace {what}, here {count} do')
 
     @property
     def name(self):
@@ -234,6 +236,15 @@ class Chain(Position):
 
     def content(self, q, k, q_pos, k_pos):
         return _sum(part.content(q, k, q_pos, k_pos) for part in self.parts)
+
+    def product(self, q, k, coords):
+        (part,) = (part for part in self.parts if part.overrides('product'))
+        return part.product(q, k, coords)
+
+    def rows(self, logits, mask, q, coords):
+        for part in self.parts:
+            logits = part.rows(logits, mask, q, coords) if part.overrides('rows') else logits
+        return logits
 
     def weights(self, logits, mask, q, coords):
         (part,) = (part for part in self.parts if part.overrides('weights'))
@@ -278,9 +289,18 @@ class OfHeads(Position):
     def content(self, q, k, q_pos, k_pos):
         return self._take(self.scheme.content(self._fill(q, 2), self._fill(k, 2), q_pos, k_pos), 1)
 
+    def product(self, q, k, coords):
+        return self._take(self.scheme.product(self._fill(q, 2), self._fill(k, 2), coords), 1)
+
+    def rows(self, logits, mask, q, coords):
+        return self._of_rows(self.scheme.rows, logits, mask, q, coords)
+
     def weights(self, logits, mask, q, coords):
+        return self._of_rows(self.scheme.weights, logits, mask, q, coords)
+
+    def _of_rows(self, hook, logits, mask, q, coords):
         mask = mask if mask.shape[1] == 1 else self._fill(mask, 1)
-        return self._take(self.scheme.weights(self._fill(logits, 1), mask, self._fill(q, 2), coords), 1)
+        return self._take(hook(self._fill(logits, 1), mask, self._fill(q, 2), coords), 1)
 
     def values(self, weights, q_pos, k_pos):
         return self._take(self.scheme.values(self._fill(weights, 1), q_pos, k_pos), 2)

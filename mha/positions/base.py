@@ -1,4 +1,4 @@
-"""Position protocol: six hooks through which position enters a Transformer, and code that schemes share.
+"""Position protocol: hooks through which position enters a Transformer, and code that schemes share.
 
 Every hook defaults to "no effect"; a scheme overrides only the hooks it uses. Hooks take *coordinates*, which may be
 random, interpolated or packed; masks are about *slots* of the array and live in `mha.nn.masks`.
@@ -7,10 +7,12 @@ Order within one attention layer, with K the head dimension before `qk` widens a
 
     q, k   = qk(q, k, coords)
     logits = q . k / sqrt(K) + bias(q_pos, k_pos) + content(q, k, q_pos, k_pos)
+    logits = rows(logits, mask, q, coords)
     A      = softmax(where(mask, logits, -inf))       or  weights(logits, mask, q, coords)
     out    = A v + values(A, q_pos, k_pos)
 
-`values` is a seventh hook that changes no logit. Only one scheme uses it.
+Instead of q . k, `product(q, k, coords)` if a scheme has this hook. Instead of the softmax, another normalizer of the
+layer (`mha.normalizers`). `values` changes no logit. Only one scheme uses it.
 """
 
 import dataclasses
@@ -26,7 +28,9 @@ from jaxtyping import Array, Bool, Float, Key, Num, PRNGKeyArray
 from mha.nn.prng import rows
 from mha.spec import Count, at_least, checked
 
-HOOKS = ('remap', 'embed', 'qk', 'bias', 'content', 'weights', 'values')
+HOOKS = ('remap', 'embed', 'qk', 'product', 'bias', 'content', 'rows', 'weights', 'values')
+WHOLE = ('product', 'rows', 'weights')
+"""Hooks that work on whole rows of logits. Tiled cores have none."""
 
 
 @checked
@@ -122,6 +126,13 @@ class Position(nnx.Module):
         """Transforms queries and keys in every layer; may append channels (the logits' scale stays 1/sqrt(K))."""
         return q, k
 
+    def product(
+        self, q: Float[Array, 'B T H W'], k: Float[Array, 'B S H W'], coords: Coords
+    ) -> Float[Array, 'B H T S']:
+        """Products of queries and keys that take the place of q . k. Linear in the queries, which are scaled. A key
+        that is not finite makes its column NaN."""
+        raise NotImplementedError
+
     def bias(self, q_pos: Num[Array, '#B Q'], k_pos: Num[Array, '#B P']) -> Float[Array, '#B H Q P'] | None:
         """Logits that depend on positions alone, added to the scaled products. A pure function of the parameters and
         the positions: the bias of a tile is that tile of the full bias."""
@@ -137,6 +148,16 @@ class Position(nnx.Module):
         """Logits that depend on content and offset, added to the scaled products."""
         return None
 
+    def rows(
+        self,
+        logits: Float[Array, 'B H T S'],
+        mask: Bool[Array, '#B #H T S'],
+        q: Float[Array, 'B T H K'],
+        coords: Coords,
+    ) -> Float[Array, 'B H T S']:
+        """Logits computed from whole rows of logits, which are 0 where the mask hides the key."""
+        return logits
+
     def weights(
         self,
         logits: Float[Array, 'B H T S'],
@@ -144,8 +165,8 @@ class Position(nnx.Module):
         q: Float[Array, 'B T H K'],
         coords: Coords,
     ) -> Float[Array, 'B H T S']:
-        """Attention weights computed from whole rows of unmasked logits, instead of the softmax. A scheme that
-        overrides this hook cannot run on a tiled core."""
+        """Attention weights computed from whole rows of logits, which are 0 where the mask hides the key, instead of
+        the softmax."""
         raise NotImplementedError
 
     def values(
@@ -189,6 +210,11 @@ class Position(nnx.Module):
     def overrides(self, hook: str) -> bool:
         """Whether the scheme has an effect in `hook`."""
         return getattr(type(self), hook) is not getattr(Position, hook)
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether the scheme works on whole rows of logits, which tiled cores do not have."""
+        return any(map(self.overrides, WHOLE))
 
 
 def angles(pos: Num[Array, '#B T'], frequencies: Sequence[float]) -> Float[Array, '#B T F']:

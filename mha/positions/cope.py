@@ -39,7 +39,7 @@ class Cope(Position):
         self.read_scale = dims.head_dim**-0.5 if scale else 1.0
         self.e = nnx.Param(jnp.zeros((p_max, dims.head_dim)))
 
-    def weights(self, logits, mask, q, coords):
+    def rows(self, logits, mask, q, coords):
         scale = 1.0 if self.gate == 'scaled' else self.head_dim**0.5
         gates = jnp.where(mask, jax.nn.sigmoid(scale * logits), 0)
         p = jnp.minimum(jax.lax.cumsum(gates, axis=3, reverse=True), self.p_max - 1)
@@ -49,4 +49,4 @@ class Cope(Position):
             jnp.take_along_axis(columns, whole.astype(jnp.int32), axis=3) for whole in (jnp.floor(p), jnp.ceil(p))
         )
         w = p - jnp.floor(p)
-        return jax.nn.softmax(jnp.where(mask, logits + (1 - w) * below + w * above, -1e30), axis=-1)
+        return logits + (1 - w) * below + w * above

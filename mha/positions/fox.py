@@ -20,7 +20,7 @@ class Fox(Position):
     and forgets within a few tokens; on short tasks prefer 5, which gives f = 0.993. W starts at `init_std`, by default
     D^(-1/2), in the official code 0.02. For encoders we add a bidirectional
     form that is not in the paper: a second set of gates f' forgets the future, ln f'_(i+1) + .. + ln f'_j for j > i.
-    That form replaces the softmax and needs whole rows of logits. Gates follow the slots of the array; coordinates are
+    That form needs whole rows of logits. Gates follow the slots of the array; coordinates are
     not read. Published with separate parameters in every layer (`position_per_layer=True`)."""
 
     cacheable = False
@@ -39,21 +39,20 @@ class Fox(Position):
         self.head_dim = dims.head_dim
 
     def overrides(self, hook):
-        return hook == ('qk' if self.causal else 'weights')
+        return hook == ('qk' if self.causal else 'rows')
 
     def qk(self, q, k, coords):
         if not self.causal:
             return q, k
         return add_difference(q, k, self.sums(coords.x, k.shape[1]), self.head_dim)
 
-    def weights(self, logits, mask, q, coords):
+    def rows(self, logits, mask, q, coords):
         past, future = jnp.split(self.sums(coords.x, logits.shape[3]).swapaxes(1, 2), 2, axis=1)
-        bias = jnp.where(
+        return logits + jnp.where(
             jnp.tri(logits.shape[2], dtype=bool)[None, None],
             past[:, :, :, None] - past[:, :, None, :],
             future[:, :, None, :] - future[:, :, :, None],
         )
-        return jax.nn.softmax(jnp.where(mask, logits + bias, -1e30), axis=-1)
 
     def sums(self, x, keys):
         """Sums c of the log gates, [B, T, gates] in float32."""

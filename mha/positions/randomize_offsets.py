@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.nn.prng import shuffle
-from mha.positions.base import Position, required
+from mha.positions.base import WHOLE, Position, required
 from mha.spec import Length
 
 
@@ -40,7 +40,7 @@ class RandomizeOffsets(Position):
         inner: Position,
         rngs,
     ):
-        for hook in ('remap', 'embed', 'qk', 'weights'):
+        for hook in ('remap', 'embed', 'qk', *WHOLE):
             if inner.overrides(hook):
                 raise ValueError(
                     f'draws distances, but what follows it uses its {hook!r} hook - follow it with schemes that only '

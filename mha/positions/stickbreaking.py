@@ -8,16 +8,15 @@ the part that is left. Computed as ln A_ij = ln beta_ij + sum_(j < t < i) ln(1 -
 
 from typing import Literal
 
-import jax
-import jax.numpy as jnp
-
+from mha.normalizers.stickbreaking import broken
 from mha.positions.base import Position
 
 
 class StickBreaking(Position):
     """Attention weights by stick-breaking instead of the softmax; causal only. A query does not attend to its own slot.
     `remainder` says what happens to the rest of the stick: 'zero' drops it, so that rows sum to at most one and the
-    first row to zero; 'self' gives it to the query's own slot. Keys are ordered by slot; coordinates are not read."""
+    first row to zero; 'self' gives it to the query's own slot. Keys are ordered by slot; coordinates are not read. The
+    same as a normalizer (`model.normalizer`) composes with every position scheme."""
 
     directed = True
     causal_only = True
@@ -26,11 +25,4 @@ class StickBreaking(Position):
         self.remainder = remainder
 
     def weights(self, logits, mask, q, coords):
-        rank = jax.lax.cumsum(mask.astype(jnp.int32), axis=3, reverse=True)  # 1 at the last visible key
-        earlier, own = mask & (rank > 1), mask & (rank == 1)
-        left = jnp.where(earlier, jax.nn.log_sigmoid(-logits), 0)
-        left = jax.lax.cumsum(left, axis=3, reverse=True)
-        # Shifted, not subtracted: ln(1 - beta) of a key may be large compared with the sum over the keys after it.
-        after = jnp.pad(left[..., 1:], [(0, 0)] * 3 + [(0, 1)])
-        a = jnp.where(earlier, jnp.exp(jax.nn.log_sigmoid(logits) + after), 0)
-        return a if self.remainder == 'zero' else a + jnp.where(own, jnp.exp(left[..., :1]), 0)
+        return broken(logits, mask, self.remainder)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from mha.cores import dense
+from mha.cores import Variant, dense
 from mha.model.heads import fold_gates, layers
 from mha.model.seq2seq import Model
 from mha.nn.masks import Mask, later
@@ -53,6 +53,9 @@ class Attention:
     """Position scheme, with its random draws."""
     coords: Coords
     mask: Mask
+    variant: Variant
+    gate: Float[Array, 'B T H #K'] | None
+    """Factors of the outputs of heads or channels; None if there are none."""
     out: Float[Array, 'H K D']
     """Weights of the output projection, times the gates and the mask of the heads."""
     heads: tuple[int, ...]
@@ -68,6 +71,11 @@ class Attention:
     def scale(self) -> float:
         """Factor of the products of queries and keys."""
         return self.q.shape[-1] ** -0.5
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether something works on whole rows of logits."""
+        return bool(self.variant.whole_rows(self.position))
 
     @property
     def turned(self) -> tuple[Array, Array]:
@@ -89,9 +97,9 @@ class Attention:
         return ((start, min(size, queries - start)) for start in range(0, queries, size))
 
     def weights(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B H T S']:
-        """Attention weights. Rows sum to one (under `stickbreaking` to at most one), or to zero if the mask hides every
-        key. A scheme that replaces the softmax may relate rows, so all of them are computed."""
-        if rows is not None and self.position.overrides('weights'):
+        """Attention weights. Under the softmax, rows sum to one, or to zero if the mask hides every key. What works on
+        whole rows may relate them, so all of them are computed."""
+        if rows is not None and self.position.whole_rows:
             return jax.lax.dynamic_slice_in_dim(self.weights(), start, rows, axis=2)
         q, k = self.turned
         cut = functools.partial(self._cut, start=start, rows=rows)
@@ -102,15 +110,18 @@ class Attention:
             x=cut(self.coords.x),
             contiguous=False,
         )
-        call: dict[str, Any] = dict(position=self.position, coords=coords, scale=self.scale)
+        call: dict[str, Any] = dict(position=self.position, coords=coords, scale=self.scale, variant=self.variant)
         return dense.weights(cut(q), k, mask=self._mask(start), **call)
 
     def logits(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Logits:
-        """Logits of all keys, hidden ones included. A scheme that replaces the softmax (`cope`, `dape`) acts on the
-        total, and what it does there is no part of `position`."""
-        (plain, q_pos), (q, k) = (self._cut(x, start, rows) for x in (self.q, self.coords.q_pos)), self.turned
+        """Logits of all keys, hidden ones included. What works on whole rows of them (`cope`) or bounds them acts on
+        the total, and what it does there is no part of `position`."""
+        if rows is not None and self.position.overrides('product'):
+            return Logits(*(jax.lax.dynamic_slice_in_dim(x, start, rows, axis=2) for x in self.logits()))
+        plain, (q, k) = self._cut(self.q, start, rows), self.turned
+        coords = dataclasses.replace(self.coords, q_pos=self._cut(self.coords.q_pos, start, rows), contiguous=False)
         q = self._cut(q, start, rows)
-        total = dense.logits(q, k, q_pos, self.coords.k_pos, position=self.position, scale=self.scale)
+        total = dense.logits(q, k, position=self.position, coords=coords, scale=self.scale)
         content = inner((plain * self.scale).swapaxes(1, 2), self.k.swapaxes(1, 2)).astype(total.dtype)
         return Logits(content, total - content, total)
 
@@ -120,11 +131,19 @@ class Attention:
 
     def contributions(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B H T S']:
         """Norms of what each key adds to the output of a query: weight times the norm of its projected value
-        (Kobayashi et al., 2020, arXiv:2004.10102)."""
-        return self.weights(start, rows) * self.value_norms[:, :, None]
+        (Kobayashi et al., 2020, arXiv:2004.10102), through the gate of the query."""
+        weights = self.weights(start, rows)
+        if self.gate is None:
+            return weights * self.value_norms[:, :, None]
+        gate = self._cut(self.gate, start, rows).swapaxes(1, 2)
+        if gate.shape[-1] == 1:
+            return weights * self.value_norms[:, :, None] * gate
+        v = self.v.astype(accurate(self.v)).swapaxes(1, 2)
+        gram = jnp.einsum('hkd,hld->hkl', self.out, self.out)
+        return weights * jnp.sqrt(jnp.maximum(jnp.einsum('bhtk,bhsk,hkl,bhsl,bhtl->bhts', gate, v, gram, v, gate), 0))
 
     def outputs(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B T H K']:
-        """Outputs of the heads, before the projection."""
+        """Outputs of the heads, before gates and the projection."""
         weights = self.weights(start, rows)
         out = mix(weights, hideable(self.k, self.v)[1].swapaxes(1, 2)).swapaxes(1, 2)
         gain = self.position.values(weights, self._cut(self.coords.q_pos, start, rows), self.coords.k_pos)
@@ -185,10 +204,11 @@ def record(
 
 
 def _keep(found, stack, number, layer, q, k, v, *, position, coords, mask):
+    gate = None if layer.output_gate is None else layer.opened(coords.x)
     out = layer.out.kernel[...]
     if layer.head_mask is not None:
         out = out * layer.head_mask[:, None, None].astype(out.dtype)
-    found.append(Attention(stack, number, q, k, v, position, coords, mask, out, layer.kept))
+    found.append(Attention(stack, number, q, k, v, position, coords, mask, layer.variant, gate, out, layer.kept))
 
 
 @checked

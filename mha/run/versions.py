@@ -23,6 +23,9 @@ ADDED = {
     'model.decoder_position': '',
     'model.cross_position': 'none',
     'model.pruned': '',
+    'model.normalizer': 'softmax',
+    'model.softcap': 0.0,
+    'model.gate': 'none',
     'train.head_penalty': 0.0,
     'eval.every_steps': 0,
 }

@@ -49,7 +49,7 @@ def compute(text: str, dims: Dims) -> Heatmap:
     """Heatmap of a spec for `dims.max_len` tokens."""
     scheme = nnx.eval_shape(lambda: positions.make(text, dims, rngs=nnx.Rngs(0)))
     moves_only = set(hooks(scheme)) in ({'remap'}, {'place'}, {'remap', 'place'})
-    quantity = 'D' if moves_only else 'A / max' if scheme.overrides('weights') else 'logit'
+    quantity = 'D' if moves_only else 'A / max' if scheme.whole_rows else 'logit'
     mask = masks.causal() if dims.causal else masks.full()
     visible = np.asarray(mask.dense(dims.max_len, dims.max_len)[0, 0])
 
@@ -93,7 +93,7 @@ def _cells(scheme, z, mask, scale, key, dims):
     x = scheme.embed(token, pos)
     coords = Coords(q_pos=pos, k_pos=pos, visible=mask.dense(length, length)[:, 0].sum(-1), x=x)
     q, k = scheme.qk(unit * split(x), unit * split(x), coords)
-    if scheme.overrides('weights'):
+    if scheme.whole_rows:
         a = dense.weights(q, k, position=scheme, coords=coords, mask=mask, scale=scale)[0].mean(0)
         return a / jnp.maximum(a.max(-1, keepdims=True), 1e-30)
     logits = scale * jnp.einsum('bthw,bshw->bhts', q, k)

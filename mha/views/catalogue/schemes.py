@@ -31,6 +31,8 @@ GROUPS = {
     'qk': 'Queries and keys, turned or scaled',
     'bias': 'Biases: logits from positions',
     'content': 'Logits from content and offset',
+    'product': 'Products of whole rows',
+    'rows': 'Logits of whole rows',
     'weights': 'In place of the softmax',
 }
 """Title of the group of a scheme, by the last of its hooks."""
@@ -78,7 +80,7 @@ class Entry:
 
     @property
     def cores(self) -> str:
-        return 'dense' if self.scheme.overrides('weights') else 'any'
+        return 'dense' if self.scheme.whole_rows else 'any'
 
     @property
     def longest(self) -> str:

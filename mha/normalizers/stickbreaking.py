@@ -1,0 +1,44 @@
+"""Stick-breaking attention (Tan et al., 2024, arXiv:2410.17980): weights that know the order of the keys.
+
+    beta_ij = sigmoid(z_ij),   A_ij = beta_ij prod_(j < t < i) (1 - beta_it),   j < i
+
+A stick of length one is divided among the keys, from the most recent one backwards: each key takes the share beta of
+the part that is left. Computed as ln A_ij = ln beta_ij + sum_(j < t < i) ln(1 - beta_it).
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mha.normalizers.base import Normalizer
+
+
+class Stickbreaking(Normalizer):
+    """Weights by stick-breaking; causal only. A query does not attend to its own slot. `remainder` says what happens to
+    the rest of the stick: 'zero' drops it, so that rows sum to at most one and the first row to zero; 'self' gives it
+    to the query's own slot. Keys are ordered by slot. Published without any position scheme."""
+
+    causal_only = True
+
+    def __init__(self, dims, remainder: Literal['zero', 'self'] = 'zero', *, rngs):
+        self.remainder = remainder
+
+    def weights(self, logits, mask, level):
+        return broken(logits, mask, self.remainder)
+
+
+def broken(
+    logits: Float[Array, 'B H T S'], mask: Bool[Array, '#B #H T S'], remainder: Literal['zero', 'self']
+) -> Float[Array, 'B H T S']:
+    """Attention weights by stick-breaking. The last visible key is the query's own."""
+    logits = jnp.where(mask, logits, 0)
+    rank = jax.lax.cumsum(mask.astype(jnp.int32), axis=3, reverse=True)  # 1 at the last visible key
+    earlier, own = mask & (rank > 1), mask & (rank == 1)
+    left = jnp.where(earlier, jax.nn.log_sigmoid(-logits), 0)
+    left = jax.lax.cumsum(left, axis=3, reverse=True)
+    # Shifted, not subtracted: ln(1 - beta) of a key may be large compared with the sum over the keys after it.
+    after = jnp.pad(left[..., 1:], [(0, 0)] * 3 + [(0, 1)])
+    a = jnp.where(earlier, jnp.exp(jax.nn.log_sigmoid(logits) + after), 0)
+    return a if remainder == 'zero' else a + jnp.where(own, jnp.exp(left[..., :1]), 0)
