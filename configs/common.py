@@ -41,6 +41,7 @@ def get_config() -> ConfigDict:
     config.model.normalizer = 'softmax'  # spec (mha/normalizers): 'sink', 'entmax(alpha=1.5)', 'sigmoid', 'softpick'
     config.model.softcap = 0.0  # bound of the logits, softcap tanh(logits / softcap); 0: none
     config.model.gate = 'none'  # sigmoid gate of the output of each 'head' or 'channel'
+    config.model.mixing = 'none'  # mixing of heads, a spec (mha/mixing): 'differential', 'talking_heads'
     config.model.embedding_norm = 'none'  # norm of the embeddings with positions: 'layer' or 'rms'
     config.model.readout = 'token'  # or 'pooled'; tasks with two sequences always read out pairs
     config.model.tied = False  # logits from the token embeddings instead of a separate layer

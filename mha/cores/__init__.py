@@ -52,16 +52,16 @@ class Auto(Core):
     """Choice of a core: `dense` for short sequences and for what works on whole rows of logits, otherwise `flash` on a
     GPU and `blockwise` elsewhere. `flash` itself falls back to `blockwise` if it cannot run."""
 
-    def choose(self, position: Position, variant: Variant, keys: int) -> Core:
+    def choose(self, position: Position, keys: int, variant: Variant = PLAIN) -> Core:
         if keys < LONG or variant.whole_rows(position):
             return make('dense')
         return make('flash' if jax.default_backend() == 'gpu' else 'blockwise')
 
     def attend(self, q, k, v, *, position, variant=PLAIN, **call):
-        return self.choose(position, variant, k.shape[1]).attend(q, k, v, position=position, variant=variant, **call)
+        return self.choose(position, k.shape[1], variant).attend(q, k, v, position=position, variant=variant, **call)
 
-    def quadratic(self, position, variant, keys):
-        return self.choose(position, variant, keys).quadratic(position, variant, keys)
+    def quadratic(self, position, keys, variant=PLAIN):
+        return self.choose(position, keys, variant).quadratic(position, keys, variant)
 
 
 def attend(

@@ -6,14 +6,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mha.mixing.base import Mixing
 from mha.nn.masks import Mask
 from mha.normalizers.base import Normalizer
 from mha.normalizers.softmax import Softmax
-from mha.positions.base import Coords, Dims, Position
+from mha.positions.base import BARRED, Coords, Dims, Position
 from mha.spec import UserError
-
-BARRED = -1e20
-"""Upper bound of the logits with which a position scheme itself hides keys."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,17 +22,21 @@ class Variant:
     softcap: float = 0.0
     """Bound c of the logits, z <- c tanh(z / c), after all terms and before the mask (Gemma 2; Gemma Team, 2024,
     arXiv:2408.00118); 0 for none."""
+    mixing: Mixing | None = None
+    """Mixing of the maps of all heads, if there is one."""
 
     @property
     def plain(self) -> bool:
         """Whether this is the softmax of the logits."""
-        return isinstance(self.normalizer, Softmax) and not self.softcap
+        return isinstance(self.normalizer, Softmax) and not self.softcap and self.mixing is None
 
     def whole_rows(self, position: Position) -> str:
         """Name of the part that works on whole rows of logits, which tiled cores do not have; empty if there is
         none."""
         if position.whole_rows:
             return f'position scheme {position.name!r}'
+        if self.mixing is not None and self.mixing.whole_rows:
+            return f'mixing {self.mixing.name!r}'
         return f'normalizer {self.normalizer.name!r}' if self.normalizer.form == 'rows' else ''
 
     def refuse_rows(self, position: Position, core: str) -> None:
@@ -86,6 +88,6 @@ class Core:
         (`hideable`)."""
         raise NotImplementedError
 
-    def quadratic(self, position: Position, variant: Variant, keys: int) -> bool:
+    def quadratic(self, position: Position, keys: int, variant: Variant = PLAIN) -> bool:
         """Whether a call holds the logits of all pairs in memory."""
         return False

@@ -443,7 +443,8 @@ def backward(structure, residuals, d_out):
     sums = jax.tree.map(lambda x: jnp.zeros(x.shape, sums_of(x)), (k, v, learned, band))
     dq, *sums = lax.fori_loop(0, grid.active.shape[0], row, (jnp.zeros_like(q), *sums))
     sums = jax.tree.map(lambda total, x: total.astype(x.dtype), tuple(sums), (k, v, learned, band))
-    return Arguments(dq, *sums, _of_sinks(level, tops, totals, out, d_out)), None
+    dk, dv, d_learned, d_band = sums
+    return Arguments(dq, dk, dv, d_learned, d_band, _of_sinks(level, tops, totals, out, d_out)), None
 
 
 def _of_sinks(level, tops, totals, out, d_out):

@@ -24,7 +24,7 @@ class Dense(Core):
         out = out if gain is None else out + gain.astype(out.dtype)
         return out * seen.swapaxes(1, 2).astype(out.dtype)  # cheaper than multiplying all weights
 
-    def quadratic(self, position, variant, keys):
+    def quadratic(self, position, keys, variant=PLAIN):
         return True
 
 
@@ -75,6 +75,10 @@ def _rows(q, k, *, position, coords, mask, scale, variant):
     if position.overrides('rows'):
         found = position.rows(jnp.where(allowed, found, 0), allowed, q, coords)
     found = capped(found, variant.softcap)
+    if variant.mixing is not None:
+        found = variant.mixing.logits(found, allowed)
     if position.overrides('weights'):
-        return position.weights(jnp.where(allowed, found, 0), allowed, q, coords), seen
-    return variant.normalizer.weights(found, allowed, variant.normalizer.level(coords)), seen
+        a = position.weights(jnp.where(allowed, found, 0), allowed, q, coords)
+    else:
+        a = variant.normalizer.weights(found, allowed, variant.normalizer.level(coords))
+    return a if variant.mixing is None else variant.mixing.weights(a * seen, allowed), seen

@@ -52,7 +52,7 @@ class Linear(Core):
 
     def attend(self, q, k, v, *, position, coords, mask, scale, variant=PLAIN, dropout_rate=0.0, rngs=None):
         if not variant.plain:
-            raise UserError('the linear core has no logits: leave out model.normalizer and model.softcap')
+            raise UserError('the linear core has no logits: leave out model.normalizer, model.softcap and model.mixing')
         for hook in ('product', 'bias', 'content', 'rows', 'weights', 'values'):
             if position.overrides(hook):
                 raise UserError(

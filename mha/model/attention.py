@@ -13,7 +13,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Num
 
 from mha import cores, normalizers, positions, spec
+from mha import mixing as mixings
 from mha.cores import dense
+from mha.mixing import Mixing
 from mha.model import norms
 from mha.nn import gates, prng
 from mha.nn.masks import Mask, MaskLike, as_mask, causal, explicit, later, padding
@@ -113,7 +115,8 @@ class MultiHeadAttention(nnx.Module):
     With the same weights, the output is that of flax. New arguments: `position`; `head_dim` (size of a head, instead of
     qkv_features / num_heads); `core` (how attention is computed); `head_mask`; `normalizer` (spec of `mha.normalizers`)
     and `softcap`, how logits become weights; `gate`, 'head' or 'channel', which multiplies the output of each head or
-    channel by sigmoid(x W), where x are the `inputs_q` (Qiu et al., 2025, arXiv:2505.06708).
+    channel by sigmoid(x W), where x are the `inputs_q` (Qiu et al., 2025, arXiv:2505.06708); `mixing`, the spec of a
+    mixing of heads (`mha.mixing`), which may depend on the number of the `layer`.
 
     `position` is a position scheme or its spec. A spec is built for sequences of up to `max_len` tokens, which only
     matters for tables of positions, and for causal masks only if `is_causal`. A layer cannot replace coordinates or add
@@ -163,6 +166,8 @@ class MultiHeadAttention(nnx.Module):
         normalizer: str = 'softmax',
         softcap: Spread = 0.0,
         gate: Literal['none', 'head', 'channel'] = 'none',
+        mixing: str = 'none',
+        layer: int = 0,
         rngs: nnx.Rngs,
     ):
         if head_dim is None:
@@ -196,12 +201,18 @@ class MultiHeadAttention(nnx.Module):
         self.out = nnx.LinearGeneral(shape, self.out_features, axis=(-2, -1), **out_inits, **common)
         kind = 'layer' if normalize_qk is True else normalize_qk or 'none'  # True as in flax, or the name of a norm
         norm: dict[str, Any] = dict(use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.query_ln = nnx.data(None if kind == 'none' else norms.make(kind, head_dim, **norm))
-        self.key_ln = nnx.data(None if kind == 'none' else norms.make(kind, head_dim, **norm))
-        self.dims = Dims(in_features, num_heads, head_dim, max_len, is_causal)
+        map_dim, rest = divmod(head_dim, mixings.kind(mixing).maps)
+        if rest:
+            raise spec.UserError(
+                f'mixing {mixing!r} divides the channels of a head among its maps, but it has {head_dim}'
+            )
+        self.query_ln = nnx.data(None if kind == 'none' else norms.make(kind, map_dim, **norm))
+        self.key_ln = nnx.data(None if kind == 'none' else norms.make(kind, map_dim, **norm))
+        self.dims = Dims(in_features, num_heads, map_dim, max_len, is_causal)
         self.position = _scheme(position, self.dims, rngs)
         beside = prng.beside(rngs)
         self.normalizer, self.softcap = normalizers.make(normalizer, self.dims, rngs=beside), softcap
+        self.mixing = mixings.make(mixing, self.dims, layer, rngs=beside)
         shape = {'none': (), 'head': (num_heads,), 'channel': (num_heads, head_dim)}[gate]
         common['rngs'] = beside
         self.output_gate = nnx.data(nnx.LinearGeneral(in_features, shape, **inits, **common) if shape else None)
@@ -209,11 +220,11 @@ class MultiHeadAttention(nnx.Module):
     @property
     def variant(self) -> cores.Variant:
         """How logits become weights."""
-        return cores.Variant(self.normalizer, self.softcap)
+        return cores.Variant(self.normalizer, self.softcap, self.mixing if self.mixing.whole_rows else None)
 
     def quadratic(self, position: Position, keys: int) -> bool:
         """Whether a call holds the logits of all pairs in memory."""
-        return self.core.quadratic(position, self.variant, keys)
+        return self.core.quadratic(position, keys, self.variant)
 
     def __call__(
         self,
@@ -256,6 +267,11 @@ class MultiHeadAttention(nnx.Module):
         position, mask = _scheme(position, self.dims, nnx.Rngs()), as_mask(mask)
         if self.num_heads < self.dims.heads:
             position = positions.of_heads(position, self.kept, self.dims.heads)
+        if self.mixing.maps > 1 and position.overrides('values'):
+            raise spec.UserError(
+                f'position scheme {position.name!r} adds to values of the width of its queries, but under mixing '
+                f'{self.mixing.name!r} values are wider'
+            )
         if isinstance(inputs_k, KeysValues):
             q, (k, v) = self.query(inputs_q), inputs_k
         else:
@@ -263,8 +279,8 @@ class MultiHeadAttention(nnx.Module):
             self._check_width('inputs_k', inputs_k, self.in_kv_features)
             self._check_width('inputs_v', inputs_v, self.in_kv_features)
             q, k, v = self.project(inputs_q, inputs_k, inputs_v)
-            k = k if self.key_ln is None else self.key_ln(k)
-        q = q if self.query_ln is None else self.query_ln(q)
+            k = self._normed(k, self.key_ln)
+        q = self._normed(q, self.query_ln)
         q_pos = jnp.arange(q.shape[1])[None] if q_pos is None else q_pos
         k_pos = jnp.arange(k.shape[1])[None] if k_pos is None else k_pos
         if decode if decode is not None else self.decode:
@@ -281,23 +297,16 @@ class MultiHeadAttention(nnx.Module):
         if sow_weights and not self.core.has_map:
             raise ValueError(f'core={self.core} forms no attention weights to sow')
         if sow_weights and hasattr(self, '__captures__'):  # without a capture, weights would accumulate in the layer
-            turned = position.qk(q, k, coords)
-            call: dict[str, Any] = dict(position=position, coords=coords, mask=mask, scale=self.head_dim**-0.5)
-            self.sow(nnx.Intermediate, 'attention_weights', dense.weights(*turned, variant=self.variant, **call))
+            call: dict[str, Any] = dict(position=position, coords=coords, mask=mask, variant=self.variant)
+            call['scale'] = self.dims.head_dim**-0.5
+            maps = [dense.weights(*position.qk(*qk, coords), **call) for qk in split_maps(q, k, self.mixing)]
+            self.sow(nnx.Intermediate, 'attention_weights', self.mixing.combine(maps))
         if self.probe is not None:
             self.probe(q, k, v, position=position, coords=coords, mask=mask)
-        out = cores.attend(
-            q,
-            k,
-            v,
-            position=position,
-            coords=coords,
-            mask=mask,
-            core=self.core,
-            variant=self.variant,
-            dropout_rate=self.dropout_rate,
-            rngs=None if deterministic else rngs,
-        )
+        call = dict(position=position, coords=coords, mask=mask, core=self.core, variant=self.variant)
+        call |= dict(dropout_rate=self.dropout_rate, rngs=None if deterministic else rngs)
+        parts = [cores.attend(*qk, v, **call) for qk in split_maps(q, k, self.mixing)]
+        out = self.mixing.finish(self.mixing.combine(parts))
         if self.output_gate is not None:
             out = out * self.opened(inputs_q).astype(out.dtype)
         head_mask = self.head_mask if head_mask is None else head_mask
@@ -321,7 +330,11 @@ class MultiHeadAttention(nnx.Module):
             nothing = jnp.zeros((*inputs.shape[:2], 0, self.head_dim), inputs.dtype)
             return KeysValues(nothing, nothing)
         keys = self.key(inputs)
-        return KeysValues(keys if self.key_ln is None else self.key_ln(keys), self.value(inputs))
+        return KeysValues(self._normed(keys, self.key_ln), self.value(inputs))
+
+    def _normed(self, x: Float[Array, 'B T H K'], norm: Any) -> Float[Array, 'B T H K']:
+        """Normalised queries or keys, those of every map for itself."""
+        return x if norm is None else norm(x.reshape(*x.shape[:3], self.mixing.maps, -1)).reshape(x.shape)
 
     def keep(self, heads: Iterable[int]) -> None:
         """Removes all heads but these, numbered as at first. The projections become smaller, and the output is the one
@@ -339,6 +352,7 @@ class MultiHeadAttention(nnx.Module):
             _cut(self.output_gate, 'kernel', rows, axis=1)
             _cut(self.output_gate, 'bias', rows, axis=0)
         self.normalizer.keep(tuple(rows))
+        self.mixing.keep(tuple(rows))
         _cut(self.out, 'kernel', rows, axis=0)
         _cut(self, 'head_gates', rows, axis=0)
         if self.head_mask is not None:
@@ -420,6 +434,15 @@ class MultiHeadAttention(nnx.Module):
             mask = later(mask, start, first, length)
         past = causal() if prefix is None else causal() | padding(prefix)
         return q, k, v, q_pos, k_pos, mask & later(past, start, first, length)
+
+
+def split_maps(
+    q: Float[Array, 'B T H K'], k: Float[Array, 'B S H K'], mixing: Mixing
+) -> list[tuple[Float[Array, 'B T H N'], Float[Array, 'B S H N']]]:
+    """Queries and keys of each map of the heads."""
+    if mixing.maps == 1:
+        return [(q, k)]
+    return list(zip(jnp.split(q, mixing.maps, axis=-1), jnp.split(k, mixing.maps, axis=-1), strict=True))
 
 
 def _cut(layer: Any, name: str, rows: Sequence[int], axis: int) -> None:

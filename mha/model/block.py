@@ -12,7 +12,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from mha import cores, spec
+from mha import cores, mixing, spec
 from mha.model import initial, norms
 from mha.model import mlp as mlps
 from mha.model.attention import MultiHeadAttention
@@ -87,13 +87,19 @@ class Settings:
     normalizer: str
     softcap: float
     gate: str
+    mixing: str
     dtype: DTypeLike
 
     def make_norm(self, rngs: nnx.Rngs, kind: str | None = None) -> nnx.Module:
         """Norm of the model's width, of the kind of its blocks unless another is given."""
         return norms.make(kind or self.norm_kind, self.dim, epsilon=self.norm_eps, dtype=self.dtype, rngs=rngs)
 
-    def make_attention(self, start: initial.Initial, causal: bool, rngs: nnx.Rngs) -> MultiHeadAttention:
+    @property
+    def map_dim(self) -> int:
+        """Channels of the queries and keys of one map of a head."""
+        return self.head_dim // mixing.kind(self.mixing).maps
+
+    def make_attention(self, start: initial.Initial, causal: bool, layer: int, rngs: nnx.Rngs) -> MultiHeadAttention:
         options: dict[str, Any] = dict(
             num_kv_heads=self.kv_heads,
             head_dim=self.head_dim,
@@ -107,17 +113,18 @@ class Settings:
             normalizer=self.normalizer,
             softcap=self.softcap,
             gate=self.gate,
+            mixing=self.mixing,
+            layer=layer,
             dtype=self.dtype,
         )
-        with spec.setting('model.normalizer'):
-            return MultiHeadAttention(self.heads, self.dim, **options, rngs=rngs)
+        return MultiHeadAttention(self.heads, self.dim, **options, rngs=rngs)
 
 
 class Cross(nnx.Module):
     """Attention of a decoder's block to the source (Vaswani et al., 2017, arXiv:1706.03762), with its norm."""
 
-    def __init__(self, settings: Settings, start: initial.Initial, rngs: nnx.Rngs):
-        self.attention = settings.make_attention(start, False, rngs)
+    def __init__(self, settings: Settings, start: initial.Initial, layer: int, rngs: nnx.Rngs):
+        self.attention = settings.make_attention(start, False, layer, rngs)
         self.norm = settings.make_norm(rngs)
 
     def attend(self, x: Float[Array, 'B T D'], given: Given) -> Float[Array, 'B T D']:
@@ -146,14 +153,15 @@ class Block(nnx.Module):
         *,
         pattern: masks.Mask,
         causal: bool,
+        layer: int = 0,
         decoder: bool = False,
         rngs: nnx.Rngs,
     ):
         self.pattern, self.mask = pattern, pattern & (masks.causal() if causal else masks.full())
         self.norm_first, self.dropout_rate = settings.norm == 'pre', settings.dropout_rate
-        self.attention = settings.make_attention(start, causal, rngs)
+        self.attention = settings.make_attention(start, causal, layer, rngs)
         self.attention_norm = settings.make_norm(rngs)
-        self.cross = nnx.data(Cross(settings, start, rngs) if decoder else None)
+        self.cross = nnx.data(Cross(settings, start, layer, rngs) if decoder else None)
         # Attributes of the block, not of a submodule: that would change the names in checkpoints, and the order of
         # additions in the norm of the gradient.
         options: dict[str, Any] = dict(dtype=settings.dtype, rngs=rngs)

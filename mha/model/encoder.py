@@ -44,7 +44,8 @@ class Encoder(Stack):
     default 4 dim. `kv_heads` is the number of heads of keys and values (grouped-query attention, Ainslie et al., 2023,
     arXiv:2305.13245). `qk_norm` normalises queries and keys (Henry et al., 2020, arXiv:2010.04245).
     `normalizer` is the spec of what turns logits into weights (`mha.normalizers`), `softcap` the bound of the logits or
-    0, and `gate` whether each 'head' or 'channel' has a sigmoid gate on its output (`MultiHeadAttention`).
+    0, `gate` whether each 'head' or 'channel' has a sigmoid gate on its output (`MultiHeadAttention`), and `mixing` the
+    spec of what mixes heads (`mha.mixing`).
     `embedding_norm` is the type of a norm of the embeddings after those of positions are added, `output` is 'linear' or
     'mlm', for a dense layer, GELU and a norm before the logits; BERT has both (Devlin et al., 2019,
     arXiv:1810.04805). With `tied`, the logit of class c is computed with the embedding of symbol c (Press & Wolf, 2017,
@@ -82,6 +83,7 @@ class Encoder(Stack):
         normalizer: str = 'softmax',
         softcap: float = 0.0,
         gate: Literal['none', 'head', 'channel'] = 'none',
+        mixing: str = 'none',
         embedding_norm: str = 'none',
         readout: Literal['token', 'pooled', 'pair'] = 'token',
         tied: bool = False,
@@ -152,6 +154,7 @@ class Encoder(Stack):
             normalizer=normalizer,
             softcap=softcap,
             gate=gate,
+            mixing=mixing,
             dtype=jnp.dtype(dtype),
         )
         self.readout, self.prefix_lm, self.num_classes = readout, prefix_lm, num_classes
@@ -162,7 +165,7 @@ class Encoder(Stack):
         features = 4 * dim if readout == 'pair' else dim
         self.transform = nnx.data(Transform(features, start.kernel, norm_eps, options) if output == 'mlm' else None)
         self.head = nnx.data(None if tied else nnx.Linear(features, num_classes, kernel_init=start.kernel, **options))
-        dims = positions.Dims(dim, heads, settings.head_dim, self.context(max_len), causal and not prefix_lm)
+        dims = positions.Dims(dim, heads, settings.map_dim, self.context(max_len), causal and not prefix_lm)
         key = rngs.params()  # one draw, so that a scheme's parameters do not change the initial values of other weights
         with spec.setting('model.position'):
             self.add_positions(position, position_per_layer, dims, key)

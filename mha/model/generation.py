@@ -285,6 +285,8 @@ def uncacheable(model: Encoder | Conditional, equal: bool = True) -> str:
         return f'position {", ".join(names)} needs the whole sequence at once'
     if cores := [str(block.attention.core) for block in model.blocks if not block.attention.core.cacheable]:
         return f'core {cores[0]} keeps no keys'
+    if mixers := [block.attention.mixing for block in model.blocks if not block.attention.mixing.cacheable]:
+        return f'mixing {mixers[0].name!r} relates queries'
     if not equal and any(_absolute(block.mask) for block in model.blocks):
         return 'a pattern with fixed slots (prefix, global, random) needs prompts of equal length'
     return ''

@@ -73,7 +73,7 @@ class EncoderDecoder(nnx.Module):
             decoder=True,
             rngs=rngs,
         )
-        dims = positions.Dims(settings.dim, settings.heads, settings.head_dim, max_len, causal=True)
+        dims = positions.Dims(settings.dim, settings.heads, settings.map_dim, max_len, causal=True)
         own, across = rngs.params(), rngs.params()
         with spec.setting('model.decoder_position'):
             self.decoder.add_positions(position, position_per_layer, dims, own)

@@ -73,7 +73,8 @@ class Stack(nnx.Module):
         kind = settings.embedding_norm
         self.embedding_norm = nnx.data(None if kind == 'none' else settings.make_norm(rngs, kind))
         self.blocks = nnx.List(
-            Block(settings, start, pattern=pattern, causal=causal, decoder=decoder, rngs=rngs) for pattern in patterns
+            Block(settings, start, pattern=pattern, causal=causal, layer=layer, decoder=decoder, rngs=rngs)
+            for layer, pattern in enumerate(patterns)
         )
         self.final_norm = nnx.data(settings.make_norm(rngs) if settings.norm == 'pre' else None)
 

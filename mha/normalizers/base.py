@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
@@ -47,6 +48,6 @@ class Normalizer(nnx.Module):
         return type(self).__module__.rpartition('.')[2]
 
 
-def rowwise(level: Float[Array, '#B #T H']) -> Float[Array, '#B H #T 1']:
-    """`level` beside logits."""
-    return level.swapaxes(1, 2)[..., None]
+def rowwise(level: Float[Array, '#B #T H'] | None) -> Float[Array, '#B #H #T 1']:
+    """`level` beside logits; 0 if there is none."""
+    return jnp.zeros((1, 1, 1, 1)) if level is None else level.swapaxes(1, 2)[..., None]

@@ -23,7 +23,7 @@ class Stickbreaking(Normalizer):
     causal_only = True
 
     def __init__(self, dims, remainder: Literal['zero', 'self'] = 'zero', *, rngs):
-        self.remainder = remainder
+        self.remainder: Literal['zero', 'self'] = remainder
 
     def weights(self, logits, mask, level):
         return broken(logits, mask, self.remainder)

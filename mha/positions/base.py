@@ -29,6 +29,8 @@ from mha.nn.prng import rows
 from mha.spec import Count, at_least, checked
 
 HOOKS = ('remap', 'embed', 'qk', 'product', 'bias', 'content', 'rows', 'weights', 'values')
+BARRED = -1e20
+"""Upper bound of the logits with which a scheme itself hides keys."""
 WHOLE = ('product', 'rows', 'weights')
 """Hooks that work on whole rows of logits. Tiled cores have none."""
 

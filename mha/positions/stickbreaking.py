@@ -22,7 +22,7 @@ class StickBreaking(Position):
     causal_only = True
 
     def __init__(self, dims, remainder: Literal['zero', 'self'] = 'zero', *, rngs):
-        self.remainder = remainder
+        self.remainder: Literal['zero', 'self'] = remainder
 
     def weights(self, logits, mask, q, coords):
         return broken(logits, mask, self.remainder)

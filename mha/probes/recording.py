@@ -15,6 +15,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from mha.cores import Variant, dense
+from mha.mixing import Mixing
+from mha.model.attention import split_maps
 from mha.model.heads import fold_gates, layers
 from mha.model.seq2seq import Model
 from mha.nn.masks import Mask, later
@@ -54,6 +56,7 @@ class Attention:
     coords: Coords
     mask: Mask
     variant: Variant
+    mixing: Mixing
     gate: Float[Array, 'B T H #K'] | None
     """Factors of the outputs of heads or channels; None if there are none."""
     out: Float[Array, 'H K D']
@@ -70,7 +73,7 @@ class Attention:
     @property
     def scale(self) -> float:
         """Factor of the products of queries and keys."""
-        return self.q.shape[-1] ** -0.5
+        return (self.q.shape[-1] // self.mixing.maps) ** -0.5
 
     @property
     def whole_rows(self) -> bool:
@@ -78,10 +81,10 @@ class Attention:
         return bool(self.variant.whole_rows(self.position))
 
     @property
-    def turned(self) -> tuple[Array, Array]:
-        """Queries and keys as they meet in products."""
-        q, k = self.position.qk(self.q, self.k, self.coords)
-        return q, hideable(k, self.v)[0]
+    def turned(self) -> list[tuple[Array, Array]]:
+        """Queries and keys of each map of the heads, as they meet in products."""
+        maps = (self.position.qk(*qk, self.coords) for qk in split_maps(self.q, self.k, self.mixing))
+        return [(q, hideable(k, self.v)[0]) for q, k in maps]
 
     @functools.cached_property
     def value_norms(self) -> Float[Array, 'B H S']:
@@ -101,7 +104,6 @@ class Attention:
         whole rows may relate them, so all of them are computed."""
         if rows is not None and self.position.whole_rows:
             return jax.lax.dynamic_slice_in_dim(self.weights(), start, rows, axis=2)
-        q, k = self.turned
         cut = functools.partial(self._cut, start=start, rows=rows)
         coords = dataclasses.replace(
             self.coords,
@@ -111,18 +113,19 @@ class Attention:
             contiguous=False,
         )
         call: dict[str, Any] = dict(position=self.position, coords=coords, scale=self.scale, variant=self.variant)
-        return dense.weights(cut(q), k, mask=self._mask(start), **call)
+        return self.mixing.combine([dense.weights(cut(q), k, mask=self._mask(start), **call) for q, k in self.turned])
 
     def logits(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Logits:
         """Logits of all keys, hidden ones included. What works on whole rows of them (`cope`) or bounds them acts on
-        the total, and what it does there is no part of `position`."""
+        the total, and what it does there is no part of `position`. Of heads with two maps, those of the first."""
         if rows is not None and self.position.overrides('product'):
             return Logits(*(jax.lax.dynamic_slice_in_dim(x, start, rows, axis=2) for x in self.logits()))
-        plain, (q, k) = self._cut(self.q, start, rows), self.turned
+        (plain, plain_k), (q, k) = split_maps(self.q, self.k, self.mixing)[0], self.turned[0]
         coords = dataclasses.replace(self.coords, q_pos=self._cut(self.coords.q_pos, start, rows), contiguous=False)
         q = self._cut(q, start, rows)
         total = dense.logits(q, k, position=self.position, coords=coords, scale=self.scale)
-        content = inner((plain * self.scale).swapaxes(1, 2), self.k.swapaxes(1, 2)).astype(total.dtype)
+        plain = self._cut(plain, start, rows) * self.scale
+        content = inner(plain.swapaxes(1, 2), plain_k.swapaxes(1, 2)).astype(total.dtype)
         return Logits(content, total - content, total)
 
     def visible(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Bool[Array, '#B #H T S']:
@@ -131,7 +134,8 @@ class Attention:
 
     def contributions(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B H T S']:
         """Norms of what each key adds to the output of a query: weight times the norm of its projected value
-        (Kobayashi et al., 2020, arXiv:2004.10102), through the gate of the query."""
+        (Kobayashi et al., 2020, arXiv:2004.10102), through the gate of the query. The norm of `differential` is left
+        out."""
         weights = self.weights(start, rows)
         if self.gate is None:
             return weights * self.value_norms[:, :, None]
@@ -147,7 +151,7 @@ class Attention:
         weights = self.weights(start, rows)
         out = mix(weights, hideable(self.k, self.v)[1].swapaxes(1, 2)).swapaxes(1, 2)
         gain = self.position.values(weights, self._cut(self.coords.q_pos, start, rows), self.coords.k_pos)
-        return out if gain is None else out + gain.astype(out.dtype)
+        return self.mixing.finish(out if gain is None else out + gain.astype(out.dtype))
 
     def _mask(self, start) -> Mask:
         """Mask of the queries from `start` on."""
@@ -208,7 +212,9 @@ def _keep(found, stack, number, layer, q, k, v, *, position, coords, mask):
     out = layer.out.kernel[...]
     if layer.head_mask is not None:
         out = out * layer.head_mask[:, None, None].astype(out.dtype)
-    found.append(Attention(stack, number, q, k, v, position, coords, mask, layer.variant, gate, out, layer.kept))
+    found.append(
+        Attention(stack, number, q, k, v, position, coords, mask, layer.variant, layer.mixing, gate, out, layer.kept)
+    )
 
 
 @checked

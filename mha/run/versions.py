@@ -26,6 +26,7 @@ ADDED = {
     'model.normalizer': 'softmax',
     'model.softcap': 0.0,
     'model.gate': 'none',
+    'model.mixing': 'none',
     'train.head_penalty': 0.0,
     'eval.every_steps': 0,
 }

@@ -54,7 +54,7 @@ def test_the_bidirectional_form_serves_a_causal_model_too(case):
     case.check(scheme, case.dot() + oracle(case.draw('x', 2, 13, 24), *parameters(scheme), future=True))
 
 
-@pytest.mark.parametrize(('causal', 'hook'), [(True, 'qk'), (False, 'weights')])
+@pytest.mark.parametrize(('causal', 'hook'), [(True, 'qk'), (False, 'rows')])
 def test_each_form_says_which_hook_it_uses(causal, hook):
     assert [name for name in positions.HOOKS if make(causal=causal).overrides(name)] == [hook]
 
