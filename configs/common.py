@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.model.mlp_dim = config_dict.placeholder(int)  # default: 4 dim
     config.model.position = 'none'  # spec (mha/positions), or one per layer, comma-separated
     config.model.position_per_layer = False  # False: layers with equal specs share parameters
-    config.model.pattern = 'full'  # spec (mha/nn/masks.py), such as 'window(64)|global(2)', or one per layer
+    config.model.pattern = 'full'  # spec (mha/nn/masks.py), 'window(64)|global(2)', 'local(64)', or one per layer
     config.model.causal = False
     config.model.prefix_lm = False  # a causal model sees its question in both directions
     config.model.decoder_layers = 0  # 0: no decoder; otherwise the task has a source and a target

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mha import cores, positions, spec, tasks
+from mha import cores, mixing, normalizers, positions, spec, tasks
 from mha.model import mlp
 from mha.nn import masks
 from mha.positions import Position
@@ -339,7 +339,9 @@ PLUGINS = {  # each with its number of leading parameters that a spec does not s
     **{f'position {name}': (spec.load(positions, name, Position, ''), 1) for name in positions.names()},
     **{f'task {name}': (spec.load(tasks, name, tasks.Task, ''), 0) for name in tasks.names()},
     **{f'core {name}': (spec.load(cores, name, cores.Core, ''), 0) for name in cores.names()},
-    **{f'pattern {name}': (kind, 0) for name, kind in masks.PATTERNS.items()},
+    **{f'pattern {name}': (kind, name in masks.OF_HEADS) for name, kind in masks.PATTERNS.items()},
+    **{f'normalizer {n}': (spec.load(normalizers, n, normalizers.Normalizer, ''), 1) for n in normalizers.names()},
+    **{f'mixing {name}': (mixing.kind(name), 2) for name in mixing.names()},
     **{f'optimizer {name}': (function, 2) for name, function in optim.OPTIMIZERS.items()},
     **{f'schedule {name}': (function, 3) for name, function in optim.SCHEDULES.items()},
     **{f'curriculum {name}': (function, 2) for name, function in curricula.CURRICULA.items()},

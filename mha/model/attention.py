@@ -17,7 +17,7 @@ from mha import mixing as mixings
 from mha.cores import dense
 from mha.mixing import Mixing
 from mha.model import norms
-from mha.nn import gates, prng
+from mha.nn import gates, masks, prng
 from mha.nn.masks import Mask, MaskLike, as_mask, causal, explicit, later, padding
 from mha.nn.products import linear
 from mha.positions.base import Coords, Dims, Position
@@ -267,6 +267,7 @@ class MultiHeadAttention(nnx.Module):
         position, mask = _scheme(position, self.dims, nnx.Rngs()), as_mask(mask)
         if self.num_heads < self.dims.heads:
             position = positions.of_heads(position, self.kept, self.dims.heads)
+            mask = masks.of_heads(mask, self.kept, self.dims.heads)
         if self.mixing.maps > 1 and position.overrides('values'):
             raise spec.UserError(
                 f'position scheme {position.name!r} adds to values of the width of its queries, but under mixing '

@@ -131,7 +131,7 @@ class Encoder(Stack):
                 'model.prefix_lm is for causal models with a read-out per token - set model.causal=True'
             )
         with spec.setting('model.pattern'):
-            patterns = [masks.make(text) for text in spec.per_layer(pattern, layers, 'pattern')]
+            patterns = [masks.make(text, heads) for text in spec.per_layer(pattern, layers, 'pattern')]
         with spec.setting('model.core'):
             attention_core = cores.make(core)
         settings = Settings(

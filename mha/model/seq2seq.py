@@ -62,7 +62,7 @@ class EncoderDecoder(nnx.Module):
             raise spec.UserError('a decoder needs an encoder with causal=False and a read-out per token')
         settings = encoder.settings
         with spec.setting('model.pattern'):
-            patterns = [masks.make(text) for text in spec.per_layer(pattern, layers, 'pattern')]
+            patterns = [masks.make(text, settings.heads) for text in spec.per_layer(pattern, layers, 'pattern')]
         self.encoder = encoder
         self.decoder = Stack(
             settings,

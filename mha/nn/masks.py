@@ -318,6 +318,26 @@ class strided(OffsetMask):
 
 
 @_mask
+class by_head(OffsetMask):
+    """Windows that differ between heads: head h sees the `reaches[h]` slots on each side of the query, or all slots if
+    the number is negative. Specs name two kinds, `hard_alibi` and `local`."""
+
+    reaches: tuple[int, ...] = _static()
+
+    @property
+    def reach(self):
+        return None if min(self.reaches) < 0 else max(self.reaches)
+
+    def tile(self, q, k):
+        reaches = jnp.array(self.reaches)[:, None, None]
+        return ((reaches < 0) | (jnp.abs(k[None, :] - q[:, None])[None] <= reaches))[None]
+
+    def meets(self, low, high):
+        reach = self.reach
+        return (high >= -reach) & (low <= reach) if reach is not None else np.ones(np.broadcast(low, high).shape, bool)
+
+
+@_mask
 class prefix(Mask):
     """Prefix mask: the first `length` slots see each other in both directions, the rest is causal (prefix LM; Raffel et
     al., 2020, arXiv:1910.10683). `block` is exact unless `length` is an array."""
@@ -415,18 +435,56 @@ def _serves(mask: str, has: int, asked: int | None, of: str):
         raise ValueError(f'the mask ({mask}) is for {has} {of}, but there are {asked}')
 
 
-PATTERNS = {kind.__name__.rstrip('_'): kind for kind in (full, window, dilated, strided, prefix, global_, random)}
-"""Masks that specs may name."""
+def hard_alibi(total: spec.Count, heads: spec.Count | None = None) -> by_head:
+    """Hard-ALiBi (Jelassi et al., 2024, arXiv:2402.01032): head h of the first `heads`, by default half of all, sees
+    the h slots before the query and itself, so that head 0 sees itself only. The others see all slots. Causal in the
+    paper; without a causal mask, as many slots after the query are seen."""
+    heads = _first(total, heads)
+    return by_head((*range(heads), *[-1] * (total - heads)))
+
+
+def local(total: spec.Count, window: Slot, heads: spec.Count | None = None) -> by_head:
+    """Local and global heads: the first `heads`, by default half of all, see the `window` slots on each side of the
+    query. The others see all slots."""
+    heads = _first(total, heads)
+    return by_head((*[window] * heads, *[-1] * (total - heads)))
+
+
+def _first(total: int, heads: int | None) -> int:
+    """Number of the first heads, by default half of all."""
+    if heads is not None and heads > total:
+        raise spec.UserError(f'heads must be at most {total}, the number of all heads, not {heads}')
+    return total // 2 if heads is None else heads
+
+
+OF_ALL = {kind.__name__.rstrip('_'): kind for kind in (full, window, dilated, strided, prefix, global_, random)}
+OF_HEADS = {kind.__name__: kind for kind in (hard_alibi, local)}
+PATTERNS: dict[str, Any] = {**OF_ALL, **OF_HEADS}
+"""Masks that specs may name: the same for all heads, and those that need their number."""
 
 
 @spec.checked
-def make(text: str) -> Mask:
-    """Mask that a spec describes, such as `'window(64)|global(2)'`; `|` is the union. Mistakes raise `UserError`."""
-    what = 'attention pattern'
-    calls = spec.parse(text)
-    kinds = [PATTERNS[spec.choose(call.name, PATTERNS, what)] for call in calls]
-    parts = [spec.build(kind, call, what) for kind, call in zip(kinds, calls, strict=True)]
+def make(text: str, heads: spec.Count | None = None) -> Mask:
+    """Mask that a spec describes, such as `'window(64)|global(2)'`; `|` is the union. Patterns that differ between
+    heads need the number of all `heads`. Mistakes raise `UserError`."""
+    what, parts = 'attention pattern', []
+    for call in spec.parse(text):
+        kind = PATTERNS[spec.choose(call.name, PATTERNS, what)]
+        if call.name in OF_HEADS and heads is None:
+            raise spec.UserError(f'{what} {call.name!r} needs the number of heads: masks.make({text!r}, heads=8)')
+        parts.append(spec.build(kind, call, what, *[heads] * (call.name in OF_HEADS)))
     return functools.reduce(operator.or_, parts)
+
+
+def of_heads(mask: Mask, kept: tuple[int, ...], heads: int) -> Mask:
+    """Mask for the `kept` of `heads` heads."""
+    if isinstance(mask, And | Or):
+        return type(mask)(of_heads(mask.first, kept, heads), of_heads(mask.second, kept, heads))
+    if isinstance(mask, by_head):
+        return by_head(tuple(mask.reaches[head] for head in kept))
+    if isinstance(mask, explicit) and mask.allowed.shape[1] == heads > 1:
+        return explicit(mask.allowed[:, np.array(kept)])
+    return mask
 
 
 MaskLike = Mask | Shaped[Array, '#B #H #T #S'] | Shaped[np.ndarray, '#B #H #T #S'] | None

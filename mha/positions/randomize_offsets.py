@@ -106,13 +106,13 @@ class _Drawn(Position):
         def row(slot):
             return self.inner.bias(jnp.zeros((1, 1)), self.keys(slot, k_pos))
 
-        return None if not self.overrides('bias') else self.rows(row, q_pos)
+        return None if not self.overrides('bias') else self.by_row(row, q_pos)
 
     def content(self, q, k, q_pos, k_pos):
         def row(slot, q):
             return self.inner.content(q[:, None], k, jnp.zeros((1, 1)), self.keys(slot, k_pos))
 
-        return None if not self.overrides('content') else self.rows(row, q_pos, q)
+        return None if not self.overrides('content') else self.by_row(row, q_pos, q)
 
     def values(self, weights, q_pos, k_pos):
         def row(slot, weights):
@@ -122,7 +122,7 @@ class _Drawn(Position):
             return None
         return jax.vmap(row, (1, 2), 1)(q_pos, weights)
 
-    def rows(self, row, *over):
+    def by_row(self, row, *over):
         """`row` mapped over queries. A query at 0 and keys at minus their distances have exactly the drawn offsets."""
         return jax.vmap(lambda *at: row(*at)[:, :, 0], 1, 2)(*over)
 

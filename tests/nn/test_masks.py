@@ -51,6 +51,8 @@ MASKS = {
     'random': (random(2, 1, 5), lambda b, h, i, j: (max(i, j) // 2, min(i, j) // 2) in PAIRS),
     'explicit': (explicit(jnp.asarray(ALLOWED)), lambda b, h, i, j: ALLOWED[b, h, i, j]),
     'explicit of all heads': (explicit(jnp.asarray(ALLOWED[:1, :1])), lambda b, h, i, j: ALLOWED[0, 0, i, j]),
+    'local heads': (masks.make('local(2)', 2), lambda b, h, i, j: h == 1 or abs(i - j) <= 2),
+    'hard alibi': (masks.make('hard_alibi(2)', 2) & causal(), lambda b, h, i, j: i - h <= j <= i),
     'causal & padding': (causal() & padding(jnp.asarray(VALID)), lambda b, h, i, j: j <= i and VALID[b, j]),
     'Longformer': (window(1) | global_(1), lambda b, h, i, j: abs(i - j) <= 1 or i < 1 or j < 1),
     'causal dilated': (causal() & dilated(3, 2), lambda b, h, i, j: i - j in (0, 2, 4, 6)),
@@ -388,6 +390,7 @@ def test_make(text, mask):
         ('random(0)', 'size must be at least 1'),
         ('random(1, -1)', 'draws must be at least 0'),
         ('random(1, seed=-1)', 'seed must be at least 0'),
+        ('local(2)', "attention pattern 'local' needs the number of heads: masks.make('local(2)', heads=8)"),
         ('window(3)|', 'cannot read'),
         ('window(3)&global(2)', "cannot read 'window(3)&global(2)'"),
     ],
@@ -396,3 +399,17 @@ def test_mistakes_are_one_line(text, message):
     with pytest.raises(UserError, match=re.escape(message)) as error:
         masks.make(text)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_patterns_of_heads():
+    assert masks.make('local(3)', 5) == masks.by_head((3, 3, -1, -1, -1))
+    assert masks.make('hard_alibi', 5) == masks.by_head((0, 1, -1, -1, -1))
+    with pytest.raises(UserError, match='heads must be at most 4, the number of all heads, not 5'):
+        masks.make('local(3, heads=5)', 4)
+
+
+def test_masks_of_some_heads():
+    mask = (masks.make('local(2)', 4) | global_(1)) & explicit(jnp.asarray(RNG.random((1, 4, T, T)) < 0.5))
+    cut = masks.of_heads(mask & causal(), (1, 3), 4)
+    np.testing.assert_array_equal(cut.dense(T, T), (mask & causal()).dense(T, T)[:, (1, 3)])
+    assert masks.of_heads(causal(), (1, 3), 4) == causal()
