@@ -77,7 +77,7 @@ def test_a_packed_row_gives_the_logits_of_its_documents(position, core):
     scheme = model.positions[0]
     if scheme.draws or scheme.name in WHOLE_ROW:
         pytest.skip('draws, or scales with the row')
-    if core == 'blockwise' and scheme.overrides('weights'):
+    if core == 'blockwise' and scheme.whole_rows:
         pytest.skip('needs whole rows')
     check(model)
 

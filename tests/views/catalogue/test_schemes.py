@@ -90,7 +90,7 @@ def test_directions(twist, text, asked, directions, causal):
 def test_facts_of_compositions():
     entry = catalogue.look('randomize(max_position=512)|learned|cope')
     facts = entry.facts()
-    assert (facts['hooks'], facts['directions'], facts['cores']) == ('remap, embed, weights', 'causal', 'dense')
+    assert (facts['hooks'], facts['directions'], facts['cores']) == ('remap, embed, rows', 'causal', 'dense')
     assert facts['length'] == '512 tokens; 48 stand on up to 512 coordinates'
     assert entry.parameters['parts.1.table'] == (512, 64)
     assert catalogue.look('none').facts() == {
