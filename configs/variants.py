@@ -1,7 +1,7 @@
 """Normalizers and gates: what turns logits into weights, and what the outputs of heads go through.
 
-    python sweep.py --config=configs/variants.py --workdir=runs/variants --jobs=2
-    python compare.py runs/variants --pivot=model.normalizer
+python sweep.py --config=configs/variants.py --workdir=runs/variants --jobs=2
+python compare.py runs/variants --pivot=model.normalizer
 """
 
 from configs import common, sweeps
@@ -31,6 +31,4 @@ def get_config():
 
 
 def sweep():
-    return sweeps.product(
-        sweeps.over('model.normalizer', NORMALIZERS), sweeps.over('model.gate', ('none', 'head'))
-    )
+    return sweeps.product(sweeps.over('model.normalizer', NORMALIZERS), sweeps.over('model.gate', ('none', 'head')))

@@ -155,12 +155,13 @@ def check_shapes(scheme: Position, dims: Dims) -> None:
             jnp.zeros((batch, tokens, heads, width)),
         )
         coords, logits = Coords(q_pos=pos, k_pos=pos, visible=pos + 1, x=x), jnp.zeros((batch, heads, tokens, tokens))
+        turned = scheme.qk(q, q, coords)
         inputs = {
             'embed': (x, pos),
             'qk': (q, q, coords),
-            'product': (q, q, coords),
+            'product': (*turned, coords),
             'bias': (pos, pos),
-            'content': (q, q, pos, pos),
+            'content': (*turned, pos, pos),
             'rows': (logits, jnp.ones((1, 1, tokens, tokens), bool), q, coords),
             'weights': (logits, jnp.ones((1, 1, tokens, tokens), bool), q, coords),
             'values': (logits, pos, pos),

@@ -26,7 +26,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Key, Num, PRNGKeyArray
 
 from mha.nn.prng import rows
-from mha.spec import Count, at_least, checked
+from mha.spec import Count, UserError, at_least, checked
 
 HOOKS = ('remap', 'embed', 'qk', 'product', 'bias', 'content', 'rows', 'weights', 'values')
 BARRED = -1e20
@@ -286,6 +286,18 @@ def add_difference(
     return jnp.concatenate([q, c, one], axis=-1), jnp.concatenate([k, one, -c], axis=-1)
 
 
+def first_channels(q: Float[Array, 'B T H W'], head_dim: int, name: str) -> None:
+    """Raises `UserError` if another scheme has appended channels to the queries, before `name` appends its own."""
+    if q.shape[-1] != head_dim:
+        raise UserError(f'position scheme {name!r} appends channels: write it before other schemes that do')
+
+
+def short_convolution(x: Float[Array, 'B T C'], taps: Float[Array, 'W C']) -> Float[Array, 'B T C']:
+    """Causal convolution of each channel for itself: the last of the W taps meets the token itself."""
+    padded = jnp.pad(x, ((0, 0), (len(taps) - 1, 0), (0, 0)))
+    return sum((padded[:, i : i + x.shape[1]] * tap[None, None] for i, tap in enumerate(taps)), jnp.zeros_like(x))
+
+
 class OffsetBias(Position):
     """Base class of biases that depend on the offset D = p_i - p_j alone (query minus key: the past is D > 0)."""
 
@@ -336,7 +348,7 @@ class Rotary(Position):
         after = jnp.einsum('bqhk,bphk->bhqp', self.turn(q, q_shift), self.turn(k, k_shift))
         return jnp.where(where[:, None], self.logit_scale * (after - before), 0.0)
 
-    def rotate(self, x: Float[Array, 'B T H K'], angle: Float[Array, '#B T #H F']) -> Float[Array, 'B T H K']:
+    def rotate(self, x: Float[Array, 'B T H K'], angle: Float[Array, '#B #T #H F']) -> Float[Array, 'B T H K']:
         """`x` with its first channels turned by `angle`, computed in float32 whatever the compute type."""
         cos, sin = self.amplitude * jnp.cos(angle), self.amplitude * jnp.sin(angle)
         turning, rest = x[..., : self.width].astype(jnp.float32), x[..., self.width :]

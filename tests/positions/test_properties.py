@@ -43,15 +43,24 @@ FORMS = (
     'randomize_offsets(max_position=1000)|shaw(k=500)',
     "randomize(max_position=1000, test='linspace')|sincos",
     'randomize(max_position=1000, per_example=True)|rope',
+    'rope(resonance=True, imaginary=True)',
+    "rope(learned='head')",
+    "grape(gate='both')",
+    'selective_rope(gate=True)',
+    'selective_rope(scalar=True)',
+    'fope(released=True)',
+    'bam(location=True)',
+    'inkling(reach=5, alpha=0.5, floor=2)',
+    'heads|rope',
 )
 """Specs whose code differs from that of the bare name."""
-ABSOLUTE = {'sincos', 'learned', 'fourier', 'abacus', 'coupling', 'fire', 'rope2d', 'dca', 'selfextend'}
+ABSOLUTE = {'sincos', 'learned', 'fourier', 'abacus', 'coupling', 'fire', 'rope2d', 'dca', 'selfextend', 'fope'}
 """Shifting all coordinates changes their output; that of all others it does not."""
 SELF = {'shaw', 'stickbreaking'}
 """A query that sees itself alone does not read its own value as it is."""
-COUNTING = {'none', 'ssmax', 'logn'}
+COUNTING = {'none', 'ssmax', 'logn', 'asscale', 'scale', 'heads'}
 """These read how many keys a query sees, not where they are."""
-CONTENT = {'fox', 'cable', 'cope', 'stickbreaking'}
+CONTENT = {'fox', 'cable', 'cope', 'stickbreaking', 'selective_rope', 'wall', 'path'}
 """These find distances in what is between two tokens, or read the order of slots: coordinates do not matter."""
 DRAWS = 'randomize(max_position=1000)'
 
@@ -75,6 +84,14 @@ PARAMETERS = {
     'cable': HEADS * (DIM + 1),
     'ssmax': HEADS,
     'pope': HEADS * HEAD_DIM,
+    'grape': HEADS * HEAD_DIM + HEADS,
+    'inkling': DIM * HEADS * 16 + 16 * 2 * 512,
+    'asscale': 2 * DIM * HEADS,
+    'bam': 2 * HEADS,
+    'selective_rope': DIM * 16 + 16 * DIM // 2 + 4 * DIM // 2,
+    'path': DIM * 32 + 35 * HEADS * HEAD_DIM + (DIM + 1) * HEADS,
+    'wall': (DIM + 1) * HEADS * HEAD_DIM,
+    'fope': 2 * HEADS * 3 * 2,
 }
 """At these sizes, 0 for all others."""
 
@@ -287,7 +304,9 @@ def hooks(spec, causal=False, length=LENGTH, dtype=jnp.float32):
 @every_case
 def test_a_tile_is_a_slice_of_the_whole(spec, causal):
     """Bias and content; and what the output gains is a sum over tiles of keys."""
-    scheme, q, k, _, coords, _ = hooks(spec, causal)
+    scheme, q, k, _, coords, mask = hooks(spec, causal)
+    q, k = scheme.qk(q, k, coords)
+    seen = np.asarray(mask.dense(LENGTH, LENGTH))
     a = jnp.asarray(np.random.default_rng(8).random((2, HEADS, LENGTH, LENGTH)), jnp.float32)
     every, rows, columns, left = slice(None), slice(3, 8), slice(5, LENGTH), slice(0, 5)
 
@@ -319,7 +338,8 @@ def test_a_tile_is_a_slice_of_the_whole(spec, causal):
         assert (part is None) is (whole is None)
         if whole is not None:
             assert (whole.shape, whole.dtype) == ((batch, HEADS, LENGTH, LENGTH), jnp.float32)
-            np.testing.assert_allclose(part, whole[:, :, rows, columns], atol=atol)
+            part, whole = (np.where(seen[:, :, rows, columns], x, 0) for x in (part, whole[:, :, rows, columns]))
+            np.testing.assert_allclose(part, whole, atol=atol)
     assert scheme.overrides('values') is (values is not None)
     if values is not None:
         np.testing.assert_allclose(tile[3] + tile_left, values[:, rows], atol=1e-4)

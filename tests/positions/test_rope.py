@@ -1,5 +1,6 @@
 """Rotary embedding against complex multiplication in float64: (u + i w) e^(i p f)."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -104,3 +105,35 @@ def test_bfloat16_inputs_turn_by_float32_angles():
 def test_errors(text, head_dim, message):
     with pytest.raises(UserError, match=message):
         make(text, head_dim)
+
+
+def test_resonance_rounds_wavelengths():
+    """Whole wavelengths: after one of them, an angle occurs again exactly."""
+    plain, resonant = (
+        positions.make(text, Dims(24, 4, 8, 64), rngs=nnx.Rngs(0)) for text in ('rope', 'rope(resonance=True)')
+    )
+    waves = [2 * np.pi / f for f in resonant.frequencies]
+    assert [round(wave) for wave in waves] == [round(2 * np.pi / f) for f in plain.frequencies] == [6, 63, 628, 6283]
+    np.testing.assert_allclose(waves, np.round(waves))
+
+
+def test_imaginary_heads(case):
+    """The second half of the heads has q . k at the angle p_i - p_j - pi / (2 theta), the imaginary part."""
+    real, imaginary = case.heads - case.heads // 2, case.heads // 2
+    angle = case.pos[:, None] * 10_000.0 ** (-np.arange(4) / 4)
+    turn = np.exp(1j * angle)[None, :, None]
+    q, k = ((x[..., :4] + 1j * x[..., 4:]) * turn for x in (case.q, case.k))
+    product = np.einsum('bthk,bshk->bhts', q, k.conj())
+    parts = np.concatenate([product.real[:, :real], product.imag[:, real:]], axis=1) / np.sqrt(8)
+    assert imaginary
+    case.check(case.make('rope(imaginary=True)'), parts, atol=5e-5)
+
+
+@pytest.mark.parametrize('learned', ['shared', 'head'])
+def test_learned_frequencies_start_at_those_of_theta(learned):
+    dims, q = Dims(24, 4, 8, 64), jax.random.normal(jax.random.key(0), (1, 9, 4, 8))
+    scheme, plain = (positions.make(text, dims, rngs=nnx.Rngs(0)) for text in (f'rope(learned={learned!r})', 'rope'))
+    np.testing.assert_allclose(scheme.turn(q, jnp.arange(9)[None]), plain.turn(q, jnp.arange(9)[None]), atol=1e-5)
+    assert scheme.log_frequencies.shape == ({'shared': 1, 'head': 4}[learned], 4)
+    scheme.log_frequencies[...] += 16 * np.log(2)  # all frequencies twice as high
+    np.testing.assert_allclose(scheme.turn(q, jnp.arange(9)[None]), plain.turn(q, 2 * jnp.arange(9)[None]), atol=1e-4)
