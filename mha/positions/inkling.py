@@ -54,9 +54,11 @@ class Inkling(Position):
 
     def content(self, q, k, q_pos, k_pos):
         r = q[..., self.head_dim : self.head_dim + self.rank].astype(jnp.float32)
-        profiles = jnp.einsum('bqhr,re->bhqe', r, self.bank[...])
         offset = jnp.round(q_pos[:, :, None] - k_pos[:, None, :]).astype(jnp.int32)
-        near = (offset < self.reach) & (offset >= (-self.reach if profiles.shape[-1] > self.reach else 0))
-        index = jnp.where(near, jnp.where(offset < 0, self.reach - 1 - offset, offset), 0)[:, None]
-        found = jnp.take_along_axis(profiles, jnp.broadcast_to(index, (*profiles.shape[:3], index.shape[3])), axis=3)
-        return jnp.where(near[:, None], found, 0)
+        lowest = 0 if self.bank.shape[1] == self.reach else -self.reach
+        near = (offset >= lowest) & (offset < self.reach)
+        index = jnp.where(near, jnp.where(offset < 0, self.reach - 1 - offset, offset), 0)
+        functions = jnp.where(near[None], self.bank[...][:, index], 0)
+        if len(index) == 1:
+            return jnp.einsum('bqhr,rqp->bhqp', r, functions[:, 0])
+        return jnp.einsum('bqhr,rbqp->bhqp', r, functions)

@@ -8,7 +8,7 @@ With Q, K and W the rows q, k and w of a head, all products at once are
 
     tril(Q K^T) - tril(Q W^T) M tril(W K^T, -1),   M = (I + tril(diag(beta) W W^T, -1))^-1 diag(beta)
 
-which takes one triangular system per head. Transitions that depend on the tokens keep track of states, such as
+which takes one triangular inverse per head. Transitions that depend on the tokens keep track of states, such as
 permutations, that no rotation by positions can follow.
 """
 
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mha.nn.products import accurate, finite, inner
+from mha.nn.triangular import unit_lower_inverse
 from mha.positions.base import Position, short_convolution
 from mha.spec import Level, at_least, at_most
 
@@ -62,6 +63,6 @@ class Path(Position):
         q, k = (x.swapaxes(1, 2).astype(accurate(x)) for x in (q, k))
         (w, beta), width = self.reflections(coords), self.head_dim
         met = jnp.tril(inner(w, k[..., :width]), -1)
-        system = jnp.tril(beta[..., None] * inner(w, w), -1)  # beside the unit diagonal
-        moved = jax.scipy.linalg.solve_triangular(system, beta[..., None] * met, lower=True, unit_diagonal=True)
+        system = jnp.tril(beta[..., None] * inner(w, w), -1)
+        moved = unit_lower_inverse(system) @ (beta[..., None] * met)
         return inner(q, k) - jnp.tril(inner(q[..., :width], w)) @ moved
