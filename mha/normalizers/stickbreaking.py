@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mha.nn.sums import sums_after
 from mha.normalizers.base import Normalizer
 
 
@@ -33,12 +34,27 @@ def broken(
     logits: Float[Array, 'B H T S'], mask: Bool[Array, '#B #H T S'], remainder: Literal['zero', 'self']
 ) -> Float[Array, 'B H T S']:
     """Attention weights by stick-breaking. The last visible key is the query's own."""
-    logits = jnp.where(mask, logits, 0)
-    rank = jax.lax.cumsum(mask.astype(jnp.int32), axis=3, reverse=True)  # 1 at the last visible key
-    earlier, own = mask & (rank > 1), mask & (rank == 1)
-    left = jnp.where(earlier, jax.nn.log_sigmoid(-logits), 0)
-    left = jax.lax.cumsum(left, axis=3, reverse=True)
-    # Shifted, not subtracted: ln(1 - beta) of a key may be large compared with the sum over the keys after it.
-    after = jnp.pad(left[..., 1:], [(0, 0)] * 3 + [(0, 1)])
-    a = jnp.where(earlier, jnp.exp(jax.nn.log_sigmoid(logits) + after), 0)
-    return a if remainder == 'zero' else a + jnp.where(own, jnp.exp(left[..., :1]), 0)
+    slot = jnp.arange(logits.shape[3])[None, None, None]
+    own = jnp.where(mask, slot, -1).max(-1, keepdims=True)
+    earlier = mask & (slot < own)
+    z = jnp.where(earlier, logits, 0)
+    a = _shares(z, earlier)
+    if remainder == 'zero':
+        return a
+    left = jnp.where(earlier, jax.nn.softplus(z), 0).sum(-1, keepdims=True)
+    return a + jnp.where(slot == own, jnp.exp(-left), 0)
+
+
+@jax.custom_jvp
+def _shares(z, earlier):
+    """Shares of the keys that take part. With the derivative written out, the backward pass needs one sum along rows
+    and the shares, not all steps of the forward pass again."""
+    left = jnp.where(earlier, -jax.nn.softplus(z), 0)  # ln(1 - beta); ln beta is larger by z
+    return jnp.where(earlier, jnp.exp(z + left + sums_after(left)), 0)
+
+
+@_shares.defjvp
+def _tangent(primals, tangents):
+    (z, earlier), a, d = primals, _shares(*primals), tangents[0]
+    beta_d = jnp.where(earlier, jax.nn.sigmoid(z), 0) * d
+    return a, a * (d - beta_d - sums_after(beta_d))

@@ -6,14 +6,21 @@ The distance to a key is the number of tokens up to it that the query finds rele
 is interpolated: (1 - w) q_i . e[floor p] + w q_i . e[ceil p], w = p - floor p.
 """
 
+import functools
 from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
+from mha.nn.products import linear_map
+from mha.nn.sums import sums_after
 from mha.positions.base import Position
 from mha.spec import at_least, at_most
+
+CHUNK = 2**21
+"""Number of pairs of columns and keys that the backward pass holds at a time."""
 
 
 class Cope(Position):
@@ -42,11 +49,40 @@ class Cope(Position):
     def rows(self, logits, mask, q, coords):
         scale = 1.0 if self.gate == 'scaled' else self.head_dim**0.5
         gates = jnp.where(mask, jax.nn.sigmoid(scale * logits), 0)
-        p = jnp.minimum(jax.lax.cumsum(gates, axis=3, reverse=True), self.p_max - 1)
+        p = jax.lax.optimization_barrier(gates + sums_after(gates))  # otherwise XLA sums again for each lookup
         queries = self.read_scale * q[..., : self.head_dim].astype(jnp.float32)
         columns = jnp.einsum('bthk,pk->bhtp', queries, self.e[...])
-        below, above = (
-            jnp.take_along_axis(columns, whole.astype(jnp.int32), axis=3) for whole in (jnp.floor(p), jnp.ceil(p))
-        )
-        w = p - jnp.floor(p)
-        return logits + (1 - w) * below + w * above
+        return logits + interpolated(columns, p)
+
+
+@jax.custom_jvp
+def interpolated(columns: Float[Array, 'B H T P'], p: Float[Array, 'B H T S']) -> Float[Array, 'B H T S']:
+    """Values between the columns floor p and floor p + 1; the last column for larger p."""
+    (low, high), below = _neighbours(columns, p), jnp.floor(p)
+    return low + (p - below) * (high - low)
+
+
+def _neighbours(columns, p):
+    """Columns on both sides of p; beyond the last, twice the last."""
+    below = jnp.minimum(p, columns.shape[3] - 1).astype(jnp.int32)
+    return (jnp.take_along_axis(columns, jnp.minimum(below + n, columns.shape[3] - 1), axis=3) for n in (0, 1))
+
+
+@interpolated.defjvp
+def _tangent(primals, tangents):
+    (columns, p), (d_columns, d_p) = primals, tangents
+    spread, (low, high) = functools.partial(_spread, columns.shape[3]), _neighbours(columns, p)
+    return interpolated(columns, p), (high - low) * d_p + linear_map(interpolated, spread, d_columns, p)
+
+
+def _spread(count: int, d: Float[Array, 'B H T S'], p: Float[Array, 'B H T S']) -> Float[Array, 'B H T P']:
+    """Transpose of `interpolated` in the columns. Each column gets sum_s d max(0, 1 - |p - c|), the last one all of d
+    beyond it. A scatter, the transpose of a gather, would take ten times as long on a CPU."""
+    c, keys = jnp.arange(count, dtype=p.dtype), p.shape[3]
+
+    def row(pair):
+        p, d = pair
+        return jnp.maximum(1 - jnp.abs(jnp.minimum(p, count - 1)[None] - c[:, None]), 0) @ d
+
+    rows = p.reshape(-1, keys), d.reshape(-1, keys)
+    return jax.lax.map(row, rows, batch_size=max(1, CHUNK // (count * keys))).reshape(*p.shape[:3], count)

@@ -11,6 +11,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
 from mha.positions.base import Position, uniform_linear
 from mha.spec import Width
@@ -41,9 +42,26 @@ class Dape(Position):
             self.out = nnx.Linear(width, dims.heads, rngs=rngs)
 
     def content(self, q, k, q_pos, k_pos):
-        distance = jnp.abs(q_pos[:, :, None] - k_pos[:, None, :]).astype(jnp.float32)[..., None]
-        r1, r2 = (jax.nn.softplus(s[...])[None, None, None] for s in (self.s1, self.s2))
+        distance = jnp.abs(q_pos[:, :, None] - k_pos[:, None, :]).astype(jnp.float32)[:, None]
+        r1, r2 = (jax.nn.softplus(s[...])[None, :, None, None] for s in (self.s1, self.s2))
         b = -r1 * jnp.log1p(r2 * distance)
-        s = self.scale * jnp.einsum('bqhk,bphk->bqph', q, k, preferred_element_type=jnp.float32)
-        pairs = jnp.concatenate([s, jnp.broadcast_to(b, s.shape)], axis=-1)
-        return jnp.moveaxis(b + self.out(jax.nn.leaky_relu(self.hidden(pairs))), -1, 1)
+        s = self.scale * jnp.einsum('bqhk,bphk->bhqp', q, k, preferred_element_type=jnp.float32)
+        of_s, of_b = jnp.split(self.hidden.kernel[...], 2)
+
+        def first(b):
+            return _over_heads(of_b, b) + self.hidden.bias[...][:, None, None]
+
+        @jax.checkpoint
+        def change(s, b, first):  # one example at a time: its hidden layer fits into the cache of a CPU
+            hidden = jax.nn.leaky_relu(_over_heads(of_s, s) + first)
+            return b + _over_heads(self.out.kernel[...], hidden) + self.out.bias[...][:, None, None]
+
+        if len(b) == 1:
+            shared = first(b[0])
+            return jax.lax.map(lambda s: change(s, b[0], shared), s)
+        return jax.lax.map(lambda pair: change(*pair, first(pair[1])), (s, b))
+
+
+def _over_heads(kernel: Float[Array, 'H C'], x: Float[Array, 'H Q P']) -> Float[Array, 'C Q P']:
+    """Linear map of the heads at every pair."""
+    return (kernel.T @ x.reshape(len(x), -1)).reshape(-1, *x.shape[1:])
