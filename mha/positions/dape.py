@@ -6,7 +6,7 @@ At every pair (i, j) the MLP reads the H products and the H biases of that pair,
 layer of leaky ReLUs. b, with its own r = softplus(s) in each head, is the paper's best base.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -46,15 +46,17 @@ class Dape(Position):
         r1, r2 = (jax.nn.softplus(s[...])[None, :, None, None] for s in (self.s1, self.s2))
         b = -r1 * jnp.log1p(r2 * distance)
         s = self.scale * jnp.einsum('bqhk,bphk->bhqp', q, k, preferred_element_type=jnp.float32)
-        of_s, of_b = jnp.split(self.hidden.kernel[...], 2)
+        layers: Any = self.hidden, self.out  # with biases
+        (inner, bias), (outer, out_bias) = ((layer.kernel[...], layer.bias[...]) for layer in layers)
+        of_s, of_b = jnp.split(inner, 2)
 
         def first(b):
-            return _over_heads(of_b, b) + self.hidden.bias[...][:, None, None]
+            return _over_heads(of_b, b) + bias[:, None, None]
 
         @jax.checkpoint
         def change(s, b, first):  # one example at a time: its hidden layer fits into the cache of a CPU
             hidden = jax.nn.leaky_relu(_over_heads(of_s, s) + first)
-            return b + _over_heads(self.out.kernel[...], hidden) + self.out.bias[...][:, None, None]
+            return b + _over_heads(outer, hidden) + out_bias[:, None, None]
 
         if len(b) == 1:
             shared = first(b[0])
