@@ -22,7 +22,7 @@ from scipy.spatial.distance import squareform
 from mha.probes.recording import Attention, Recording, probe
 from mha.probes.statistics import BLOCK, attentions
 from mha.run.finished import Finished
-from mha.spec import Seed, at_least, checked
+from mha.spec import Seed, UserError, at_least, checked
 
 Head = tuple[int, int]
 """Layer and head."""
@@ -87,6 +87,7 @@ def head_similarity(
     return similarity_of(probe(run, length=length, examples=examples, seed=seed))
 
 
+@checked
 def similarity_of(seen: Recording) -> list[Similarity]:
     """Similarity of the heads in a recording: one table per stack."""
     stacks: dict[str, dict[int, list[tuple[Attention, Array]]]] = {}
@@ -105,6 +106,8 @@ def _similarity(stack: str, layers: list[list[tuple[Attention, Array]]]) -> Simi
         return jnp.concatenate([jnp.concatenate([read(one) for one, _ in layer]).swapaxes(0, 1) for layer in layers])
 
     real = jnp.concatenate([valid for _, valid in layers[0]])
+    if not real.any():
+        raise UserError(f'the {stack} has no real tokens, on which heads could be compared')
     size = max(1, BLOCK // (len(places) * len(real) * keys))
     outputs, total, number = [], 0.0, 0
     for start in range(0, queries, size):

@@ -102,6 +102,7 @@ ROLES: dict[str, Callable[[Row], bool]] = {
 that occur again."""
 
 
+@checked
 def roles(row: Row) -> list[str]:
     """Roles of the head that a row of statistics describes; most heads have none."""
     return [name for name, holds in ROLES.items() if holds(row)]
@@ -172,6 +173,7 @@ def statistics_at(
     return _finished(found, {layer[:2]: layer.attention.kept for layer in layers(run.model)}, length)
 
 
+@checked
 def statistics_of(
     seen: Recording, *, trained: int | None = None, separators: Iterable[int] = (), length: int | None = None
 ) -> Statistics:
