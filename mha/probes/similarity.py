@@ -5,7 +5,8 @@
     linear CKA      |Y^T X|^2 / (|X^T X| |Y^T Y|) of the centred outputs X and Y of the two heads [rows, D]: 1 for equal
                     ones up to a rotation and a factor                      Kornblith et al. (2019, arXiv:1905.00414)
 
-Redundant heads have a small divergence and a large CKA. Only heads of the same stack are compared.
+Redundant heads have a small divergence and a large CKA. Only heads of the same stack are compared. Negative weights, of
+heads that are mixed, count by their size in the divergence.
 """
 
 import dataclasses
@@ -112,7 +113,7 @@ def _similarity(stack: str, layers: list[list[tuple[Attention, Array]]]) -> Simi
     outputs, total, number = [], 0.0, 0
     for start in range(0, queries, size):
         rows = min(size, queries - start)
-        weights = of_all(lambda one, start=start, rows=rows: one.weights(start, rows))
+        weights = abs(of_all(lambda one, start=start, rows=rows: one.weights(start, rows)))
         counts = (weights > 0).any(-1) & real[None, :, start : start + rows]
         found, rows_of = jax.device_get(_divergences(weights, counts))
         total, number = total + np.float64(found), number + rows_of

@@ -279,7 +279,7 @@ def _of_rows(
 ) -> Totals:
     """Totals of the statistics of whole rows."""
     number, rows = seen.sum(-1), seen.any(-1)
-    entropy = jax.scipy.special.entr(weights).sum(-1)
+    entropy = jax.scipy.special.entr(abs(weights)).sum(-1)  # mixed heads may have negative weights
     values = {
         'entropy': (entropy, rows),
         'relative_entropy': (entropy / jnp.log(jnp.maximum(number, 2)), number > 1),

@@ -234,6 +234,17 @@ def test_views_are_drawn_and_saved(opened, view, kind):
 
 
 @pytest.mark.slow
+def test_negative_weights_are_drawn_as_such(opened):
+    """Of mixed heads."""
+    (about, arrays), _ = two()
+    arrays['encoder.0/weights'][0, 4, 2] = -0.5
+    shown = opened((about, arrays))
+    assert 'weights -0.50, contributions -' in shown.hover(4, 2)
+    signed = [shown.js(f"window.probe.sides()[0].map('encoder.0', {head}).signed") for head in (0, 1)]
+    assert signed == [True, False]
+
+
+@pytest.mark.slow
 def test_a_cell_is_read_by_pointer_and_locked_by_a_click(opened):
     (about, arrays), _ = two()
     shown = opened((about, arrays))

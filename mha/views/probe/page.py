@@ -5,8 +5,8 @@ each head, compressed and in base64. Queries and keys, from which the page compu
 are left out of a page that would become too large. Pictures of positions are SVG in the colours of the page.
 
 The scripts are ours, in plain JavaScript without a build: `maps.js` (colours, small maps, the large map), `lines.js`,
-`channels.js` (channels, ablations), `alike.js` (similarity of heads), `files.js` and `probe.js` (state, controls). Every
-view is an SVG, which a file can hold as it is; the cells of a map are one image in it.
+`channels.js` (channels, ablations), `alike.js` (similarity of heads), `files.js` (what is saved) and `probe.js` (state,
+controls). Every view is an SVG, which a file can hold as it is; the cells of a map are one image in it.
 """
 
 import base64
