@@ -62,10 +62,9 @@ def main() -> None:
 
     def weights(directory: str) -> Any:
         run = finished.load(directory).pruned(config['model']['pruned'])
-        if heads.parse(pruned := run.config['model']['pruned']) > heads.parse(config['model']['pruned']):
-            raise UserError(
-                f"--init_from: the run in {directory} has lost heads - add --config.model.pruned='{pruned}'"
-            )
+        pruned = run.config['model']['pruned']
+        if heads.parse(pruned) > heads.parse(config['model']['pruned']):
+            raise UserError(f'--init_from: the run in {directory} lacks heads - add --config.model.pruned={pruned!r}')
         return run.gated(config['train']['head_penalty']).params
 
     start = weights(INIT_FROM.value) if INIT_FROM.value else None

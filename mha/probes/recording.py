@@ -6,6 +6,7 @@ functions of the `dense` core, so that they are those of the model under every p
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -154,13 +155,13 @@ class Attention:
 
     def _rows(self, start: int | Int[Array, ''], rows: int | None) -> int | None:
         """Number of rows from `start` on; None for whole maps. A traced `start` needs a number."""
-        if isinstance(start, jax.core.Tracer):
+        if not isinstance(start, numbers.Integral):
             return rows
-        first, queries = int(start), self.shape[2]
-        last = queries if rows is None else first + rows
-        if not 0 <= first < last <= queries:
-            raise UserError(f'maps have rows 0 to {queries - 1}, not {first} to {last - 1}')
-        return None if (first, last) == (0, queries) else last - first
+        queries = self.shape[2]
+        last = queries if rows is None else int(start) + rows
+        if not 0 <= start < last <= queries:
+            raise UserError(f'maps have rows 0 to {queries - 1}, not {start} to {last - 1}')
+        return None if (start, last) == (0, queries) else last - int(start)
 
     def _coords(self, start, rows) -> Coords:
         """Coordinates of the queries of some rows, and of all keys."""
