@@ -21,10 +21,12 @@ from ml_collections import config_flags
 
 from configs import common
 from mha.machine import cache, parallel
+from mha.model import heads
 from mha.run import checks, finished, sinks, workdir
 from mha.run.build import build
 from mha.run.checkpoint import Checkpoints
 from mha.run.log import Metrics, per_second
+from mha.spec import UserError
 from mha.training import optim
 from mha.training.metrics import METRICS
 from mha.views.report import confusion, plots, runs, table
@@ -60,6 +62,9 @@ def main() -> None:
 
     def weights(directory: str) -> Any:
         run = finished.load(directory).pruned(config['model']['pruned'])
+        pruned = run.config['model']['pruned']
+        if heads.parse(pruned) > heads.parse(config['model']['pruned']):
+            raise UserError(f'--init_from: the run in {directory} lacks heads - add --config.model.pruned={pruned!r}')
         return run.gated(config['train']['head_penalty']).params
 
     start = weights(INIT_FROM.value) if INIT_FROM.value else None

@@ -371,7 +371,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, kind) and not isinstance(value, bool)
     if hint is Any:
         return True
-    hint = origin if origin in (Iterable, Sequence) else hint
+    hint = origin if origin in (Iterable, Sequence, list, dict) else hint
     return isinstance(value, hint) if isinstance(hint, type) else True
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from mha.model.attention import MultiHeadAttention
 from mha.model.seq2seq import EncoderDecoder, Model
 from mha.nn import gates
-from mha.spec import UserError, choose
+from mha.spec import UserError, checked, choose
 
 STACKS = 'encoder', 'decoder', 'cross'
 
@@ -43,6 +43,7 @@ class Head(NamedTuple):
     number: int
 
 
+@checked
 def layers(model: Model) -> list[Layer]:
     """Attention layers of a model: those of the encoder, then those of the decoder, then those from decoder to
     encoder."""

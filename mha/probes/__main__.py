@@ -2,9 +2,9 @@
 
     python -m mha.probes runs/heads [more runs] [--lengths=16,32] [--examples=64] [--output=runs/heads/heads]
 
-Every argument is a run, or a directory with runs below it. Unfinished runs are left out. Written are `heads.csv`, a row
-per run and length; `heads.md`, means over seeds; and `heads.svg`, measures against the number of heads. Files of an
-earlier study are overwritten if its runs are among those of this one.
+Every argument is a run, a pretrained model, or a directory with some below it. Unfinished runs are left out. Written
+are `heads.csv`, a row per run and length; `heads.md`, means over seeds; and `heads.svg`, measures against the number of
+heads. Files of an earlier study are overwritten if its runs are among those of this one.
 """
 
 from mha import cli  # isort: split
@@ -16,9 +16,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mha import pretrained
 from mha.machine import cache, parallel
 from mha.probes.study import Rows, study
-from mha.run import cells, finished, workdir
+from mha.run import cells, workdir
 from mha.spec import UserError, flatten
 from mha.spec import lengths as parse_lengths
 from mha.views import heads
@@ -47,7 +48,7 @@ def main(*paths: str) -> None:
         raise UserError('several directories - say where the study goes with --output=...')
     output = cli.path('output', OUTPUT.value) if OUTPUT.value else given[0] / 'heads'
     check_ours(output, directories)
-    done = [directory for directory in directories if cells.may_be_finished(directory)]
+    done = [each for each in directories if pretrained.is_checkpoint(each) or cells.may_be_finished(each)]
     if len(done) < len(directories):
         print(f'note: {len(directories) - len(done)} of {len(directories)} runs are not finished and are left out')
     if not done:
@@ -70,7 +71,7 @@ def main(*paths: str) -> None:
 
 def of_run(directory: Path) -> Iterator[tuple[runs.Run, Rows]]:
     """Members of a run that have not diverged, each with its rows."""
-    loaded = finished.load(directory)
+    loaded = pretrained.run_in(directory)
     for member in loaded.experiment.survivors(loaded.params):
         run = dataclasses.replace(loaded, member=member)
         yield (

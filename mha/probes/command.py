@@ -9,7 +9,7 @@ import numpy as np
 from mha import positions, spec
 from mha.pretrained import is_checkpoint, run_in
 from mha.probes.files import Probed
-from mha.probes.importance import Rows, ablations
+from mha.probes.importance import Rows, ablations, of_run
 from mha.probes.recording import probe
 from mha.probes.schemes import Encoding, encodings
 from mha.run import finished
@@ -60,6 +60,7 @@ def recordings(
     runs = [run for run in (first, against) if run is not None]
     for run in runs:
         with spec.setting('--against') if run is against else contextlib.nullcontext():
+            _check_heads(run)
             for length in chosen:
                 _check_size(run, text, length)
     return [one for length in chosen for one in _alike([_recorded(run, text, length, seed) for run in runs])]
@@ -86,6 +87,11 @@ def drawn_encodings(first: Finished, against: Finished | None = None) -> dict[st
         more = f'{name}, {run.experiment.final_position}'
         found[more if name in found else name] = encodings(run, max([run.experiment.train_lengths[-1], *short]))
     return found
+
+
+def _check_heads(run: Finished) -> None:
+    if not of_run(run):
+        raise UserError(f'the model in {run.directory} has no heads left to show')
 
 
 def _check_size(run: Finished, text: str, length: int | None) -> None:

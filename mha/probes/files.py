@@ -8,8 +8,9 @@ heads are compared, statistics of heads and ablations. The arrays of an attentio
     weights, content, position [H, T, S]    attention weights, and the two parts of the logits
     visible [#H, T, S]                      mask of the keys that a query may see
     value_norms [H, S]                      norms of projected values; times the weights, contributions
+    contributions [H, T, S]                 instead of `value_norms`, where queries have gates
     q [T, H, K], k [S, H, K]                queries and keys whose products are logits, if there are at most
-                                            `MOST_CHANNEL_TOKENS` of each
+                                            `MOST_CHANNEL_TOKENS` of each; those of the first of two maps
 
 Those of the n heads of a stack, whose similarities are in `mha.probes.similarity`, are named
 `<recording>/similarity.<stack>/<name>`:
@@ -184,17 +185,19 @@ def _rows(
 
 def _maps(attention: Attention, start: int, rows: int) -> tuple[Any, ...]:
     content, position, _ = attention.logits(start, rows)
-    return attention.weights(start, rows), content, position, attention.visible(start, rows)
+    gated = () if attention.gate is None else (attention.contributions(start, rows),)
+    return attention.weights(start, rows), content, position, attention.visible(start, rows), *gated
 
 
 def _whole(attention: Attention, queries: Axis, keys: Axis) -> Arrays:
-    names = ('weights', 'content', 'position', 'visible')
+    names = ('weights', 'content', 'position', 'visible', 'contributions')
     blocks = [maps for maps, _ in _rows(attention, queries, keys, _maps)]
-    found = {name: np.concatenate(parts, axis=1) for name, parts in zip(names, zip(*blocks, strict=True), strict=True)}
+    found = {name: np.concatenate(parts, axis=1) for name, parts in zip(names, zip(*blocks, strict=True), strict=False)}
     found = {name: array if name == 'visible' else array.astype(np.float32) for name, array in found.items()}
-    found['value_norms'] = np.asarray(attention.value_norms, np.float32)[0][:, keys.slots]
+    if 'contributions' not in found:
+        found['value_norms'] = np.asarray(attention.value_norms, np.float32)[0][:, keys.slots]
     if max(len(queries.slots), len(keys.slots)) <= MOST_CHANNEL_TOKENS:
-        q, k = (np.asarray(each, np.float32)[0] for each in attention.turned)
+        q, k = (np.asarray(each, np.float32)[0] for each in attention.turned[0])
         found |= {'q': q[queries.slots] * attention.scale, 'k': k[keys.slots]}
     return found
 
@@ -217,11 +220,11 @@ def _pooled(attention: Attention, queries: Axis, keys: Axis, sizes: Sequence[int
     visible = np.zeros((groups[0], heads, groups[1]))
     norms = np.asarray(attention.value_norms)[0][:, None, keys.slots]
     best, values = [], []
-    for (weights, content, position, seen), rows in _rows(attention, queries, keys, _maps):
+    for (weights, content, position, seen, *gated), rows in _rows(attention, queries, keys, _maps):
         seen = np.broadcast_to(seen, weights.shape)
         maps: Mapping[str, np.ndarray] = {
             'weights': weights,
-            'contributions': weights * norms,
+            'contributions': gated[0] if gated else weights * norms,
             'content': np.where(seen, content, 0),
             'position': np.where(seen, position, 0),
         }

@@ -137,6 +137,7 @@ def _gradients(graphdef, state, task, key, length, *, examples, max_length):
     return [layer.attention.head_mask for layer in _layers(model)]
 
 
+@checked
 def removable(curve: Rows, tolerance: float = 0.01) -> Rows:
     """Number of heads that can go at each length before the accuracy falls by more than `tolerance`, from the rows of a
     `pruning_curve`: `length`, `removable`, `heads`, the number of all, and `accuracy`, that of the whole model."""
@@ -156,6 +157,7 @@ def removable(curve: Rows, tolerance: float = 0.01) -> Rows:
     return found
 
 
+@checked
 def head_gates(run: Finished) -> Rows:
     """Learned gates of a run with `train.head_penalty`, one row per head: `stack`, `layer`, `head`, `gate`, the factor
     on its output, and `chance_open`, the probability that it was open at the end of training. None without gates."""

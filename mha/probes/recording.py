@@ -6,6 +6,7 @@ functions of the `dense` core, so that they are those of the model under every p
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -42,7 +43,7 @@ class Logits(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Attention:
     """Attention of one layer in one forward pass. Its methods take the first row (query) of the maps and the number of
-    rows, by default all. Hidden keys have the weight 0."""
+    rows, by default all that follow. Hidden keys have the weight 0."""
 
     stack: str
     layer: int
@@ -102,27 +103,23 @@ class Attention:
     def weights(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B H T S']:
         """Attention weights. Under the softmax, rows sum to one, or to zero if the mask hides every key. What works on
         whole rows may relate them, so all of them are computed."""
+        rows = self._rows(start, rows)
         if rows is not None and self.position.whole_rows:
             return jax.lax.dynamic_slice_in_dim(self.weights(), start, rows, axis=2)
-        cut = functools.partial(self._cut, start=start, rows=rows)
-        coords = dataclasses.replace(
-            self.coords,
-            q_pos=cut(self.coords.q_pos),
-            visible=cut(self.coords.visible),
-            x=cut(self.coords.x),
-            contiguous=False,
+        call: dict[str, Any] = dict(
+            position=self.position, coords=self._coords(start, rows), scale=self.scale, variant=self.variant
         )
-        call: dict[str, Any] = dict(position=self.position, coords=coords, scale=self.scale, variant=self.variant)
-        return self.mixing.combine([dense.weights(cut(q), k, mask=self._mask(start), **call) for q, k in self.turned])
+        turned = [(self._cut(q, start, rows), k) for q, k in self.turned]
+        return self.mixing.combine([dense.weights(q, k, mask=self._mask(start), **call) for q, k in turned])
 
     def logits(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Logits:
         """Logits of all keys, hidden ones included. What works on whole rows of them (`cope`) or bounds them acts on
         the total, and what it does there is no part of `position`. Of heads with two maps, those of the first."""
+        rows = self._rows(start, rows)
         if rows is not None and self.position.overrides('product'):
             return Logits(*(jax.lax.dynamic_slice_in_dim(x, start, rows, axis=2) for x in self.logits()))
         (plain, plain_k), (q, k) = split_maps(self.q, self.k, self.mixing)[0], self.turned[0]
-        coords = dataclasses.replace(self.coords, q_pos=self._cut(self.coords.q_pos, start, rows), contiguous=False)
-        q = self._cut(q, start, rows)
+        q, coords = self._cut(q, start, rows), self._coords(start, rows)
         total = dense.logits(q, k, position=self.position, coords=coords, scale=self.scale)
         plain = self._cut(plain, start, rows) * self.scale
         content = inner(plain.swapaxes(1, 2), plain_k.swapaxes(1, 2)).astype(total.dtype)
@@ -130,12 +127,14 @@ class Attention:
 
     def visible(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Bool[Array, '#B #H T S']:
         """Mask of the keys that each query may see."""
+        rows = self._rows(start, rows)
         return self._mask(start).dense(self.shape[2] if rows is None else rows, self.shape[3])
 
     def contributions(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B H T S']:
         """Norms of what each key adds to the output of a query: weight times the norm of its projected value
         (Kobayashi et al., 2020, arXiv:2004.10102), through the gate of the query. The norm of `differential` is left
         out."""
+        rows = self._rows(start, rows)
         weights = self.weights(start, rows)
         if self.gate is None:
             return weights * self.value_norms[:, :, None]
@@ -148,10 +147,26 @@ class Attention:
 
     def outputs(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B T H K']:
         """Outputs of the heads, before gates and the projection."""
+        rows = self._rows(start, rows)
         weights = self.weights(start, rows)
         out = mix(weights, hideable(self.k, self.v)[1].swapaxes(1, 2)).swapaxes(1, 2)
         gain = self.position.values(weights, self._cut(self.coords.q_pos, start, rows), self.coords.k_pos)
         return self.mixing.finish(out if gain is None else out + gain.astype(out.dtype))
+
+    def _rows(self, start: int | Int[Array, ''], rows: int | None) -> int | None:
+        """Number of rows from `start` on; None for whole maps. A traced `start` needs a number."""
+        if not isinstance(start, numbers.Integral):
+            return rows
+        queries = self.shape[2]
+        last = queries if rows is None else int(start) + rows
+        if not 0 <= start < last <= queries:
+            raise UserError(f'maps have rows 0 to {queries - 1}, not {start} to {last - 1}')
+        return None if (start, last) == (0, queries) else last - int(start)
+
+    def _coords(self, start, rows) -> Coords:
+        """Coordinates of the queries of some rows, and of all keys."""
+        of_queries = {name: self._cut(getattr(self.coords, name), start, rows) for name in ('q_pos', 'visible', 'x')}
+        return dataclasses.replace(self.coords, **of_queries, contiguous=False)
 
     def _mask(self, start) -> Mask:
         """Mask of the queries from `start` on."""
@@ -179,6 +194,7 @@ class Recording:
         return jnp.stack([attention.weights() for attention in self.attentions])
 
 
+@checked
 def record(
     model: Model,
     tokens: Int[Array, 'B T'],

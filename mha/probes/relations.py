@@ -112,6 +112,7 @@ def head_relations(run: Finished, data: str | Path | Iterable[Sentence]) -> list
     return relations_of(run.model, sentences, functools.partial(aligned, run.task))
 
 
+@checked
 def relations_of(
     model: Encoder, sentences: Sequence[Sentence], tokenize: Callable[[Sentence], tuple[list[int], list[int]]]
 ) -> list[Relation]:
@@ -198,6 +199,7 @@ def _word_maps(graphdef, state, tokens, real, owners) -> Float[Array, 'B L H W W
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
+@checked
 def read_conllu(path: str | Path) -> list[Sentence]:
     """Sentences of a CoNLL-U file. Raises `UserError` that names the line with a mistake."""
     try:

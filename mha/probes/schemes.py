@@ -99,7 +99,7 @@ def _parts(scheme: Position, dims: Dims, key: Any) -> tuple[Array | None, Array 
         content = jnp.ones((1, dims.max_len, dims.heads, dims.head_dim)) * dims.head_dim**-0.25
         coords = Coords(q_pos=pos, k_pos=pos, visible=slots + 1, x=x)
         q, k = scheme.qk(content, content, coords)
-        at = dataclasses.replace(coords, q_pos=last)
+        at = dataclasses.replace(coords, q_pos=last, visible=coords.visible[:, -1:], x=x[:, -1:])
         logits = dense.logits(q[:, -1:], k, position=scheme, coords=at, scale=dims.head_dim**-0.5)
     bias, logits = (None if x is None else x[0, :, 0, ::-1] for x in (bias, logits))
     return bias, logits, embedding, pos[0].astype(jnp.float32)

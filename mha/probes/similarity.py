@@ -5,7 +5,8 @@
     linear CKA      |Y^T X|^2 / (|X^T X| |Y^T Y|) of the centred outputs X and Y of the two heads [rows, D]: 1 for equal
                     ones up to a rotation and a factor                      Kornblith et al. (2019, arXiv:1905.00414)
 
-Redundant heads have a small divergence and a large CKA. Only heads of the same stack are compared.
+Redundant heads have a small divergence and a large CKA. Only heads of the same stack are compared. Negative weights, of
+heads that are mixed, count by their size in the divergence.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from scipy.spatial.distance import squareform
 from mha.probes.recording import Attention, Recording, probe
 from mha.probes.statistics import BLOCK, attentions
 from mha.run.finished import Finished
-from mha.spec import Seed, at_least, checked
+from mha.spec import Seed, UserError, at_least, checked
 
 Head = tuple[int, int]
 """Layer and head."""
@@ -87,6 +88,7 @@ def head_similarity(
     return similarity_of(probe(run, length=length, examples=examples, seed=seed))
 
 
+@checked
 def similarity_of(seen: Recording) -> list[Similarity]:
     """Similarity of the heads in a recording: one table per stack."""
     stacks: dict[str, dict[int, list[tuple[Attention, Array]]]] = {}
@@ -105,11 +107,13 @@ def _similarity(stack: str, layers: list[list[tuple[Attention, Array]]]) -> Simi
         return jnp.concatenate([jnp.concatenate([read(one) for one, _ in layer]).swapaxes(0, 1) for layer in layers])
 
     real = jnp.concatenate([valid for _, valid in layers[0]])
+    if not real.any():
+        raise UserError(f'the {stack} has no real tokens, on which heads could be compared')
     size = max(1, BLOCK // (len(places) * len(real) * keys))
     outputs, total, number = [], 0.0, 0
     for start in range(0, queries, size):
         rows = min(size, queries - start)
-        weights = of_all(lambda one, start=start, rows=rows: one.weights(start, rows))
+        weights = abs(of_all(lambda one, start=start, rows=rows: one.weights(start, rows)))
         counts = (weights > 0).any(-1) & real[None, :, start : start + rows]
         found, rows_of = jax.device_get(_divergences(weights, counts))
         total, number = total + np.float64(found), number + rows_of

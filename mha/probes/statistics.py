@@ -102,6 +102,7 @@ ROLES: dict[str, Callable[[Row], bool]] = {
 that occur again."""
 
 
+@checked
 def roles(row: Row) -> list[str]:
     """Roles of the head that a row of statistics describes; most heads have none."""
     return [name for name, holds in ROLES.items() if holds(row)]
@@ -172,6 +173,7 @@ def statistics_at(
     return _finished(found, {layer[:2]: layer.attention.kept for layer in layers(run.model)}, length)
 
 
+@checked
 def statistics_of(
     seen: Recording, *, trained: int | None = None, separators: Iterable[int] = (), length: int | None = None
 ) -> Statistics:
@@ -277,7 +279,7 @@ def _of_rows(
 ) -> Totals:
     """Totals of the statistics of whole rows."""
     number, rows = seen.sum(-1), seen.any(-1)
-    entropy = jax.scipy.special.entr(weights).sum(-1)
+    entropy = jax.scipy.special.entr(abs(weights)).sum(-1)  # mixed heads may have negative weights
     values = {
         'entropy': (entropy, rows),
         'relative_entropy': (entropy / jnp.log(jnp.maximum(number, 2)), number > 1),

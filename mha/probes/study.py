@@ -10,11 +10,11 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from mha.probes.importance import gradient_importance, importance_of, pruning_curve, ranked, removable
+from mha.probes.importance import gradient_importance, importance_of, of_run, pruning_curve, ranked, removable
 from mha.probes.similarity import head_similarity
 from mha.probes.statistics import head_statistics, roles
 from mha.run.finished import Finished
-from mha.spec import at_least, checked
+from mha.spec import UserError, at_least, checked
 
 Rows = list[dict[str, Any]]
 MEASURES = {
@@ -38,6 +38,8 @@ def study(
 ) -> Rows:
     """Row per length, with the number of all heads, `heads`, and the columns of `MEASURES`. Lengths are by default the
     longest of training and the longest of the evaluation."""
+    if not of_run(run):
+        raise UserError('the model has no heads left to study')
     lengths = run.experiment.ends if lengths is None else lengths
     importance = gradient_importance(run, examples=examples)
     curve = pruning_curve(run, order=ranked(importance), lengths=lengths, examples=examples)

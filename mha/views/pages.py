@@ -1,7 +1,7 @@
 """Pages that need no other file: jinja templates, with styles, scripts and data written into them.
 
-Text reaches a page escaped by jinja, or as JSON without '<', '>' and '&'. `shared/` has the style and the script that
-all pages begin with.
+Text reaches a page escaped by jinja, or as JSON without '<', '>' and '&'. `shared/` has the frame of all pages, and
+the style and the script that they begin with.
 """
 
 import functools
@@ -19,7 +19,7 @@ SHARED = Path(__file__).with_name('shared')
 def template(path: Path) -> jinja2.Template:
     """Template of a page. jinja takes as long to compile one as all else takes to write a small page."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(path.parent),
+        loader=jinja2.FileSystemLoader([path.parent, SHARED]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

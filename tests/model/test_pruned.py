@@ -199,7 +199,8 @@ def test_training_goes_on_without_heads(script, run, given, tmp_path):
     given = [*given, f'--init_from={tmp_path / "cut"}']
     script('train.py', *given, f'--workdir={tmp_path / "none"}', '--config.model.pruned=0:0,1')
     assert mha.load(tmp_path / 'none').config['model']['pruned'] == '0:0,1'
-    for wrong, told in ('', 'the weights to start with do not fit'), ('3:0', 'model.pruned: no layer encoder.3'):
+    lacks = "lacks heads - add --config.model.pruned='0:1'"
+    for wrong, told in ('', lacks), ('3:0', 'model.pruned: no layer encoder.3'):
         command = [*given, f'--workdir={tmp_path / "no"}', f'--config.model.pruned={wrong}']
         assert told in script('train.py', *command, code=2).stderr
 

@@ -40,8 +40,20 @@ def read(path):
     return json.loads(str(arrays.pop('about'))), arrays
 
 
-def test_arrays_are_the_maps_of_the_model(tmp_path):
-    one = recorded(model('rope', causal=True))
+VARIANTS = [
+    {},
+    dict(normalizer='sink'),
+    dict(softcap=2.0),
+    dict(gate='head'),
+    dict(gate='channel'),
+    dict(mixing='talking_heads'),
+    dict(mixing='differential'),
+]
+
+
+@pytest.mark.parametrize('options', VARIANTS, ids=str)
+def test_arrays_are_the_maps_of_the_model(tmp_path, options):
+    one = recorded(model('rope', causal=True, **options))
     about, arrays = read(files.write(tmp_path / 'probe.npz', [one], command='eval.py'))
     (described,) = about['recordings']
     assert about['command'] == 'eval.py'
@@ -53,7 +65,10 @@ def test_arrays_are_the_maps_of_the_model(tmp_path):
     for name, expected in (('weights', attention.weights()), ('content', content), ('position', position)):
         np.testing.assert_allclose(own[name], expected[0], atol=1e-6)
     np.testing.assert_array_equal(own['visible'][0], np.tri(T, dtype=bool))
-    np.testing.assert_allclose(own['weights'] * own['value_norms'][:, None], attention.contributions()[0], atol=1e-5)
+    assert {'entropy', 'distance', 'confidence'} <= {*about['statistics'][0]}
+    assert np.isfinite(arrays['0/similarity.encoder/divergence']).all()
+    contributions = own['weights'] * own['value_norms'][:, None] if 'value_norms' in own else own['contributions']
+    np.testing.assert_allclose(contributions, attention.contributions()[0], atol=1e-5)
     np.testing.assert_allclose(np.einsum('thk,shk->hts', own['q'], own['k']), total[0], atol=1e-4)
 
 

@@ -89,6 +89,19 @@ def test_logits_and_contributions(position, options):
             np.testing.assert_allclose(part, whole[:, :, start : start + count], atol=1e-5)
 
 
+@pytest.mark.parametrize('position', ['rope', 'cope'])
+def test_rows_from_one_on(position):
+    """All that follow, unless their number is given; rows that do not exist are refused."""
+    seen = probes.record(model(position, causal=True), TOKENS).attentions[0]
+    for name, axis in {'weights': 2, 'visible': 2, 'contributions': 2, 'outputs': 1}.items():
+        whole, part = getattr(seen, name)(), getattr(seen, name)(T - 4)
+        np.testing.assert_allclose(part, jnp.take(whole, jnp.arange(T - 4, T), axis), atol=1e-6)
+    np.testing.assert_allclose(seen.logits(T - 4).total, seen.logits().total[:, :, -4:], atol=1e-6)
+    for start, rows in ((-1, 2), (T, 1), (T - 1, 2), (0, 0)):
+        with pytest.raises(UserError, match=f'maps have rows 0 to {T - 1}, not {start} to'):
+            seen.weights(start, rows)
+
+
 def test_blocks_cover_the_rows(monkeypatch):
     monkeypatch.setattr(recording, 'BLOCK', 2 * HEADS * T * 4)
     seen = probes.record(model(), TOKENS).attentions[0]

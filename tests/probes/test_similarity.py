@@ -9,6 +9,7 @@ from scipy.spatial.distance import jensenshannon
 import mha
 from mha import probes
 from mha.probes import similarity
+from mha.spec import UserError
 from tests.probes import planted
 
 T, HEADS = 9, 3
@@ -48,6 +49,11 @@ def test_similarities_are_those_of_plain_loops(options, monkeypatch):
         assert found.divergence[i, j] == pytest.approx(wanted, abs=1e-5)
         assert found.cka[i, j] == pytest.approx(cka(outputs[i], outputs[j]), rel=1e-4)
     assert sorted(found.order) == [*range(len(found.heads))]
+
+
+def test_heads_are_not_compared_without_tokens():
+    with pytest.raises(UserError, match='no real tokens'):
+        probes.similarity_of(probes.record(model(), TOKENS, valid=jnp.zeros_like(VALID)))
 
 
 @pytest.mark.parametrize('position', ['shaw', 'alibi'])

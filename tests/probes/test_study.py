@@ -11,6 +11,7 @@ import pytest
 import mha
 from mha import probes
 from mha.probes.study import MEASURES, _concentration, study
+from tests.pretrained import checkpoints
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +74,14 @@ def test_command(sweep, module):
     assert (sweep / 'heads' / 'heads.svg').read_text().startswith('<?xml')
     other = module('mha.probes', 'runs/a', '--output=runs/heads', code=2)
     assert 'holds a study of other runs, such as ' in other.stderr
+
+
+def test_a_pretrained_model(tmp_path, module):
+    checkpoints.write(tmp_path / 'llama', 'llama')
+    checkpoints.write_tokenizer(tmp_path / 'llama')
+    module('mha.probes', 'llama', '--lengths=8', '--examples=2')
+    with (tmp_path / 'llama' / 'heads' / 'heads.csv').open() as file:
+        assert [(row['run'], row['length'], row['heads']) for row in csv.DictReader(file)] == [('..', '8', '8')]
 
 
 @pytest.mark.parametrize(

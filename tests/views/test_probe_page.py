@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import re
 import time
@@ -224,10 +225,23 @@ def test_views_are_drawn_and_saved(opened, view, kind):
     drawing = ElementTree.fromstring(text)
     assert 'var(' not in text
     assert len(drawing.findall('{http://www.w3.org/2000/svg}svg')) == sides
+    named = drawing.findtext('{http://www.w3.org/2000/svg}text', '')
+    assert view == 'heads' or named.endswith(', encoder, layer 0, head 0')
     shown.driver.set_script_timeout(20)
     size = shown.driver.execute_async_script('window.probe.pngBlob().then(blob => arguments[0](blob.size))')
     assert size > 2000
     assert len(shown.table()) == {'map': 2 * 21, 'lines': 2 * 21, 'channels': 2 * 6, 'heads': 2 * 4}[view]
+
+
+@pytest.mark.slow
+def test_negative_weights_are_drawn_as_such(opened):
+    """Of mixed heads."""
+    (about, arrays), _ = two()
+    arrays['encoder.0/weights'][0, 4, 2] = -0.5
+    shown = opened((about, arrays))
+    assert 'weights -0.50, contributions -' in shown.hover(4, 2)
+    signed = [shown.js(f"window.probe.sides()[0].map('encoder.0', {head}).signed") for head in (0, 1)]
+    assert signed == [True, False]
 
 
 @pytest.mark.slow
@@ -414,6 +428,17 @@ def test_alike_heads(opened):
     shown.choose('#measure', 'cka')
     assert 'alike=cka' in shown.js('location.hash')
     assert shown.js("document.querySelector('#alike image').getAttribute('href')") != before
+    drawing = ElementTree.fromstring(shown.js("window.probe.svgText('alike')"))
+    assert len(drawing.findall('{http://www.w3.org/2000/svg}svg')) == 2
+    assert drawing.findtext('{http://www.w3.org/2000/svg}text') == 'CKA of outputs, layer.head'
+    rows = list(csv.DictReader(io.StringIO(shown.js("window.probe.csvText('alike')"))))
+    pairs = [[(row[f'{side}layer'], row[f'{side}head']) for side in ('', 'other_')] for row in rows]
+    assert pairs == 2 * [[tuple(map(str, head)) for head in pair] for pair in itertools.combinations(heads, 2)]
+    for row, (divergence, cka) in zip(rows[::6], matrices, strict=True):
+        assert float(row['divergence']) == pytest.approx(divergence[0, 1], abs=1e-4)
+        assert float(row['cka']) == pytest.approx(cka[0, 1], abs=1e-4)
+    for format in ('svg', 'png', 'csv'):
+        shown.click(f'#save-alike-{format}')
     shown.press('\ue014', '\ue007', at='#alike svg')  # right, enter
     assert (shown.state('layer'), shown.state('head')) == (1, 0)
 
@@ -561,5 +586,7 @@ def test_nothing_is_wider_than_the_screen(opened, driver, view, width):
         assert shown.js('document.documentElement.scrollWidth') <= width
         sizes = shown.js("[...document.querySelectorAll('svg text')].map(each => +each.getAttribute('font-size'))")
         assert min(sizes) >= 9.5
+        tops = shown.js("['views', 'files'].map(id => document.getElementById(id).getBoundingClientRect().top)")
+        assert width < 600 or abs(tops[0] - tops[1]) < 12  # one line
     finally:
         driver.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})

@@ -5,8 +5,8 @@ each head, compressed and in base64. Queries and keys, from which the page compu
 are left out of a page that would become too large. Pictures of positions are SVG in the colours of the page.
 
 The scripts are ours, in plain JavaScript without a build: `maps.js` (colours, small maps, the large map), `lines.js`,
-`channels.js` (channels, ablations), `alike.js` (similarity of heads) and `probe.js` (state, controls, files). Every
-view is an SVG, which a file can hold as it is; the cells of a map are one image in it.
+`channels.js` (channels, ablations), `alike.js` (similarity of heads), `files.js` (what is saved) and `probe.js` (state,
+controls). Every view is an SVG, which a file can hold as it is; the cells of a map are one image in it.
 """
 
 import base64
@@ -28,7 +28,7 @@ FEW_CELLS = 250_000
 """Largest number of cells of one kind of maps that are written with two bytes each."""
 MOST_BYTES = 9_500_000
 """Size up to which a page also has queries and keys."""
-SCRIPTS = ('maps.js', 'lines.js', 'channels.js', 'alike.js', 'probe.js')
+SCRIPTS = ('maps.js', 'lines.js', 'channels.js', 'alike.js', 'files.js', 'probe.js')
 Packed = dict[str, Any]
 Pictures = Sequence[tuple[str, Sequence[markupsafe.Markup]]]
 

@@ -77,14 +77,23 @@ function alikePanel(side, width) {
   })
 }
 
+// Recordings whose heads are compared.
+const compared = () => recorded().filter(side => DATA.recordings[side.recording].similarity)
+
+function alikePanels() {
+  const room = layout(Math.max(280, byId('alike').clientWidth), compared().length, 270), width = Math.min(room.width, 520)
+  return { columns: room.columns, width, panels: compared().map(side => alikePanel(side, width)) }
+}
+
 function renderAlike() {
-  const section = byId('alike'), having = recorded().filter(side => DATA.recordings[side.recording].similarity)
-  section.hidden = !having.length
+  const section = byId('alike')
+  section.hidden = !compared().length
   if (section.hidden) return
   refresh(section.querySelector('.controls'),
-    chooser('measure', 'Similarity', Object.entries(MEASURES), state.alike, value => changed({ alike: value })))
-  const { columns, width } = layout(Math.max(280, section.clientWidth), having.length, 270), figure = section.querySelector('figure')
+    chooser('measure', 'Similarity', Object.entries(MEASURES), state.alike, value => changed({ alike: value })),
+    saveButtons('alike'))
+  const { columns, panels } = alikePanels(), figure = section.querySelector('figure')
   const focused = document.activeElement?.closest?.('#alike svg')?.dataset.side
-  figure.replaceChildren(panelled(columns, having.map(side => alikePanel(side, Math.min(width, 520)))))
+  figure.replaceChildren(panelled(columns, panels))
   if (focused) figure.querySelector(`[data-side="${focused}"]`)?.focus({ preventScroll: true })
 }

@@ -50,7 +50,8 @@ function mapOf(recording, name, head, kind) {
     else values[i] = get(maps.weights, i) * valueAt(maps.value_norms, at, i % columns)
   }
   const sizes = attention.groups || [1, 1]
-  const map = { key, rows, columns, values, sizes, pooled: Boolean(attention.groups), signed: SIGNED.has(kind) }
+  const signed = SIGNED.has(kind) || maps.weights.low[at] < 0  // mixed heads may have negative weights
+  const map = { key, rows, columns, values, sizes, pooled: Boolean(attention.groups), signed }
   known.set(key, map)
   return map
 }

@@ -187,9 +187,8 @@ function renderControls() {
     ...(state.view === 'lines' && longest > MOST_AT_ONCE
       ? [html('label', {}, 'From token', start, ` ${state.from + 1} of ${longest}`)] : []),
     ...(state.view === 'channels' ? [chooser('query', 'Query', queries.map((label, i) => [String(i), named(queries, i)]),
-      String(queryOf(having)), value => changed({ query: +value }))] : []),
-    html('span', { class: 'files', role: 'group', 'aria-label': 'Save this view' }, html('span', { class: 'grey' }, 'Save'),
-      ...['svg', 'png', 'csv'].map(format => button(`save-${format}`, format.toUpperCase(), () => exportAs(format)))))
+      String(queryOf(having)), value => changed({ query: +value }))] : []))
+  refresh(byId('files'), saveButtons('view'))
 }
 
 // ---------------------------------------------------------------------------------------------------------- views
@@ -202,6 +201,8 @@ const PANELS = {
     return panel
   },
 }
+
+const recorded = () => sides().filter(side => side.recording !== null)
 
 // Width of each panel and number of columns.
 function layout(room, count, least = { map: 270, lines: 270, channels: 420, heads: 330 }[state.view]) {
@@ -280,97 +281,6 @@ function renderAblation() {
   const { panel, said } = ablationPanel(Math.max(280, Math.min(560, section.clientWidth)))
   figure.append(panel)
   byId('said').textContent = said
-}
-
-// ---------------------------------------------------------------------------------------------------------- files
-// One SVG of the panels of the view, in light colours.
-function svgText() {
-  forced = 'light'
-  const { columns, width } = layout(Math.max(280, byId('view').clientWidth), shownSides().length)
-  const panels = panelsOf(width), whole = svg('svg', { xmlns: SVG, 'font-family': 'sans-serif' })
-  if (state.view === 'lines' && lockedToken()) panels.forEach(panel => panel.draw?.(lockedToken()))
-  if (state.without && DATA.ablations.length) panels.push(ablationPanel(Math.min(560, width)).panel)
-  forced = ''
-  let y = 10, total = 0
-  for (let i = 0; i < panels.length; i += columns) {
-    const line = panels.slice(i, i + columns), tall = Math.max(...line.map(each => +each.getAttribute('height')))
-    line.forEach((panel, column) => {
-      panel.querySelectorAll('[tabindex]').forEach(each => each.removeAttribute('tabindex'))
-      panel.querySelectorAll('.cross').forEach(each => each.remove())
-      whole.append(fill(panel, { x: 10 + column * (width + 20), y }))
-    })
-    y += tall + 16
-    total = Math.max(total, line.length * (width + 20))
-  }
-  fill(whole, { viewBox: `0 0 ${total} ${y}`, width: total, height: y })
-  whole.prepend(svg('rect', { width: '100%', height: '100%', fill: 'var(--paper)' }))
-  return standalone(whole)
-}
-
-async function pngBlob(scale = 2) {
-  const source = svgText(), image = new Image()
-  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(source)}`
-  await image.decode()
-  const canvas = html('canvas', { width: image.width * scale, height: image.height * scale })
-  const context = canvas.getContext('2d')
-  context.scale(scale, scale)
-  context.drawImage(image, 0, 0)
-  return new Promise(done => canvas.toBlob(done, 'image/png'))
-}
-
-// Numbers of the view: of the cells of the chosen head, of its channels, or of all heads.
-function csvText() {
-  const table = state.view === 'heads' ? headsTable() : state.view === 'channels' ? channelsTable() : cellsTable()
-  return table.map(line => line.map(value => csvCell(value ?? '')).join(',')).join('\n') + '\n'
-}
-const recorded = () => sides().filter(side => side.recording !== null)
-const digits = value => value === null || Number.isNaN(value) ? '' : +value.toPrecision(6)
-
-function headsTable() {
-  const fields = ['recording', 'stack', 'layer', 'head']
-  return [[...fields, ...numberNames], ...recorded().flatMap(side => DATA.recordings[side.recording].attentions
-    .flatMap(({ name, stack, layer, heads }) => heads.map(head => {
-      const own = numbers.get(`${side.recording} ${name} ${head}`) || {}
-      return [side.title, stack, layer, head, ...numberNames.map(each => own[each])]
-    })))]
-}
-function channelsTable() {
-  const { name } = place(), lines = []
-  for (const side of recorded().filter(each => attentionOf(each.recording, name)?.q)) {
-    const [queries, keys] = side.labels(name), query = Math.min(queryOf(side), queries.length - 1)
-    const { values, size } = channelValues(side, query)
-    if (!lines.length) {
-      lines.push(['recording', 'query', 'query_token', 'key', 'key_token',
-        ...Array.from({ length: size }, (_, channel) => `channel_${channel}`)])
-    }
-    keys.forEach((label, key) => lines.push([side.title, query, queries[query], key, label,
-      ...Array.from(values.subarray(key * size, (key + 1) * size), digits)]))
-  }
-  return lines
-}
-function cellsTable() {
-  const { name, layer } = place(), kinds = Object.keys(KINDS)
-  const lines = [['recording', 'stack', 'layer', 'head', 'query', 'query_token', 'key', 'key_token', ...kinds]]
-  for (const side of recorded()) {
-    const maps = kinds.map(kind => side.map(name, state.head, kind)), [map] = maps
-    if (!map) continue
-    const [queries, keys] = side.labels(name)
-    for (let i = 0; i < map.values.length; i++) {
-      if (Number.isNaN(map.values[i])) continue
-      const row = Math.floor(i / map.columns) * map.sizes[0], column = i % map.columns * map.sizes[1]
-      lines.push([side.title, state.stack, layer, state.head, row, map.pooled ? '' : queries[row], column,
-        map.pooled ? '' : keys[column], ...maps.map(each => digits(each.values[i]))])
-    }
-  }
-  return lines
-}
-
-async function exportAs(format) {
-  const name = `probe-${state.view}-${place().name}.${state.head}.${format}`
-  if (format === 'svg') save(name, 'image/svg+xml', svgText())
-  if (format === 'csv') save(name, 'text/csv', csvText())
-  if (format === 'png') save(name, 'image/png', await pngBlob())
-  byId('said').textContent = `saved ${name}`
 }
 
 // ------------------------------------------------------------------------------------------------------- keyboard
