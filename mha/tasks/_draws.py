@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from mha.spec import UserError
 
@@ -37,3 +37,19 @@ def each_once(key: PRNGKeyArray, number: int, count: Int[Array, ''] | int, most:
     all occur equally often."""
     order = jnp.argsort(jnp.where(jnp.arange(most) < count, jax.random.uniform(key, (most,)), 2.0))
     return order[jnp.arange(number) % count]
+
+
+def distinct_words(key: PRNGKeyArray, number: int, letters: int, width: int) -> Int[Array, '{number} {width}']:
+    """Words of `width` letters among 0 .. letters - 1, of which no two are equal. At least 4 `number` words must exist,
+    so that twice as many draws suffice."""
+    draws = jax.random.randint(key, (2 * number + 16, width), 0, letters)
+    new = first_of_equals(draws)
+    place = jnp.where(new, jnp.cumsum(new) - 1, number)
+    return jnp.zeros((number, width), jnp.int32).at[place].set(draws, mode='drop')
+
+
+def first_of_equals(words: Int[Array, 'N W']) -> Bool[Array, 'N']:
+    """Whether no earlier word is equal, for each word."""
+    order = jnp.lexsort(words.T)  # stable
+    again = jnp.all(words[order[1:]] == words[order[:-1]], axis=-1)
+    return jnp.ones(len(words), bool).at[order[1:]].set(~again)
