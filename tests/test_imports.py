@@ -25,6 +25,8 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
                 '_expressions',
                 '_files',
                 '_groups',
+                '_in_context',
+                '_labels',
                 '_packing',
                 '_recall',
                 '_scratchpad',

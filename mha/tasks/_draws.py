@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from mha.spec import UserError
 
@@ -43,13 +43,14 @@ def distinct_words(key: PRNGKeyArray, number: int, letters: int, width: int) -> 
     """Words of `width` letters among 0 .. letters - 1, of which no two are equal. At least 4 `number` words must exist,
     so that twice as many draws suffice."""
     draws = jax.random.randint(key, (2 * number + 16, width), 0, letters)
-    new = first_of_equals(draws)
+    new = first_equal(draws) == jnp.arange(len(draws))
     place = jnp.where(new, jnp.cumsum(new) - 1, number)
     return jnp.zeros((number, width), jnp.int32).at[place].set(draws, mode='drop')
 
 
-def first_of_equals(words: Int[Array, 'N W']) -> Bool[Array, 'N']:
-    """Whether no earlier word is equal, for each word."""
-    order = jnp.lexsort(words.T)  # stable
+def first_equal(words: Int[Array, 'N W']) -> Int[Array, 'N']:
+    """Index of the first word that is equal to each word, which may be itself."""
+    order, slot = jnp.lexsort(words.T), jnp.arange(len(words))  # the sort is stable
     again = jnp.all(words[order[1:]] == words[order[:-1]], axis=-1)
-    return jnp.ones(len(words), bool).at[order[1:]].set(~again)
+    begin = jax.lax.cummax(jnp.where(jnp.append(False, again), 0, slot))
+    return jnp.zeros_like(slot).at[order].set(order[begin])

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mha.spec import UserError
-from mha.tasks.base import Batch, Task
+from mha.tasks._labels import labelled
+from mha.tasks.base import Task
 
 LARGEST = 1024
 """Largest number of elements, since the table of products has its square."""
@@ -85,6 +86,4 @@ class WordProblem(Task):
         if not self.every:
             return super().example(key, length, max_length)
         x, products = self.products(key, length, max_length)
-        valid = jnp.arange(max_length) < length
-        tokens, targets = jnp.where(valid, x, 0), jnp.where(valid, products, 0)
-        return Batch(tokens=tokens, valid=valid, targets=targets, loss_mask=valid, metric_mask=valid)
+        return labelled(x, products, length)

@@ -61,7 +61,8 @@ class NgramLookup(Sequence):
         ngrams = string.at[slot[:, None] + jnp.arange(self.n)[None]].get(mode='fill', fill_value=EMPTY)
         whole = slot <= length - self.n
         ngrams = jnp.where(whole[:, None], ngrams, self.letters + slot[:, None])  # each unlike all others
-        first, last = _draws.first_of_equals(ngrams), _draws.first_of_equals(ngrams[::-1])[::-1]
+        first = _draws.first_equal(ngrams) == slot
+        last = _draws.first_equal(ngrams[::-1])[::-1] == slot[::-1]
         followed = slot <= length - self.n - max(self.answer, 1)
         score = jax.random.uniform(start_key, slot.shape) + last
         start = jnp.argmax(jnp.where(first & followed, score, -1.0))
