@@ -76,5 +76,7 @@ class FindBlock(Sequence):
 
 
 def _rank(x):
-    """Rank of each entry in its row."""
-    return jnp.argsort(jnp.argsort(x, axis=1), axis=1)
+    """Rank of each entry in its row; equal ones in their order. Counting is faster than to sort short rows."""
+    one, other = x[:, :, None], x[:, None]
+    earlier = jnp.tri(x.shape[1], k=-1, dtype=bool)[None]
+    return jnp.sum((other < one) | ((other == one) & earlier), axis=2)
