@@ -54,3 +54,14 @@ def first_equal(words: Int[Array, 'N W']) -> Int[Array, 'N']:
     again = jnp.all(words[order[1:]] == words[order[:-1]], axis=-1)
     begin = jax.lax.cummax(jnp.where(jnp.append(False, again), 0, slot))
     return jnp.zeros_like(slot).at[order].set(order[begin])
+
+
+def duplicated(key: PRNGKeyArray, tokens: Int[Array, 'N'], length: Int[Array, ''] | int, n: int) -> Int[Array, 'N']:
+    """Same tokens, but a random n-gram of the first `length` is a copy of one before it, which does not overlap it."""
+    one_key, step_key = jax.random.split(key)
+    places = jnp.maximum(length - 2 * n + 2, 2)
+    one = jax.random.randint(one_key, (), 0, places)
+    other = (one + jax.random.randint(step_key, (), 1, places)) % places
+    first, second = jnp.minimum(one, other), jnp.maximum(one, other) - 1 + n
+    copied = tokens.at[second + jnp.arange(n)].set(tokens[first + jnp.arange(n)], mode='drop')
+    return jnp.where(length >= 2 * n, copied, tokens)
