@@ -18,7 +18,19 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
         'mha.datasets',
         *(
             f'mha.tasks.{part}'
-            for part in ('base', '_binary', '_draws', '_expressions', '_files', '_packing', '_scratchpad')
+            for part in (
+                'base',
+                '_binary',
+                '_draws',
+                '_expressions',
+                '_files',
+                '_groups',
+                '_in_context',
+                '_labels',
+                '_packing',
+                '_recall',
+                '_scratchpad',
+            )
         ),
     },
     'mha.model': {'mha.model', 'mha.cores', 'mha.positions', 'mha.nn'},

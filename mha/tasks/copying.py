@@ -11,6 +11,12 @@ Published: trained on lengths up to 50, tested on 51 to 150.
 
     copying(symbols=150, distinct=True, bos=True)    $ 31 4 15 >      31 4 15 .
     copying(symbols=2, bos=True)                     $0111>           0111.
+
+Jelassi et al. (2024, arXiv:2402.01032) test whether a model copies by looking up n-grams: with `duplicate=n`, an n-gram
+of the prompt is written over another one, so that what follows it is ambiguous. Prompts below 2 n tokens stay the same.
+Published: 26 letters.
+
+    copying(duplicate=2)                             31 4 15 9 31 4 26 >     31 4 15 9 31 4 26 .
 """
 
 from typing import Literal
@@ -18,14 +24,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Several
+from mha.spec import Several, Shift
 from mha.tasks import _draws
 from mha.tasks.base import EMPTY, Sequence
 
 
 class Copying(Sequence):
     """Prompt of tokens 0 .. symbols - 1 in, its copy out; with `doubled=True`, the copy twice. With `distinct=True` no
-    token of a cmc prompt occurs twice, so the longest length is `symbols`."""
+    token of a cmc prompt occurs twice, so the longest length is `symbols`; with `duplicate=n`, n adjacent ones do."""
 
     level = 'context-sensitive'
 
@@ -36,6 +42,7 @@ class Copying(Sequence):
         symbols: Several = 100,
         distinct: bool = False,
         bos: bool = False,
+        duplicate: Shift = 0,
         *,
         causal: bool = False,
     ):
@@ -43,8 +50,11 @@ class Copying(Sequence):
             raise ValueError("doubled must be False for kind='rdc', not True")
         if distinct and kind != 'cmc':
             raise ValueError(f'distinct must be False for kind={kind!r}, not True')
+        if duplicate and (distinct or kind != 'cmc'):
+            raise ValueError(f"duplicate must be 0 unless kind='cmc' and distinct=False, not {duplicate}")
         marks = {'rsc': (), 'rdc': ('replace', 'with', 'in'), 'cmc': ('|',) * doubled}[kind]
         self.kind, self.doubled, self.symbols, self.distinct = kind, doubled, symbols, distinct
+        self.duplicate = duplicate
         self.alphabet = (*map(str, range(symbols)), '>', '.', *marks)
         super().__init__(bos=bos, causal=causal)
 
@@ -61,6 +71,8 @@ class Copying(Sequence):
                 tokens = _draws.distinct(key, self.symbols, max_length)
             else:
                 tokens = jax.random.randint(key, (max_length,), 0, self.symbols)
+            if self.duplicate:
+                tokens = _draws.duplicated(jax.random.fold_in(key, 1), tokens, length, self.duplicate)
             tokens = jnp.where(real, tokens, EMPTY)
             answer = (tokens, '|', tokens) if self.doubled else (tokens,)
             return self.concat(tokens, '>'), self.concat(*answer, '.')

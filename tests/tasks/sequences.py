@@ -16,12 +16,13 @@ MAX_LENGTH, BATCH = 20, 64
 # --- oracles: the prompt -> the answer, and the steps of its scratchpad (None: the task lacks the field) -------------
 
 
-def copying(prompt, kind='cmc', doubled=False, symbols=100, distinct=False):
+def copying(prompt, kind='cmc', doubled=False, symbols=100, distinct=False, duplicate=0):
     if symbols <= 10:
         assert {*prompt[:-1]} <= {*map(str, range(symbols))}
         return prompt[:-1] + '.', []
     words = prompt.split()[:-1]
     assert not distinct or len({*words}) == len(words)
+    assert not duplicate or occurrences(words, duplicate)
     assert kind == 'rdc' or all(0 <= int(word) < symbols for word in words)
     if kind == 'rdc':
         assert (words[0], words[2], words[4]) == ('replace', 'with', 'in')
@@ -32,6 +33,14 @@ def copying(prompt, kind='cmc', doubled=False, symbols=100, distinct=False):
         assert len({*words}) == 1
     between = ['|'] if kind == 'cmc' else []
     return ' '.join([*words, *between, *words] if doubled else words) + ' .', []
+
+
+def occurrences(words, n):
+    """Pairs of places of equal n-grams that do not overlap; any pair if there are too few words for one."""
+    places = range(len(words) - n + 1)
+    return [(i, j) for i in places for j in places[i + n :] if words[i : i + n] == words[j : j + n]] or len(
+        words
+    ) < 2 * n
 
 
 def reverse(prompt, variant='mc'):
@@ -240,6 +249,7 @@ EXAMPLES = [
     ('copying(doubled=True)', '31 4 15 >', '31 4 15 | 31 4 15 .'),
     ('copying(symbols=150, distinct=True, bos=True)', '$ 31 4 15 >', '31 4 15 .'),
     ('copying(symbols=2, bos=True)', '$0111>', '0111.'),
+    ('copying(duplicate=2)', '31 4 15 9 31 4 26 >', '31 4 15 9 31 4 26 .'),
     ('reverse', '31 4 15 >', '15 4 31 .'),
     ("reverse(variant='mc2x')", '31 4 15 >', '15 4 31 | 15 4 31 .'),
     ("reverse(variant='mcrv')", '31 4 15 >', '15 4 31 | 31 4 15 .'),

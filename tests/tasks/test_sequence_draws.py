@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.tasks.sequences import PCFG_BINARY, PCFG_UNARY, RANKED, make, read, scan
+from tests.tasks.sequences import PCFG_BINARY, PCFG_UNARY, RANKED, make, occurrences, read, scan
 
 
 def draws(text, length, seeds=8):
@@ -34,6 +34,12 @@ def test_tokens_are_uniform():
             uniform([words[1] for words in prompts], names)
             uniform([(int(words[3]) - int(words[1])) % tokens for words in prompts], range(1, tokens))
     uniform([symbol for prompt, _ in draws('sorting(scratchpad=True)', 7) for symbol in prompt[:-1]], RANKED)
+
+
+def test_places_of_duplicates_are_uniform():
+    """Six pairs of trigrams of eight tokens do not overlap; hardly any other trigram occurs twice."""
+    found = [occurrences(prompt.split()[:-1], 3) for prompt, _ in draws('copying(duplicate=3)', 8)]
+    uniform([pairs[0] for pairs in found], [(i, j) for i in range(3) for j in range(i + 3, 6)])
 
 
 def test_integers_are_uniform():
