@@ -37,3 +37,9 @@ def each_once(key: PRNGKeyArray, number: int, count: Int[Array, ''] | int, most:
     all occur equally often."""
     order = jnp.argsort(jnp.where(jnp.arange(most) < count, jax.random.uniform(key, (most,)), 2.0))
     return order[jnp.arange(number) % count]
+
+
+def shuffled(key: PRNGKeyArray, symbols: Int[Array, 'N'], length: Int[Array, ''] | int) -> Int[Array, 'N']:
+    """First `length` symbols in random order, all orders equally likely; the rest as it was."""
+    draw = jax.random.uniform(key, symbols.shape)
+    return symbols[jnp.argsort(jnp.where(jnp.arange(symbols.size) < length, draw, 2.0))]
