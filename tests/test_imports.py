@@ -70,6 +70,7 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
         'mha.run',
         'mha.views.heads',
         'mha.views.report.runs',
+        'mha.pretrained',
     },
     'mha.views.catalogue.command': {'mha.views', 'mha.positions', 'mha.tasks', 'mha.machine', 'mha.cli'},
     'mha.positions.__main__': {'mha.views.catalogue.command'},
