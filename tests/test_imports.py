@@ -12,7 +12,9 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
     'mha.machine': {'mha.machine'},
     'mha.nn': {'mha.nn'},
     'mha.positions': {'mha.positions.base', 'mha.nn'},
-    'mha.cores': {'mha.cores', 'mha.nn', 'mha.positions.base'},
+    'mha.normalizers': {'mha.normalizers.base', 'mha.positions.base', 'mha.nn'},
+    'mha.mixing': {'mha.mixing.base', 'mha.positions.base', 'mha.nn'},
+    'mha.cores': {'mha.cores', 'mha.normalizers', 'mha.mixing', 'mha.nn', 'mha.positions.base'},
     'mha.datasets': {'mha.machine'},
     'mha.tasks': {
         'mha.datasets',
@@ -21,10 +23,12 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
             for part in (
                 'base',
                 '_binary',
+                '_decimal',
                 '_draws',
                 '_expressions',
                 '_files',
                 '_groups',
+                '_haystack',
                 '_in_context',
                 '_labels',
                 '_packing',
@@ -33,7 +37,7 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
             )
         ),
     },
-    'mha.model': {'mha.model', 'mha.cores', 'mha.positions', 'mha.nn'},
+    'mha.model': {'mha.model', 'mha.cores', 'mha.normalizers', 'mha.mixing', 'mha.positions', 'mha.nn'},
     'mha.training': {'mha.training', 'mha.tasks', 'mha.nn', 'mha.machine', 'mha.cores'},
     'mha.run': {'mha'},
     'mha.probes': {
@@ -42,6 +46,7 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
         'mha.pretrained',
         'mha.model',
         'mha.cores',
+        'mha.mixing',
         'mha.positions',
         'mha.nn',
         'mha.tasks',
@@ -126,7 +131,7 @@ def test_imports(name, path):
             )
         if within(imported, 'mha') or within(imported, 'configs'):
             doors = MAY_IMPORT[room] | ANYONE | {room}
-            own_plugin = within(name, 'mha.positions') or within(name, 'mha.tasks')
+            own_plugin = any(within(name, f'mha.{kind}') for kind in ('positions', 'tasks', 'normalizers', 'mixing'))
             if own_plugin and name.count('.') == 2:  # one scheme or task never imports another
                 doors -= {room}
             assert any(within(imported, door) for door in doors), f'{name} imports {imported}'

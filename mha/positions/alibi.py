@@ -5,13 +5,12 @@
 For other H the slopes of the next lower power of two come first, then every second slope of the next higher one.
 """
 
-import math
 from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
 
-from mha.positions.base import OffsetBias
+from mha.positions.base import OffsetBias, alibi_slopes
 
 
 class Alibi(OffsetBias):
@@ -50,8 +49,8 @@ class Alibi(OffsetBias):
 
         self.back = -(-dims.heads // 2)
         if slopes is None and self.side == 'split':
-            slopes = published(self.back) + published(dims.heads - self.back)
-        m = published(dims.heads) if slopes is None else slopes
+            slopes = alibi_slopes(self.back) + alibi_slopes(dims.heads - self.back)
+        m = alibi_slopes(dims.heads) if slopes is None else slopes
         learned = learned or self.side == 'slopes'
         if len(m) != dims.heads or not all(isinstance(x, int | float) and x >= 0 for x in m):
             raise ValueError(f'slopes must be {dims.heads} numbers of at least 0, one per head, not {m}')
@@ -75,11 +74,3 @@ class Alibi(OffsetBias):
             # Above the -1e30 of masked keys: a query with keys of the wrong side only must still ignore masked ones.
             bias = jnp.where(jnp.where(looks_back, offset[None] < 0, past[None]), -1e29, bias)
         return bias
-
-
-def published(heads: int) -> tuple[float, ...]:
-    """Published slopes, one per head, 1/2 and below."""
-    power = 2 ** math.floor(math.log2(heads))
-    first = [2 ** (-8 * (h + 1) / power) for h in range(power)]
-    between = [2 ** (-4 * (h + 1) / power) for h in range(0, 2 * power, 2)]
-    return tuple(first + between[: heads - power])

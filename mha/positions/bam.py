@@ -8,9 +8,7 @@ At the start, mu = 0, beta = 1 and e^s are the slopes of ALiBi, so that the bias
 import jax.numpy as jnp
 from flax import nnx
 
-from mha.positions.alibi import published
-from mha.positions.base import OffsetBias
-from mha.positions.kerple import per_head
+from mha.positions.base import OffsetBias, alibi_slopes
 
 EPSILON = 1e-5
 """Term that keeps powers and their gradients finite at D = mu."""
@@ -22,13 +20,12 @@ class Bam(OffsetBias):
 
     def __init__(self, dims, location: bool = False, *, rngs):
         self.directed = location
-        self.s = nnx.Param(jnp.log(jnp.asarray(published(dims.heads))))
+        self.s = nnx.Param(jnp.log(jnp.asarray(alibi_slopes(dims.heads))))
         self.beta = nnx.Param(jnp.ones(dims.heads))
         self.l = nnx.data(nnx.Param(jnp.zeros(dims.heads)) if location else None)
 
     def offset_bias(self, offset):
-        distance = offset.astype(jnp.float32)[None]
-        if self.l is not None:
-            distance = distance - per_head(2 * jnp.sinh(self.l[...]), offset)
-        log = jnp.log(jnp.abs(distance) + EPSILON)
-        return -jnp.exp(per_head(self.s[...], offset) + per_head(self.beta[...], offset) * log)
+        parameters = (self.s, self.beta) if self.l is None else (self.s, self.beta, self.l)
+        s, beta, *location = (p[...].reshape(-1, *[1] * offset.ndim) for p in parameters)
+        distance = offset.astype(jnp.float32)[None] - sum(2 * jnp.sinh(place) for place in location)
+        return -jnp.exp(s + beta * jnp.log(jnp.abs(distance) + EPSILON))

@@ -16,6 +16,7 @@ layer (`mha.normalizers`). `values` changes no logit. Only one scheme uses it.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -243,6 +244,15 @@ def frequencies(width: int, theta: float) -> tuple[float, ...]:
     if theta <= 0:
         raise ValueError(f'theta must be above 0, not {theta}')
     return tuple(float(theta) ** (-2 * m / width) for m in range(width // 2))
+
+
+def alibi_slopes(heads: int) -> tuple[float, ...]:
+    """Slopes of ALiBi as published, one per head, 1/2 and below: those of the next lower power of two come first, then
+    every second one of the next higher (Press et al., 2022, arXiv:2108.12409)."""
+    power = 2 ** math.floor(math.log2(heads))
+    first = [2 ** (-8 * (h + 1) / power) for h in range(power)]
+    between = [2 ** (-4 * (h + 1) / power) for h in range(0, 2 * power, 2)]
+    return tuple(first + between[: heads - power])
 
 
 def lookup(table: Float[Array, 'N D'], pos: Num[Array, '#B T']) -> Float[Array, '#B T D']:

@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mha.positions.alibi import published
-from mha.positions.base import Position
+from mha.positions.base import Position, alibi_slopes
 
 
 class Grape(Position):
@@ -27,7 +26,7 @@ class Grape(Position):
     causal_only = True
 
     def __init__(self, dims, gate: Literal['query', 'key', 'both'] = 'query', *, rngs):
-        self.head_dim, self.slopes = dims.head_dim, published(dims.heads)
+        self.head_dim, self.slopes = dims.head_dim, alibi_slopes(dims.heads)
 
         def start():
             return nnx.Param(dims.head_dim**-0.5 * jax.random.normal(rngs.params(), (dims.heads, dims.head_dim)))

@@ -8,7 +8,7 @@ the part that is left. Computed as ln A_ij = ln beta_ij + sum_(j < t < i) ln(1 -
 
 from typing import Literal
 
-from mha.normalizers.stickbreaking import broken
+from mha.nn.sticks import broken
 from mha.positions.base import Position
 
 

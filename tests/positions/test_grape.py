@@ -6,7 +6,7 @@ from flax import nnx
 
 from mha import positions
 from mha.positions import Dims
-from mha.positions.alibi import published
+from mha.positions.base import alibi_slopes
 from tests.positions.cases import causal_cases
 
 
@@ -26,7 +26,7 @@ def test_weights(gate, case):
         unit /= np.linalg.norm(unit, axis=-1, keepdims=True)
         g = softplus(np.einsum('bthk,hk->bht', x, unit) / np.sqrt(8))
         total += g[:, :, :, None] if direction is scheme.v else g[:, :, None, :]
-    slope = np.asarray(published(case.heads)) * softplus(np.asarray(scheme.w[...], np.float64))
+    slope = np.asarray(alibi_slopes(case.heads)) * softplus(np.asarray(scheme.w[...], np.float64))
     case.check(scheme, case.dot() - slope[None, :, None, None] * total * case.offset, atol=3e-5)
 
 
