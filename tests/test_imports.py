@@ -54,7 +54,7 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
         'mha.run',
     },
     'mha.pretrained': {'mha.pretrained', 'mha.model', 'mha.datasets', 'mha.positions', 'mha.machine', 'mha.run'},
-    'mha.views': {'mha.views', 'mha.positions', 'mha.tasks', 'mha.cores', 'mha.nn'},
+    'mha.views': {'mha.views', 'mha.positions', 'mha.normalizers', 'mha.mixing', 'mha.tasks', 'mha.cores', 'mha.nn'},
     'mha.views.pages': {'mha.views.pages'},
     'mha.views.probe': {'mha.views.probe', 'mha.views.pages'},
     'mha.views.encodings': {'mha.views.report.plots', 'mha.probes'},

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from mha import positions, spec
 from mha.positions import Chain, Dims, Position
 from mha.spec import Call
-from mha.views.catalogue import heatmap, prose
+from mha.views.catalogue import heatmap, prose, variants
 from mha.views.catalogue.heatmap import Heatmap
 from mha.views.catalogue.prose import WIDTH, described, either, grid, indented, listed, markdown, paragraphs, section
 
@@ -190,6 +190,7 @@ INTRODUCTION = f"""\
 # Position schemes
 
 Made from the code by `make docs`; a test compares the two. Every scheme is a file of `mha/positions`.
+[Attention variants](#attention-variants) and [what is not here](#not-here-and-why) follow the schemes.
 `python -m mha.positions` prints the table below. `python -m mha.positions 'SPEC'` describes any spec, with arguments
 and compositions; `--picture=FILE.png` draws it.
 
@@ -225,7 +226,7 @@ def page() -> str:
         text.append(grid([list(facts), ['---'] * len(facts), [markdown(fact) for fact in facts.values()]]))
         text.append(f'<img src="schemes/{name}.png" width="320" alt="{name}">')
         rows.append((entry.group, _cells(name, entry), paragraphs(kind)[0], text))
-    return prose.page(INTRODUCTION, HEADER, rows, RIGHT)
+    return prose.page(INTRODUCTION, HEADER, rows, RIGHT) + '\n' + variants.page()
 
 
 def picture(name: str) -> bytes:
