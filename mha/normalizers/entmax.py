@@ -51,7 +51,7 @@ def _tangent(alpha, primals, tangents):
 def _tau_2(z):
     """Threshold of sparsemax: the one for the largest k such that the k-th largest number is above it."""
     ordered = -jnp.sort(-z, axis=-1)
-    rank = jnp.arange(1, z.shape[-1] + 1)
+    rank = 1 + jax.lax.broadcasted_iota(z.dtype, z.shape, z.ndim - 1)
     tau = (jnp.cumsum(ordered, -1) - 1) / rank
     return _at_support(ordered, tau)
 
@@ -59,7 +59,7 @@ def _tau_2(z):
 def _tau_15(z):
     """Threshold of 1.5-entmax: sum over the k largest of (z - tau)^2 = 1, a quadratic equation."""
     ordered = -jnp.sort(-jnp.maximum(z, -1), axis=-1)  # numbers below max - 1 are never in the support
-    rank = jnp.arange(1, z.shape[-1] + 1)
+    rank = 1 + jax.lax.broadcasted_iota(z.dtype, z.shape, z.ndim - 1)
     mean = jnp.cumsum(ordered, -1) / rank
     spread = jnp.cumsum(ordered**2, -1) / rank - mean**2
     tau = mean - jnp.sqrt(jnp.maximum(1 / rank - spread, 0))

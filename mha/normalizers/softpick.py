@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mha.normalizers.base import Normalizer
+from mha.positions.base import BARRED
 from mha.spec import above, at_most
 
 
@@ -21,6 +22,7 @@ class Softpick(Normalizer):
         self.epsilon = epsilon
 
     def weights(self, logits, mask, level):
+        mask = mask & (logits > BARRED)
         # Both sides of the fraction are multiplied by e^(-top), so that nothing overflows.
         top = jax.lax.stop_gradient(jnp.where(mask, logits, 0).max(-1, keepdims=True, initial=0))
         e = jnp.where(mask, jnp.exp(jnp.where(mask, logits, 0) - top) - jnp.exp(-top), 0)
