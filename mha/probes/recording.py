@@ -102,7 +102,7 @@ class Attention:
     def weights(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B H T S']:
         """Attention weights. Under the softmax, rows sum to one, or to zero if the mask hides every key. What works on
         whole rows may relate them, so all of them are computed."""
-        if rows is not None and self.position.whole_rows:
+        if rows is not None and (self.position.whole_rows or not self.mixing.cacheable):
             return jax.lax.dynamic_slice_in_dim(self.weights(), start, rows, axis=2)
         cut = functools.partial(self._cut, start=start, rows=rows)
         coords = dataclasses.replace(
