@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from mha.positions.base import Dims
+from mha.positions.base import BARRED, Dims
 from mha.spec import UserError
 
 
@@ -50,3 +50,8 @@ class Mixing(nnx.Module):
     def name(self) -> str:
         """Name of the mixing in specs."""
         return type(self).__module__.rpartition('.')[2]
+
+
+def free(logits: Float[Array, 'B H T S'], mask: Bool[Array, '#B #H T S']) -> Bool[Array, 'B H T S']:
+    """Mask of the keys that neither the mask nor a position scheme hides."""
+    return mask & (logits > BARRED)  # false for NaN, in the logits of a hidden key

@@ -6,8 +6,7 @@ z'_g = sum_h z_h P[h, g],   A = softmax(z'),   A'_g = sum_h A_h R[h, g]
 import jax.numpy as jnp
 from flax import nnx
 
-from mha.mixing.base import Mixing
-from mha.positions.base import BARRED
+from mha.mixing.base import Mixing, free
 
 
 class TalkingHeads(Mixing):
@@ -19,9 +18,9 @@ class TalkingHeads(Mixing):
         self.before, self.after = nnx.Param(jnp.eye(dims.heads)), nnx.Param(jnp.eye(dims.heads))
 
     def logits(self, logits, mask):
-        free = mask & (logits > BARRED)
-        mixed = jnp.einsum('bhts,hg->bgts', jnp.where(free, logits, 0), self.before[...])
-        return jnp.where(free, mixed, logits)
+        seen = free(logits, mask)
+        mixed = jnp.einsum('bhts,hg->bgts', jnp.where(seen, logits, 0), self.before[...])
+        return jnp.where(seen, mixed, logits)
 
     def weights(self, weights, mask):
         return jnp.where(mask, jnp.einsum('bhts,hg->bgts', weights, self.after[...]), 0)

@@ -287,6 +287,10 @@ class MultiHeadAttention(nnx.Module):
         if decode if decode is not None else self.decode:
             if inputs_k is not inputs_q:
                 raise ValueError('decode is for self-attention: leave out inputs_k and inputs_v')
+            if not self.mixing.cacheable:
+                raise spec.UserError(
+                    f'mixing {self.mixing.name!r} relates queries, so that a cache of keys is not enough'
+                )
             q, k, v, q_pos, k_pos, mask = self._remember(q, k, v, q_pos, mask, prefix, contiguous)
             contiguous = False
         if self.num_heads == self.groups * self.num_kv_heads > self.num_kv_heads:

@@ -40,7 +40,7 @@ class Sink(Normalizer):
 
     def keep(self, heads):
         self.heads = len(heads)
-        if self.s is not None:
-            self.s = nnx.Param(self.s[...][jnp.array(heads, int)])
-        if self.w is not None:
-            self.w = nnx.Param(self.w[...][:, jnp.array(heads, int)])
+        for name, axis in (('s', 0), ('w', 1)):
+            if (param := getattr(self, name)) is not None:  # without heads, None: checkpoints refuse empty arrays
+                kept = nnx.Param(jnp.take(param[...], jnp.array(heads), axis)) if heads else None
+                setattr(self, name, nnx.data(kept))

@@ -104,7 +104,7 @@ class Attention:
         """Attention weights. Under the softmax, rows sum to one, or to zero if the mask hides every key. What works on
         whole rows may relate them, so all of them are computed."""
         rows = self._rows(start, rows)
-        if rows is not None and self.position.whole_rows:
+        if rows is not None and (self.position.whole_rows or not self.mixing.cacheable):
             return jax.lax.dynamic_slice_in_dim(self.weights(), start, rows, axis=2)
         call: dict[str, Any] = dict(
             position=self.position, coords=self._coords(start, rows), scale=self.scale, variant=self.variant

@@ -22,7 +22,7 @@ def softpick(z, epsilon=1e-6):
 
 
 def entmax(z, alpha):
-    """The threshold tau by bisection: the mass falls as it grows, and is above 1 at the first bound, 0 at the second."""
+    """Threshold tau by bisection: the mass falls as tau grows, from at least 1 to 0."""
     z = (alpha - 1) * z
     low, high = z.max() - 1, z.max()
     for _ in range(100):
