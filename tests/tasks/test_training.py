@@ -77,6 +77,18 @@ TRAINED = [
     ('bytes_classification', '64', 150, 0.2, {'model.layers': 1}),
     ("bytes_retrieval('papers')", '16-32:16', 100, 0.4, {'model.readout': 'pair', 'model.layers': 1}),
     ("classification('papers')", '32', 150, 0.4, {'model.readout': 'pooled', 'model.layers': 1}),
+    # Groups, multi-query recall and its relatives, MAD, local tasks
+    ("group('S3')", '1-6', 300, 0.3, CAUSAL),
+    ('mqar_update(pairs=4, updates=2)', '20-24:4', 600, 0.5, CAUSAL),
+    ('mqar_pair', '24-30:6', 500, 0.3, CAUSAL),
+    ('mqmtar(letters=8, keys=1, values=1, queries=1)', '8-12', 600, 0.1, CAUSAL),
+    ('selective_copying(2, 4)', '6-10', 400, 0.5, CAUSAL),
+    ('noisy_recall(keys=4, values=4)', '12-16:4', 300, 0.5, CAUSAL),
+    ('fuzzy_recall(2, 3, 4)', '12-20:4', 400, 0.5, CAUSAL),
+    ('local_count(4, 3)', '1-10', 200, 0.1, CAUSAL),
+    ('n_back', '2-10', 200, 0.5, CAUSAL),
+    ('find_block(2, 2, 6)', '1-4', 600, 0.3, CAUSAL),
+    ('ngram_lookup(n=1, answer=1)', '4-8', 600, 0.3, CAUSAL),
     ("s5('all')", '2', 1000, 0.6, PRODUCTS),  # the first product, which is its factor, is half of the answer
 ]
 
