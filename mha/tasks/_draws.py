@@ -65,3 +65,9 @@ def duplicated(key: PRNGKeyArray, tokens: Int[Array, 'N'], length: Int[Array, ''
     first, second = jnp.minimum(one, other), jnp.maximum(one, other) - 1 + n
     copied = tokens.at[second + jnp.arange(n)].set(tokens[first + jnp.arange(n)], mode='drop')
     return jnp.where(length >= 2 * n, copied, tokens)
+
+
+def shuffled(key: PRNGKeyArray, symbols: Int[Array, 'N'], length: Int[Array, ''] | int) -> Int[Array, 'N']:
+    """First `length` symbols in random order, all orders equally likely; the rest as it was."""
+    draw = jax.random.uniform(key, symbols.shape)
+    return symbols[jnp.argsort(jnp.where(jnp.arange(symbols.size) < length, draw, 2.0))]

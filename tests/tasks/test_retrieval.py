@@ -10,6 +10,7 @@ import pytest
 
 from mha import tasks
 from mha.spec import UserError
+from tests.tasks import haystacks
 
 LENGTHS, MAX_LENGTH, BATCH = (1, 2, 3, 4, 7, 20), 20, 64
 # What a person types, and whether for a causal model.
@@ -20,6 +21,13 @@ CASES = [
     ('induction(keys=20, values=4)', False),
     ('needle', False),
     ('needle(digits=2, filler=1, depth=0.3)', False),
+    ('needle(digits=2, keys=3, queries=2)', False),
+    ('needle(digits=1, keys=2, values=2)', False),
+    ('needle(digits=2, values=2)', False),
+    ('variable_tracking(hops=1, chains=2)', False),
+    ('variable_tracking(hops=3)', False),
+    ('common_words(common=2, often=3, rare=2, words=9)', False),
+    ('freq_words', False),
     ('flip_flop', False),
     ('flip_flop(0.4)', True),
     ("flip_flop(reads='last')", True),
@@ -93,17 +101,6 @@ def induction(task, word, length):
     return [values[keys.index(query)] - task.keys]
 
 
-def needle(task, word, length):
-    shown = ''.join(task.alphabet[symbol] for symbol in word)
-    assert len(shown) == max(length, task.digits + 2)
-    before, marker, rest = shown.partition('#')
-    assert marker
-    assert rest[-1] == '?'
-    key, after = rest[: task.digits], rest[task.digits : -1]
-    assert (before + after).isalpha() or not before + after
-    return [int(digit) for digit in key]
-
-
 def flip_flop(task, word, length):
     """The bits of all reads."""
     shown = ''.join('01wri'[symbol] for symbol in word)
@@ -160,7 +157,7 @@ def s5(task, word, length):
     return found if task.steps == 'all' else found[-1:]
 
 
-ORACLES = {'induction': induction, 'needle': needle, 'flip_flop': flip_flop, 'dyck': dyck, 's5': s5}
+ORACLES = haystacks.ORACLES | {'induction': induction, 'flip_flop': flip_flop, 'dyck': dyck, 's5': s5}
 
 
 def check(text, causal, word, answer, places, length):
@@ -205,6 +202,11 @@ def symbols(task, text):
     [
         ('induction(keys=8, values=4)', 'k3 v0 k1 v2 k7 v0 k1', 'v2'),
         ('needle', 't q a # 5 3 8 1 0 x m k w b ?', '5 3 8 1 0'),
+        ('needle(digits=2, keys=3, queries=2)', 't # K 5 3 q a # A 0 7 # R 9 8 m x ? R K', '9 8 5 3'),
+        ('needle(digits=2, values=2)', 't # 5 3 q a # 0 7 x ?', '5 3 0 7'),
+        ('variable_tracking(hops=2)', 't q K = 3 s Q = K m x A = Q z ? 3', 'K Q A'),
+        ('variable_tracking(hops=2, chains=2)', 'j I = 4 K = 0 Q = K e S = Q W = I J = W ? 0', 'K Q S'),
+        ('common_words(common=2, often=3, rare=1)', 'w7 w2 w5 w2 w7 w9 w7 w2', 'w7 w2'),
         ('flip_flop', 'w 1 i 0 i 1 r', '1'),
         ('flip_flop', 'w 0 w 1 r 1 i 0 r', '1'),
         ('dyck', '( [ ] )', '1'),
@@ -277,6 +279,44 @@ def test_needle_at_the_end():
     assert {word.index(36) for word, _, _ in read('needle(6, depth=1.0)', 20)} == {12}
 
 
+def test_needles_are_placed_and_asked_for_uniformly():
+    """With two needles of three symbols among one letter and more: both places are independent."""
+    found = [word for word, _, _ in read('needle(digits=1, keys=2, values=1)', 10, seeds=16)]
+    places = Counter(
+        tuple(slot - 3 * i for i, slot in enumerate(np.flatnonzero(np.array(word) == 36))) for word in found
+    )
+    for a, b in itertools.combinations_with_replacement(range(3), 2):
+        assert close(places[a, b], len(found), (1 + (a < b)) / 9)
+    asked = Counter(word[word.index(36) + 1] == word[-1] for word in found)
+    assert close(asked[True], len(found), 1 / 2)
+
+
+def test_chains_are_mixed_uniformly():
+    text = 'variable_tracking(hops=1, chains=2)'
+    task, orders = make(text, False), Counter()
+    for word, _, _ in read(text, 20, seeds=16):
+        owner = {}
+        for symbol, equals, source in zip(word, word[1:], word[2:], strict=False):
+            if task.alphabet[equals] == '=':
+                owner[symbol] = owner.get(source, source)
+        orders[''.join('01'[value == word[-1]] for value in owner.values())] += 1
+    assert len(orders) == 6
+    assert all(close(count, orders.total(), 1 / 6) for count in orders.values())
+
+
+@pytest.mark.parametrize(
+    ('text', 'length'), [('common_words(common=2, often=3, rare=2, words=9)', 20), ('freq_words', 53)]
+)
+def test_words_stand_anywhere(text, length):
+    """The last word is each of those of an example as often as it occurs there, and any of the names."""
+    words = [word for word, _, _ in read(text, length, seeds=16)]
+    last = Counter(Counter(word)[word[-1]] for word in words)
+    for count, places in Counter(Counter(words[0]).values()).items():
+        assert close(last[count], len(words), count * places / len(words[0]))
+    names = Counter(word[-1] for word in words if word[-1] or 'freq' not in text)
+    assert all(close(count, names.total(), 1 / make(text, False).num_classes) for count in names.values())
+
+
 @pytest.mark.parametrize(('text', 'causal', 'ignore'), [('flip_flop', False, 0.8), ('flip_flop(0.4)', True, 0.4)])
 def test_instructions_of_flip_flop(text, causal, ignore):
     found = [word for word, _, _ in read(text, 20, causal, seeds=4)]
@@ -304,7 +344,17 @@ def test_walks_of_dyck():
 
 @pytest.mark.parametrize('length', [2, 4, 7, 20])
 @pytest.mark.parametrize(
-    'text', ['induction(keys=20, values=4)', 'needle', 'flip_flop', 'dyck', "dyck('next')", 's5', 'mqar(12, 3)']
+    'text',
+    [
+        'induction(keys=20, values=4)',
+        'needle',
+        'needle(digits=2, keys=3, queries=2)',
+        'flip_flop',
+        'dyck',
+        "dyck('next')",
+        's5',
+        'mqar(12, 3)',
+    ],
 )
 def test_labels_are_balanced(text, length):
     """Within five standard errors of chance, each answer symbol and class."""
@@ -381,6 +431,12 @@ def test_examples_can_be_read(text, causal):
         ('needle(digits=0)', 'digits must be at least 1, not 0'),
         ('needle(filler=27)', 'filler must be from 1 to 26, not 27'),
         ('needle(depth=1.5)', 'depth must be from 0 to 1, not 1.5'),
+        ('needle(queries=2)', 'queries must be at most keys=1, not 2'),
+        ('needle(keys=2, depth=0.5)', 'depth must be None for several needles, not 0.5'),
+        ('variable_tracking(hops=13, chains=2)', r'variables must be at least chains \* \(hops \+ 1\) = 28, not 26'),
+        ('common_words(rare=6)', 'rare must be below often=6, not 6'),
+        ('common_words(words=2)', 'words must be at least common=3, not 2'),
+        ('freq_words(alpha=1)', 'alpha must be from 1.1 to 4, not 1'),
         ('flip_flop(1.1)', 'ignore must be from 0 to 1, not 1.1'),
         ("flip_flop(reads='first')", "reads must be 'all' or 'last', not 'first'"),
         ("flip_flop(reads='last')", "reads='last' is for causal models"),
@@ -401,4 +457,11 @@ def test_too_few_keys_for_the_length():
     task = make('induction(keys=20, values=4)', False)
     assert task.num_tokens(20) == 42
     with pytest.raises(UserError, match='21 pairs need as many keys, not 20 - set keys=21 or more'):
+        task.num_tokens(21)
+
+
+def test_too_few_words_for_the_length():
+    task = make('common_words(common=2, often=3, rare=2, words=9)', False)
+    assert task.num_tokens(20) == 22
+    with pytest.raises(UserError, match='length 21 needs 10 words - set words=10 or more'):
         task.num_tokens(21)
