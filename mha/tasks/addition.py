@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from mha.spec import between
+from mha.tasks._decimal import number
 from mha.tasks._scratchpad import Scratchpad
 from mha.tasks.base import EMPTY, digits
 
@@ -80,7 +81,7 @@ class Addition(Scratchpad):
         sizes = self.sizes(size_key, length)
         place = jnp.arange(self.longest(max_length) + 1)
         numbers = zip(number_keys, sizes, strict=True)
-        (a, real_a), (b, real_b) = (self.number(key, size, place.size) for key, size in numbers)
+        (a, real_a), (b, real_b) = (number(key, size, place.size, self.base) for key, size in numbers)
 
         def add(carry, pair):
             total = pair.sum() + carry
@@ -109,15 +110,6 @@ class Addition(Scratchpad):
             return left
         used_up = ~left.any(1, keepdims=True) & (place[:, None] + 1 < longer)
         return left | used_up & (place[None] == place[:, None] + 1)
-
-    def number(self, key, size, places):
-        """Digits [places] of a random number of `size` digits, least significant first, and a mask of those that
-        count."""
-        first_key, key = jax.random.split(key)
-        place = jnp.arange(places)
-        digit = jax.random.randint(key, (places,), 0, self.base)
-        digit = jnp.where((place == size - 1) & (size > 1), jax.random.randint(first_key, (), 1, self.base), digit)
-        return jnp.where(place < size, digit, 0), place < size
 
     def written(self, number, real):
         """Symbols [.., 2 N] of digits [N] masked by `real` [.., N], most significant digit first."""

@@ -4,6 +4,7 @@ import collections
 import functools
 import itertools
 import re
+import string
 
 import jax
 
@@ -63,6 +64,29 @@ def addition(prompt, base=10, measure='longer', released=False):
         carry = total // 10
         steps.append((f'{x},{y}', f'{x}+{y}+{before}={total}', str(total % 10), str(carry), '+'.join(shown)))
     return f'{int(a) + int(b)}.', steps
+
+
+def padded_addition(prompt, operands=2, scratchpad=False, hints=0, fewest=None, equal=0.0):
+    numbers, names = prompt.rstrip('=').split('+'), ''
+    if hints:
+        names = numbers[0][::2]
+        assert names in string.ascii_letters[:hints]
+        assert {number[::2] for number in numbers} == {names}
+        numbers = [number[1::2] for number in numbers]
+    (width,) = {len(number) for number in numbers}
+    assert width == max(len(str(int(number))) for number in numbers) + len(str(operands - 1))
+    assert (fewest or operands) <= len(numbers) <= operands
+    sums = itertools.accumulate(map(int, numbers), initial=0)
+    digits = [f'{total:0{width}d}' for total in sums][0 if scratchpad else -1 :]
+    written = [[*map(''.join, zip(names, number, strict=True))] if hints else number for number in digits]
+    return '>'.join(''.join(number[::-1]) for number in written) + '.', []
+
+
+def multiplication(prompt, digits=1):
+    a, b = prompt.rstrip('=').split('*')
+    assert a == str(int(a))
+    assert len(b) == digits
+    return f'{int(a) * int(b):0{len(a) + digits}d}'[::-1] + '.', []
 
 
 def polynomial(prompt):
@@ -204,6 +228,8 @@ ORACLES = dict(
     copying=copying,
     reverse=reverse,
     addition=addition,
+    padded_addition=padded_addition,
+    multiplication=multiplication,
     polynomial=polynomial,
     sorting=sorting,
     summation=summation,
@@ -228,8 +254,9 @@ def solve(text, prompt):
     prompt = body(text, prompt)
     name, _, options = text.partition('(')
     options = eval(f'dict({options}') if options else {}  # the test's own words
-    shown = options.pop('scratchpad', '')
-    options.pop('bos', None)
+    shown = options.pop('scratchpad', '') if name != 'padded_addition' else ''
+    for other in ('bos', 'coupled'):
+        options.pop(other, None)
     shown = [*MARKS] if shown is True else shown.replace(' ', '').split(',') if shown else []
     for other in {'lego': ('permuted', 'variables'), 'pcfg': ('letters', 'longest')}.get(name, ()):
         options.pop(other, None)
@@ -258,6 +285,12 @@ EXAMPLES = [
     ('addition(scratchpad=True, released=True)', '86+7=', '/6,7:6+7+0=13|3~1&8+0/8,0:8+0+1=9|9~0&+!93.'),
     ("addition(scratchpad='output')", '5+7=', '|2|1!12.'),
     ("addition(base=2, measure='prompt', bos=True)", '$11+1=', '100.'),
+    ('padded_addition', '086+007=', '390.'),
+    ('padded_addition(operands=3)', '0086+0007+0912=', '5001.'),
+    ('padded_addition(scratchpad=True)', '086+007=', '000>680>390.'),
+    ('padded_addition(hints=26)', 'c0d8e6+c0d0e7=', 'e3d9c0.'),
+    ('multiplication(digits=2)', '307*25=', '57670.'),
+    ('multiplication(digits=2)', '7*04=', '820.'),
     ('polynomial', 'x=-2;3*x^2+-1*x^0=', '1.'),
     (
         'polynomial(scratchpad=True)',
@@ -322,6 +355,10 @@ def measure(text, prompt):
         return len(prompt.split()) - 1
     if name == 'addition':
         return max(map(len, prompt.rstrip('=').split('+')))
+    if name == 'padded_addition':
+        return max(len(str(int(number))) for number in re.sub('[a-zA-Z=]', '', prompt).split('+'))
+    if name == 'multiplication':
+        return prompt.index('*')
     if name == 'scan':
         return len(scan(prompt)[0].split()) - 1
     if name == 'pcfg':

@@ -38,6 +38,9 @@ FAST = [
     'majority',
     'majority(symbols=26)',
     'majority_interleaved',
+    'padded_addition(operands=3, fewest=2, scratchpad=True)',
+    'padded_addition(hints=26)',
+    'multiplication(digits=2)',
 ]
 SLOW = [
     "copying(kind='rsc')",
@@ -60,6 +63,9 @@ SLOW = [
     'sorting(distinct=True, scratchpad=True)',
     "parity(ones='uniform', scratchpad=True)",
     "addition(measure='prompt', scratchpad=True, bos=True)",
+    'padded_addition(operands=12, equal=0.5, bos=True)',
+    'padded_addition(operands=4, fewest=2, hints=52, scratchpad=True)',
+    'multiplication(digits=20, bos=True)',
     "addition(measure='prompt', scratchpad=True, released=True)",
 ]
 
@@ -122,6 +128,7 @@ def test_a_thousand_answers(text):
         check(text, length, seed)
     check_padding(text)
     longest = {'scan': 40, 'lego': 26}.get(text.partition('(')[0], 100 if 'scratchpad' in text else 500)
+    longest = 25 if 'hints' in text else longest
     if match := re.search(r'variables=(\d+)|symbols=(\d+), distinct|distinct', text):
         longest = int(match[1] or match[2] or 50)
     for length in sorted({min(41, longest), min(100, longest), longest}):
@@ -173,6 +180,9 @@ def test_description():
         ('addition(base=11)', 'base must be from 2 to 10, not 11'),
         ('addition(scratchpad=True, base=2)', 'scratchpad must be False for base=2, not True'),
         ("addition(measure='all')", "measure must be 'longer' or 'prompt', not 'all'"),
+        ('padded_addition(fewest=3)', 'fewest must be at most operands=2, not 3'),
+        ('padded_addition(hints=26, coupled=True)', 'hints must be 0 for coupled=True, not 26'),
+        ('multiplication(digits=0)', 'digits must be from 1 to 100, not 0'),
         ('majority(symbols=27)', 'symbols must be from 2 to 26, not 27'),
         ('majority_interleaved(period=1)', 'period must be at least 2, not 1'),
         ("summation(scratchpad='inputs')", 'scratchpad must be True, False or some of input,computation,output,'),
@@ -207,6 +217,7 @@ def test_sequences_are_for_causal_models(name):
     [
         ('scan', 49, 'scan has at most 48 actions, not 49'),
         ('lego', 27, 'lego has 26 variables - set variables=27'),
+        ('padded_addition(hints=26)', 26, 'padded_addition has 26 hints - set hints=27 for numbers of 27 digits'),
         ('copying(symbols=9, distinct=True)', 10, 'there are 9 distinct symbols - set symbols=10'),
         ('sorting(distinct=True)', 51, 'there are 50 distinct symbols - set symbols=51'),
     ],
