@@ -21,10 +21,12 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
             for part in (
                 'base',
                 '_binary',
+                '_decimal',
                 '_draws',
                 '_expressions',
                 '_files',
                 '_groups',
+                '_haystack',
                 '_in_context',
                 '_labels',
                 '_packing',
@@ -33,6 +35,7 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
             )
         ),
     },
+    'mha.tasks.recognize': {'mha.tasks'},  # it wraps another task
     'mha.model': {'mha.model', 'mha.cores', 'mha.positions', 'mha.nn'},
     'mha.training': {'mha.training', 'mha.tasks', 'mha.nn', 'mha.machine', 'mha.cores'},
     'mha.run': {'mha'},
