@@ -37,6 +37,7 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
             )
         ),
     },
+    'mha.tasks.recognize': {'mha.tasks'},  # it wraps another task
     'mha.model': {'mha.model', 'mha.cores', 'mha.normalizers', 'mha.mixing', 'mha.positions', 'mha.nn'},
     'mha.training': {'mha.training', 'mha.tasks', 'mha.nn', 'mha.machine', 'mha.cores'},
     'mha.run': {'mha'},

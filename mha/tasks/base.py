@@ -40,6 +40,13 @@ class Batch:
     """Coordinates, if they are not the slot numbers."""
     prefix: Any = None
     """Mask of the tokens of the question, which a prefix LM reads in both directions; None if the task has none."""
+    legal: Any = None
+    """Classes that count as right, as bits of an integer, if the target is not the only one."""
+
+    def right(self, predicted: Int[Array, '...']) -> Bool[Array, '... T']:
+        """Mask of the tokens that count and for which the class `predicted`, of each or of all, is right."""
+        hit = predicted == self.targets if self.legal is None else (self.legal >> predicted) % 2 == 1
+        return hit & self.metric_mask
 
     @property
     def extra(self) -> dict[str, Any]:

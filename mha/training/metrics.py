@@ -206,13 +206,13 @@ def count(logits: Any, batch: Any, task: Any) -> dict[str, Any]:
     from mha.training.step import losses
 
     loss = losses(logits, batch)
-    right = (logits.argmax(-1) == batch.targets) & batch.metric_mask
+    right = batch.right(logits.argmax(-1))
     answer_index = jnp.cumsum(batch.metric_mask, -1) - 1
 
     def per_answer_index(counted):
         return jnp.zeros(answer_index.shape[-1], counted.dtype).at[answer_index].add(counted)
 
-    classes = jax.nn.one_hot(batch.targets, task.num_classes, dtype=int) * batch.metric_mask[..., None]
+    classes = jax.vmap(batch.right, out_axes=-1)(jnp.arange(task.num_classes)).astype(int)
     counted_loss = jnp.where(batch.metric_mask, loss, 0)
     sums = {
         'examples': jnp.array(len(logits)),

@@ -239,7 +239,7 @@ class Chunk:
             dropout_rate=varied.get('dropout_rate'),
             one_length=one_length,
         )
-        right = (logits.argmax(-1) == batch.targets) & batch.metric_mask
+        right = batch.right(logits.argmax(-1))
         counts = (jnp.sum(x, dtype=jnp.float32) for x in (batch.loss_mask, batch.metric_mask, right))
         loss = jnp.sum(losses(logits, batch), where=batch.loss_mask)
         return loss, Sums(loss, *counts)

@@ -59,6 +59,8 @@ TRAINED = [
     ('summation', '1-3', 600, 0.15, CAUSAL),
     ("parity(scratchpad='output')", '1-5', 300, 0.1, CAUSAL),
     ('addition', '1-2', 1000, 0.1, CAUSAL),
+    ('padded_addition(coupled=True)', '1-2', 700, 0.4, CAUSAL | {'model.position': 'coupling(init_std=1.0)'}),
+    ('multiplication(coupled=True)', '1-2', 900, 0.15, CAUSAL | {'model.position': 'coupling(init_std=1.0)'}),
     ('lego', '1-3', 200, 0.4, CAUSAL),
     ('polynomial', '1-2', 1000, 0.05, CAUSAL),
     ('pcfg(letters=10, longest=10)', '1-2', 600, 0.08, CAUSAL),
@@ -70,6 +72,9 @@ TRAINED = [
     ('mqar', '16-20:4', 200, 0.5, CAUSAL),
     ('induction(keys=8, values=8)', '2-4', 800, 0.35, {'model.position': 'txl', 'train.batch_size': 128}),
     ('needle(digits=3)', '5-10', 300, 0.4, {}),
+    ('variable_tracking(hops=1, variables=4, filler=2)', '8-14', 200, 0.4, {}),
+    ('common_words(common=1, often=4, words=8)', '6-10', 200, 0.4, {}),
+    ('freq_words(words=8)', '53', 150, 0.2, {}),
     ('flip_flop', '2-8', 150, 0.25, CAUSAL),
     ("dyck('next')", '1-10', 200, 0.25, {}),
     ('listops(max_depth=3)', '4-12', 300, 0.2, {}),
@@ -89,6 +94,8 @@ TRAINED = [
     ('n_back', '2-10', 200, 0.5, CAUSAL),
     ('find_block(2, 2, 6)', '1-4', 600, 0.3, CAUSAL),
     ('ngram_lookup(n=1, answer=1)', '4-8', 600, 0.3, CAUSAL),
+    ("recognize('bucket_sort(symbols=2)')", '2-4', 400, 0.15, {}),
+    ('icll(states=3, letters=4, edges=1, longest=12)', '24-32:8', 300, 0.2, CAUSAL),
     ("s5('all')", '2', 1000, 0.6, PRODUCTS),  # the first product, which is its factor, is half of the answer
 ]
 
