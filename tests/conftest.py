@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,11 @@ FLAGS = '--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0'
 if metadata.version('jaxlib') < '0.11':  # later ones may not know the flags, and end the process
     FLAGS += ' --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
 os.environ.setdefault('XLA_FLAGS', FLAGS)
+# Half of the time of a small program is its compilation: workers share programs, and so do suites that set a directory.
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    programs = tempfile.TemporaryDirectory(prefix='programs-')  # removed when the first process ends
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = programs.name
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 
 import jaxtyping  # noqa: E402
 from jaxtyping import _decorator  # noqa: E402

@@ -99,12 +99,13 @@ def build_cell(get_config, cell, layers=None):
 
 
 def covering(cells):
-    """Cells that have every value of every key, and as few others as a walk through the list finds."""
-    met = set()
-    for cell in cells:
-        if new := {(key, str(value)) for key, value in cell.items() if key != 'seed'} - met:
-            met |= new
-            yield cell
+    """Few cells that have every value of every key: always the one with the most new values."""
+    values = [{(key, str(value)) for key, value in cell.items() if key != 'seed'} for cell in cells]
+    missing = set().union(*values)
+    while missing:
+        best = max(range(len(cells)), key=lambda index: len(values[index] & missing))
+        missing -= values[best]
+        yield cells[best]
 
 
 @pytest.mark.parametrize('path', SLOW)
