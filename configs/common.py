@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     config.model.embedding_dropout = True  # whether dropout also applies after the embedding
     config.model.attention_dropout_rate = 0.0
     config.model.use_bias = False  # biases of the attention projections
-    config.model.core = 'auto'  # spec of an attention core (mha/cores): 'dense', 'blockwise', 'flash', 'linear'
+    config.model.core = 'auto'  # spec of a core (mha/cores): 'dense', 'blockwise', 'flash', 'linear', 'delta'
     config.model.remat = False  # recompute each block in the backward pass: less memory, more time
     config.model.dtype = 'float32'  # type of the computation; parameters and softmax are always float32
 

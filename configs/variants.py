@@ -4,8 +4,8 @@
     python compare.py runs/variants
 
 Flip-flop strings (Liu et al., 2023, arXiv:2306.00946): read the bit that was written last, however long ago. A softmax
-never ignores the rest completely, and errs now and then on longer strings. 12 runs of 1,500 steps took 37 minutes on two
-shared CPU cores, one seed each. Strings of 64, 128 and 256 pairs after training on 2 to 32, all of them right:
+never ignores the rest completely, and errs now and then on longer strings. 12 runs of 1,500 steps took 37 minutes on
+two shared CPU cores, one seed each. Strings of 64, 128 and 256 pairs after training on 2 to 32, all of them right:
 
     normalizer        without gate   gate per head
     stickbreaking          1.00          1.00

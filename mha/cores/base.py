@@ -1,6 +1,7 @@
 """Base class of attention cores: a spec describes a core, and the core says what it supports."""
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 from flax import nnx
@@ -10,7 +11,7 @@ from mha.mixing.base import Mixing
 from mha.nn.masks import Mask
 from mha.normalizers.base import Normalizer
 from mha.normalizers.softmax import Softmax
-from mha.positions.base import BARRED, Coords, Dims, Position
+from mha.positions.base import BARRED, WHOLE, Coords, Dims, Position
 from mha.spec import UserError
 
 
@@ -24,6 +25,8 @@ class Variant:
     arXiv:2408.00118); 0 for none."""
     mixing: Mixing | None = None
     """Mixing of the maps of all heads, if there is one."""
+    parameters: nnx.Module | None = None
+    """Parameters of the core, if it has some (`Core.parameters`)."""
 
     @property
     def plain(self) -> bool:
@@ -69,6 +72,11 @@ class Core:
     cacheable = True
     """Whether new queries can meet keys and values from a cache."""
 
+    def parameters(self, dims: Dims, *, rngs: nnx.Rngs) -> nnx.Module | None:
+        """Parameters of the core in one layer, which are passed to `attend` in its variant; None if it has none. The
+        module has a method `keep`, as normalizers have."""
+        return None
+
     def attend(
         self,
         q: Float[Array, 'B T H W'],
@@ -87,6 +95,29 @@ class Core:
         the scheme's `qk` and are not empty. Values are finite; a NaN in a key may stand for one in its value
         (`hideable`)."""
         raise NotImplementedError
+
+    def refuse_logits(
+        self, position: Position, variant: 'Variant', scale: float, width: int, dropout_rate: float
+    ) -> None:
+        """Raises `UserError` for all that needs logits or weights, which a core without a map does not form."""
+        core = type(self).__name__.lower()
+        if not variant.plain:
+            raise UserError(
+                f'the {core} core has no logits: leave out model.normalizer, model.softcap and model.mixing'
+            )
+        for hook in (*WHOLE, 'bias', 'content', 'values'):
+            if position.overrides(hook):
+                raise UserError(
+                    f'the {core} core forms no logits or weights, but the position scheme has a {hook!r} hook - choose '
+                    'another scheme or core'
+                )
+        if not math.isclose(scale, width**-0.5, rel_tol=1e-5):
+            raise UserError(
+                f'the {core} core forms no logits, but the position scheme adds to them through channels that it '
+                'appends to queries and keys - choose another scheme or core'
+            )
+        if dropout_rate > 0:
+            raise UserError(f'the {core} core forms no weights to drop out - set the attention dropout rate to 0')
 
     def quadratic(self, position: Position, keys: int, variant: Variant = PLAIN) -> bool:
         """Whether a call holds the logits of all pairs in memory."""

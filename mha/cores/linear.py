@@ -51,22 +51,8 @@ class Linear(Core):
     cacheable = False
 
     def attend(self, q, k, v, *, position, coords, mask, scale, variant=PLAIN, dropout_rate=0.0, rngs=None):
-        if not variant.plain:
-            raise UserError('the linear core has no logits: leave out model.normalizer, model.softcap and model.mixing')
-        for hook in ('product', 'bias', 'content', 'rows', 'weights', 'values'):
-            if position.overrides(hook):
-                raise UserError(
-                    f'the linear core forms no logits or weights, but the position scheme has a {hook!r} hook - choose '
-                    'another scheme or core'
-                )
-        if not np.isclose(scale, q.shape[-1] ** -0.5):
-            raise UserError(
-                'the linear core forms no logits, but the position scheme adds to them through channels that it '
-                'appends to queries and keys - choose another scheme or core'
-            )
-        if dropout_rate > 0:
-            raise UserError('the linear core forms no weights to drop out - set the attention dropout rate to 0')
-        causal, seen = _read(mask, k.shape[1])
+        self.refuse_logits(position, variant, scale, q.shape[-1], dropout_rate)
+        causal, seen = read_mask(mask, k.shape[1], 'linear')
         bad = seen[:, :, None] & ~jnp.isfinite(k).all(-1)
         k = finite(k)
         one = jnp.ones((*v.shape[:-1], 1), jnp.float32)  # the weighted sum of ones is the denominator
@@ -82,7 +68,7 @@ class Linear(Core):
         return jnp.where(_meets(bad, causal, q.shape[1])[..., None], jnp.nan, out)
 
 
-def _read(mask: Mask, keys: int) -> tuple[bool, Bool[Array, '#B S']]:
+def read_mask(mask: Mask, keys: int, core: str) -> tuple[bool, Bool[Array, '#B S']]:
     """Whether the mask is causal, and the keys that it shows."""
     causal, seen, parts = False, jnp.ones((1, keys), bool), [mask]
     while parts:
@@ -95,7 +81,7 @@ def _read(mask: Mask, keys: int) -> tuple[bool, Bool[Array, '#B S']]:
             causal = True
         elif not isinstance(part, masks.full):
             name = type(part).__name__.rstrip('_')
-            raise UserError(f'the linear core sums over all keys or all earlier ones: it has no {name!r} mask')
+            raise UserError(f'the {core} core sums over all keys or all earlier ones: it has no {name!r} mask')
     return causal, seen
 
 

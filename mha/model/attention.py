@@ -213,6 +213,7 @@ class MultiHeadAttention(nnx.Module):
         beside = prng.beside(rngs)
         self.normalizer, self.softcap = normalizers.make(normalizer, self.dims, rngs=beside), softcap
         self.mixing = mixings.make(mixing, self.dims, layer, rngs=beside)
+        self.core_parameters: Any = nnx.data(self.core.parameters(self.dims, rngs=beside))
         shape = {'none': (), 'head': (num_heads,), 'channel': (num_heads, head_dim)}[gate]
         common['rngs'] = beside
         self.output_gate = nnx.data(nnx.LinearGeneral(in_features, shape, **inits, **common) if shape else None)
@@ -220,7 +221,8 @@ class MultiHeadAttention(nnx.Module):
     @property
     def variant(self) -> cores.Variant:
         """How logits become weights."""
-        return cores.Variant(self.normalizer, self.softcap, self.mixing if self.mixing.whole_rows else None)
+        mixing = self.mixing if self.mixing.whole_rows else None
+        return cores.Variant(self.normalizer, self.softcap, mixing, self.core_parameters)
 
     def quadratic(self, position: Position, keys: int) -> bool:
         """Whether a call holds the logits of all pairs in memory."""
@@ -358,6 +360,8 @@ class MultiHeadAttention(nnx.Module):
             _cut(self.output_gate, 'bias', rows, axis=0)
         self.normalizer.keep(tuple(rows))
         self.mixing.keep(tuple(rows))
+        if self.core_parameters is not None:
+            self.core_parameters.keep(tuple(rows))
         _cut(self.out, 'kernel', rows, axis=0)
         _cut(self, 'head_gates', rows, axis=0)
         if self.head_mask is not None:
