@@ -22,3 +22,4 @@ class S5(WordProblem):
         if steps == 'all' and not causal:
             raise ValueError("steps='all' is for causal models, which see no later permutations")
         super().__init__('S5', every=steps == 'all', causal=causal)
+        self.steps = steps

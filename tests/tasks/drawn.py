@@ -34,7 +34,7 @@ def words(task, batch, length):
         yield word, targets[counts].tolist(), np.flatnonzero(counts).tolist()
 
 
-def read(text, causal, length, seeds=1, **more):
+def read(text, length, causal=False, seeds=1, **more):
     """`words` of `seeds` batches."""
     return [
         word
@@ -72,9 +72,8 @@ def check_protocol(text, causal, length, max_length=MAX_LENGTH):
     else:
         assert batch.tokens.max() < task.inputs
     shown, answer = task.readable(jax.tree.map(lambda leaf: leaf[0], batch))
-    gap = ' ' if ' ' in task.gap else ''
-    assert len(shown.split() if gap else shown) == start
-    assert len(answer.split() if gap else answer) == batch.metric_mask[0].sum()
+    assert len(shown.split() if task.gap else shown) == start
+    assert len(answer.split() if max(map(len, task.classes)) > 1 else answer) == batch.metric_mask[0].sum()
     assert len({*task.alphabet}) == task.inputs
 
 

@@ -38,7 +38,7 @@ def product(name, one, other):
 @pytest.mark.parametrize(('text', 'causal'), CASES)
 def test_answers(text, causal, length):
     task = make(text, causal)
-    for word, answer, places in read(text, causal, length):
+    for word, answer, places in read(text, length, causal):
         elements = [task.alphabet[symbol] for symbol in word]
         assert len(elements) == length
         found = [*itertools.accumulate(elements, lambda p, q: product(task.name, p, q))]
@@ -87,7 +87,7 @@ def test_worked_examples():
 
 
 def test_products_are_uniform():
-    labels = np.array([answer for _, answer, _ in read("group('Z7', every=False)", False, 7, seeds=16)])
+    labels = np.array([answer for _, answer, _ in read("group('Z7', every=False)", 7, False, seeds=16)])
     assert all(close((labels == label).sum(), len(labels), 1 / 7) for label in range(7))
 
 

@@ -92,7 +92,7 @@ def solve(text, causal, word, answer, length):
 @pytest.mark.parametrize('length', LENGTHS)
 @pytest.mark.parametrize(('text', 'causal'), CASES)
 def test_answers(text, causal, length):
-    for word, answer, places in read(text, causal, length, max_length=MAX_LENGTH):
+    for word, answer, places in read(text, length, causal, max_length=MAX_LENGTH):
         assert (answer, places) == solve(text, causal, word, answer, length)
 
 
@@ -129,10 +129,10 @@ def test_places_of_tokens():
     tokens are multinomial."""
     text, more = 'selective_copying(3, 5)', "selective_copying(3, 5, places='released')"
     taken = np.array(
-        [[symbol < 5 for symbol in word] for word, _, _ in read(text, False, 20, 16, max_length=MAX_LENGTH)]
+        [[symbol < 5 for symbol in word] for word, _, _ in read(text, 20, False, 16, max_length=MAX_LENGTH)]
     )
     assert all(close(count, len(taken), 3 / 16) for count in taken[:, :16].sum(0))
-    first = [word for word, _, _ in read(more, True, 20, 16, max_length=MAX_LENGTH)]
+    first = [word for word, _, _ in read(more, 20, True, 16, max_length=MAX_LENGTH)]
     gaps = np.array([np.diff([-1, *np.flatnonzero(np.array(word[:-1]) < 5)]) - 1 for word in first])
     assert (gaps.sum(1) == 13).all()
     assert all(abs(gap - 13 / 3) < 5 * np.sqrt(13 * 2 / 9 / len(gaps)) for gap in gaps.mean(0))
@@ -143,13 +143,13 @@ def test_places_of_tokens():
 def test_share_of_noise(text, noise):
     """19 pairs may be noise, of which one chosen at random is not."""
     number = np.zeros(19)
-    for word, _, _ in read(text, True, 40, 8, max_length=MAX_LENGTH):
+    for word, _, _ in read(text, 40, True, 8, max_length=MAX_LENGTH):
         number += [key >= 12 for key in word[:-1:2]]
     assert all(close(count, 8 * BATCH, noise * 18 / 19) for count in number)
 
 
 def test_values_are_uniform():
-    found = [answer for _, answer, _ in read('noisy_recall', False, 20, 16, max_length=MAX_LENGTH)]
+    found = [answer for _, answer, _ in read('noisy_recall', 20, False, 16, max_length=MAX_LENGTH)]
     values = Counter(itertools.chain(*found))
     assert {*values} == {*range(8, 16)}
     assert all(close(count, values.total(), 1 / 8) for count in values.values())
@@ -158,7 +158,7 @@ def test_values_are_uniform():
 def test_sizes_of_motifs_are_uniform():
     """Sizes of the first key after the padding and its value."""
     sizes = Counter()
-    for word, _, _ in read('fuzzy_recall', True, 40, 16, max_length=MAX_LENGTH):
+    for word, _, _ in read('fuzzy_recall', 40, True, 16, max_length=MAX_LENGTH):
         shown = ''.join('kv.'[(symbol >= 7) + (symbol >= 15)] for symbol in word).lstrip('.')
         key = len(shown) - len(shown.lstrip('k'))
         sizes[key, len(shown[key:]) - len(shown[key:].lstrip('v'))] += 1

@@ -28,7 +28,7 @@ ORACLES = {'local_count': local_count, 'n_back': n_back}
 @pytest.mark.parametrize('length', LENGTHS)
 @pytest.mark.parametrize(('text', 'causal'), CASES)
 def test_answers(text, causal, length):
-    for word, answer, places in read(text, causal, length):
+    for word, answer, places in read(text, length, causal):
         assert answer == ORACLES[text.partition('(')[0]](make(text, causal), word)
         assert places == [*range(length)]
 
@@ -46,7 +46,7 @@ def test_worked_examples(text, word, answer):
 def test_runs():
     """Sizes, symbols, and the change from one run to the next are uniform."""
     sizes, symbols, steps = Counter(), Counter(), Counter()
-    for word, _, _ in read('local_count(4, 3)', True, 20, seeds=16):
+    for word, _, _ in read('local_count(4, 3)', 20, True, seeds=16):
         runs = [(symbol, len([*run])) for symbol, run in itertools.groupby(word)]
         sizes[runs[0][1]] += 1
         symbols[runs[0][0]] += 1
@@ -60,7 +60,7 @@ def test_no_count_is_new_in_longer_strings():
     labels = {
         label
         for length in (20, 200)
-        for _, answer, _ in read('local_count(4, 3)', True, length, max_length=200)
+        for _, answer, _ in read('local_count(4, 3)', length, True, max_length=200)
         for label in answer
     }
     assert labels == {0, 1, 2, 3}

@@ -54,7 +54,7 @@ def oracle(task, name, word, length):
 @pytest.mark.parametrize(('text', 'causal'), CASES)
 def test_answers(text, causal, length):
     task, name = make(text, causal), text.partition('(')[0]
-    for word, answer, places in read(text, causal, length, max_length=MAX_LENGTH):
+    for word, answer, places in read(text, length, causal, max_length=MAX_LENGTH):
         _, entries, width, size = context(task, name, length)
         value, slots = oracle(task, name, word, length)
         assert all(symbol < task.num_classes for symbol in word[: entries * (width + 1)])
@@ -73,19 +73,19 @@ def test_answers(text, causal, length):
 
 def test_ranges_of_symbols():
     """A third each for the two symbols of a key and the values; halves for others."""
-    for word, _, _ in read('mqar_pair(14)', True, 24, max_length=MAX_LENGTH):
+    for word, _, _ in read('mqar_pair(14)', 24, True, max_length=MAX_LENGTH):
         assert all(
             1 <= a < 4 <= b < 8 <= value < 14 for a, b, value in zip(*(word[i:12:3] for i in range(3)), strict=True)
         )
         assert {*itertools.product({*word[:12:3]}, {*word[1:12:3]})} == {*zip(word[:12:3], word[1:12:3], strict=True)}
-    for word, _, _ in read('mqar_update(14, 5, 3)', True, 26, max_length=MAX_LENGTH):
+    for word, _, _ in read('mqar_update(14, 5, 3)', 26, True, max_length=MAX_LENGTH):
         assert all(1 <= key < 7 <= value < 14 for key, value in zip(word[:16:2], word[1:16:2], strict=True))
 
 
 def test_neither_symbol_of_a_key_tells_its_value():
     """Every first symbol occurs with as many values as there are second ones, in random order."""
     orders = set()
-    for word, _, _ in read('mqar_pair(29, 3, noise=0)', False, 54, max_length=MAX_LENGTH):
+    for word, _, _ in read('mqar_pair(29, 3, noise=0)', 54, False, max_length=MAX_LENGTH):
         first, second, values = (word[i:27:3] for i in range(3))
         assert (
             sorted(np.unique(first, return_counts=True)[1])
@@ -100,7 +100,7 @@ def test_neither_symbol_of_a_key_tells_its_value():
 def test_updated_keys_are_any():
     """Neither the place of a key in the context nor that of its query tells whether it is updated."""
     places, order, number = np.zeros(5), np.zeros(5), 16 * BATCH
-    for word, _, at in read('mqar_update(14, 5, 3)', True, 26, seeds=16, max_length=MAX_LENGTH):
+    for word, _, at in read('mqar_update(14, 5, 3)', 26, True, seeds=16, max_length=MAX_LENGTH):
         updated = {*word[10:16:2]}
         places += [key in updated for key in word[:10:2]]
         order += [word[place] in updated for place in at]
@@ -109,7 +109,7 @@ def test_updated_keys_are_any():
 
 def test_new_values_are_uniform_among_the_others():
     changes = np.zeros(7)
-    for word, _, _ in read('mqar_update(14, 5, 3)', True, 26, seeds=16, max_length=MAX_LENGTH):
+    for word, _, _ in read('mqar_update(14, 5, 3)', 26, True, seeds=16, max_length=MAX_LENGTH):
         value = dict(zip(word[:10:2], word[1:10:2], strict=True))
         for key, new in zip(word[10:16:2], word[11:16:2], strict=True):
             changes[(new - value[key]) % 7] += 1

@@ -1,18 +1,27 @@
 """Recall, retrieval and state tracking against plain-Python oracles."""
 
-import functools
 import itertools
 from collections import Counter
 
-import jax
 import numpy as np
 import pytest
 
 from mha import tasks
 from mha.spec import UserError
 from tests.tasks import haystacks
+from tests.tasks.drawn import (
+    BATCH,
+    LENGTHS,
+    MAX_LENGTH,
+    check_padding,
+    check_protocol,
+    close,
+    make,
+    read,
+    sample,
+    words,
+)
 
-LENGTHS, MAX_LENGTH, BATCH = (1, 2, 3, 4, 7, 20), 20, 64
 # What a person types, and whether for a causal model.
 CASES = [
     ('mqar(12, 3)', False),
@@ -38,39 +47,6 @@ CASES = [
     ('s5', False),
     ("s5(steps='all')", True),
 ]
-
-
-@functools.cache
-def make(text, causal):
-    return tasks.make(text, causal=causal)
-
-
-@functools.cache
-def sampler(text, causal, batch, max_length):
-    """One compiled program per task, for every length."""
-    return jax.jit(lambda key, length: make(text, causal).batch(key, batch, length, max_length))
-
-
-@functools.cache
-def sample(text, causal, length, seed=0, batch=BATCH, max_length=MAX_LENGTH):
-    found = sampler(text, causal, batch, max_length)(jax.random.key(seed), length)
-    return jax.tree.map(np.asarray, found)
-
-
-def read(text, length, causal=False, seeds=1):
-    """Words, answers and where those stand, as lists, of `seeds` batches."""
-    found = []
-    for seed in range(seeds):
-        batch = sample(text, causal, length, seed)
-        for tokens, targets, counts in zip(batch.tokens, batch.targets, batch.metric_mask, strict=True):
-            word = tokens[: make(text, causal).input_length(length)]
-            found.append((word.tolist(), targets[counts].tolist(), np.flatnonzero(counts).tolist()))
-    return found
-
-
-def close(count, number, share):
-    """Whether `count` of `number` draws are within five standard errors of their expected `share`."""
-    return abs(count / number - share) <= 5 * np.sqrt(share * (1 - share) / number)
 
 
 # --- oracles: they read a word, check its form, and answer -----------------------------------------------------------
@@ -188,9 +164,8 @@ def test_a_thousand_answers(text, causal):
     text = text.replace('keys=20', 'keys=500').replace('words=9', 'words=300')
     for length in (*LENGTHS, 41, 100, 500):
         batch = sample(text, causal, length, batch=1000, max_length=500)
-        for tokens, targets, counts in zip(batch.tokens, batch.targets, batch.metric_mask, strict=True):
-            word = tokens[: make(text, causal).input_length(length)].tolist()
-            check(text, causal, word, targets[counts].tolist(), np.flatnonzero(counts).tolist(), length)
+        for word, answer, places in words(make(text, causal), batch, length):
+            check(text, causal, word, answer, places, length)
 
 
 def symbols(task, text):
@@ -371,26 +346,7 @@ def test_labels_are_balanced(text, length):
 @pytest.mark.parametrize('length', LENGTHS)
 @pytest.mark.parametrize(('text', 'causal'), CASES)
 def test_protocol(text, causal, length):
-    task, batch = make(text, causal), sample(text, causal, length)
-    slots, start, end = task.num_tokens(MAX_LENGTH), task.input_length(length), task.num_tokens(length)
-    for leaf in (batch.tokens, batch.valid, batch.targets, batch.loss_mask, batch.metric_mask):
-        assert leaf.shape == (BATCH, slots)
-    assert batch.tokens.dtype == batch.targets.dtype == np.int32
-    assert (batch.valid == (np.arange(slots) < end)).all()
-    assert not batch.tokens[~batch.valid].any()
-    assert not batch.targets[~batch.metric_mask].any()
-    assert (batch.loss_mask == batch.metric_mask).all()
-    assert (batch.metric_mask & batch.valid).any(-1).all()
-    assert not (batch.metric_mask & ~batch.valid).any()
-    assert 0 <= batch.targets.min() <= batch.targets.max() < task.num_classes
-    assert 0 <= batch.tokens.min() <= batch.tokens.max() < task.vocab_size
-    if causal:
-        assert start == end
-        assert batch.tokens.max() < task.inputs
-    else:
-        placeholder = np.broadcast_to((np.arange(slots) >= start) & (np.arange(slots) < end), batch.tokens.shape)
-        np.testing.assert_array_equal(batch.tokens == task.inputs, placeholder)
-        np.testing.assert_array_equal(batch.metric_mask, placeholder)
+    check_protocol(text, causal, length)
 
 
 NUMBERS = {'mqar(12, 2, 1.0)', 'needle(digits=2, filler=1, depth=0.3)', 'flip_flop(0.4)', 'dyck(k=3, depth=2)'}
@@ -401,22 +357,7 @@ NUMBERS = {'mqar(12, 2, 1.0)', 'needle(digits=2, filler=1, depth=0.3)', 'flip_fl
     ('text', 'causal'), [pytest.param(*case, marks=[pytest.mark.slow] * (case[0] in NUMBERS)) for case in CASES]
 )
 def test_the_padding_does_not_change_the_example(text, causal):
-    keys = jax.random.split(jax.random.key(0), BATCH)
-    narrow, wide = jax.jit(lambda keys: make(text, causal).examples(keys, 7, 7))(keys), sample(text, causal, 7)
-    for name in ('tokens', 'valid', 'targets', 'loss_mask', 'metric_mask'):
-        one, two = np.asarray(getattr(narrow, name)), getattr(wide, name)
-        np.testing.assert_array_equal(two[:, : one.shape[1]], one, err_msg=name)
-        assert not two[:, one.shape[1] :].any(), name
-
-
-@pytest.mark.parametrize(('text', 'causal'), CASES)
-def test_examples_can_be_read(text, causal):
-    task, batch = make(text, causal), sample(text, causal, 7)
-    shown, answer = task.readable(jax.tree.map(lambda leaf: leaf[0], batch))
-    gap = ' ' if ' ' in shown else ''
-    assert len(shown.split() if gap else shown) == task.input_length(7)
-    assert len(answer.split() if gap else answer) == batch.metric_mask[0].sum()
-    assert len({*task.alphabet}) == task.inputs
+    check_padding(text, causal, 7)
 
 
 @pytest.mark.parametrize(
