@@ -92,6 +92,7 @@ def test_description():
     assert (task.num_classes, task.chance, task.alphabet[-1]) == (2, 0.5, '#')
     assert make('needle').alphabet[-1] == '|'
     assert make('reverse_string').vocab_size == 4
+    assert make('local_count').num_tokens(7) == 7 + 1 + 7 + 1  # whose own answers stand at the symbols
     assert make('reverse_string', causal=True).causal
 
 
