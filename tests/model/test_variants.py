@@ -18,11 +18,11 @@ TOKENS = jax.random.randint(jax.random.key(0), (2, T), 0, 5)
 VALID = jnp.arange(T)[None] < jnp.array([[T], [T - 3]])
 X = jnp.asarray(np.random.default_rng(0).standard_normal((2, T, D)), jnp.float32)
 VARIANTS = [
-    dict(normalizer='sink'),
+    pytest.param(dict(normalizer='sink'), marks=pytest.mark.slow),
     dict(normalizer="sink(kind='query')", gate='channel', kv_heads=2),
     dict(normalizer='sigmoid', gate='head', use_bias=True),
-    dict(normalizer='entmax', position='rope', softcap=2.0),
-    dict(normalizer='stickbreaking', causal=True),
+    pytest.param(dict(normalizer='entmax', position='rope', softcap=2.0), marks=pytest.mark.slow),
+    pytest.param(dict(normalizer='stickbreaking', causal=True), marks=pytest.mark.slow),
     dict(mixing='differential', normalizer='sink', position='alibi', qk_norm='rms'),
     dict(mixing='talking_heads', gate='channel'),
     dict(mixing='multi_token(queries=2, keys=3)', position='rope', causal=True),
