@@ -1,5 +1,6 @@
 """Promises of documents and configs: their examples run, and cells of every sweep can be built."""
 
+import functools
 import re
 import runpy
 from pathlib import Path
@@ -108,20 +109,29 @@ def covering(cells):
         yield cells[best]
 
 
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory):
+    """Data are prepared once for all configs, and each task is made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('MHA_CACHE', str(tmp_path_factory.mktemp('cache')))
+        patch.setattr(tasks, 'make', functools.cache(tasks.make))
+        yield
+
+
+@pytest.mark.usefixtures('prepared')
 @pytest.mark.parametrize('path', SLOW)
-def test_every_value_of_every_sweep_builds(path, tmp_path, monkeypatch):
+def test_every_value_of_every_sweep_builds(path):
     """The config itself in its full depth, its cells with two layers: the others would be like the second."""
-    monkeypatch.setenv('MHA_CACHE', str(tmp_path))
     for get_config, cells in forms(path):
         build_cell(get_config, {})
         for cell in covering(cells):
             build_cell(get_config, cell, layers=2)
 
 
+@pytest.mark.usefixtures('prepared')
 @pytest.mark.parametrize('path', [pytest.param(path, id=path.stem) for path in PUBLISHED])
-def test_configs_of_published_tables(path, tmp_path, monkeypatch):
+def test_configs_of_published_tables(path):
     """They take a size, their cells set what there is, and one small cell builds; the slow test above builds more."""
-    monkeypatch.setenv('MHA_CACHE', str(tmp_path))
     full, small = forms(path)
     assert full[0]().to_dict() != small[0]().to_dict()
     for _, cells in (full, small):
