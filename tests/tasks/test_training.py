@@ -74,7 +74,7 @@ TRAINED = [
     ('needle(digits=3)', '5-10', 300, 0.4, {}),
     ('variable_tracking(hops=1, variables=4, filler=2)', '8-14', 200, 0.4, {}),
     ('common_words(common=1, often=4, words=8)', '6-10', 200, 0.4, {}),
-    ('freq_words(words=8)', '53', 150, 0.2, {}),
+    ('freq_words(words=8)', '53', 300, 0.4, {}),
     ('flip_flop', '2-8', 150, 0.25, CAUSAL),
     ("dyck('next')", '1-10', 200, 0.25, {}),
     ('listops(max_depth=3)', '4-12', 300, 0.2, {}),
