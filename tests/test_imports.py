@@ -68,7 +68,7 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
         'mha.run.versions',
         'mha.training.metrics',
     },
-    # Three scripts are run under the names of the packages that they show.
+    # Five scripts are run under the names of the packages that they show.
     'mha.probes.__main__': {
         'mha.cli',
         'mha.machine',
@@ -80,6 +80,8 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
     },
     'mha.views.catalogue.command': {'mha.views', 'mha.positions', 'mha.tasks', 'mha.machine', 'mha.cli'},
     'mha.positions.__main__': {'mha.views.catalogue.command'},
+    'mha.normalizers.__main__': {'mha.views.catalogue.command', 'mha.normalizers'},
+    'mha.mixing.__main__': {'mha.views.catalogue.command', 'mha.mixing'},
     'mha.tasks.__main__': {'mha.views.catalogue.command'},
     'configs': {'configs.common'},
 }

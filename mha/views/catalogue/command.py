@@ -1,8 +1,9 @@
-"""Commands `python -m mha.positions` and `python -m mha.tasks`: a list, a description of one spec, or the page in
-docs/."""
+"""Commands `python -m mha.positions` and, for other plug-ins, `mha.normalizers`, `mha.mixing` and `mha.tasks`: a list, a
+description of one spec, or the page in docs/."""
 
 import shutil
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from mha import cli
 from mha.machine import cache
 from mha.positions import Dims
 from mha.spec import UserError
-from mha.views.catalogue import heatmap, prose
+from mha.views.catalogue import heatmap, prose, variants
 from mha.views.catalogue import schemes as scheme_catalogue
 from mha.views.catalogue import tasks as task_catalogue
 
@@ -51,6 +52,19 @@ def positions() -> None:
         if path:
             _write(path, heatmap.png(scheme_catalogue.look(text, dims()).heatmap(), title=text))
             print(f'\npicture: {path}')
+
+    _run('schemes.md', show_all, show, scheme_catalogue.write)
+
+
+def of_variants(package: types.ModuleType) -> None:
+    """Lists normalizers or mixings of heads, or describes one. Their page is that of the schemes."""
+    sys.argv[0] = package.__name__
+
+    def show_all(columns: int) -> None:
+        print(variants.table(package, columns))
+
+    def show(text: str) -> None:
+        print(variants.describe(package, text))
 
     _run('schemes.md', show_all, show, scheme_catalogue.write)
 

@@ -177,4 +177,9 @@ def markdown(text: str) -> str:
     """Plain text as Markdown: code spans are kept, papers become links, other special characters are escaped."""
     parts = re.split(r'(`[^`]*`)', text)
     parts[::2] = [re.sub(r'([\\*_<>\[\]])', r'\\\1', part) for part in parts[::2]]
-    return re.sub(r'arXiv:(\d{4}\.\d{4,5})', r'[\g<0>](https://arxiv.org/abs/\1)', ''.join(parts))
+    return linked(''.join(parts))
+
+
+def linked(text: str) -> str:
+    """Markdown in which papers become links."""
+    return re.sub(r'arXiv:(\d{4}\.\d{4,5})', r'[\g<0>](https://arxiv.org/abs/\1)', text)

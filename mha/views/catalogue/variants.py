@@ -1,10 +1,16 @@
 """Catalogue of what changes attention beside positions: normalizers, mixings of heads, and names that are not here."""
 
 import inspect
+import types
+from typing import Any
+
+from flax import nnx
 
 from mha import mixing, normalizers, spec
 from mha.mixing import Mixing
 from mha.normalizers import Normalizer
+from mha.positions import Dims
+from mha.views.catalogue import prose
 from mha.views.catalogue.prose import grid, markdown, section
 
 GIVEN = ('dims', 'layer', 'rngs')
@@ -24,10 +30,14 @@ They compose with every scheme above, and with each other:
   (arXiv:2305.13245).
 * `model.pattern`: which keys a head may see, a mask of `mha/nn/masks.py`; `local(64)` and `hard_alibi` differ between
   heads. The scheme [heads](#heads) gives positions to some heads only.
-* `model.core='linear'`: another function of queries and keys, without weights.
+* `model.core='linear'`, `'delta'`: other functions of queries and keys, without weights.
 
-Refused, with a line that says so: a scheme that replaces the softmax together with a normalizer; `linear` with any of
-these but gates; tiled cores with what works on whole rows; `differential` with `shaw`, which adds to values.
+Refused, with a line that says so: a scheme that replaces the softmax together with a normalizer; `linear` and `delta`
+with any of these but gates and `differential`; tiled cores with what works on whole rows; `differential` with `shaw`,
+which adds to values. All else runs, tens of thousands of combinations, of which a test draws samples
+(`tests/test_grid.py`).
+
+`python -m mha.normalizers 'SPEC'` and `python -m mha.mixing 'SPEC'` describe one in the terminal.
 """
 ELSEWHERE = {
     'Multi-head latent attention (MLA), tensor product attention (TPA)': 'other projections, not positions; not built',
@@ -52,24 +62,57 @@ ELSEWHERE = {
 
 def page() -> str:
     """Part of docs/schemes.md on variants."""
-    parts = [markdown_lists(INTRODUCTION)]
-    for title, package, base in (('Normalizers', normalizers, Normalizer), ('Mixing of heads', mixing, Mixing)):
-        parts.append(f'## {title}')
+    parts = [_introduction()]
+    for package in (normalizers, mixing):
+        parts.append(f'## {_title(package)}')
+        rows = [[f'[{name}](#{name})', cores, markdown(summary)] for cores, (name,), summary in _rows(package)]
+        parts.append(grid([['name', 'cores', 'summary'], ['---'] * 3, *rows]))
         for name in package.names():
-            kind = spec.load(package, name, base, title)
-            parts += [*section(name, kind, GIVEN), f'Cores: {_cores(kind)}.']
+            parts += section(name, _kind(package, name), GIVEN)
     rows = [[markdown(name), markdown(reason)] for name, reason in ELSEWHERE.items()]
     parts += ['## Not here, and why', grid([['name', 'reason'], ['---', '---'], *rows])]
     return '\n\n'.join(parts) + '\n'
 
 
-def markdown_lists(text: str) -> str:
-    """Markdown with papers as links."""
-    lines = inspect.cleandoc(text).split('\n')
-    return '\n'.join(line if line.startswith(('#', '*')) else markdown(line) for line in lines)
+def _introduction() -> str:
+    """Introduction with papers as links. Headings and list items may have links of their own."""
+    parts = inspect.cleandoc(INTRODUCTION).split('\n\n')
+    return '\n\n'.join(prose.linked(part) if part.startswith(('#', '*')) else markdown(part) for part in parts)
+
+
+def table(package: types.ModuleType, width: int = prose.WIDTH) -> str:
+    """Table of all normalizers or mixings for a terminal, one line each, below the cores that run them."""
+    rows = sorted(_rows(package), key=lambda row: (row[0] != 'all', -len(row[0])))
+    return prose.table([_title(package)], [(f'cores: {cores}', *row) for cores, *row in rows], (), width)
+
+
+def describe(package: types.ModuleType, text: str) -> str:
+    """Description of one spec. Raises `UserError`."""
+    call = spec.parse(text)[0]
+    kind = _kind(package, call.name)
+    dims = Dims(dim=64, heads=8, head_dim=8, max_len=48, causal=True)
+    more = (0,) if package is mixing else ()
+    nnx.eval_shape(lambda: package.make(text, dims, *more, rngs=nnx.Rngs(0)))
+    lines = [*prose.described(call, kind, GIVEN), '', *prose.listed({'cores': _cores(kind)})]
+    return '\n'.join([text, *prose.indented(lines)])
+
+
+def _title(package: types.ModuleType) -> str:
+    return {normalizers: 'Normalizers', mixing: 'Mixing of heads'}[package]
+
+
+def _kind(package: types.ModuleType, name: str) -> Any:
+    base, what = {normalizers: (Normalizer, 'normalizer'), mixing: (Mixing, mixing.WHAT)}[package]
+    return spec.load(package, name, base, what)
+
+
+def _rows(package: types.ModuleType) -> list[tuple[str, list[str], str]]:
+    """Cores, name and summary of all plug-ins of a package."""
+    kinds = {name: _kind(package, name) for name in package.names()}
+    return [(_cores(kind), [name], prose.paragraphs(kind)[0]) for name, kind in kinds.items()]
 
 
 def _cores(kind: type[Normalizer] | type[Mixing]) -> str:
     if issubclass(kind, Normalizer):
         return {'softmax': 'dense, blockwise, flash', 'pointwise': 'dense, blockwise', 'rows': 'dense'}[kind.form]
-    return 'dense' if kind.whole_rows else 'dense, blockwise, flash'
+    return 'dense' if kind.whole_rows else 'all'
