@@ -1,5 +1,5 @@
-"""Commands `python -m mha.positions` and, for other plug-ins, `mha.normalizers`, `mha.mixing` and `mha.tasks`: a list, a
-description of one spec, or the page in docs/."""
+"""Commands `python -m mha.positions`, and the same with `normalizers`, `mixing` and `tasks`: a list, a description of
+one spec, or the page in docs/."""
 
 import shutil
 import sys

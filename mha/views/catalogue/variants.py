@@ -6,7 +6,7 @@ from typing import Any
 
 from flax import nnx
 
-from mha import mixing, normalizers, spec
+from mha import mixing, normalizers, positions, spec
 from mha.mixing import Mixing
 from mha.normalizers import Normalizer
 from mha.positions import Dims
@@ -65,13 +65,18 @@ def page() -> str:
     parts = [_introduction()]
     for package in (normalizers, mixing):
         parts.append(f'## {_title(package)}')
-        rows = [[f'[{name}](#{name})', cores, markdown(summary)] for cores, (name,), summary in _rows(package)]
+        rows = [[f'[{name}](#{_anchor(name)})', cores, markdown(text)] for cores, (name,), text in _rows(package)]
         parts.append(grid([['name', 'cores', 'summary'], ['---'] * 3, *rows]))
         for name in package.names():
             parts += section(name, _kind(package, name), GIVEN)
     rows = [[markdown(name), markdown(reason)] for name, reason in ELSEWHERE.items()]
     parts += ['## Not here, and why', grid([['name', 'reason'], ['---', '---'], *rows])]
     return '\n\n'.join(parts) + '\n'
+
+
+def _anchor(name: str) -> str:
+    """Name of a section in links: the second of its name on the page if there is a scheme of this name."""
+    return f'{name}-1' if name in positions.names() else name
 
 
 def _introduction() -> str:
@@ -83,7 +88,7 @@ def _introduction() -> str:
 def table(package: types.ModuleType, width: int = prose.WIDTH) -> str:
     """Table of all normalizers or mixings for a terminal, one line each, below the cores that run them."""
     rows = sorted(_rows(package), key=lambda row: (row[0] != 'all', -len(row[0])))
-    return prose.table([_title(package)], [(f'cores: {cores}', *row) for cores, *row in rows], (), width)
+    return prose.table([_title(package)], [(f'cores: {cores}', cells, text) for cores, cells, text in rows], (), width)
 
 
 def describe(package: types.ModuleType, text: str) -> str:
