@@ -14,7 +14,12 @@ def sums_after(x: Float[Array, '*b S']) -> Float[Array, '*b S']:
     block = min(BLOCK, size)
     count = -(-size // block)
     x = jnp.pad(x, [*[(0, 0)] * (x.ndim - 1), (0, count * block - size)]).reshape(*x.shape[:-1], count, block)
-    after = x @ jnp.tri(block, k=-1, dtype=x.dtype)
+    after = _product(x, block)
     if count > 1:
-        after = after + (x.sum(-1) @ jnp.tri(count, k=-1, dtype=x.dtype))[..., None]
+        after = after + _product(x.sum(-1), count)[..., None]
     return after.reshape(*after.shape[:-2], -1)[..., :size]
+
+
+def _product(x, size):
+    # A GPU would round the entries to ten bits.
+    return jnp.matmul(x, jnp.tri(size, k=-1, dtype=x.dtype), precision='highest')

@@ -302,10 +302,17 @@ def first_channels(q: Float[Array, 'B T H W'], head_dim: int, name: str) -> None
         raise UserError(f'position scheme {name!r} appends channels: write it before other schemes that do')
 
 
-def short_convolution(x: Float[Array, 'B T C'], taps: Float[Array, 'W C']) -> Float[Array, 'B T C']:
-    """Causal convolution of each channel for itself: the last of the W taps meets the token itself."""
+def short_convolution(
+    x: Float[Array, 'B T C'], taps: Float[Array, 'W C'], visible: Num[Array, '#B T']
+) -> Float[Array, 'B T C']:
+    """Causal convolution of each channel for itself: the last of the W taps meets the token itself, and one for s slots
+    before it counts if the token sees more than s keys. So no tap reads padding or another document."""
     padded = jnp.pad(x, ((0, 0), (len(taps) - 1, 0), (0, 0)))
-    return sum((padded[:, i : i + x.shape[1]] * tap[None, None] for i, tap in enumerate(taps)), jnp.zeros_like(x))
+    total = jnp.zeros_like(x)
+    for i, tap in enumerate(taps):
+        seen = visible > len(taps) - 1 - i
+        total += jnp.where(seen[..., None], padded[:, i : i + x.shape[1]] * tap[None, None], 0)
+    return total
 
 
 class OffsetBias(Position):

@@ -47,9 +47,10 @@ class Path(Position):
     def reflections(self, coords):
         """Unit vectors w [B, H, T, K] and strengths beta [B, H, T] of the tokens; padding has none."""
         x = finite(coords.x).astype(jnp.float32)
-        real = (coords.visible_by_head > 0).any(-1)[..., None]  # a query that sees no key is padding
-        u = jnp.where(real, jnp.einsum('btd,dr,rc->btc', x, self.down[...], self.up[...]), 0)
-        u = jax.nn.silu(short_convolution(u, self.taps[...])).reshape(*x.shape[:2], self.heads, self.head_dim)
+        visible = coords.visible_by_head.max(-1)
+        real = (visible > 0)[..., None]  # a query that sees no key is padding
+        u = jnp.einsum('btd,dr,rc->btc', x, self.down[...], self.up[...])
+        u = jax.nn.silu(short_convolution(u, self.taps[...], visible)).reshape(*x.shape[:2], self.heads, self.head_dim)
         w = u * jax.lax.rsqrt((u**2).sum(-1, keepdims=True) + 1e-12)
         z = jnp.einsum('btd,dh->bth', x, self.b[...]) + self.c[...][None, None]
         beta = jnp.where(real, 2 * jax.nn.sigmoid(z), 0)
@@ -62,7 +63,7 @@ class Path(Position):
             )
         q, k = (x.swapaxes(1, 2).astype(accurate(x)) for x in (q, k))
         (w, beta), width = self.reflections(coords), self.head_dim
-        met = jnp.tril(inner(w, k[..., :width]), -1)
+        met = jnp.tril(inner(w, finite(k[..., :width])), -1)  # inner(q, k) tells a key that is not finite
         system = jnp.tril(beta[..., None] * inner(w, w), -1)
         moved = unit_lower_inverse(system) @ (beta[..., None] * met)
         return inner(q, k) - jnp.tril(inner(q[..., :width], w)) @ moved

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mha.nn.products import finite
 from mha.positions.base import Rotary, frequencies, short_convolution, uniform_linear
 from mha.spec import Base, at_least, at_most
 
@@ -76,12 +77,12 @@ class SelectiveRope(Rotary):
                 f'selective_rope is for self-attention without a cache, but {coords.x.shape[1]} queries meet '
                 f'{k.shape[1]} keys'
             )
-        real = (coords.visible_by_head > 0).any(-1)  # a query that sees no key is padding
-        angle = self.angles(coords.x.astype(jnp.float32), real[..., None])
+        angle = self.angles(finite(coords.x).astype(jnp.float32), coords.visible_by_head.max(-1))
         return self.rotate(q, angle), self.rotate(k, angle)
 
-    def angles(self, x, real):
-        """Angles [B, T, #H, F] of the tokens, to which only the `real` ones contribute."""
+    def angles(self, x, visible):
+        """Angles [B, T, #H, F] of the tokens. Those that see no key are padding and contribute nothing."""
+        real = (visible > 0)[..., None]
         if self.scalar:
             z = self.omega(x)
             omega = jnp.where(real, jax.nn.softplus(z) if self.start == 'small' else jax.nn.sigmoid(z / 16), 0)
@@ -89,8 +90,8 @@ class SelectiveRope(Rotary):
         parts = x.reshape(*x.shape[:2], self.heads, -1)
         parts = parts * jax.lax.rsqrt((parts**2).sum(-1, keepdims=True) + 1e-6)
         x = parts.reshape(x.shape)
-        phi = jnp.where(real, jnp.einsum('btd,dr,rc->btc', x, self.down[...], self.up[...]), 0)
-        phi = short_convolution(phi, self.taps[...]).reshape(*x.shape[:2], self.heads, -1)
+        phi = jnp.einsum('btd,dr,rc->btc', x, self.down[...], self.up[...])
+        phi = jnp.where(real, short_convolution(phi, self.taps[...], visible), 0).reshape(*x.shape[:2], self.heads, -1)
         if self.gate is not None:
             phi = phi * jax.nn.sigmoid(self.gate(x))[..., None]
         return jnp.cumsum(phi, axis=1) * jnp.asarray(np.array(self.temperatures, np.float32))[None, None, None]

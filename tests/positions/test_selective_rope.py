@@ -51,7 +51,7 @@ def test_scalar_form(start, case):
 def test_increments_of_the_scalar_form_at_the_start(start, omega):
     dims = Dims(24, 4, 8, 32, causal=True)
     scheme = positions.make(f'selective_rope(scalar=True, start={start!r})', dims, rngs=nnx.Rngs(0))
-    found = scheme.angles(jnp.ones((1, 5, 24)), jnp.ones((1, 5, 1), bool))[0, :, 0, 0]
+    found = scheme.angles(jnp.ones((1, 5, 24)), 1 + jnp.arange(5)[None])[0, :, 0, 0]
     np.testing.assert_allclose(found, omega * np.arange(5), rtol=1e-4)
 
 
