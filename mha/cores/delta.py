@@ -7,7 +7,8 @@ et al., 2021, arXiv:2102.11174).
 A token overwrites what the memory S holds under its key, by the share b, and lets the rest fade by a. With b up to 2,
 the matrix has negative eigenvalues, which permutations need (Grazzi et al., 2025, arXiv:2411.12537).
 
-Computed in chunks. With G_t = a_1 .. a_t within a chunk and the memory S before it,
+Computed in chunks (Yang et al., 2024, arXiv:2406.06484). With G_t = a_1 .. a_t within a chunk and the memory S before
+it,
 
     u_s + b_s sum_(r<s) G_s / G_r (k_s . k_r) u_r = b_s (v_s - G_s S^T k_s)
     out_t = G_t S^T q_t + sum_(s<=t) G_t / G_s (q_t . k_s) u_s
@@ -25,7 +26,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from mha.cores.base import PLAIN, Core
-from mha.cores.linear import read_mask
+from mha.cores.linear import meets, read_mask
+from mha.nn.products import finite
 from mha.nn.triangular import unit_lower_inverse
 from mha.positions.base import Dims
 from mha.spec import UserError
@@ -35,7 +37,7 @@ CHUNK = 32
 
 
 class Rates(nnx.Module):
-    """Parameters of the rates b and a of a layer, with the initial values of the released code."""
+    """Parameters of the rates b and a of a layer. A and c start as in the released code."""
 
     def __init__(self, dims: Dims, gated: bool, *, rngs: nnx.Rngs):
         shape, normal = (dims.dim, dims.heads), jax.random.normal
@@ -68,8 +70,8 @@ class Rates(nnx.Module):
 class Delta(Core):
     """Recurrent memory with the delta rule, causal, O(n) in time and memory. `gated=False` has a = 1, `negative=True` b
     between 0 and 2. It refuses masks but causal and padding, dropout, and schemes that do more than turn queries and
-    keys. The released layer also convolves queries, keys and values, and normalises and gates its outputs
-    (`model.gate='channel'`)."""
+    keys; factors of queries and keys cancel in their norms. Left out of the released layer: short convolutions and SiLU
+    of queries, keys and values, and the norm and gate of the outputs (for a gate, `model.gate='channel'`)."""
 
     gated: bool = True
     negative: bool = True
@@ -89,13 +91,19 @@ class Delta(Core):
             raise UserError('the delta core reads tokens in order - set model.causal=True')
         if q.shape[1] != k.shape[1]:
             raise UserError('the delta core is for self-attention without a cache')
-        b, log_a = rates(coords.x)
+        b, log_a = rates(finite(coords.x))
         seen = seen[:, :, None]
+        bad = seen & ~(jnp.isfinite(k).all(-1) & jnp.isfinite(coords.x).all(-1, keepdims=True))
         b, log_a = jnp.where(seen, 2 * b if self.negative else b, 0), jnp.where(seen, log_a, 0)
-        q, k = (x * lax.rsqrt((x**2).sum(-1, keepdims=True) + 1e-6) for x in (q.astype('float32'), k.astype('float32')))
-        k = jnp.where(seen[..., None], k, 0)
+        q, k = _unit(q), jnp.where(seen[..., None], _unit(finite(k)), 0)
         out = _scan(scale * q, k, v.astype(jnp.float32), b, log_a)[:, : q.shape[1]]
-        return jnp.where(jnp.cumsum(seen, axis=1)[..., None] > 0, out, 0).astype(v.dtype)
+        out = jnp.where(jnp.cumsum(seen, axis=1)[..., None] > 0, out, 0).astype(v.dtype)
+        return jnp.where(meets(bad, True, q.shape[1])[..., None], jnp.nan, out)
+
+
+def _unit(x):
+    x = x.astype(jnp.float32)
+    return x * lax.rsqrt((x**2).sum(-1, keepdims=True) + 1e-6)
 
 
 def _scan(q, k, v, b, log_a):

@@ -65,7 +65,7 @@ class Linear(Core):
         sums = (_causal if causal else _full)(q, k, values, seen[:, :, None, None], phi)
         # Above the floor, the reciprocal of the square is finite. Rows without keys are below it and give 0.
         out = (sums[..., :-1] / jnp.maximum(sums[..., -1:], 1e-18)).astype(v.dtype)
-        return jnp.where(_meets(bad, causal, q.shape[1])[..., None], jnp.nan, out)
+        return jnp.where(meets(bad, causal, q.shape[1])[..., None], jnp.nan, out)
 
 
 def read_mask(mask: Mask, keys: int, core: str) -> tuple[bool, Bool[Array, '#B S']]:
@@ -85,7 +85,7 @@ def read_mask(mask: Mask, keys: int, core: str) -> tuple[bool, Bool[Array, '#B S
     return causal, seen
 
 
-def _meets(bad: Bool[Array, 'B S H'], causal: bool, queries: int) -> Bool[Array, 'B #T H']:
+def meets(bad: Bool[Array, 'B S H'], causal: bool, queries: int) -> Bool[Array, 'B #T H']:
     """Whether each query sees a bad key."""
     if not causal:
         return bad.any(1, keepdims=True)

@@ -78,10 +78,21 @@ def test_padding_leaves_the_memory_alone(left):
     seen = np.ones((B, 40), bool)
     seen[0, :9] = seen[0, :9] & (not left)
     seen[0, 31:] = seen[0, 31:] & left
-    arrays[1][0, ~seen[0]] = np.nan
+    arrays[1][0, ~seen[0]] = arrays[3][0, ~seen[0]] = np.nan
     out = np.asarray(attend('delta', rates, *arrays, mask=masks.padding(jnp.asarray(seen))))
-    arrays[1][0, ~seen[0]] = 0
+    arrays[1][0, ~seen[0]] = arrays[3][0, ~seen[0]] = 0
     np.testing.assert_allclose(out[seen], oracle(rates, *arrays, True, seen)[seen], atol=2e-5)
+
+
+@pytest.mark.parametrize('which', [1, 2, 3])
+def test_what_is_not_finite_reaches_later_queries_only(which):
+    arrays, rates = inputs(40), made('delta')
+    clean = attend('delta', rates, *arrays)
+    arrays[which][0, 20] = [np.nan, np.inf][which % 2]
+    out = attend('delta', rates, *arrays)
+    np.testing.assert_array_equal(out[0, :20], clean[0, :20])
+    assert np.isnan(out[0, 20:]).all()
+    np.testing.assert_array_equal(out[1], clean[1])
 
 
 def test_the_future_changes_nothing_and_gradients_are_those_of_a_loop():
@@ -89,9 +100,9 @@ def test_the_future_changes_nothing_and_gradients_are_those_of_a_loop():
     whole, part = attend('delta', rates, q, k, v, x), attend('delta', rates, *(y[:, :33] for y in (q, k, v, x)))
     np.testing.assert_allclose(whole[:, :33], part, atol=1e-6)
 
-    def loop(q, k, v):
+    def loop(q, k, v, x):
         q, k = (y * jax.lax.rsqrt((y**2).sum(-1, keepdims=True) + 1e-6) for y in (q, k))
-        b, log_a = rates(jnp.asarray(x, jnp.float32))
+        b, log_a = rates(x)
 
         def step(memory, token):
             q, k, v, b, a = token
@@ -103,9 +114,9 @@ def test_the_future_changes_nothing_and_gradients_are_those_of_a_loop():
         tokens = tuple(jnp.moveaxis(y, 1, 0) for y in (q, k, v, b, jnp.exp(log_a)))
         return jnp.moveaxis(jax.lax.scan(step, jnp.zeros((B, H, K, K)), tokens)[1], 0, 1)
 
-    arrays = tuple(jnp.asarray(y, jnp.float32) for y in (q, k, v))
-    found = jax.grad(lambda *a: (attend('delta', rates, *a, x) ** 2).sum(), (0, 1, 2))(*arrays)
-    expected = jax.grad(lambda *a: (loop(*a) ** 2).sum(), (0, 1, 2))(*arrays)
+    arrays = tuple(jnp.asarray(y, jnp.float32) for y in (q, k, v, x))
+    found = jax.grad(lambda *a: (attend('delta', rates, *a) ** 2).sum(), (0, 1, 2, 3))(*arrays)
+    expected = jax.grad(lambda *a: (loop(*a) ** 2).sum(), (0, 1, 2, 3))(*arrays)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
 
