@@ -1,7 +1,24 @@
 """State tracking: the product of group elements so far, at every element (Merrill et al., 2024, arXiv:2404.08819).
 
-python sweep.py --config=configs/state_tracking.py --workdir=runs/state_tracking --jobs=2
-python compare.py runs/state_tracking
+    python sweep.py --config=configs/state_tracking.py --workdir=runs/state_tracking --jobs=2
+    python compare.py runs/state_tracking
+
+A short version: `--sweep=small --config.train.steps=1000`, 6 runs of half a minute each on two shared CPU cores, one
+seed. Accuracy per symbol on words of S3 after training on 1 to 16 elements; a constant answer reaches 0.20:
+
+                             4-16    24-32     64
+    delta                    1.000   0.996   0.874
+    delta(negative=False)    0.625   0.286   0.220
+    path                     0.620   0.291   0.221
+    rope                     0.590   0.280   0.214
+    fox(bias_init=5.0)       0.563   0.274   0.213
+    none                     0.561   0.274   0.212
+
+Only `delta` with negative eigenvalues (Grazzi et al., 2025, arXiv:2411.12537) tracks the state, beyond the trained
+lengths, too. `path` also reflects, and does not learn it in so few steps. The same steps teach none of the models,
+`delta` included, a group of 60 elements: in 10 runs on A5 and Z60 (`--sweep=two`, 8 minutes, one seed), accuracy was
+0.27 to 0.28 at length 4, where a model that guesses all products but the first has 0.26, and 0.033 to 0.035 at length
+64. The 3,000 steps of the full sweep have not been run.
 """
 
 from configs import common, sweeps
@@ -14,6 +31,7 @@ MODELS = (
     {'model.position': 'path'},
     {'model.position': 'none', 'model.core': 'delta'},
 )
+POSITIVE = {'model.position': 'none', 'model.core': 'delta(negative=False)'}
 
 
 def get_config():
@@ -44,3 +62,8 @@ def sweep():
 def sweep_two():
     """A solvable and a simple group of the same size."""
     return sweeps.product(({'task': f'group({name!r})'} for name in ('A5', 'Z60')), MODELS)
+
+
+def sweep_small():
+    """A group that is quickly learned, and delta without negative eigenvalues."""
+    return sweeps.product([{'task': "group('S3')"}], (*MODELS, POSITIVE))
