@@ -17,6 +17,7 @@ in which no fraction exceeds 1.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -40,12 +41,12 @@ class Rates(nnx.Module):
     """Parameters of the rates b and a of a layer. A and c start as in the released code."""
 
     def __init__(self, dims: Dims, gated: bool, *, rngs: nnx.Rngs):
-        shape, normal = (dims.dim, dims.heads), jax.random.normal
+        shape, normal = (dims.dim, dims.heads), functools.partial(jax.random.normal, dtype=jnp.float32)
         self.w = nnx.Param(dims.dim**-0.5 * normal(rngs.params(), shape))
         self.u = self.log_a = self.c = nnx.data(None)
         if gated:
             self.u = nnx.data(nnx.Param(dims.dim**-0.5 * normal(rngs.params(), shape)))
-            a, dt = (jax.random.uniform(rngs.params(), (dims.heads,)) for _ in range(2))
+            a, dt = (jax.random.uniform(rngs.params(), (dims.heads,), jnp.float32) for _ in range(2))
             self.log_a = nnx.data(nnx.Param(jnp.log(16 * a + 1e-4)))
             self.c = nnx.data(nnx.Param(jnp.log(jnp.expm1(1e-3 * 100**dt))))  # softplus(c) from .001 to .1
 
