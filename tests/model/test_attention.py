@@ -390,7 +390,7 @@ def test_dropout_needs_a_key():
 
 # --- decoding ---------------------------------------------------------------------------------------------------------
 
-SUMS_OVER_INPUTS = {'fox', 'cable'}
+SUMS_OVER_INPUTS = {'fox', 'cable', 'path', 'selective_rope', 'wall'}
 """Their bias needs the layer's inputs of all tokens, which no cache keeps."""
 
 

@@ -24,6 +24,7 @@ SIZES = dict(vocab_size=VOCAB, num_classes=VOCAB, max_len=12, layers=1, dim=DIM,
 ACROSS = (
     'alibi', 'cpb', 'dape', 'deberta', 'fire', 'kerple', 'llama3', 'logn', 'longrope', 'none', 'ntk', 'pope', 'prope',
     'rope', 'rope2d', 'sandwich', 'shaw', 'ssmax', 't5', 'txl', 'yarn',
+    'asscale', 'bam', 'fope', 'heads', 'inkling', 'nape', 'scale',
 )  # fmt: skip
 """Schemes that work between two sequences."""
 QUICK = ('rope', 'alibi', 't5', 'shaw')
