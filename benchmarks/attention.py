@@ -68,7 +68,8 @@ class Problem:
         self.length = length
         dims = positions.Dims(HEADS.value * HEAD_DIM.value, HEADS.value, HEAD_DIM.value, length, CAUSAL.value)
         position = positions.make(POSITION.value, dims, rngs=nnx.Rngs(0))
-        extra = [hook for hook in ('qk', 'content', 'values', 'weights') if position.overrides(hook)]
+        others = set(positions.HOOKS) - {'remap', 'embed', 'bias'}
+        extra = sorted(filter(position.overrides, others))
         if extra:
             raise spec.UserError(f'--position={POSITION.value}: peers support biases only, not the hook {extra[0]!r}')
         self.graphdef, self.state = nnx.split(position)
@@ -226,7 +227,9 @@ def contenders() -> dict[str, Callable[[Problem, bool], Program]]:
         makers['tokamax'] = tokamax
     if importlib.util.find_spec('torch'):
         makers |= {'torch sdpa': torch_sdpa, 'torch flex': torch_flex}
-    ours = [name for name in cores.names() if name != 'flash' or jax.default_backend() == 'gpu']  # a GPU kernel
+    learned = [name for name in cores.names() if type(cores.make(name)).parameters is not cores.Core.parameters]
+    kernels = [] if jax.default_backend() == 'gpu' else ['flash']
+    ours = [name for name in cores.names() if name not in (*learned, *kernels)]  # functions of q, k and v
     makers |= {f'mha {name}': functools.partial(core, name) for name in ours}
     chosen = CONTENDERS.value or list(makers)
     return {name: makers[spec.choose(name, tuple(makers), 'contender')] for name in chosen}

@@ -17,7 +17,7 @@ from mha.spec import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """How logits become weights: plain softmax attention by default."""
+    """Map from logits to weights, the softmax by default, and parameters of the core."""
 
     normalizer: Normalizer = dataclasses.field(default_factory=lambda: Softmax(Dims(1, 1, 1, 0), rngs=nnx.Rngs()))
     softcap: float = 0.0

@@ -56,8 +56,9 @@ EDGE = 16
 
 @dataclasses.dataclass(frozen=True)
 class Blockwise(Core):
-    """Attention in tiles, for all masks and for all schemes without a `weights` hook. Dropout draws other numbers than
-    in `dense`. Differentiable once, in reverse mode."""
+    """Attention in tiles, for all masks, for schemes without hooks on whole rows, and for normalizers that are a
+    softmax, perhaps with a sink, or pointwise. Dropout draws other numbers than in `dense`. Differentiable once, in
+    reverse mode."""
 
     def attend(self, q, k, v, *, position, coords, mask, scale, variant=PLAIN, dropout_rate=0.0, rngs=None):
         variant.refuse_rows(position, 'blockwise')
@@ -120,7 +121,7 @@ def padded(x, length, mode='constant'):
     return jnp.pad(x, [(0, length - x.shape[1] if axis == 1 else 0) for axis in range(x.ndim)], mode=mode)
 
 
-def padded_level(level: Float[Array, '#B #T H'], q: Float[Array, 'B T H W'], length: int) -> Float[Array, 'B H N']:
+def padded_level(level: Float[Array, '#B #T #H'], q: Float[Array, 'B T H W'], length: int) -> Float[Array, 'B H N']:
     """Numbers per query of a normalizer, in the order of the cores and padded to `length` queries."""
     return padded(jnp.broadcast_to(level, q.shape[:3]), length).swapaxes(1, 2)
 

@@ -21,13 +21,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
 from mha.cores.base import PLAIN, Core
 from mha.cores.linear import meets, read_mask
+from mha.nn.parameters import keep_rows
 from mha.nn.products import finite
 from mha.nn.triangular import unit_lower_inverse
 from mha.positions.base import Dims
@@ -62,9 +62,7 @@ class Rates(nnx.Module):
     def keep(self, heads: tuple[int, ...]) -> None:
         """Removes the parameters of all heads but these."""
         for name in ('w', 'u', 'log_a', 'c'):
-            if (param := getattr(self, name)) is not None:
-                kept = nnx.Param(jnp.take(param[...], np.array(heads, int), -1)) if heads else None
-                setattr(self, name, nnx.data(kept))
+            keep_rows(self, name, heads, axis=-1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
@@ -31,6 +32,14 @@ class Mixing(nnx.Module):
     def weights(self, weights: Float[Array, 'B H T S'], mask: Bool[Array, '#B #H T S']) -> Float[Array, 'B H T S']:
         """Mixed attention weights. Those of hidden keys are 0, before and after."""
         return weights
+
+    def split(
+        self, q: Float[Array, 'B T H K'], k: Float[Array, 'B S H K']
+    ) -> list[tuple[Float[Array, 'B T H N'], Float[Array, 'B S H N']]]:
+        """Queries and keys of each map of the heads."""
+        if self.maps == 1:
+            return [(q, k)]
+        return list(zip(jnp.split(q, self.maps, axis=-1), jnp.split(k, self.maps, axis=-1), strict=True))
 
     def combine(self, parts: Sequence[Float[Array, '*shape']]) -> Float[Array, '*shape']:
         """Sum of the weights or the outputs of the maps of each head, with a factor for each map."""

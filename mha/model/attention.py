@@ -15,10 +15,10 @@ from jaxtyping import Array, Bool, Float, Num
 from mha import cores, normalizers, positions, spec
 from mha import mixing as mixings
 from mha.cores import dense
-from mha.mixing import Mixing
 from mha.model import norms
 from mha.nn import gates, masks, prng
 from mha.nn.masks import Mask, MaskLike, as_mask, causal, explicit, later, padding
+from mha.nn.parameters import keep_rows
 from mha.nn.products import linear
 from mha.positions.base import Coords, Dims, Position
 from mha.spec import Count, Decay, Length, Spread
@@ -220,7 +220,7 @@ class MultiHeadAttention(nnx.Module):
 
     @property
     def variant(self) -> cores.Variant:
-        """How logits become weights."""
+        """Map from logits to weights, for the core."""
         mixing = self.mixing if self.mixing.whole_rows else None
         return cores.Variant(self.normalizer, self.softcap, mixing, self.core_parameters)
 
@@ -306,13 +306,13 @@ class MultiHeadAttention(nnx.Module):
         if sow_weights and hasattr(self, '__captures__'):  # without a capture, weights would accumulate in the layer
             call: dict[str, Any] = dict(position=position, coords=coords, mask=mask, variant=self.variant)
             call['scale'] = self.dims.head_dim**-0.5
-            maps = [dense.weights(*position.qk(*qk, coords), **call) for qk in split_maps(q, k, self.mixing)]
+            maps = [dense.weights(*position.qk(*qk, coords), **call) for qk in self.mixing.split(q, k)]
             self.sow(nnx.Intermediate, 'attention_weights', self.mixing.combine(maps))
         if self.probe is not None:
             self.probe(q, k, v, position=position, coords=coords, mask=mask)
         call = dict(position=position, coords=coords, mask=mask, core=self.core, variant=self.variant)
         call |= dict(dropout_rate=self.dropout_rate, rngs=None if deterministic else rngs)
-        parts = [cores.attend(*qk, v, **call) for qk in split_maps(q, k, self.mixing)]
+        parts = [cores.attend(*qk, v, **call) for qk in self.mixing.split(q, k)]
         out = self.mixing.finish(self.mixing.combine(parts))
         if self.output_gate is not None:
             out = out * self.opened(inputs_q).astype(out.dtype)
@@ -351,19 +351,19 @@ class MultiHeadAttention(nnx.Module):
         shared_rows = sorted({shared[row] for row in rows})
         for layer, cut in (self.query, rows), (self.key, shared_rows), (self.value, shared_rows):
             layer.out_features = len(cut), self.head_dim
-            _cut(layer, 'kernel', cut, axis=1)
-            _cut(layer, 'bias', cut, axis=0)
+            keep_rows(layer, 'kernel', cut, axis=1)
+            keep_rows(layer, 'bias', cut, axis=0)
         self.out.in_features = len(rows), self.head_dim
         if self.output_gate is not None:
             self.output_gate.out_features = len(rows), *self.output_gate.out_features[1:]
-            _cut(self.output_gate, 'kernel', rows, axis=1)
-            _cut(self.output_gate, 'bias', rows, axis=0)
+            keep_rows(self.output_gate, 'kernel', rows, axis=1)
+            keep_rows(self.output_gate, 'bias', rows, axis=0)
         self.normalizer.keep(tuple(rows))
         self.mixing.keep(tuple(rows))
         if self.core_parameters is not None:
             self.core_parameters.keep(tuple(rows))
-        _cut(self.out, 'kernel', rows, axis=0)
-        _cut(self, 'head_gates', rows, axis=0)
+        keep_rows(self.out, 'kernel', rows, axis=0)
+        keep_rows(self, 'head_gates', rows, axis=0)
         if self.head_mask is not None:
             self.head_mask = nnx.data(self.head_mask[np.array(rows, int)])
         self.kept = tuple(self.kept[row] for row in rows)
@@ -443,19 +443,3 @@ class MultiHeadAttention(nnx.Module):
             mask = later(mask, start, first, length)
         past = causal() if prefix is None else causal() | padding(prefix)
         return q, k, v, q_pos, k_pos, mask & later(past, start, first, length)
-
-
-def split_maps(
-    q: Float[Array, 'B T H K'], k: Float[Array, 'B S H K'], mixing: Mixing
-) -> list[tuple[Float[Array, 'B T H N'], Float[Array, 'B S H N']]]:
-    """Queries and keys of each map of the heads."""
-    if mixing.maps == 1:
-        return [(q, k)]
-    return list(zip(jnp.split(q, mixing.maps, axis=-1), jnp.split(k, mixing.maps, axis=-1), strict=True))
-
-
-def _cut(layer: Any, name: str, rows: Sequence[int], axis: int) -> None:
-    """Keeps these rows of a parameter, if there is one: None instead of an empty array, which checkpoints refuse."""
-    if (param := getattr(layer, name)) is not None:
-        kept = nnx.Param(jnp.take(param[...], np.array(rows), axis)) if rows else None
-        setattr(layer, name, nnx.data(kept))

@@ -25,7 +25,7 @@ class Normalizer(nnx.Module):
     def __init__(self, dims: Dims, *, rngs: nnx.Rngs):
         pass
 
-    def level(self, coords: Coords) -> Float[Array, '#B #T H'] | None:
+    def level(self, coords: Coords) -> Float[Array, '#B #T #H'] | None:
         """Number per query and head; see `form`."""
         return None
 
@@ -34,7 +34,7 @@ class Normalizer(nnx.Module):
         raise NotImplementedError
 
     def weights(
-        self, logits: Float[Array, 'B H T S'], mask: Bool[Array, '#B #H T S'], level: Float[Array, '#B #T H'] | None
+        self, logits: Float[Array, 'B H T S'], mask: Bool[Array, '#B #H T S'], level: Float[Array, '#B #T #H'] | None
     ) -> Float[Array, 'B H T S']:
         """Attention weights. Those of hidden keys are 0, and those of a query without visible keys arbitrary."""
         raise NotImplementedError
@@ -48,6 +48,6 @@ class Normalizer(nnx.Module):
         return type(self).__module__.rpartition('.')[2]
 
 
-def rowwise(level: Float[Array, '#B #T H'] | None) -> Float[Array, '#B #H #T 1']:
+def rowwise(level: Float[Array, '#B #T #H'] | None) -> Float[Array, '#B #H #T 1']:
     """`level` beside logits; 0 if there is none."""
     return jnp.zeros((1, 1, 1, 1)) if level is None else level.swapaxes(1, 2)[..., None]

@@ -15,19 +15,15 @@ class Sigmoid(Normalizer):
     form = 'pointwise'
 
     def __init__(self, dims, bias: Level | None = None, *, rngs):
-        self.heads, self.bias = dims.heads, bias
+        self.bias = bias
 
     def level(self, coords):
         if self.bias is not None:
-            return jnp.full((1, 1, self.heads), self.bias)
-        found = -jnp.log(jnp.maximum(coords.visible_by_head, 1).astype(jnp.float32))
-        return jnp.broadcast_to(found, (*found.shape[:2], self.heads))
+            return jnp.full((1, 1, 1), self.bias)
+        return -jnp.log(jnp.maximum(coords.visible_by_head, 1).astype(jnp.float32))
 
     def weigh(self, logits):
         return jax.nn.sigmoid(logits)
 
     def weights(self, logits, mask, level):
         return jnp.where(mask, self.weigh(jnp.where(mask, logits + rowwise(level), 0)), 0)
-
-    def keep(self, heads):
-        self.heads = len(heads)

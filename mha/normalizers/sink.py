@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.nn.parameters import keep_rows
 from mha.normalizers.base import Normalizer, rowwise
 from mha.spec import Level
 
@@ -24,12 +25,12 @@ class Sink(Normalizer):
     form = 'softmax'
 
     def __init__(self, dims, kind: Literal['head', 'query', 'fixed'] = 'head', init: Level = 0.0, *, rngs):
-        self.heads, self.init = dims.heads, init
+        self.init = init
         self.s = nnx.data(None if kind == 'fixed' else nnx.Param(jnp.full(dims.heads, init)))
         self.w = nnx.data(nnx.Param(jnp.zeros((dims.dim, dims.heads))) if kind == 'query' else None)
 
     def level(self, coords):
-        s = jnp.full((1, 1, self.heads), self.init) if self.s is None else self.s[...][None, None]
+        s = jnp.full((1, 1, 1), self.init) if self.s is None else self.s[...][None, None]
         return s if self.w is None else s + jnp.einsum('btd,dh->bth', coords.x.astype(jnp.float32), self.w[...])
 
     def weights(self, logits, mask, level):
@@ -39,8 +40,5 @@ class Sink(Normalizer):
         return e / (e.sum(-1, keepdims=True) + jnp.exp(level - top))
 
     def keep(self, heads):
-        self.heads = len(heads)
-        for name, axis in (('s', 0), ('w', 1)):
-            if (param := getattr(self, name)) is not None:  # without heads, None: checkpoints refuse empty arrays
-                kept = nnx.Param(jnp.take(param[...], jnp.array(heads), axis)) if heads else None
-                setattr(self, name, nnx.data(kept))
+        keep_rows(self, 's', heads, axis=0)
+        keep_rows(self, 'w', heads, axis=1)

@@ -16,8 +16,8 @@ from mha.positions.base import Rotary, angles, frequencies
 from mha.spec import Base, Part
 
 SLOWNESS = 16.0
-"""Logarithm of a learned frequency per unit of its parameter, inverted: the parameters learn more slowly by this
-factor."""
+"""Parameter of a learned frequency per unit of its logarithm. An optimiser that moves all parameters alike changes
+frequencies more slowly by this factor."""
 
 
 class Rope(Rotary):

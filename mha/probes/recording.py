@@ -17,7 +17,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mha.cores import Variant, dense
 from mha.mixing import Mixing
-from mha.model.attention import split_maps
 from mha.model.heads import fold_gates, layers
 from mha.model.seq2seq import Model
 from mha.nn.masks import Mask, later
@@ -77,14 +76,14 @@ class Attention:
         return (self.q.shape[-1] // self.mixing.maps) ** -0.5
 
     @property
-    def whole_rows(self) -> bool:
-        """Whether something works on whole rows of logits."""
-        return bool(self.variant.whole_rows(self.position))
+    def relates_rows(self) -> bool:
+        """Whether rows of the maps depend on each other, so that all of them must be computed."""
+        return self.position.whole_rows or not self.mixing.cacheable
 
     @property
     def turned(self) -> list[tuple[Array, Array]]:
         """Queries and keys of each map of the heads, as they meet in products."""
-        maps = (self.position.qk(*qk, self.coords) for qk in split_maps(self.q, self.k, self.mixing))
+        maps = (self.position.qk(*qk, self.coords) for qk in self.mixing.split(self.q, self.k))
         return [(q, hideable(k, self.v)[0]) for q, k in maps]
 
     @functools.cached_property
@@ -101,10 +100,9 @@ class Attention:
         return ((start, min(size, queries - start)) for start in range(0, queries, size))
 
     def weights(self, start: int | Int[Array, ''] = 0, rows: int | None = None) -> Float[Array, 'B H T S']:
-        """Attention weights. Under the softmax, rows sum to one, or to zero if the mask hides every key. What works on
-        whole rows may relate them, so all of them are computed."""
+        """Attention weights. Under the softmax, rows sum to one, or to zero if the mask hides every key."""
         rows = self._rows(start, rows)
-        if rows is not None and (self.position.whole_rows or not self.mixing.cacheable):
+        if rows is not None and self.relates_rows:
             return jax.lax.dynamic_slice_in_dim(self.weights(), start, rows, axis=2)
         call: dict[str, Any] = dict(
             position=self.position, coords=self._coords(start, rows), scale=self.scale, variant=self.variant
@@ -118,7 +116,7 @@ class Attention:
         rows = self._rows(start, rows)
         if rows is not None and self.position.overrides('product'):
             return Logits(*(jax.lax.dynamic_slice_in_dim(x, start, rows, axis=2) for x in self.logits()))
-        (plain, plain_k), (q, k) = split_maps(self.q, self.k, self.mixing)[0], self.turned[0]
+        (plain, plain_k), (q, k) = self.mixing.split(self.q, self.k)[0], self.turned[0]
         q, coords = self._cut(q, start, rows), self._coords(start, rows)
         total = dense.logits(q, k, position=self.position, coords=coords, scale=self.scale)
         plain = self._cut(plain, start, rows) * self.scale

@@ -236,7 +236,7 @@ def _totals(seen: Recording, trained: int | None, separators: tuple[int, ...]) -
 
 def _over_blocks(attention, query, key, trained, separators) -> Totals:
     batch, heads, queries, keys = attention.shape
-    whole = attention.whole_rows  # every block would compute all rows
+    whole = attention.relates_rows  # every block would compute all rows
     size = queries if whole else min(queries, max(1, BLOCK // (batch * heads * keys)))
 
     def of_block(first):

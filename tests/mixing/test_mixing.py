@@ -199,7 +199,7 @@ def test_queries_without_keys_get_zeros(text):
 
 
 def test_keys_that_a_scheme_hides_stay_hidden():
-    """Of heads that look back, those of the future, whatever other heads see."""
+    """Hidden keys of heads that look back: those of the future, whatever other heads see."""
     position = "alibi(variant='asymmetric')"
     pos = jnp.arange(T)[None]
     at = dict(coords=Coords(pos, pos, pos + 1, X), mask=masks.full(), scale=K**-0.5)

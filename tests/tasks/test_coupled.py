@@ -53,7 +53,7 @@ def test_ids(text, oracle, begins):
 
 
 def test_digit_counts_are_uniform():
-    """Of all tuples with that maximum, for two and three operands; a share has operands of equal length."""
+    """Lengths of two and three operands: all tuples with that maximum, and a share with equal lengths."""
     text = 'padded_addition(operands=3, fewest=2, scratchpad=True)'
     sizes = [tuple(len(str(int(n))) for n in prompt[:-1].split('+')) for prompt, _ in draws(text, 3, 16)]
     uniform([len(each) for each in sizes], [2, 3])

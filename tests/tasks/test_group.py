@@ -92,7 +92,7 @@ def test_products_are_uniform():
 
 
 def test_accuracy_at_every_position():
-    """What `eval.py --per_position` writes: one row per element."""
+    """Rows that `eval.py --per_position` writes, one per element."""
     task, batch = make('group', True), sample('group', True, 7)
     right = np.eye(task.num_classes)[batch.targets] * 9
     wrong = np.eye(task.num_classes)[(batch.targets + 1) % task.num_classes] * 9

@@ -90,7 +90,7 @@ def test_strings_have_all_lengths():
 
 
 def test_moves_are_uniform():
-    """Of the edges of the first state, at the first letters of the strings."""
+    """Frequencies of the edges of the first state, at the first letters of the strings."""
     found = []
     for edges, (first, second, *_) in zip(automata(), strings(), strict=True):
         names = [make().alphabet[letter] for letter in edges[0]]
