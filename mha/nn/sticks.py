@@ -30,6 +30,7 @@ def _shares(z, earlier):
     """Shares of the keys that take part. With the derivative written out, the backward pass needs one sum along rows
     and the shares, not all steps of the forward pass again."""
     left = jnp.where(earlier, -jax.nn.softplus(z), 0)  # ln(1 - beta); ln beta is larger by z
+    left = jax.lax.optimization_barrier(left)  # otherwise XLA computes it three times
     return jnp.where(earlier, jnp.exp(z + left + sums_after(left)), 0)
 
 

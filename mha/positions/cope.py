@@ -22,6 +22,9 @@ from mha.spec import at_least, at_most
 CHUNK = 2**21
 """Number of pairs of columns and keys that the backward pass holds at a time."""
 
+FEW = 32
+"""Largest number of columns that are added one by one, in one pass over the pairs. Lookups take longer for so few."""
+
 
 class Cope(Position):
     """Positions that count relevant tokens; causal only. All keys beyond `p_max - 1` relevant tokens share a position.
@@ -58,8 +61,23 @@ class Cope(Position):
 @jax.custom_jvp
 def interpolated(columns: Float[Array, 'B H T P'], p: Float[Array, 'B H T S']) -> Float[Array, 'B H T S']:
     """Values between the columns floor p and floor p + 1; the last column for larger p."""
-    (low, high), below = _neighbours(columns, p), jnp.floor(p)
-    return low + (p - below) * (high - low)
+    if columns.shape[3] > FEW:
+        (low, high), below = _neighbours(columns, p), jnp.floor(p)
+        return low + (p - below) * (high - low)
+    return columns[..., :1] + _rises(columns, lambda n: jnp.clip(p - n, 0, 1))
+
+
+def _slope(columns, p):
+    if columns.shape[3] > FEW:
+        low, high = _neighbours(columns, p)
+        return high - low
+    return _rises(columns, lambda n: (n <= p) & (p < n + 1))
+
+
+def _rises(columns, share):
+    """Sum of the differences between a column n + 1 and the one before, each times share(n)."""
+    rises = columns[..., 1:] - columns[..., :-1]
+    return sum(rises[..., n : n + 1] * share(n) for n in range(rises.shape[3]))
 
 
 def _neighbours(columns, p):
@@ -71,8 +89,8 @@ def _neighbours(columns, p):
 @interpolated.defjvp
 def _tangent(primals, tangents):
     (columns, p), (d_columns, d_p) = primals, tangents
-    spread, (low, high) = functools.partial(_spread, columns.shape[3]), _neighbours(columns, p)
-    return interpolated(columns, p), (high - low) * d_p + linear_map(interpolated, spread, d_columns, p)
+    spread = functools.partial(_spread, columns.shape[3])
+    return interpolated(columns, p), _slope(columns, p) * d_p + linear_map(interpolated, spread, d_columns, p)
 
 
 def _spread(count: int, d: Float[Array, 'B H T S'], p: Float[Array, 'B H T S']) -> Float[Array, 'B H T P']:

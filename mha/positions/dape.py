@@ -16,6 +16,9 @@ from jaxtyping import Array, Float
 from mha.positions.base import Position, uniform_linear
 from mha.spec import Width
 
+PAIRS = 2**15
+"""Number of pairs that are computed at a time, so that their hidden layer fits into the cache of a CPU."""
+
 
 class Dape(Position):
     """Learned penalty on distance that also depends on the content of the tokens. It cannot tell left from right. The
@@ -42,28 +45,25 @@ class Dape(Position):
             self.out = nnx.Linear(width, dims.heads, rngs=rngs)
 
     def content(self, q, k, q_pos, k_pos):
-        distance = jnp.abs(q_pos[:, :, None] - k_pos[:, None, :]).astype(jnp.float32)[:, None]
-        r1, r2 = (jax.nn.softplus(s[...])[None, :, None, None] for s in (self.s1, self.s2))
-        b = -r1 * jnp.log1p(r2 * distance)
-        s = self.scale * jnp.einsum('bqhk,bphk->bhqp', q, k, preferred_element_type=jnp.float32)
+        batch, queries = q.shape[:2]
+        rows = max(n for n in range(1, queries + 1) if queries % n == 0 and (n == 1 or n * k.shape[1] * batch <= PAIRS))
+        tiles = [jnp.moveaxis(x.reshape(len(x), -1, rows, *x.shape[2:]), 1, 0) for x in (q, q_pos)]
+        change = jax.checkpoint(lambda tile: self._change(tile[0], k, tile[1], k_pos))
+        changes = jax.lax.map(change, tiles)  # [queries / rows, B, H, rows, P]
+        return jnp.moveaxis(changes, 0, 2).reshape(batch, -1, queries, k.shape[1])
+
+    def _change(self, q, k, q_pos, k_pos):
+        distance = jnp.abs(q_pos[:, :, None] - k_pos[:, None, :]).astype(jnp.float32)[None]
+        r1, r2 = (jax.nn.softplus(s[...])[:, None, None, None] for s in (self.s1, self.s2))
+        b = -r1 * jnp.log1p(r2 * distance)  # [H, #B, Q, P]
+        s = self.scale * jnp.einsum('bqhk,bphk->hbqp', q, k, preferred_element_type=jnp.float32)
         layers: Any = self.hidden, self.out  # with biases
-        (inner, bias), (outer, out_bias) = ((layer.kernel[...], layer.bias[...]) for layer in layers)
+        (inner, bias), (outer, out_bias) = ((layer.kernel[...], layer.bias[..., None, None, None]) for layer in layers)
         of_s, of_b = jnp.split(inner, 2)
-
-        def first(b):
-            return _over_heads(of_b, b) + bias[:, None, None]
-
-        @jax.checkpoint
-        def change(s, b, first):  # one example at a time: its hidden layer fits into the cache of a CPU
-            hidden = jax.nn.leaky_relu(_over_heads(of_s, s) + first)
-            return b + _over_heads(outer, hidden) + out_bias[:, None, None]
-
-        if len(b) == 1:
-            shared = first(b[0])
-            return jax.lax.map(lambda s: change(s, b[0], shared), s)
-        return jax.lax.map(lambda pair: change(*pair, first(pair[1])), (s, b))
+        hidden = jax.nn.leaky_relu(_over_heads(of_s, s) + (_over_heads(of_b, b) + bias))
+        return (b + _over_heads(outer, hidden) + out_bias).swapaxes(0, 1)
 
 
-def _over_heads(kernel: Float[Array, 'H C'], x: Float[Array, 'H Q P']) -> Float[Array, 'C Q P']:
+def _over_heads(kernel: Float[Array, 'H C'], x: Float[Array, 'H *pairs']) -> Float[Array, 'C *pairs']:
     """Linear map of the heads at every pair."""
     return (kernel.T @ x.reshape(len(x), -1)).reshape(-1, *x.shape[1:])
