@@ -2,7 +2,8 @@
 masked tokens: post-norm blocks, exact GELU, learned positions, a norm of the embeddings.
 
 All tokens are of type 0, whose embedding is added to those of positions. RoBERTa's positions begin at row 2 of the
-table, after that of the padding. The logits have weights of their own, those of the embeddings, and a bias.
+table, after that of the padding. The logits have weights of their own, those of the embeddings, and a bias. A model
+without the head, such as one for embeddings of sentences, has products with the embeddings in the place of logits.
 """
 
 import numpy as np
@@ -68,9 +69,11 @@ def _translation(checkpoint: Checkpoint, head: dict[str, str], first_row: int) -
                 **under('mlp_norm', norm(f'{block}.output.LayerNorm')),
             },
         )
-    params |= under('transform.dense', dense(head['dense'], dim, dim))
-    params |= under('transform.norm', norm(head['norm']))
-    params |= {'head.kernel': table.T, 'head.bias': take(head['bias'], symbols)}
+    headless = f'{head["dense"]}.weight' not in checkpoint.where
+    params |= {'head.kernel': table.T, 'head.bias': np.zeros(symbols) if headless else take(head['bias'], symbols)}
+    if not headless:
+        params |= under('transform.dense', dense(head['dense'], dim, dim))
+        params |= under('transform.norm', norm(head['norm']))
     checkpoint.check_all_taken(UNUSED)
     settings = dict(
         layers=layers,
@@ -83,7 +86,7 @@ def _translation(checkpoint: Checkpoint, head: dict[str, str], first_row: int) -
         norm_eps=checkpoint.number('layer_norm_eps', 1e-12),
         mlp='gelu_exact',
         embedding_norm='layer',
-        output='mlm',
+        output='linear' if headless else 'mlm',
         use_bias=True,
     )
     return Translation(settings, params, len(positions))

