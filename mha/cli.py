@@ -7,7 +7,7 @@ import re
 import runpy
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +133,19 @@ def _saved_config(path: Path, config: Any) -> Any:
         if key not in like:
             raise UserError(f'{path}: this version has no key {key!r}{near(key, like)}')
         _check_kind(path, key, value, like[key])
-    try:
-        config.update_from_flattened_dict(given)
-    except TypeError as error:
-        raise UserError(f'{path}: {one_line(error)}') from error
+    update(config, given, str(path))
     config.lock()
     return config
+
+
+def update(config: Any, settings: Mapping[str, Any], what: str) -> None:
+    """Changes settings of a config by their flat keys. Raises `UserError`, which begins with `what`, for a value of
+    another type."""
+    for key, value in settings.items():
+        try:
+            config.update_from_flattened_dict({key: value})
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(f'{what}: {key} cannot be {value!r}') from error
 
 
 def _check_kind(path: Path, key: str, value: Any, default: Any) -> None:

@@ -27,8 +27,14 @@ T = TypeVar('T')
 F = TypeVar('F', bound=Callable[..., Any])
 LONGEST = 10_000_000
 """Largest length in a range. The limit catches typing errors that would fill the memory."""
+MOST_LENGTHS = 1_000_000
+"""Largest number of lengths in a range."""
 LARGEST = 2**31
 """Upper bound of whole numbers in specs and configs, because array indices have 32 bits."""
+PARTS = 32
+"""Largest number of calls in a spec, because each one lengthens the program."""
+SHOWN = 1000
+"""Number of characters at the start, and at the end, of the message of a `UserError` that are shown."""
 SIZES = (1e-30, 1e30)
 """Smallest and largest absolute value of other numbers in specs, except 0. In this range, float32 holds them and their
 products with the numbers of a model."""
@@ -48,8 +54,9 @@ class UserError(ValueError):
     """Config key or flag with the mistake. The message begins with it."""
 
     def __str__(self) -> str:
-        message = ' '.join(super().__str__().splitlines())  # names of files and columns may have line breaks
-        return f'{self.key}: {message}' if self.key else message
+        message = visible(' '.join(super().__str__().splitlines()))  # what it quotes may hold any character
+        message = f'{self.key}: {message}' if self.key else message
+        return message if len(message) <= 2 * SHOWN else f'{message[:SHOWN]} ... {message[-SHOWN:]}'
 
 
 @contextlib.contextmanager
@@ -117,8 +124,18 @@ Share = Annotated[float, between(0, 1)]
 """Fraction, 0 and 1 included."""
 Part = Annotated[float, Bound('above 0 and at most 1', lambda value: 0 < value <= 1)]
 """Fraction above 0."""
-Decay = Annotated[float, Bound('at least 0 and below 1', lambda value: 0 <= value < 1)]
+_below_1 = Bound('at least 0 and below 1', lambda value: 0 <= value < 1)
+Decay = Annotated[float, _below_1]
 """Fraction of a running mean that is kept at each step."""
+Rate = Annotated[float, _below_1]
+"""Fraction that dropout removes."""
+_sizes = between(*SIZES)
+Positive = Annotated[float, _sizes]
+"""Number above 0, of any size."""
+Size = Annotated[float, Bound(f'0, or {_sizes.words}', lambda value: value == 0 or _sizes.holds(value))]
+"""Number of any size that is not negative."""
+Steps = Annotated[int, at_least(1), at_most(LARGEST - 1)]
+"""Number of training steps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +159,8 @@ def parse(text: str) -> list[Call]:
     while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         calls.append(_call(node.right, text))
         node = node.left
+        if len(calls) == PARTS:
+            raise UserError(f'a spec has at most {PARTS} parts, not so many: {text!r}')
     return [_call(node, text), *reversed(calls)]
 
 
@@ -302,25 +321,25 @@ def arguments(
         if name in values:
             raise UserError(f'{what} {str(call)!r}: {name!r} is given twice')
         values[choose(name, by_name, f'argument of {what} {call.name!r}:')] = value
-    hints, limits = (typing.get_type_hints(target, include_extras=extras) for extras in (False, True))
+    hints = typing.get_type_hints(target, include_extras=True)
     for name, value in values.items():
-        options = typing.get_args(hints.get(name)) or (hints.get(name),)
-        if type(value) is int and float in options and not {int, bool} & set(options):
-            values[name] = float(value)
         if name in hints:
-            check(f'{what} {call.name!r}: {name}', values[name], hints[name], limits[name], python=False)
+            kinds = {_unlimited(option) for option in _options(hints[name])}
+            if type(value) is int and float in kinds and not {int, bool} & kinds:
+                values[name] = float(value)
+            check(f'{what} {call.name!r}: {name}', values[name], hints[name], python=False)
     missing = [p.name for p in accepts if p.default is p.empty and p.name not in values]
     if missing:
         raise UserError(f'{what} {str(call)!r} needs {missing[0]!r}: {usage}')
     return values
 
 
-def check(what: str, value: Any, hint: Any, limits: Any, python: bool = True) -> None:
-    """Raises `UserError`, which begins with `what`, unless `value` has the type `hint`, within the `Bound`s in
-    `limits`, the same hint with its annotations. `python` is whether the value is Python's, not that of a spec."""
+def check(what: str, value: Any, hint: Any, python: bool = True) -> None:
+    """Raises `UserError`, which begins with `what`, unless `value` has the type `hint` and is within its `Bound`s.
+    `python` is whether the value is Python's, not that of a spec."""
     if not _fits(value, hint):
         raise UserError(f'{what} must be {_describe(hint, python)}, not {value!r}')
-    for bound in bounds(limits):
+    for bound in bounds(hint):
         if isinstance(value, numbers.Real) and not bound.holds(value):
             raise UserError(f'{what} must be {bound.words}, not {value}')
 
@@ -334,7 +353,7 @@ def checked(function: F, only: Iterable[str] | None = None) -> F:
         return typing.cast(Any, function)
     signature = inspect.signature(function)
     label = function.__qualname__.removesuffix('.__init__').rpartition('.')[2]
-    hints = functools.cache(lambda extras: typing.get_type_hints(function, include_extras=extras))
+    hints = functools.cache(lambda: typing.get_type_hints(function, include_extras=True))
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -346,8 +365,8 @@ def checked(function: F, only: Iterable[str] | None = None) -> F:
             if signature.parameters[name].kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
                 continue
             plain = isinstance(value, bool | numbers.Number | str | bytes | list | tuple | dict | None)
-            if plain and name in hints(False) and (only is None or name in only):
-                check(f'{label}: {name}', value, hints(False)[name], hints(True)[name])
+            if plain and name in hints() and (only is None or name in only):
+                check(f'{label}: {name}', value, hints()[name])
         return function(*args, **kwargs)
 
     return typing.cast(F, call)
@@ -355,17 +374,27 @@ def checked(function: F, only: Iterable[str] | None = None) -> F:
 
 def bounds(hint: Any) -> list[Bound]:
     """Limits of a number in a type hint, also in the options of a union."""
-    if typing.get_origin(hint) is Annotated:
-        return [each for each in hint.__metadata__ if isinstance(each, Bound)]
-    return [bound for option in typing.get_args(hint) for bound in bounds(option)]
+    limited = (option for option in _options(hint) if typing.get_origin(option) is Annotated)
+    return [each for option in limited for each in option.__metadata__ if isinstance(each, Bound)]
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """Options of a union; otherwise the hint alone."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _unlimited(hint: Any) -> Any:
+    """Type hint without its bounds."""
+    return hint.__origin__ if typing.get_origin(hint) is Annotated else hint
 
 
 def _fits(value: Any, hint: Any) -> bool:
+    if len(options := _options(hint)) > 1:
+        return any(_fits(value, option) for option in options)
+    hint = _unlimited(hint)
     origin = typing.get_origin(hint)
     if origin is typing.Literal:
         return value in typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in typing.get_args(hint))
     if hint in (int, float):
         kind = numbers.Integral if hint is int else numbers.Real  # of NumPy, too
         return isinstance(value, kind) and not isinstance(value, bool)
@@ -386,13 +415,14 @@ _WORDS = {
 
 
 def _describe(hint: Any, python: bool) -> str:
-    origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return ' or '.join(repr(option) for option in options)
-    if origin in (typing.Union, types.UnionType):
+    if len(options := [_unlimited(option) for option in _options(hint)]) > 1:
         # Options such as arrays cannot be written in a spec.
         typed = (option for option in options if python or option in _WORDS or typing.get_origin(option))
         return ' or '.join(dict.fromkeys(_describe(option, python) for option in typed))
+    (hint,) = options
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        return ' or '.join(repr(option) for option in typing.get_args(hint))
     name = str(getattr(hint, '__name__', hint))
     if python and hint is str:
         return 'a string'
@@ -458,15 +488,19 @@ def lengths(text: str, what: str = 'lengths') -> tuple[int, ...]:
     """Lengths in a range, sorted and without duplicates: `'1-4,10,20-40:10'` -> `(1, 2, 3, 4, 10, 20, 30, 40)`."""
     found: set[int] = set()
     for part in str(text).strip('()[] ,').split(','):
-        match = re.fullmatch(r'(\d+)(?:-(\d+)(?::(\d+))?)?', part.strip())
+        match = re.fullmatch(r'([0-9]+)(?:-([0-9]+)(?::([0-9]+))?)?', part.strip())
         if match is None:
             raise UserError(f'cannot read {what} {str(text)!r} - write them like 10,20,40 or 1-40 or 50-500:50')
-        low, high, stride = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
+        # Python reads at most 4,300 digits; 20 are more than enough.
+        low, high, stride = (int(number[:20]) for number in (match[1], match[2] or match[1], match[3] or '1'))
         if high > LONGEST:
             raise UserError(f'{what} {str(text)!r}: lengths end at {LONGEST:,}')
         if low < 1 or high < low or stride < 1:
             raise UserError(f'{what} {str(text)!r}: {part.strip()!r} is empty or below 1 - lengths start at 1')
-        found.update(range(low, high + 1, stride))
+        more = range(low, high + 1, stride)
+        if len(found) + len(more) > MOST_LENGTHS:
+            raise UserError(f'{what} {str(text)!r}: at most {MOST_LENGTHS:,} lengths - write them like 50-500:50')
+        found.update(more)
     return tuple(sorted(found))
 
 

@@ -129,7 +129,11 @@ def test_a_saved_config_is_a_config(tmp_path):
         ('{"model": {"headz": 2}}', "no key 'model.headz' - did you mean 'model.heads'"),
         ('{"task": 5}', "task must be like 'bucket_sort', not 5"),
         ('{"model": {"heads": "four"}}', "model.heads must be like 8, not 'four'"),
-        ('{"model": {"head_dim": "four"}}', 'head_dim'),
+        ('{"model": {"head_dim": "four"}}', "model.head_dim cannot be 'four'"),
+        ('{"population": {"seed": 1}}', 'population.seed cannot be 1'),
+        (f'{{"model": {{"norm_eps": {10**400}}}}}', 'model.norm_eps cannot be 1000'),
+        (f'{{"seed": {"9" * 5000}}}', 'cannot read'),
+        ('{"model":' * 10_000, 'cannot read'),
     ],
 )
 def test_a_saved_config_that_is_none(text, words, tmp_path):

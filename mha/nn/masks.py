@@ -346,7 +346,7 @@ class prefix(Mask):
 
     def __post_init__(self):
         if isinstance(self.length, int | float | str):
-            spec.check('prefix: length', self.length, int, Slot)
+            spec.check('prefix: length', self.length, Slot)
 
     def tile(self, q, k):
         return ((q[:, None] >= k[None, :]) | (k[None, :] < self.length))[None, None]
@@ -381,7 +381,7 @@ class random(Mask):
 
     size: Stride = _static()
     draws: Annotated[int, spec.at_least(0), spec.at_most(100)] = _static(default=3)
-    seed: Annotated[int, spec.at_least(0)] = _static(default=0)
+    seed: spec.Seed = _static(default=0)
 
     def tile(self, q, k):
         a, b = (q // self.size)[:, None], (k // self.size)[None, :]

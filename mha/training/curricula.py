@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mha import spec
-from mha.spec import REACH, Length, Part, at_least, between
+from mha.spec import REACH, Length, Part, Steps, between
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ def regular_increase(
     steps: int,
     start: Length = 1,
     amount: Length = 1,
-    every: Annotated[int, at_least(1)] = 1000,
+    every: Steps = 1000,
     sample_all: bool = True,
 ) -> Curriculum:
     """Lengths that grow from `start` by `amount` after `every` steps each, up to the longest. With `sample_all`, all
