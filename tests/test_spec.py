@@ -391,7 +391,7 @@ def test_numbers_of_plug_ins_have_bounds(kind, name):
         (tasks.make, 'listops(max_depth=2147483647)', 'max_depth must be at most 1,000'),
         (cores.make, "linear(features='performer', seed=-1)", 'seed must be at least 0, not -1'),
         (cores.make, 'flash(block=3)', 'block must be a power of two from 16 to 1,024, not 3'),
-        (masks.make, 'random(2, draws=1000000)', 'draws must be at most 100'),
+        (masks.make, 'random(2, draws=1000000)', 'draws must be at most 32'),
         (masks.make, 'window(2147483647)', 'left must be at most 8,388,608'),
     ],
 )

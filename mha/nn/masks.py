@@ -380,7 +380,7 @@ class random(Mask):
     exact."""
 
     size: Stride = _static()
-    draws: Annotated[int, spec.at_least(0), spec.at_most(100)] = _static(default=3)
+    draws: Annotated[int, spec.at_least(0), spec.at_most(32)] = _static(default=3)
     seed: spec.Seed = _static(default=0)
 
     def tile(self, q, k):
