@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import itertools
 import os
 import re
 import runpy
@@ -18,6 +19,8 @@ from mha.run import versions
 from mha.spec import UserError
 
 SMALLER = 'choose smaller batches or shorter lengths; to train, more train.microbatches or model.remat=True'
+MOST_CELLS = 100_000
+"""Largest number of cells of a sweep."""
 EXPECTED = {'int()': 'a whole number', 'float': 'a number', 'boolean': 'true or false'}
 
 
@@ -47,9 +50,12 @@ def run(main: Callable[..., None], defaults: Callable[[], Any] | None = None, op
         print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:  # the base class of jax's errors; reports do not import jax
-        if 'RESOURCE_EXHAUSTED' not in str(error):
+        reason = one_line(error)
+        if 'RESOURCE_EXHAUSTED' in reason:
+            reason = f'out of memory ({reason[:200]}) - {SMALLER}'
+        elif not reason.startswith('Unable to initialize backend'):
             raise
-        print(f'{Path(sys.argv[0]).name}: out of memory ({one_line(error)[:200]}) - {SMALLER}', file=sys.stderr)
+        print(f'{Path(sys.argv[0]).name}: {reason}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         _interrupted()
@@ -112,8 +118,10 @@ def read_config(text: str, defaults: Callable[[], Any]) -> Any:
     if not isinstance(config, type(like)):
         got = 'nothing' if config is None else f'a {type(config).__name__}'
         raise UserError(f'get_config() of {path} returns {got}, not a config - {_HOW}')
-    given = spec.flatten(config.to_dict())
-    for key, default in spec.flatten(like.to_dict()).items():
+    given, known = spec.flatten(config.to_dict()), spec.flatten(like.to_dict())
+    for key in sorted(given.keys() - known.keys()):
+        raise UserError(f'get_config() of {path} sets {key!r}, which no setting is called{near(key, known)}')
+    for key, default in known.items():
         if key not in given and not key.startswith('population.'):
             raise UserError(f'get_config() of {path} returns a config without {key!r} - {_HOW}')
         _check_kind(path, key, given.get(key), default)
@@ -164,7 +172,11 @@ def config_file(text: str) -> tuple[Path, list[str]]:
     """File that `--config=text` names, and a list with the argument after the colon, if there is one."""
     name, *argument = text.split(':', 1) if '://' not in text else [text]
     file = path('config', name)
-    if not file.is_file():
+    try:
+        found = file.is_file()
+    except OSError:  # the name is too long
+        found = False
+    if not found:
         there = sorted(str(file) for file in Path('configs').rglob('*.py') if file.stem not in ('common', 'sweeps'))
         raise UserError(f'no config file {name!r} - choices: {", ".join(there)}')
     return file, argument
@@ -184,9 +196,12 @@ def call(text: str, name: str) -> Any:
         raise UserError(f'{name}() of {file} needs an argument - write --config={file}:<argument>')
     try:
         result = function(*argument) if takes else function()
-        return list(result) if inspect.isgenerator(result) else result
+        result = list(itertools.islice(result, MOST_CELLS + 1)) if inspect.isgenerator(result) else result
     except (Exception, SystemExit) as error:  # any mistake in the user's file
         raise UserError(f'{name}() of {file} fails: {spec.failure(error)}') from error
+    if isinstance(result, list) and len(result) > MOST_CELLS:
+        raise UserError(f'{name}() of {file} yields more than {MOST_CELLS:,} cells')
+    return result
 
 
 def load(path: Path) -> dict[str, Any]:

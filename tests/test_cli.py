@@ -39,6 +39,15 @@ def test_other_failures_of_a_program_keep_their_traceback(monkeypatch):
         cli.run(main)
 
 
+def test_a_backend_that_is_not_there_is_one_line():
+    code = 'from mha import cli\nimport jax\ncli.run(lambda: jax.devices())'
+    environ = {**os.environ, 'JAX_PLATFORMS': 'nonsense'}
+    done = subprocess.run([sys.executable, '-c', code], env=environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith("-c: Unable to initialize backend 'nonsense'")
+    assert done.stderr.count('\n') == 1
+
+
 BUSY = """
 import threading, time
 from mha import cli
@@ -158,6 +167,11 @@ START += 'def get_config():\n    c = common.get_config()\n'
         (f'{START}    return c.to_dict()', 'returns a dict, not a config'),
         (f'{START}    return ConfigDict()', 'returns a config without '),
         (f'{START}    c = c.to_dict()\n    c["model"]["heads"] = "four"\n    return ConfigDict(c)', 'like 8, not'),
+        (
+            f'{START}    c.train.step = 5\n    return c',
+            "'train.step', which no setting is called - did you mean 'train.steps'",
+        ),
+        (f'{START}    c.sede = 5\n    return c', "sets 'sede', which no setting is called - did you mean 'seed'"),
         ('import missing_module', 'does not run: ModuleNotFoundError in mine.py, line 1'),
         ('x = (', 'does not run: SyntaxError in mine.py, line 1'),
         ('get_config = 3', 'defines no get_config()'),
@@ -172,6 +186,18 @@ def test_mistakes_in_a_config_are_told_with_their_line(source, words, tmp_path):
     assert 'mine.py' in str(error.value)
     assert len(str(error.value)) < 300
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_config_file_that_is_not_there():
+    for name in 'none.py', '', 'x' * 300, 'a\x00b', 'configs':
+        with pytest.raises(UserError, match='no config file .* - choices: configs/bert.py'):
+            read(name)
+
+
+def test_a_sweep_ends(tmp_path):
+    (tmp_path / 'mine.py').write_text("def sweep():\n    while True:\n        yield {'seed': 0}\n")
+    with pytest.raises(UserError, match='yields more than 100,000 cells'):
+        cli.call(f'{tmp_path}/mine.py', 'sweep')
 
 
 def test_a_config_takes_an_argument(tmp_path):

@@ -184,7 +184,9 @@ class Grid:
         limit = CPU_TILE_BYTES if jax.default_backend() == 'cpu' else TILE_BYTES
         few = [side for side in SIDES if math.ceil(queries / side) * math.ceil(keys / side) <= TILES]
         if not few:
-            raise UserError(f'{queries:,} queries and {keys:,} keys are too many for attention - choose shorter lengths')
+            raise UserError(
+                f'{queries:,} queries and {keys:,} keys are too many for attention - choose shorter lengths'
+            )
         fitting = [side for side in few if 4 * matrices * side**2 <= limit]
         grids = [cls.cut(mask, queries, keys, side) for side in fitting or few[-1:]]
         return min(grids, key=lambda grid: grid.active.sum() * (grid.height + EDGE) * (grid.width + EDGE))
