@@ -172,11 +172,7 @@ def config_file(text: str) -> tuple[Path, list[str]]:
     """File that `--config=text` names, and a list with the argument after the colon, if there is one."""
     name, *argument = text.split(':', 1) if '://' not in text else [text]
     file = path('config', name)
-    try:
-        found = file.is_file()
-    except OSError:  # the name is too long
-        found = False
-    if not found:
+    if not file.is_file():
         there = sorted(str(file) for file in Path('configs').rglob('*.py') if file.stem not in ('common', 'sweeps'))
         raise UserError(f'no config file {name!r} - choices: {", ".join(there)}')
     return file, argument
@@ -213,13 +209,24 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def path(flag: str, text: str | None) -> Path:
-    """Path that a flag gives, with `~` expanded."""
-    if re.match(r'\w+://', required(flag, text)):
-        raise UserError(f'--{flag}={text} is no path of a file system - copy or mount it, and give a local path')
+    """Path that a flag gives; see `paths`."""
+    return _path(f'--{flag}={text}', required(flag, text) or '.')
+
+
+def paths(arguments: Iterable[str]) -> list[Path]:
+    """Paths of arguments, with `~` expanded. Raises `UserError` for what cannot be a path, or may not be looked up."""
+    return [_path(text, text) for text in arguments]
+
+
+def _path(what: str, text: str) -> Path:
+    if re.match(r'\w+://', text):
+        raise UserError(f'{what} is no path of a file system - copy or mount it, and give a local path')
     try:
-        return Path(text or '.').expanduser()
-    except RuntimeError as error:
-        raise UserError(f'--{flag}={text}: {one_line(error)}') from error
+        found = Path(text).expanduser()
+        found.exists()
+    except (RuntimeError, OSError) as error:
+        raise UserError(f'{what}: {getattr(error, "strerror", None) or one_line(error)}') from error
+    return found
 
 
 def one_line(error: Any) -> str:

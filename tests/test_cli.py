@@ -108,10 +108,14 @@ def test_paths_expand_and_stay_in_the_file_system(monkeypatch):
         'gs://bucket/x': '--workdir=gs://bucket/x is no path of a file system',
         'file:///x': 'no path of a file system',
         '~nobody-of-this-name/x': '--workdir=~nobody-of-this-name/x: Could not determine home directory',
+        'x' * 300: 'x: File name too long',
+        'x/' * 3000: 'File name too long',
         None: '--workdir=... is missing',
     }.items():
         with pytest.raises(UserError, match=words):
             cli.path('workdir', text)
+    with pytest.raises(UserError, match='gs://bucket is no path of a file system'):
+        cli.paths(['runs', 'gs://bucket'])
 
 
 def read(path):
@@ -189,8 +193,8 @@ def test_mistakes_in_a_config_are_told_with_their_line(source, words, tmp_path):
 
 
 def test_a_config_file_that_is_not_there():
-    for name in 'none.py', '', 'x' * 300, 'a\x00b', 'configs':
-        with pytest.raises(UserError, match='no config file .* - choices: configs/bert.py'):
+    for name in 'none.py', '', 'a\x00b', 'configs':
+        with pytest.raises(UserError, match=r'no config file .* - choices: configs/bert\.py'):
             read(name)
 
 
