@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mha import cores, positions, spec, tasks
+from mha import arguments, cores, positions, spec, tasks
 from mha.nn import masks
 from mha.positions import Position
 from mha.spec import Call, UserError
@@ -285,8 +285,8 @@ class Thing:
         flag: bool = False,
         limit: int | None = None,
         array: int | np.ndarray = 0,
-        slopes: tuple | None = None,
-        rows: Annotated[int, spec.above(0), spec.at_most(2**20)] | None = None,
+        slopes: tuple[int | float, ...] | None = None,
+        rows: Annotated[int, arguments.above(0), arguments.at_most(2**20)] | None = None,
         *,
         extra: object = None,
     ):
@@ -301,7 +301,7 @@ def function(given, size: int, *, rate: float = 0.5):
 
 def build(text, target=Thing, *given, **extra):
     (call,) = spec.parse(text)
-    return spec.build(target, call, 'thing', *(given or ('G',)), **extra)
+    return arguments.build(target, call, 'thing', *(given or ('G',)), **extra)
 
 
 @pytest.mark.parametrize(
@@ -345,6 +345,11 @@ def test_build_a_function():
         ('x(1, limit=2.5)', 'limit must be a whole number or None, not 2.5'),
         ('x(101)', r"thing 'x': size is above 100"),
         ('x(1, slopes=8)', r'slopes must be a list of numbers such as \(1.0, 1.5\) or None, not 8'),
+        (
+            'x(1, slopes=(1, (2, 3)))',
+            r'slopes must be a list of numbers such as \(1.0, 1.5\) or None, not \(1, \(2, 3\)\)',
+        ),
+        ('x(1, slopes=(1, True))', 'slopes must be a list of numbers'),
         ('x(1, array=2.5)', 'array must be a whole number, not 2.5'),
         ('x(1, rows=0)', "thing 'x': rows must be above 0, not 0"),
         ('x(1, rows=1048577)', "thing 'x': rows must be at most 1,048,576, not 1048577"),
@@ -359,9 +364,9 @@ def test_build_errors(text, message):
 
 def test_arguments():
     (call,) = spec.parse('f(2, rate=1)')
-    assert spec.arguments(function, call, 'thing', given=1) == {'size': 2, 'rate': 1.0}
+    assert arguments.named(function, call, 'thing', given=1) == {'size': 2, 'rate': 1.0}
     with pytest.raises(UserError, match=r"unknown argument of thing 'f': 'rate' \(choices: size\)"):
-        spec.arguments(function, call, 'thing', given=1, extra=['rate'])
+        arguments.named(function, call, 'thing', given=1, extra=['rate'])
 
 
 @pytest.mark.parametrize(('kind', 'name'), [(kind, name) for kind, found in KINDS.items() for name in found])
@@ -373,7 +378,9 @@ def test_numbers_of_plug_ins_have_bounds(kind, name):
     for parameter in list(inspect.signature(kind).parameters)[given:]:
         hint = plain.get(parameter)
         if {int, float} & {hint, *typing.get_args(hint)}:
-            assert spec.bounds(hints[parameter]), f'{parameter}: write its limits into its hint, as Count of mha.spec'
+            assert arguments.bounds(hints[parameter]), (
+                f'{parameter}: write its limits into its hint, as Count of mha.arguments'
+            )
 
 
 @pytest.mark.parametrize(
@@ -430,8 +437,8 @@ def test_short():
     assert {key: spec.short(key) for key in keys} == keys
 
 
-@spec.checked
-def public(count: spec.Count, rate: float = 0.5, name: str | None = None, array: np.ndarray | None = None, **rest):
+@arguments.checked
+def public(count: arguments.Count, rate: float = 0.5, name: str | None = None, array: np.ndarray | None = None, **rest):
     return count, rate, name, array, rest
 
 

@@ -14,13 +14,13 @@ from flax import nnx
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
-from mha import cores, positions, spec
+from mha import arguments, cores, positions, spec
+from mha.arguments import Count, Length, Part, Rate, Size, Width, at_least, at_most
 from mha.model import initial, norms
 from mha.model.block import Settings
 from mha.model.stack import Inputs, Stack
 from mha.nn import masks, prng
 from mha.nn.products import linear
-from mha.spec import Count, Length, Part, Rate, Size, Width, at_least, at_most
 
 Layers = Annotated[int, at_least(1), at_most(1024)]
 """Number of blocks."""
@@ -61,7 +61,7 @@ class Encoder(Stack):
     activations of only one block are in memory. The CPU compiler undoes this, unless it gets the option
     `xla_disable_hlo_passes=cse_barrier_expander`, as in our training."""
 
-    @spec.checked
+    @arguments.checked
     def __init__(
         self,
         *,

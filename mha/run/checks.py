@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 import jax
 from flax import nnx
 
-from mha import positions, spec
+from mha import arguments, positions, spec
+from mha.arguments import Decay, Seed, Size, Steps, at_least, at_most
 from mha.machine import parallel
 from mha.model.encoder import Encoder
 from mha.model.seq2seq import Model
 from mha.run import population
 from mha.run.experiment import Experiment
-from mha.spec import Decay, Seed, Size, Steps, at_least, at_most
 from mha.tasks import Task
 from mha.training import optim
 from mha.training import step as training
@@ -74,9 +74,9 @@ def settings(config: Mapping[str, Any], members: Iterable[population.Member]) ->
     population."""
     for key, value in spec.flatten(config).items():
         if key in KEYS:
-            spec.check(key, value, KEYS[key])
+            arguments.check(key, value, KEYS[key])
     for name, value in {(name, value) for member in members for name, value in member.items()}:
-        spec.check(f'population.{name}', value, KEYS[population.SETTINGS[name]])
+        arguments.check(f'population.{name}', value, KEYS[population.SETTINGS[name]])
     train = config['train']
     if train['batch_size'] % train['microbatches']:
         raise spec.UserError(
@@ -99,8 +99,8 @@ def optimizer(run: Experiment) -> None:
 def tokens(run: Experiment) -> None:
     """Refuses lengths with more tokens than positions are exact for."""
     for key, length in ('train.lengths', run.train_lengths[-1]), ('eval.lengths', run.eval_lengths[-1]):
-        if (count := int(run.task.num_tokens(length))) > spec.REACH:
-            raise spec.UserError(f'{key}: length {length:,} has {count:,} tokens, more than {spec.REACH:,}')
+        if (count := int(run.task.num_tokens(length))) > arguments.REACH:
+            raise spec.UserError(f'{key}: length {length:,} has {count:,} tokens, more than {arguments.REACH:,}')
 
 
 def layout(run: Experiment) -> None:

@@ -24,15 +24,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from mha import spec
-from mha.spec import Decay, Part, Positive, Repeats, Share, Size, Steps
+from mha import arguments, spec
+from mha.arguments import Decay, Part, Positive, Repeats, Share, Size, Steps
 
 Number = float | Float[Array, '']
 """Number, or a traced scalar if members of a population differ in it."""
 Rate = optax.Schedule
 
 
-@spec.checked
+@arguments.checked
 def make(
     steps: Steps,
     name: str = 'adam',
@@ -51,7 +51,7 @@ def make(
         if more:
             raise spec.UserError(f'optimizer {name!r}: optimizers do not compose')
         function = OPTIMIZERS[spec.choose(call.name, OPTIMIZERS, 'optimizer')]
-        optimizer = spec.build(function, call, 'optimizer', rate, weight_decay)
+        optimizer = arguments.build(function, call, 'optimizer', rate, weight_decay)
     return optax.chain(optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(), optimizer)
 
 
@@ -66,9 +66,9 @@ def make_rate(text: str, steps: int, learning_rate: Number) -> Rate:
             "'warmup(steps=1000)|cosine'"
         )
     if not before:
-        return spec.build(SCHEDULES[call.name], call, 'schedule', learning_rate, steps, 0)
-    warm, rise = spec.build(warmup, before[0], 'schedule', learning_rate, steps)
-    after = spec.build(SCHEDULES[call.name], call, 'schedule', learning_rate, steps - warm, warm)
+        return arguments.build(SCHEDULES[call.name], call, 'schedule', learning_rate, steps, 0)
+    warm, rise = arguments.build(warmup, before[0], 'schedule', learning_rate, steps)
+    after = arguments.build(SCHEDULES[call.name], call, 'schedule', learning_rate, steps - warm, warm)
     return optax.join_schedules([rise, after], [warm])
 
 

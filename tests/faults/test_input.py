@@ -17,7 +17,7 @@ from typing import Literal
 import pytest
 
 from configs import common
-from mha import cli, positions, spec, tasks
+from mha import arguments, cli, positions, spec, tasks
 from mha.run.build import build
 from mha.spec import UserError
 from tests.plugins import KINDS
@@ -120,7 +120,7 @@ def parameters(kind, name):
 def fits(text, hint):
     """Whether the limits of an argument allow a value."""
     try:
-        spec.check('', ast.literal_eval(text), hint)
+        arguments.check('', ast.literal_eval(text), hint)
     except (UserError, ValueError):
         return False
     return True
