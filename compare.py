@@ -81,7 +81,7 @@ def _sweep_of(directory: Path) -> Path | None:
 def main(*paths: str) -> None:
     if not all(paths) or not paths:
         raise UserError('name the runs to compare, such as: compare.py runs/grid')
-    directories = [Path(path).expanduser() for path in paths]
+    directories = cli.paths(paths)
     compared = comparison.compare(directories, METRIC.value or comparison.AUTO, EVALUATION.value, ONLY.value)
     panels = PANELS.value
     if panels not in ('task', 'none'):

@@ -195,11 +195,7 @@ def _check_cell(cell: Any, sweep: str, keys: Mapping[str, Any]) -> None:
 def _with_overrides(overrides: manifest.Overrides) -> Any:
     """Config of a cell, with references between keys resolved again."""
     config = cli.read_config(_config_text(), common.get_config)
-    try:
-        config.update_from_flattened_dict({**_given(), **overrides})
-    except (TypeError, ValueError) as error:
-        reason = cli.one_line(error)
-        raise UserError(f'sweep() of {_config_text()} yields {dict(overrides)}: {reason}') from error
+    cli.update(config, {**_given(), **overrides}, f'sweep() of {_config_text()} yields {dict(overrides)}')
     return config.copy_and_resolve_references()
 
 

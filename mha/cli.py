@@ -2,12 +2,13 @@
 
 import difflib
 import inspect
+import itertools
 import os
 import re
 import runpy
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from mha.run import versions
 from mha.spec import UserError
 
 SMALLER = 'choose smaller batches or shorter lengths; to train, more train.microbatches or model.remat=True'
+MOST_CELLS = 100_000
+"""Largest number of cells of a sweep."""
 EXPECTED = {'int()': 'a whole number', 'float': 'a number', 'boolean': 'true or false'}
 
 
@@ -47,9 +50,12 @@ def run(main: Callable[..., None], defaults: Callable[[], Any] | None = None, op
         print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:  # the base class of jax's errors; reports do not import jax
-        if 'RESOURCE_EXHAUSTED' not in str(error):
+        reason = one_line(error)
+        if 'RESOURCE_EXHAUSTED' in reason:
+            reason = f'out of memory ({reason[:200]}) - {SMALLER}'
+        elif not reason.startswith('Unable to initialize backend'):
             raise
-        print(f'{Path(sys.argv[0]).name}: out of memory ({one_line(error)[:200]}) - {SMALLER}', file=sys.stderr)
+        print(f'{Path(sys.argv[0]).name}: {reason}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         _interrupted()
@@ -112,8 +118,10 @@ def read_config(text: str, defaults: Callable[[], Any]) -> Any:
     if not isinstance(config, type(like)):
         got = 'nothing' if config is None else f'a {type(config).__name__}'
         raise UserError(f'get_config() of {path} returns {got}, not a config - {_HOW}')
-    given = spec.flatten(config.to_dict())
-    for key, default in spec.flatten(like.to_dict()).items():
+    given, known = spec.flatten(config.to_dict()), spec.flatten(like.to_dict())
+    for key in sorted(given.keys() - known.keys()):
+        raise UserError(f'get_config() of {path} sets {key!r}, which no setting is called{near(key, known)}')
+    for key, default in known.items():
         if key not in given and not key.startswith('population.'):
             raise UserError(f'get_config() of {path} returns a config without {key!r} - {_HOW}')
         _check_kind(path, key, given.get(key), default)
@@ -133,12 +141,19 @@ def _saved_config(path: Path, config: Any) -> Any:
         if key not in like:
             raise UserError(f'{path}: this version has no key {key!r}{near(key, like)}')
         _check_kind(path, key, value, like[key])
-    try:
-        config.update_from_flattened_dict(given)
-    except TypeError as error:
-        raise UserError(f'{path}: {one_line(error)}') from error
+    update(config, given, str(path))
     config.lock()
     return config
+
+
+def update(config: Any, settings: Mapping[str, Any], what: str) -> None:
+    """Changes settings of a config by their flat keys. Raises `UserError`, which begins with `what`, for a value of
+    another type."""
+    for key, value in settings.items():
+        try:
+            config.update_from_flattened_dict({key: value})
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(f'{what}: {key} cannot be {value!r}') from error
 
 
 def _check_kind(path: Path, key: str, value: Any, default: Any) -> None:
@@ -177,9 +192,12 @@ def call(text: str, name: str) -> Any:
         raise UserError(f'{name}() of {file} needs an argument - write --config={file}:<argument>')
     try:
         result = function(*argument) if takes else function()
-        return list(result) if inspect.isgenerator(result) else result
+        result = list(itertools.islice(result, MOST_CELLS + 1)) if inspect.isgenerator(result) else result
     except (Exception, SystemExit) as error:  # any mistake in the user's file
         raise UserError(f'{name}() of {file} fails: {spec.failure(error)}') from error
+    if isinstance(result, list) and len(result) > MOST_CELLS:
+        raise UserError(f'{name}() of {file} yields more than {MOST_CELLS:,} cells')
+    return result
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -191,13 +209,24 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def path(flag: str, text: str | None) -> Path:
-    """Path that a flag gives, with `~` expanded."""
-    if re.match(r'\w+://', required(flag, text)):
-        raise UserError(f'--{flag}={text} is no path of a file system - copy or mount it, and give a local path')
+    """Path that a flag gives; see `paths`."""
+    return _path(f'--{flag}={text}', required(flag, text) or '.')
+
+
+def paths(arguments: Iterable[str]) -> list[Path]:
+    """Paths of arguments, with `~` expanded. Raises `UserError` for what cannot be a path, or may not be looked up."""
+    return [_path(text, text) for text in arguments]
+
+
+def _path(what: str, text: str) -> Path:
+    if re.match(r'\w+://', text):
+        raise UserError(f'{what} is no path of a file system - copy or mount it, and give a local path')
     try:
-        return Path(text or '.').expanduser()
-    except RuntimeError as error:
-        raise UserError(f'--{flag}={text}: {one_line(error)}') from error
+        found = Path(text).expanduser()
+        found.exists()
+    except (RuntimeError, OSError) as error:
+        raise UserError(f'{what}: {getattr(error, "strerror", None) or one_line(error)}') from error
+    return found
 
 
 def one_line(error: Any) -> str:

@@ -8,27 +8,28 @@ import ast
 import contextlib
 import dataclasses
 import difflib
-import functools
 import importlib
-import inspect
 import keyword
 import math
-import numbers
 import pkgutil
 import re
 import traceback
 import types
-import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar('T')
-F = TypeVar('F', bound=Callable[..., Any])
 LONGEST = 10_000_000
 """Largest length in a range. The limit catches typing errors that would fill the memory."""
+MOST_LENGTHS = 1_000_000
+"""Largest number of lengths in a range."""
 LARGEST = 2**31
 """Upper bound of whole numbers in specs and configs, because array indices have 32 bits."""
+PARTS = 32
+"""Largest number of calls in a spec, because each one lengthens the program."""
+SHOWN = 1000
+"""Number of characters at the start, and at the end, of the message of a `UserError` that are shown."""
 SIZES = (1e-30, 1e30)
 """Smallest and largest absolute value of other numbers in specs, except 0. In this range, float32 holds them and their
 products with the numbers of a model."""
@@ -48,8 +49,9 @@ class UserError(ValueError):
     """Config key or flag with the mistake. The message begins with it."""
 
     def __str__(self) -> str:
-        message = ' '.join(super().__str__().splitlines())  # names of files and columns may have line breaks
-        return f'{self.key}: {message}' if self.key else message
+        message = visible(' '.join(super().__str__().splitlines()))  # what it quotes may hold any character
+        message = f'{self.key}: {message}' if self.key else message
+        return message if len(message) <= 2 * SHOWN else f'{message[:SHOWN]} ... {message[-SHOWN:]}'
 
 
 @contextlib.contextmanager
@@ -60,65 +62,6 @@ def setting(key: str) -> Iterator[None]:
     except UserError as error:
         error.key = key
         raise
-
-
-class Bound(NamedTuple):
-    """Limit of a number in a type hint, such as `Annotated[int, at_least(1)]`; `arguments` enforces it."""
-
-    words: str
-    holds: Callable[[Any], bool]
-
-
-def at_least(low: int | float) -> Bound:
-    return Bound(f'at least {low:,}', lambda value: value >= low)
-
-
-def at_most(high: int | float) -> Bound:
-    return Bound(f'at most {high:,}', lambda value: value <= high)
-
-
-def above(low: int | float) -> Bound:
-    return Bound(f'above {low:,}', lambda value: value > low)
-
-
-def between(low: int | float, high: int | float) -> Bound:
-    return Bound(f'from {low:,} to {high:,}', lambda value: low <= value <= high)
-
-
-REACH = 2**23
-"""Upper bound of positions. The angles of larger ones are not exact (`mha.positions.base.angles`)."""
-Length = Annotated[int, at_least(1), at_most(REACH)]
-"""Number of tokens or positions."""
-Shift = Annotated[int, at_least(0), at_most(REACH)]
-"""Number of tokens or positions, 0 included."""
-Reach = Annotated[float, above(0), at_most(REACH)]
-"""Positive length or scale, whole or not."""
-Stretch = Annotated[float, at_least(1), at_most(REACH)]
-"""Ratio of a new length to the trained one."""
-Count = Annotated[int, at_least(1), at_most(2**20)]
-"""Number of units, symbols or rows."""
-Seed = Annotated[int, between(0, 2**32 - 1)]
-"""Seed of random numbers."""
-Several = Annotated[int, at_least(2), at_most(2**20)]
-"""Number of symbols, at least two."""
-Width = Annotated[int, at_least(1), at_most(2**16)]
-"""Number of features or channels."""
-Even = Annotated[int, Bound('even and above 0', lambda value: value > 0 and value % 2 == 0), at_most(2**16)]
-"""Number of channels that form pairs."""
-Repeats = Annotated[int, at_least(1), at_most(100)]
-"""Number of repetitions, limited because each one lengthens the program or its run time."""
-Base = Annotated[float, above(0), at_least(1), at_most(1e12)]
-"""Base theta of the frequencies theta^(-2m/width), at least 1 so that none exceeds one radian per position."""
-Spread = Annotated[float, between(0, 1000)]
-"""Standard deviation of initial values."""
-Level = Annotated[float, between(-1000, 1000)]
-"""Initial value of either sign."""
-Share = Annotated[float, between(0, 1)]
-"""Fraction, 0 and 1 included."""
-Part = Annotated[float, Bound('above 0 and at most 1', lambda value: 0 < value <= 1)]
-"""Fraction above 0."""
-Decay = Annotated[float, Bound('at least 0 and below 1', lambda value: 0 <= value < 1)]
-"""Fraction of a running mean that is kept at each step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +85,8 @@ def parse(text: str) -> list[Call]:
     while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         calls.append(_call(node.right, text))
         node = node.left
+        if len(calls) == PARTS:
+            raise UserError(f'a spec has at most {PARTS} parts, not so many: {text!r}')
     return [_call(node, text), *reversed(calls)]
 
 
@@ -269,138 +214,6 @@ def failure(error: BaseException) -> str:
     return f'{type(error).__name__} in {Path(name).name}, line {line}: {" ".join(reason.split())}'
 
 
-def build(function: Callable[..., Any], call: Call, what: str, *given: Any, **extra: Any) -> Any:
-    """Result of `function(*given, *call.args, **call.kwargs, **extra)`. Every mistake in the call raises a
-    `UserError`."""
-    chosen = arguments(function, call, what, len(given), extra)
-    try:
-        return function(*given, **chosen, **extra)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f'{what} {call.name!r}: {error}') from error
-
-
-def arguments(
-    function: Callable[..., Any], call: Call, what: str, given: int = 0, extra: Iterable[str] = ()
-) -> dict[str, Any]:
-    """Arguments of `call` by name, checked against the signature of `function`. Users may not set its first `given`
-    parameters, nor those named in `extra`."""
-    target, skip = (function.__init__, given + 1) if isinstance(function, type) else (function, given)
-    accepts = [
-        parameter
-        for parameter in list(inspect.signature(target).parameters.values())[skip:]
-        if parameter.name not in extra and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    usage = f'{call.name}({", ".join(str(p.replace(annotation=p.empty)) for p in accepts)})'
-    by_name = {parameter.name: parameter for parameter in accepts}
-    positional = [p.name for p in accepts if p.kind is p.POSITIONAL_OR_KEYWORD]
-    if len(call.args) > len(positional):
-        raise UserError(f'{what} {str(call)!r}: too many arguments, it is {usage}')
-    values = dict(zip(positional, call.args, strict=False))
-    for name, value in call.kwargs.items():
-        if name in values:
-            raise UserError(f'{what} {str(call)!r}: {name!r} is given twice')
-        values[choose(name, by_name, f'argument of {what} {call.name!r}:')] = value
-    hints, limits = (typing.get_type_hints(target, include_extras=extras) for extras in (False, True))
-    for name, value in values.items():
-        options = typing.get_args(hints.get(name)) or (hints.get(name),)
-        if type(value) is int and float in options and not {int, bool} & set(options):
-            values[name] = float(value)
-        if name in hints:
-            check(f'{what} {call.name!r}: {name}', values[name], hints[name], limits[name], python=False)
-    missing = [p.name for p in accepts if p.default is p.empty and p.name not in values]
-    if missing:
-        raise UserError(f'{what} {str(call)!r} needs {missing[0]!r}: {usage}')
-    return values
-
-
-def check(what: str, value: Any, hint: Any, limits: Any, python: bool = True) -> None:
-    """Raises `UserError`, which begins with `what`, unless `value` has the type `hint`, within the `Bound`s in
-    `limits`, the same hint with its annotations. `python` is whether the value is Python's, not that of a spec."""
-    if not _fits(value, hint):
-        raise UserError(f'{what} must be {_describe(hint, python)}, not {value!r}')
-    for bound in bounds(limits):
-        if isinstance(value, numbers.Real) and not bound.holds(value):
-            raise UserError(f'{what} must be {bound.words}, not {value}')
-
-
-def checked(function: F, only: Iterable[str] | None = None) -> F:
-    """Decorator of a public function, or of a class with a constructor: numbers, text, lists, None and other plain
-    arguments, or `only` those named, are checked against the signature, and a wrong one raises `UserError`. Arrays and
-    other objects are left to the function."""
-    if isinstance(function, type):
-        setattr(function, '__init__', checked(function.__init__))  # noqa: B010 - pyright allows no other
-        return typing.cast(Any, function)
-    signature = inspect.signature(function)
-    label = function.__qualname__.removesuffix('.__init__').rpartition('.')[2]
-    hints = functools.cache(lambda extras: typing.get_type_hints(function, include_extras=extras))
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        try:
-            given = signature.bind(*args, **kwargs).arguments
-        except TypeError:
-            given = {}  # the call below raises the same error
-        for name, value in given.items():
-            if signature.parameters[name].kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
-                continue
-            plain = isinstance(value, bool | numbers.Number | str | bytes | list | tuple | dict | None)
-            if plain and name in hints(False) and (only is None or name in only):
-                check(f'{label}: {name}', value, hints(False)[name], hints(True)[name])
-        return function(*args, **kwargs)
-
-    return typing.cast(F, call)
-
-
-def bounds(hint: Any) -> list[Bound]:
-    """Limits of a number in a type hint, also in the options of a union."""
-    if typing.get_origin(hint) is Annotated:
-        return [each for each in hint.__metadata__ if isinstance(each, Bound)]
-    return [bound for option in typing.get_args(hint) for bound in bounds(option)]
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin = typing.get_origin(hint)
-    if origin is typing.Literal:
-        return value in typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in typing.get_args(hint))
-    if hint in (int, float):
-        kind = numbers.Integral if hint is int else numbers.Real  # of NumPy, too
-        return isinstance(value, kind) and not isinstance(value, bool)
-    if hint is Any:
-        return True
-    hint = origin if origin in (Iterable, Sequence, list, dict) else hint
-    return isinstance(value, hint) if isinstance(hint, type) else True
-
-
-_WORDS = {
-    int: 'a whole number',
-    float: 'a number',
-    bool: 'True or False',
-    str: 'a quoted word',
-    tuple: 'a list of numbers such as (1.0, 1.5)',
-    type(None): 'None',
-}
-
-
-def _describe(hint: Any, python: bool) -> str:
-    origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return ' or '.join(repr(option) for option in options)
-    if origin in (typing.Union, types.UnionType):
-        # Options such as arrays cannot be written in a spec.
-        typed = (option for option in options if python or option in _WORDS or typing.get_origin(option))
-        return ' or '.join(dict.fromkeys(_describe(option, python) for option in typed))
-    name = str(getattr(hint, '__name__', hint))
-    if python and hint is str:
-        return 'a string'
-    if python and hint not in _WORDS:
-        return 'an array' if '[' in name else f'{"an" if name[0] in "AEIO" else "a"} {name}'
-    return _WORDS.get(hint) or _WORDS.get(origin) or name
-
-
 def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     """Flat config with keys as on the command line: `{'model': {'heads': 8}}` -> `{'model.heads': 8}`."""
     flat: dict[str, Any] = {}
@@ -458,15 +271,19 @@ def lengths(text: str, what: str = 'lengths') -> tuple[int, ...]:
     """Lengths in a range, sorted and without duplicates: `'1-4,10,20-40:10'` -> `(1, 2, 3, 4, 10, 20, 30, 40)`."""
     found: set[int] = set()
     for part in str(text).strip('()[] ,').split(','):
-        match = re.fullmatch(r'(\d+)(?:-(\d+)(?::(\d+))?)?', part.strip())
+        match = re.fullmatch(r'([0-9]+)(?:-([0-9]+)(?::([0-9]+))?)?', part.strip())
         if match is None:
             raise UserError(f'cannot read {what} {str(text)!r} - write them like 10,20,40 or 1-40 or 50-500:50')
-        low, high, stride = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
+        # Python reads at most 4,300 digits; 20 are more than enough.
+        low, high, stride = (int(number[:20]) for number in (match[1], match[2] or match[1], match[3] or '1'))
         if high > LONGEST:
             raise UserError(f'{what} {str(text)!r}: lengths end at {LONGEST:,}')
         if low < 1 or high < low or stride < 1:
             raise UserError(f'{what} {str(text)!r}: {part.strip()!r} is empty or below 1 - lengths start at 1')
-        found.update(range(low, high + 1, stride))
+        more = range(low, high + 1, stride)
+        if len(found) + len(more) > MOST_LENGTHS:
+            raise UserError(f'{what} {str(text)!r}: at most {MOST_LENGTHS:,} lengths - write them like 50-500:50')
+        found.update(more)
     return tuple(sorted(found))
 
 

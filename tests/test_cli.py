@@ -39,6 +39,15 @@ def test_other_failures_of_a_program_keep_their_traceback(monkeypatch):
         cli.run(main)
 
 
+def test_a_backend_that_is_not_there_is_one_line():
+    code = 'from mha import cli\nimport jax\ncli.run(lambda: jax.devices())'
+    environ = {**os.environ, 'JAX_PLATFORMS': 'nonsense'}
+    done = subprocess.run([sys.executable, '-c', code], env=environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith("-c: Unable to initialize backend 'nonsense'")
+    assert done.stderr.count('\n') == 1
+
+
 BUSY = """
 import threading, time
 from mha import cli
@@ -99,10 +108,14 @@ def test_paths_expand_and_stay_in_the_file_system(monkeypatch):
         'gs://bucket/x': '--workdir=gs://bucket/x is no path of a file system',
         'file:///x': 'no path of a file system',
         '~nobody-of-this-name/x': '--workdir=~nobody-of-this-name/x: Could not determine home directory',
+        'x' * 300: 'x: File name too long',
+        'x/' * 3000: 'File name too long',
         None: '--workdir=... is missing',
     }.items():
         with pytest.raises(UserError, match=words):
             cli.path('workdir', text)
+    with pytest.raises(UserError, match='gs://bucket is no path of a file system'):
+        cli.paths(['runs', 'gs://bucket'])
 
 
 def read(path):
@@ -129,7 +142,11 @@ def test_a_saved_config_is_a_config(tmp_path):
         ('{"model": {"headz": 2}}', "no key 'model.headz' - did you mean 'model.heads'"),
         ('{"task": 5}', "task must be like 'bucket_sort', not 5"),
         ('{"model": {"heads": "four"}}', "model.heads must be like 8, not 'four'"),
-        ('{"model": {"head_dim": "four"}}', 'head_dim'),
+        ('{"model": {"head_dim": "four"}}', "model.head_dim cannot be 'four'"),
+        ('{"population": {"seed": 1}}', 'population.seed cannot be 1'),
+        (f'{{"model": {{"norm_eps": {10**400}}}}}', 'model.norm_eps cannot be 1000'),
+        (f'{{"seed": {"9" * 5000}}}', 'cannot read'),
+        ('{"model":' * 10_000, 'cannot read'),
     ],
 )
 def test_a_saved_config_that_is_none(text, words, tmp_path):
@@ -154,6 +171,11 @@ START += 'def get_config():\n    c = common.get_config()\n'
         (f'{START}    return c.to_dict()', 'returns a dict, not a config'),
         (f'{START}    return ConfigDict()', 'returns a config without '),
         (f'{START}    c = c.to_dict()\n    c["model"]["heads"] = "four"\n    return ConfigDict(c)', 'like 8, not'),
+        (
+            f'{START}    c.train.step = 5\n    return c',
+            "'train.step', which no setting is called - did you mean 'train.steps'",
+        ),
+        (f'{START}    c.sede = 5\n    return c', "sets 'sede', which no setting is called - did you mean 'seed'"),
         ('import missing_module', 'does not run: ModuleNotFoundError in mine.py, line 1'),
         ('x = (', 'does not run: SyntaxError in mine.py, line 1'),
         ('get_config = 3', 'defines no get_config()'),
@@ -168,6 +190,18 @@ def test_mistakes_in_a_config_are_told_with_their_line(source, words, tmp_path):
     assert 'mine.py' in str(error.value)
     assert len(str(error.value)) < 300
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_config_file_that_is_not_there():
+    for name in 'none.py', '', 'a\x00b', 'configs':
+        with pytest.raises(UserError, match=r'no config file .* - choices: configs/bert\.py'):
+            read(name)
+
+
+def test_a_sweep_ends(tmp_path):
+    (tmp_path / 'mine.py').write_text("def sweep():\n    while True:\n        yield {'seed': 0}\n")
+    with pytest.raises(UserError, match='yields more than 100,000 cells'):
+        cli.call(f'{tmp_path}/mine.py', 'sweep')
 
 
 def test_a_config_takes_an_argument(tmp_path):

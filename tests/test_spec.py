@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mha import cores, mixing, normalizers, positions, spec, tasks
-from mha.model import mlp
+from mha import arguments, cores, positions, spec, tasks
 from mha.nn import masks
 from mha.positions import Position
 from mha.spec import Call, UserError
-from mha.training import curricula, optim
+from tests.plugins import KINDS
 
 
 @pytest.mark.parametrize(
@@ -179,6 +178,36 @@ def test_wrong_lengths(text):
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_lengths_have_limits():
+    """Numbers of any number of digits are read, and no list is made that fills the memory."""
+    for text, words in {
+        '9' * 5000: 'lengths end at 10,000,000',
+        '1-10000000000': 'lengths end at 10,000,000',
+        '1-10000000': 'at most 1,000,000 lengths',
+        '1-1000000,1-1000000': 'at most 1,000,000 lengths',
+        '\u0663': 'cannot read',  # a digit of another script
+    }.items():
+        with pytest.raises(UserError) as error:
+            spec.lengths(text)
+        assert words in str(error.value)
+    assert spec.lengths('1-10000000:1000000')[-1] == 9_000_001
+
+
+def test_a_spec_has_a_limit_of_parts():
+    assert len(spec.parse('|'.join(['rope'] * spec.PARTS))) == spec.PARTS
+    for parts in spec.PARTS + 1, 5000:
+        with pytest.raises(UserError):
+            spec.parse('|'.join(['rope'] * parts))
+
+
+def test_messages_fit_a_screen():
+    """However long, and whatever it quotes, a message is one line of characters that a terminal shows."""
+    message = str(UserError(f'file \x1b[31m{"x" * 10**6}\n has \u2028 no key'))
+    assert message.startswith('file \u00b7[31mx')
+    assert message.endswith('x  has   no key')
+    assert len(message) < 2 * spec.SHOWN + 10
+
+
 @pytest.mark.parametrize('text', ['10-', '10:', '10-20:', '10-:2'])
 def test_unfinished_ranges_are_refused(text):
     with pytest.raises(UserError):
@@ -256,8 +285,8 @@ class Thing:
         flag: bool = False,
         limit: int | None = None,
         array: int | np.ndarray = 0,
-        slopes: tuple | None = None,
-        rows: Annotated[int, spec.above(0), spec.at_most(2**20)] | None = None,
+        slopes: tuple[int | float, ...] | None = None,
+        rows: Annotated[int, arguments.above(0), arguments.at_most(2**20)] | None = None,
         *,
         extra: object = None,
     ):
@@ -272,7 +301,7 @@ def function(given, size: int, *, rate: float = 0.5):
 
 def build(text, target=Thing, *given, **extra):
     (call,) = spec.parse(text)
-    return spec.build(target, call, 'thing', *(given or ('G',)), **extra)
+    return arguments.build(target, call, 'thing', *(given or ('G',)), **extra)
 
 
 @pytest.mark.parametrize(
@@ -316,6 +345,11 @@ def test_build_a_function():
         ('x(1, limit=2.5)', 'limit must be a whole number or None, not 2.5'),
         ('x(101)', r"thing 'x': size is above 100"),
         ('x(1, slopes=8)', r'slopes must be a list of numbers such as \(1.0, 1.5\) or None, not 8'),
+        (
+            'x(1, slopes=(1, (2, 3)))',
+            r'slopes must be a list of numbers such as \(1.0, 1.5\) or None, not \(1, \(2, 3\)\)',
+        ),
+        ('x(1, slopes=(1, True))', 'slopes must be a list of numbers'),
         ('x(1, array=2.5)', 'array must be a whole number, not 2.5'),
         ('x(1, rows=0)', "thing 'x': rows must be above 0, not 0"),
         ('x(1, rows=1048577)', "thing 'x': rows must be at most 1,048,576, not 1048577"),
@@ -330,36 +364,23 @@ def test_build_errors(text, message):
 
 def test_arguments():
     (call,) = spec.parse('f(2, rate=1)')
-    assert spec.arguments(function, call, 'thing', given=1) == {'size': 2, 'rate': 1.0}
+    assert arguments.named(function, call, 'thing', given=1) == {'size': 2, 'rate': 1.0}
     with pytest.raises(UserError, match=r"unknown argument of thing 'f': 'rate' \(choices: size\)"):
-        spec.arguments(function, call, 'thing', given=1, extra=['rate'])
+        arguments.named(function, call, 'thing', given=1, extra=['rate'])
 
 
-PLUGINS = {  # each with its number of leading parameters that a spec does not set
-    **{f'position {name}': (spec.load(positions, name, Position, ''), 1) for name in positions.names()},
-    **{f'task {name}': (spec.load(tasks, name, tasks.Task, ''), 0) for name in tasks.names()},
-    **{f'core {name}': (spec.load(cores, name, cores.Core, ''), 0) for name in cores.names()},
-    **{f'pattern {name}': (kind, name in masks.OF_HEADS) for name, kind in masks.PATTERNS.items()},
-    **{f'normalizer {n}': (spec.load(normalizers, n, normalizers.Normalizer, ''), 1) for n in normalizers.names()},
-    **{f'mixing {name}': (mixing.kind(name), 2) for name in mixing.names()},
-    **{f'optimizer {name}': (function, 2) for name, function in optim.OPTIMIZERS.items()},
-    **{f'schedule {name}': (function, 3) for name, function in optim.SCHEDULES.items()},
-    **{f'curriculum {name}': (function, 2) for name, function in curricula.CURRICULA.items()},
-    'schedule warmup': (optim.warmup, 2),
-    'mlp': (mlp._width, 0),
-}
-
-
-@pytest.mark.parametrize('name', PLUGINS)
-def test_numbers_of_plug_ins_have_bounds(name):
+@pytest.mark.parametrize(('kind', 'name'), [(kind, name) for kind, found in KINDS.items() for name in found])
+def test_numbers_of_plug_ins_have_bounds(kind, name):
     """Numbers without bounds allow models that exceed any memory or have no meaning."""
-    kind, given = PLUGINS[name]
+    kind, given = KINDS[kind][name]
     target = kind.__init__ if isinstance(kind, type) else kind
     plain, hints = typing.get_type_hints(target), typing.get_type_hints(target, include_extras=True)
     for parameter in list(inspect.signature(kind).parameters)[given:]:
         hint = plain.get(parameter)
         if {int, float} & {hint, *typing.get_args(hint)}:
-            assert spec.bounds(hints[parameter]), f'{parameter}: write its limits into its hint, as Count of mha.spec'
+            assert arguments.bounds(hints[parameter]), (
+                f'{parameter}: write its limits into its hint, as Count of mha.arguments'
+            )
 
 
 @pytest.mark.parametrize(
@@ -377,7 +398,7 @@ def test_numbers_of_plug_ins_have_bounds(name):
         (tasks.make, 'listops(max_depth=2147483647)', 'max_depth must be at most 1,000'),
         (cores.make, "linear(features='performer', seed=-1)", 'seed must be at least 0, not -1'),
         (cores.make, 'flash(block=3)', 'block must be a power of two from 16 to 1,024, not 3'),
-        (masks.make, 'random(2, draws=1000000)', 'draws must be at most 100'),
+        (masks.make, 'random(2, draws=1000000)', 'draws must be at most 32'),
         (masks.make, 'window(2147483647)', 'left must be at most 8,388,608'),
     ],
 )
@@ -416,8 +437,8 @@ def test_short():
     assert {key: spec.short(key) for key in keys} == keys
 
 
-@spec.checked
-def public(count: spec.Count, rate: float = 0.5, name: str | None = None, array: np.ndarray | None = None, **rest):
+@arguments.checked
+def public(count: arguments.Count, rate: float = 0.5, name: str | None = None, array: np.ndarray | None = None, **rest):
     return count, rate, name, array, rest
 
 

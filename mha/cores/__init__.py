@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mha import spec
+from mha import arguments, spec
 from mha.cores import dense
 from mha.cores.base import PLAIN, Core, Variant
 from mha.nn.masks import MaskLike, as_mask
@@ -33,7 +33,7 @@ def names() -> tuple[str, ...]:
     return spec.names(sys.modules[__name__])
 
 
-@spec.checked
+@arguments.checked
 def make(core: str | Core) -> Core:
     """Core that a spec describes, such as `'linear(features="performer")'`. Raises `UserError` with the choices."""
     if isinstance(core, Core):
@@ -44,7 +44,7 @@ def make(core: str | Core) -> Core:
         raise spec.UserError(f'{what} {core!r}: one core computes a layer, not {1 + len(more)}')
     name = spec.choose(call.name, ('auto', *names()), what)
     kind = Auto if name == 'auto' else spec.load(sys.modules[__name__], name, Core, what)
-    return spec.build(kind, call, what)
+    return arguments.build(kind, call, what)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,6 +37,7 @@ from mha.nn.dropout import dropout
 from mha.nn.masks import Mask
 from mha.nn.products import accurate, finite
 from mha.positions.base import OffsetBias, Position
+from mha.spec import UserError
 
 HIDDEN = -1e30
 """Logit of a hidden key."""
@@ -45,6 +46,8 @@ LOWEST = -0.5e30
 keys."""
 SIDES = (512, 256, 128, 64, 32)
 """Possible sides of a tile, in slots."""
+TILES = 2**24
+"""Largest number of tiles, because a table has an entry for each."""
 CPU_TILE_BYTES, TILE_BYTES = 8 * 2**20, 2**28
 """Largest size of the logits of one tile, over all examples and heads. On a CPU, they should fit into the cache. On
 other devices, tiles should be large enough for the overhead to be small; that was not measured."""
@@ -179,8 +182,13 @@ class Grid:
         """Cheapest grid for a mask among those with tiles that fit into memory. Small tiles are cheaper if more of them
         are empty. `matrices` is the number of examples times heads."""
         limit = CPU_TILE_BYTES if jax.default_backend() == 'cpu' else TILE_BYTES
-        fitting = [side for side in SIDES if 4 * matrices * side**2 <= limit]
-        grids = [cls.cut(mask, queries, keys, side) for side in fitting or SIDES[-1:]]
+        few = [side for side in SIDES if math.ceil(queries / side) * math.ceil(keys / side) <= TILES]
+        if not few:
+            raise UserError(
+                f'{queries:,} queries and {keys:,} keys are too many for attention - choose shorter lengths'
+            )
+        fitting = [side for side in few if 4 * matrices * side**2 <= limit]
+        grids = [cls.cut(mask, queries, keys, side) for side in fitting or few[-1:]]
         return min(grids, key=lambda grid: grid.active.sum() * (grid.height + EDGE) * (grid.width + EDGE))
 
     @classmethod

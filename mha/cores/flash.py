@@ -35,12 +35,12 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float
 
+from mha.arguments import Bound
 from mha.cores.base import PLAIN, Core, Variant
 from mha.cores.blockwise import HIDDEN, LOWEST, Blockwise, biased, padded_level
 from mha.nn import masks
 from mha.nn.masks import Mask
 from mha.positions.base import WHOLE, Coords, OffsetBias, Position
-from mha.spec import Bound
 
 try:
     from jax.experimental.pallas import triton

@@ -25,11 +25,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from mha.arguments import at_least, at_most
 from mha.cores.base import PLAIN, Core
 from mha.nn import masks
 from mha.nn.masks import Mask
 from mha.nn.products import finite
-from mha.spec import UserError, at_least, at_most
+from mha.spec import UserError
 
 CHUNK = 128
 """Number of slots that are compared pair by pair under a causal mask; all earlier slots enter through one sum."""

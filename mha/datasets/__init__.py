@@ -5,10 +5,10 @@ the name of a TFDS data set (`named`). With `data_dir`, the directory of TFDS da
 `strict`, malformed rows are refused instead of counted.
 """
 
+from mha.arguments import checked
 from mha.datasets import catalogues, files, named, standard_library
 from mha.datasets.corpus import SPLITS, Corpus, Split, Texts
 from mha.datasets.preparation import prepare
-from mha.spec import checked
 
 __all__ = ['SPLITS', 'Corpus', 'Split', 'Texts', 'documents', 'labelled', 'pairs']
 

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from mha import spec
+from mha import arguments, spec
 from mha.datasets.corpus import Corpus, Texts, packed
 from mha.machine import cache
 from mha.spec import UserError
@@ -44,7 +44,7 @@ AT_ONCE = 2**22
 _WORDS = re.compile(WORDS.encode('latin-1'))
 KNOWN = 2**20
 """Largest number of words whose tokens are remembered."""
-Size = Annotated[int, spec.at_least(257), spec.at_most(2**16)]
+Size = Annotated[int, arguments.at_least(257), arguments.at_most(2**16)]
 """Number of subwords, of which 256 are the bytes."""
 
 
@@ -191,7 +191,7 @@ def make(tokens: str, corpus: Corpus) -> Subwords:
     if more:
         raise UserError(f'subwords {tokens!r} do not compose')
     kind = KINDS[spec.choose(call.name, KINDS, 'subwords')]
-    trainer = spec.build(kind, call, 'subwords')
+    trainer = arguments.build(kind, call, 'subwords')
     if isinstance(trainer, Subwords):  # nothing to learn
         return trainer
     name = hashlib.sha256(f'{corpus.sha256} {call.name} {trainer.vocab_size} {WORDS}'.encode()).hexdigest()

@@ -3,6 +3,7 @@ any time."""
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ def directory() -> Path:
 
 @contextlib.contextmanager
 def writing() -> Iterator[None]:
-    """Context that writes texts to the cache. Raises `UserError` if that is not possible."""
+    """Context that writes to the cache. Raises `UserError` if that is not possible."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f'cannot prepare text in {directory()}: {reason} - set MHA_CACHE to a directory') from error
+        raise UserError(f'cannot write to {directory()}: {reason} - set MHA_CACHE to a directory') from error
 
 
 @contextlib.contextmanager
@@ -39,7 +40,12 @@ def reading(what: Any, mend: str = 'remove it, and it is made again') -> Iterato
 
 
 def keep_programs() -> None:
-    """Makes jax keep compiled programs in the cache, so that the next run of a config, or another seed, starts
-    sooner."""
-    jax.config.update('jax_compilation_cache_dir', str(directory() / 'programs'))
+    """Makes jax keep compiled programs in the cache, so that the next run of a config, or another seed, starts sooner.
+    Raises `UserError` if MHA_CACHE is set to a directory that cannot be written."""
+    programs = directory() / 'programs'
+    if os.environ.get('MHA_CACHE'):
+        with writing():
+            programs.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=programs).close()
+    jax.config.update('jax_compilation_cache_dir', str(programs))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)  # a run starts with dozens of small programs

@@ -8,7 +8,7 @@ import sys
 
 from flax import nnx
 
-from mha import spec
+from mha import arguments, spec
 from mha.mixing.base import Mixing
 from mha.positions.base import Dims
 
@@ -31,8 +31,8 @@ def kind(text: str) -> type[Mixing]:
     return spec.load(sys.modules[__name__], call.name, Mixing, WHAT)
 
 
-@spec.checked
+@arguments.checked
 def make(text: str, dims: Dims, layer: int, *, rngs: nnx.Rngs) -> Mixing:
     """Mixing that a spec describes. Raises `UserError` with the choices."""
     (call,) = spec.parse(text)
-    return spec.build(kind(text), call, WHAT, dims, layer, rngs=rngs)
+    return arguments.build(kind(text), call, WHAT, dims, layer, rngs=rngs)

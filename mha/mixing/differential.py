@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Level
 from mha.mixing.base import Mixing
-from mha.spec import Level
 
 
 class Differential(Mixing):

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from mha.arguments import Bound, at_least, at_most
 from mha.mixing.base import Mixing, free
-from mha.spec import Bound, at_least, at_most
 
 
 class MultiToken(Mixing):

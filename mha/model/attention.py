@@ -12,8 +12,9 @@ from jax.nn.initializers import Initializer, lecun_normal
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Num
 
-from mha import cores, normalizers, positions, spec
+from mha import arguments, cores, normalizers, positions, spec
 from mha import mixing as mixings
+from mha.arguments import Count, Decay, Length, Spread
 from mha.cores import dense
 from mha.model import norms
 from mha.nn import gates, masks, prng
@@ -21,7 +22,6 @@ from mha.nn.masks import Mask, MaskLike, as_mask, causal, explicit, later, paddi
 from mha.nn.parameters import keep_rows
 from mha.nn.products import linear
 from mha.positions.base import Coords, Dims, Position
-from mha.spec import Count, Decay, Length, Spread
 
 __all__ = ['MultiHeadAttention', 'attend']
 
@@ -36,7 +36,7 @@ class KeysValues(NamedTuple):
 LECUN, ZEROS = lecun_normal(), jax.nn.initializers.zeros
 
 
-@spec.checked
+@arguments.checked
 def attend(
     q: Float[Array, 'B T H K'],
     k: Float[Array, 'B S H K'],
@@ -137,7 +137,7 @@ class MultiHeadAttention(nnx.Module):
     length remain correct. Schemes that sum over the inputs of the layer are refused. If the cache is full, a call
     raises an error or, inside jit, returns NaN."""
 
-    @spec.checked
+    @arguments.checked
     def __init__(
         self,
         num_heads: Count,

@@ -5,9 +5,8 @@ Post-norm by default, x <- LN(x + f(x)), as in the models of Ruoss et al. (2023,
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +14,18 @@ from flax import nnx
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
-from mha import cores, positions, spec
+from mha import arguments, cores, positions, spec
+from mha.arguments import Count, Length, Part, Rate, Size, Width, at_least, at_most
 from mha.model import initial, norms
 from mha.model.block import Settings
 from mha.model.stack import Inputs, Stack
 from mha.nn import masks, prng
 from mha.nn.products import linear
-from mha.spec import Count, Length
+
+Layers = Annotated[int, at_least(1), at_most(1024)]
+"""Number of blocks."""
+Heads = Annotated[int, at_least(1), at_most(2**12)]
+"""Number of heads in a layer."""
 
 
 class Encoder(Stack):
@@ -57,18 +61,18 @@ class Encoder(Stack):
     activations of only one block are in memory. The CPU compiler undoes this, unless it gets the option
     `xla_disable_hlo_passes=cse_barrier_expander`, as in our training."""
 
-    @spec.checked
+    @arguments.checked
     def __init__(
         self,
         *,
         vocab_size: Count,
         num_classes: Count,
         max_len: Length,
-        layers: int = 5,
-        dim: int = 64,
-        heads: int = 8,
-        head_dim: int | None = None,
-        mlp_dim: int | None = None,
+        layers: Layers = 5,
+        dim: Width = 64,
+        heads: Heads = 8,
+        head_dim: Annotated[int, at_least(1), at_most(2**14)] | None = None,
+        mlp_dim: Count | None = None,
         position: str = 'none',
         position_per_layer: bool = False,
         pattern: str = 'full',
@@ -76,12 +80,12 @@ class Encoder(Stack):
         prefix_lm: bool = False,
         norm: Literal['post', 'pre'] = 'post',
         norm_kind: str = 'layer',
-        norm_eps: float = 1e-6,
+        norm_eps: Part = 1e-6,
         mlp: str = 'relu',
-        kv_heads: int | None = None,
+        kv_heads: Heads | None = None,
         qk_norm: str = 'none',
         normalizer: str = 'softmax',
-        softcap: float = 0.0,
+        softcap: Size = 0.0,
         gate: Literal['none', 'head', 'channel'] = 'none',
         mixing: str = 'none',
         embedding_norm: str = 'none',
@@ -89,33 +93,18 @@ class Encoder(Stack):
         tied: bool = False,
         output: Literal['linear', 'mlm'] = 'linear',
         init: str = 'default',
-        dropout_rate: float = 0.1,
+        dropout_rate: Rate = 0.1,
         embedding_dropout: bool = True,
-        attention_dropout_rate: float = 0.0,
+        attention_dropout_rate: Rate = 0.0,
         use_bias: bool = False,
         core: str = 'auto',
         remat: bool = False,
         dtype: Literal['float32', 'bfloat16'] = 'float32',
         rngs: nnx.Rngs,
     ):
-        counts = dict(layers=layers, dim=dim, heads=heads, head_dim=head_dim, mlp_dim=mlp_dim, kv_heads=kv_heads)
-        for name, value in counts.items():
-            if value is not None and value < 1:
-                raise spec.UserError(f'model.{name} must be at least 1, not {value}')
-        for name, rate in dict(dropout_rate=dropout_rate, attention_dropout_rate=attention_dropout_rate).items():
-            if not 0 <= rate < 1:
-                raise spec.UserError(f'model.{name} must be at least 0 and below 1, not {rate}')
-        if not 0 < norm_eps < math.inf:
-            raise spec.UserError(f'model.norm_eps must be above 0 and finite, not {norm_eps}')
-        spec.choose(norm, ('post', 'pre'), 'model.norm')
-        spec.choose(readout, ('token', 'pooled', 'pair'), 'model.readout')
         spec.choose(norm_kind, norms.NORMS, 'model.norm_kind')
         spec.choose(qk_norm, ('none', *norms.NORMS), 'model.qk_norm')
         spec.choose(embedding_norm, ('none', *norms.NORMS), 'model.embedding_norm')
-        spec.choose(gate, ('none', 'head', 'channel'), 'model.gate')
-        if not 0 <= softcap < math.inf:
-            raise spec.UserError(f'model.softcap must be at least 0 and finite, not {softcap}')
-        spec.choose(output, ('linear', 'mlm'), 'model.output')
         if head_dim is None and dim % heads:
             raise spec.UserError(
                 f'{heads} heads do not divide the width {dim} - choose from {_divisors(dim)}, or set model.head_dim'
@@ -158,7 +147,9 @@ class Encoder(Stack):
             dtype=jnp.dtype(dtype),
         )
         self.readout, self.prefix_lm, self.num_classes = readout, prefix_lm, num_classes
-        start, options = initial.make(init, dim, layers), dict[str, Any](dtype=settings.dtype, rngs=rngs)
+        with spec.setting('model.init'):
+            start = initial.make(init, dim, layers)
+        options: dict[str, Any] = dict(dtype=settings.dtype, rngs=rngs)
         self.embedding = nnx.Embed(vocab_size, dim, embedding_init=start.embedding, **options)
         self.scale = start.scale
         super().__init__(settings, patterns, causal=causal, remat=remat, embedding_dropout=embedding_dropout, rngs=rngs)

@@ -18,10 +18,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mha.arguments import checked
 from mha.model.attention import MultiHeadAttention
 from mha.model.seq2seq import EncoderDecoder, Model
 from mha.nn import gates
-from mha.spec import UserError, checked, choose
+from mha.spec import UserError, choose
 
 STACKS = 'encoder', 'decoder', 'cross'
 

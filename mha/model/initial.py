@@ -20,8 +20,8 @@ from typing import Annotated, NamedTuple
 import jax
 from jax.nn.initializers import Initializer
 
-from mha import spec
-from mha.spec import above, at_most
+from mha import arguments, spec
+from mha.arguments import above, at_most
 
 KEPT = 0.8796256610342398
 """Standard deviation of a standard normal that is cut at two."""
@@ -63,4 +63,4 @@ def make(text: str, dim: int, layers: int) -> Initial:
     call, *more = spec.parse(text)
     if more:
         raise spec.UserError(f'init {text!r}: initial values do not compose')
-    return spec.build(INITIALS[spec.choose(call.name, INITIALS, 'init')], call, 'init', dim, layers)
+    return arguments.build(INITIALS[spec.choose(call.name, INITIALS, 'init')], call, 'init', dim, layers)

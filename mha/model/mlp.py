@@ -15,10 +15,10 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mha import spec
+from mha import arguments, spec
+from mha.arguments import Count
 from mha.model.initial import Initial
 from mha.nn.products import linear
-from mha.spec import Count
 
 ACTIVATIONS = {
     'relu': jax.nn.relu,
@@ -52,10 +52,10 @@ def make(text: str, dim: int, width: int, start: Initial, **options: Any) -> Lay
         raise spec.UserError(f'mlp {text!r}: feed-forward layers do not compose')
     spec.choose(call.name, (*ACTIVATIONS, *GATED, 'none'), 'mlp')
     if call.name == 'none':
-        spec.build(_none, call, 'mlp')
+        arguments.build(_none, call, 'mlp')
         return None
     gated = call.name in GATED
-    inner = spec.build(_width, call, 'mlp') or (2 * width // 3 if gated else width)
+    inner = arguments.build(_width, call, 'mlp') or (2 * width // 3 if gated else width)
     up = nnx.Linear(dim, inner, kernel_init=start.kernel, dot_general=linear, **options)
     down = nnx.Linear(inner, dim, kernel_init=start.residual, dot_general=linear, **options)
     gate = nnx.Linear(dim, inner, kernel_init=start.kernel, dot_general=linear, **options) if gated else None

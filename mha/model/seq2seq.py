@@ -21,12 +21,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
-from mha import positions, spec
+from mha import arguments, positions, spec
+from mha.arguments import Count, Length
 from mha.model.block import Source
 from mha.model.encoder import Encoder, averaged
 from mha.model.stack import Inputs, Stack, make_schemes
 from mha.nn import masks
-from mha.spec import Count, Length
 
 
 class EncoderDecoder(nnx.Module):
@@ -45,7 +45,7 @@ class EncoderDecoder(nnx.Module):
     the scheme of the decoder's own attention and `cross_position` that of its attention to the source; both are specs
     as in `Encoder`, and so is `pattern`, which hides earlier tokens of the target."""
 
-    @spec.checked
+    @arguments.checked
     def __init__(
         self,
         encoder: Encoder,

@@ -17,13 +17,13 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int, Shaped
 
-from mha import spec
+from mha import arguments, spec
 
 Slots = int | np.integer | np.ndarray
 """Slots that are known when a program is traced: one, or an array of them."""
-Slot = Annotated[int, spec.at_least(0), spec.at_most(spec.REACH)]
+Slot = Annotated[int, arguments.at_least(0), arguments.at_most(arguments.REACH)]
 """Number of slots in a pattern."""
-Stride = Annotated[int, spec.at_least(1), spec.at_most(spec.REACH)]
+Stride = Annotated[int, arguments.at_least(1), arguments.at_most(arguments.REACH)]
 """Number of slots in a pattern, at least one."""
 CHUNK = 2**20
 """Number of pairs of slots that `Mask.count` evaluates at a time."""
@@ -33,7 +33,7 @@ CHUNK = 2**20
 def _mask(cls):
     made = dataclasses.dataclass(frozen=True)(cls)
     static = {field.name for field in dataclasses.fields(made) if 'static' in field.metadata}
-    made.__init__ = spec.checked(made.__init__, static)  # arrays may be anything inside jax
+    made.__init__ = arguments.checked(made.__init__, static)  # arrays may be anything inside jax
     return jax.tree_util.register_dataclass(made)
 
 
@@ -290,7 +290,7 @@ class dilated(OffsetMask):
 
     @property
     def reach(self):
-        return min(self.window * self.step, spec.REACH)
+        return min(self.window * self.step, arguments.REACH)
 
     def sees(self, ahead):
         return (jnp.abs(ahead) <= self.reach) & (ahead % self.step == 0)
@@ -346,7 +346,7 @@ class prefix(Mask):
 
     def __post_init__(self):
         if isinstance(self.length, int | float | str):
-            spec.check('prefix: length', self.length, int, Slot)
+            arguments.check('prefix: length', self.length, Slot)
 
     def tile(self, q, k):
         return ((q[:, None] >= k[None, :]) | (k[None, :] < self.length))[None, None]
@@ -380,8 +380,8 @@ class random(Mask):
     exact."""
 
     size: Stride = _static()
-    draws: Annotated[int, spec.at_least(0), spec.at_most(100)] = _static(default=3)
-    seed: Annotated[int, spec.at_least(0)] = _static(default=0)
+    draws: Annotated[int, arguments.at_least(0), arguments.at_most(32)] = _static(default=3)
+    seed: arguments.Seed = _static(default=0)
 
     def tile(self, q, k):
         a, b = (q // self.size)[:, None], (k // self.size)[None, :]
@@ -435,7 +435,7 @@ def _serves(mask: str, has: int, asked: int | None, of: str):
         raise ValueError(f'the mask ({mask}) is for {has} {of}, but there are {asked}')
 
 
-def hard_alibi(total: spec.Count, heads: spec.Count | None = None) -> by_head:
+def hard_alibi(total: arguments.Count, heads: arguments.Count | None = None) -> by_head:
     """Hard-ALiBi (Jelassi et al., 2024, arXiv:2402.01032): head h of the first `heads`, by default half of all, sees
     the h slots before the query and itself, so that head 0 sees itself only. The others see all slots. Causal in the
     paper; without a causal mask, as many slots after the query are seen."""
@@ -443,7 +443,7 @@ def hard_alibi(total: spec.Count, heads: spec.Count | None = None) -> by_head:
     return by_head((*range(heads), *[-1] * (total - heads)))
 
 
-def local(total: spec.Count, window: Slot, heads: spec.Count | None = None) -> by_head:
+def local(total: arguments.Count, window: Slot, heads: arguments.Count | None = None) -> by_head:
     """Local and global heads: the first `heads`, by default half of all, see the `window` slots on each side of the
     query. The others see all slots."""
     heads = _first(total, heads)
@@ -463,8 +463,8 @@ PATTERNS: dict[str, Any] = {**OF_ALL, **OF_HEADS}
 """Masks that specs may name: the same for all heads, and those that need their number."""
 
 
-@spec.checked
-def make(text: str, heads: spec.Count | None = None) -> Mask:
+@arguments.checked
+def make(text: str, heads: arguments.Count | None = None) -> Mask:
     """Mask that a spec describes, such as `'window(64)|global(2)'`; `|` is the union. Patterns that differ between
     heads need the number of all `heads`. Mistakes raise `UserError`."""
     what, parts = 'attention pattern', []
@@ -472,7 +472,7 @@ def make(text: str, heads: spec.Count | None = None) -> Mask:
         kind = PATTERNS[spec.choose(call.name, PATTERNS, what)]
         if call.name in OF_HEADS and heads is None:
             raise spec.UserError(f'{what} {call.name!r} needs the number of heads: masks.make({text!r}, heads=8)')
-        parts.append(spec.build(kind, call, what, *[heads] * (call.name in OF_HEADS)))
+        parts.append(arguments.build(kind, call, what, *[heads] * (call.name in OF_HEADS)))
     return functools.reduce(operator.or_, parts)
 
 

@@ -8,7 +8,7 @@ import sys
 
 from flax import nnx
 
-from mha import spec
+from mha import arguments, spec
 from mha.normalizers.base import Normalizer
 from mha.positions.base import Dims
 
@@ -20,7 +20,7 @@ def names() -> tuple[str, ...]:
     return spec.names(sys.modules[__name__])
 
 
-@spec.checked
+@arguments.checked
 def make(text: str, dims: Dims, *, rngs: nnx.Rngs) -> Normalizer:
     """Normalizer that a spec describes. Raises `UserError` with the choices."""
     what = 'normalizer'
@@ -30,4 +30,4 @@ def make(text: str, dims: Dims, *, rngs: nnx.Rngs) -> Normalizer:
     kind = spec.load(sys.modules[__name__], call.name, Normalizer, what)
     if kind.causal_only and not dims.causal:
         raise spec.UserError(f'{what} {call.name!r} is defined for causal attention only - set model.causal=True')
-    return spec.build(kind, call, what, dims, rngs=rngs)
+    return arguments.build(kind, call, what, dims, rngs=rngs)

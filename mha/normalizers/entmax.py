@@ -13,8 +13,8 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
+from mha.arguments import above, at_most
 from mha.normalizers.base import Normalizer
-from mha.spec import above, at_most
 
 STEPS = 30
 """Steps of the bisection for tau."""

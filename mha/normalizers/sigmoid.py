@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from mha.arguments import Level
 from mha.normalizers.base import Normalizer, rowwise
-from mha.spec import Level
 
 
 class Sigmoid(Normalizer):

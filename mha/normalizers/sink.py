@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Level
 from mha.nn.parameters import keep_rows
 from mha.normalizers.base import Normalizer, rowwise
-from mha.spec import Level
 
 
 class Sink(Normalizer):

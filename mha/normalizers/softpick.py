@@ -10,9 +10,9 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
+from mha.arguments import above, at_most
 from mha.normalizers.base import Normalizer
 from mha.positions.base import BARRED
-from mha.spec import above, at_most
 
 
 class Softpick(Normalizer):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mha import spec
+from mha import arguments, spec
 from mha.nn.prng import fold_in
 from mha.positions.base import HOOKS, Coords, Dims, OffsetBias, Position
 
@@ -42,7 +42,7 @@ def example(name: str) -> str:
     return f'{name}({arguments})' if arguments else name
 
 
-@spec.checked
+@arguments.checked
 def make(text: str, dims: Dims, *, rngs: nnx.Rngs) -> Position:
     """Position scheme that a spec describes. Raises a one-line `ValueError` for a wrong name or argument, or for a
     scheme that cannot represent `dims.max_len` tokens."""
@@ -52,7 +52,7 @@ def make(text: str, dims: Dims, *, rngs: nnx.Rngs) -> Position:
     return scheme
 
 
-@spec.checked
+@arguments.checked
 def make_across(text: str, dims: Dims, *, rngs: nnx.Rngs) -> Position:
     """Position scheme of a spec for attention from one sequence to another, such as that of a decoder to its source.
     The coordinates of both count from 0, so that offsets say how far a pair of tokens is from the diagonal. Refuses
@@ -91,7 +91,7 @@ def _chain(calls, dims, rngs):
         extra = {}
         if kind.wraps:
             extra['inner'] = _chain(calls[index + 1 :], dims, rngs) if calls[index + 1 :] else Position(dims, rngs=rngs)
-        part = spec.build(kind, call, 'position scheme', dims, rngs=rngs, **extra)
+        part = arguments.build(kind, call, 'position scheme', dims, rngs=rngs, **extra)
         _refuse_arrays(part, call.name)
         parts.append(part)
         if part.overrides('remap'):  # later parts see the new coordinates: a learned table must cover their range

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Int
 
+from mha.arguments import Length, Shift, Spread
 from mha.positions.base import Position, lookup, required
-from mha.spec import Length, Shift, Spread
 
 
 class Abacus(Position):

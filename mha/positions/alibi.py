@@ -31,7 +31,7 @@ class Alibi(OffsetBias):
         variant: Literal['causal', 'symmetric', 'offset', 'asymmetric'] | None = None,
         side: Literal['split', 'slopes'] | None = None,
         learned: bool = False,
-        slopes: tuple | None = None,
+        slopes: tuple[int | float, ...] | None = None,
         *,
         rngs,
     ):
@@ -52,7 +52,7 @@ class Alibi(OffsetBias):
             slopes = alibi_slopes(self.back) + alibi_slopes(dims.heads - self.back)
         m = alibi_slopes(dims.heads) if slopes is None else slopes
         learned = learned or self.side == 'slopes'
-        if len(m) != dims.heads or not all(isinstance(x, int | float) and x >= 0 for x in m):
+        if len(m) != dims.heads or min(m) < 0:
             raise ValueError(f'slopes must be {dims.heads} numbers of at least 0, one per head, not {m}')
         if learned and 0 in m:
             raise ValueError(f'learned slopes must start above 0, not at {m}')

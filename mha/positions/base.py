@@ -26,8 +26,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key, Num, PRNGKeyArray
 
+from mha.arguments import Count, at_least, checked
 from mha.nn.prng import rows
-from mha.spec import Count, UserError, at_least, checked
+from mha.spec import UserError
 
 HOOKS = ('remap', 'embed', 'qk', 'product', 'bias', 'content', 'rows', 'weights', 'values')
 BARRED = -1e20

@@ -14,8 +14,8 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
+from mha.arguments import REACH, Stretch, between
 from mha.positions.base import Position, required
-from mha.spec import REACH, Stretch, between
 
 
 class Cape(Position):

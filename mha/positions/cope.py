@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mha.arguments import at_least, at_most
 from mha.nn.products import linear_map
 from mha.nn.sums import sums_after
 from mha.positions.base import Position
-from mha.spec import at_least, at_most
 
 CHUNK = 2**21
 """Number of pairs of columns and keys that the backward pass holds at a time."""

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Length, Spread
 from mha.positions.base import Position, lookup, required
-from mha.spec import Length, Spread
 
 
 class Coupling(Position):

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Repeats, Width
 from mha.positions.base import OffsetBias
-from mha.spec import Repeats, Width
 
 
 class Cpb(OffsetBias):

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mha.arguments import Width
 from mha.positions.base import Position, uniform_linear
-from mha.spec import Width
 
 PAIRS = 2**15
 """Number of pairs that are computed at a time, so that their hidden layer fits into the cache of a CPU."""

@@ -9,8 +9,8 @@ distance reaches c.
 
 from typing import Literal
 
+from mha.arguments import Base, Length, Part, Shift
 from mha.positions.base import Rotary, frequencies
-from mha.spec import Base, Length, Part, Shift
 
 
 class DualChunk(Rotary):

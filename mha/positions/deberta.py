@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Width, at_most
 from mha.positions.base import Position
-from mha.spec import Width, at_most
 
 
 class Deberta(Position):

@@ -10,8 +10,8 @@ its mean is T.
 import jax
 import jax.numpy as jnp
 
+from mha.arguments import Length, Reach
 from mha.positions.base import Position, required
-from mha.spec import Length, Reach
 
 LONGEST = 16  # an exponential number of mean 1 exceeds it once in nine million draws; the cut bounds the positions
 

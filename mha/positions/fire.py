@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Level, Reach, Width
 from mha.positions.base import Position, uniform_linear
-from mha.spec import Level, Reach, Width
 
 
 class Fire(Position):

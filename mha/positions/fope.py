@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Base, Length, Spread
 from mha.positions.base import Rotary, angles, frequencies
-from mha.spec import Base, Length, Spread
 
 
 class Fope(Rotary):

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Level, Spread
 from mha.positions.base import Position, add_difference
-from mha.spec import Level, Spread
 
 
 class Fox(Position):

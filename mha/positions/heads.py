@@ -6,8 +6,8 @@ are part of NAPE (Vasylenko et al., 2025, arXiv:2506.16640).
 
 import jax.numpy as jnp
 
+from mha.arguments import Count
 from mha.positions.base import Position
-from mha.spec import Count
 
 
 class Heads(Position):

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Length, Reach, Spread, at_least, at_most
 from mha.positions.base import Position, first_channels
-from mha.spec import Length, Reach, Spread, at_least, at_most
 
 
 class Inkling(Position):

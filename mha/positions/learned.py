@@ -7,8 +7,8 @@ table.
 import jax
 from flax import nnx
 
+from mha.arguments import Length, Spread
 from mha.positions.base import Position, lookup
-from mha.spec import Length, Spread
 
 
 class Learned(Position):

@@ -9,8 +9,8 @@ Pairs of channels that turn `high` times or more within the trained length L kee
 import math
 from typing import Literal
 
+from mha.arguments import Base, Length, Part, Reach, Stretch
 from mha.positions.base import Rotary, frequencies
-from mha.spec import Base, Length, Part, Reach, Stretch
 
 
 class Llama3(Rotary):

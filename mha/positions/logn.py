@@ -11,8 +11,8 @@ from typing import Annotated
 
 import jax.numpy as jnp
 
+from mha.arguments import REACH, at_least, at_most
 from mha.positions.base import Position
-from mha.spec import REACH, at_least, at_most
 
 
 class Logn(Position):

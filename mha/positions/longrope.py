@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 import jax.numpy as jnp
 
+from mha.arguments import REACH, Base, Part, Stretch, at_least, at_most
 from mha.positions.base import Rotary, angles, frequencies
-from mha.spec import REACH, Base, Part, Stretch, at_least, at_most
 
 
 class LongRope(Rotary):
@@ -24,10 +24,10 @@ class LongRope(Rotary):
     def __init__(
         self,
         dims,
-        factors: tuple,
+        factors: tuple[int | float, ...],
         scale: Stretch,
         original_length: Annotated[int, at_least(2), at_most(REACH)],
-        short_factors: tuple | None = None,
+        short_factors: tuple[int | float, ...] | None = None,
         theta: Base = 10000.0,
         fraction: Part = 1.0,
         layout: Literal['half', 'interleaved'] = 'half',
@@ -37,7 +37,7 @@ class LongRope(Rotary):
         super().__init__(dims, fraction, layout, rngs=rngs)
 
         def divided(factors, name):
-            if len(factors) != self.width // 2 or not all(isinstance(x, int | float) and x > 0 for x in factors):
+            if len(factors) != self.width // 2 or min(factors) <= 0:
                 raise ValueError(f'{name} must be {self.width // 2} numbers above 0, not {factors}')
             return tuple(f / x for f, x in zip(frequencies(self.width, theta), factors, strict=True))
 

@@ -11,8 +11,8 @@ from typing import Literal
 
 import jax.numpy as jnp
 
+from mha.arguments import Base, Length, Part, Stretch
 from mha.positions.base import Rotary, angles, frequencies
-from mha.spec import Base, Length, Part, Stretch
 
 
 class Ntk(Rotary):

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Level, at_least, at_most
 from mha.nn.products import accurate, finite, inner
 from mha.nn.triangular import unit_lower_inverse
 from mha.positions.base import Position, short_convolution
-from mha.spec import Level, at_least, at_most
 
 
 class Path(Position):

@@ -9,8 +9,8 @@ import math
 
 import jax.numpy as jnp
 
+from mha.arguments import Stretch
 from mha.positions.base import Position
-from mha.spec import Stretch
 
 
 class Interpolate(Position):

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Base
 from mha.positions.base import Position, angles, frequencies
-from mha.spec import Base
 
 
 class PoPE(Position):

@@ -11,8 +11,8 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
+from mha.arguments import Length, at_least, at_most
 from mha.positions.base import Position, required
-from mha.spec import Length, at_least, at_most
 
 
 class Pose(Position):

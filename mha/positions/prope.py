@@ -8,8 +8,8 @@ the same. `fraction`, by contrast, spreads the whole range of frequencies over f
 
 from typing import Literal
 
+from mha.arguments import Base, Part, Share
 from mha.positions.base import Rotary, frequencies
-from mha.spec import Base, Part, Share
 
 
 class PRope(Rotary):

@@ -9,9 +9,9 @@ from typing import Literal
 
 import jax.numpy as jnp
 
+from mha.arguments import Length, Repeats
 from mha.nn.prng import shuffle
 from mha.positions.base import Position, required
-from mha.spec import Length, Repeats
 
 
 class Randomize(Position):

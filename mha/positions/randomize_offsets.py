@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Length
 from mha.nn.prng import shuffle
 from mha.positions.base import WHOLE, Position, required
-from mha.spec import Length
 
 
 class RandomizeOffsets(Position):

@@ -8,8 +8,8 @@ in training.
 
 from typing import Literal
 
+from mha.arguments import Base, Length, Part
 from mha.positions.base import Rotary, frequencies
-from mha.spec import Base, Length, Part
 
 
 class ReRope(Rotary):

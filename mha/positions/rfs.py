@@ -11,8 +11,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from mha.arguments import Length
 from mha.positions.base import Position, required
-from mha.spec import Length
 
 CELLS = 2**22  # few enough for float32 to tell any two cells apart, with a token count added
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mha.arguments import Base, Part
 from mha.positions.base import Rotary, angles, frequencies
-from mha.spec import Base, Part
 
 SLOWNESS = 16.0
 """Parameter of a learned frequency per unit of its logarithm. An optimiser that moves all parameters alike changes

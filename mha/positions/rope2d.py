@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Base, Length
 from mha.positions.base import Rotary, angles, frequencies
-from mha.spec import Base, Length
 
 
 class Rope2D(Rotary):

@@ -10,8 +10,8 @@ The sum is the inner product of the sinusoidal embeddings of p_i and p_j, so dba
 
 import jax.numpy as jnp
 
+from mha.arguments import Even
 from mha.positions.base import OffsetBias, angles, frequencies
-from mha.spec import Even
 
 
 class Sandwich(OffsetBias):

@@ -18,7 +18,7 @@ class Scale(Position):
 
     example = '1.2'
 
-    def __init__(self, dims, s: float | tuple, *, rngs):
+    def __init__(self, dims, s: float | tuple[int | float, ...], *, rngs):
         self.s = tuple(float(x) for x in s) if isinstance(s, tuple) else (float(s),) * dims.heads
         if len(self.s) != dims.heads or not all(0 < x <= 1000 for x in self.s):
             raise ValueError(f's must be above 0 and at most 1,000: one number, or {dims.heads}, one per head, not {s}')

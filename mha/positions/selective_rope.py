@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mha.arguments import Base, at_least, at_most
 from mha.nn.products import finite
 from mha.positions.base import Rotary, frequencies, short_convolution, uniform_linear
-from mha.spec import Base, at_least, at_most
 
 
 class SelectiveRope(Rotary):

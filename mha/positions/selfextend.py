@@ -9,8 +9,8 @@ T tokens needs distances up to about w + (T - w)/G.
 
 from typing import Literal
 
+from mha.arguments import Base, Length, Part
 from mha.positions.base import Rotary, frequencies
-from mha.spec import Base, Length, Part
 
 
 class SelfExtend(Rotary):

@@ -10,8 +10,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from mha.arguments import Shift
 from mha.positions.base import Position, required
-from mha.spec import Shift
 
 
 class Shape(Position):

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Width
 from mha.positions.base import Position
-from mha.spec import Width
 
 
 class Shaw(Position):

@@ -10,8 +10,8 @@ from typing import Literal
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Base
 from mha.positions.base import Position, angles, frequencies
-from mha.spec import Base
 
 
 class Sincos(Position):

@@ -9,8 +9,8 @@ scaled, not the logits, so biases keep their scale.
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Level
 from mha.positions.base import Position
-from mha.spec import Level
 
 
 class Ssmax(Position):

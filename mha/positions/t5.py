@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Spread, at_most
 from mha.positions.base import OffsetBias
-from mha.spec import Spread, at_most
 
 
 class T5(OffsetBias):

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Base, Even, Reach
 from mha.nn.products import inner, linear
 from mha.positions.base import Position, angles, frequencies
-from mha.spec import Base, Even, Reach
 
 
 class TransformerXL(Position):

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mha.arguments import Level
 from mha.positions.base import Position, first_channels
-from mha.spec import Level
 
 BLOCK = 8
 """Number of keys that share an anchor."""

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 import jax.numpy as jnp
 
+from mha.arguments import Base, Part, Reach, above, at_most
 from mha.positions.base import Rotary, frequencies
-from mha.spec import Base, Part, Reach, above, at_most
 
 
 class XPos(Rotary):

@@ -16,8 +16,8 @@ The two ramps differ by up to 0.4 in g for 64 channels, L = 2048 and s = 8.
 import math
 from typing import Annotated, Literal
 
+from mha.arguments import Base, Length, Part, Reach, Stretch, above, at_most
 from mha.positions.base import Rotary, frequencies
-from mha.spec import Base, Length, Part, Reach, Stretch, above, at_most
 
 
 class Yarn(Rotary):

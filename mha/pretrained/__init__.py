@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from mha import positions, spec
+from mha import arguments, positions, spec
 from mha.datasets.checkpoint_tokens import CheckpointTokens
 from mha.machine.files import read_json
 from mha.model.encoder import Encoder
@@ -54,7 +54,7 @@ def is_checkpoint(folder: str | Path) -> bool:
         return False
 
 
-@spec.checked
+@arguments.checked
 def run_in(directory: Path) -> Finished:
     """Finished run, or pretrained model, in a directory."""
     return load(directory) if is_checkpoint(directory) else finished.load(directory)

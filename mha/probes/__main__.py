@@ -42,7 +42,7 @@ def main(*paths: str) -> None:
         raise UserError('name the runs to study, such as: python -m mha.probes runs/heads')
     if LENGTHS.value:
         parse_lengths(LENGTHS.value, '--lengths')
-    given = [Path(path).expanduser() for path in paths]
+    given = cli.paths(paths)
     directories = runs.find(given)
     if len(given) > 1 and not OUTPUT.value:
         raise UserError('several directories - say where the study goes with --output=...')

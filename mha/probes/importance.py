@@ -19,13 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mha.arguments import Count, Seed, at_least, checked
 from mha.machine import parallel
 from mha.model import heads
 from mha.model.heads import Head, Layer
 from mha.model.seq2seq import Model
 from mha.nn.gates import chance_open, gate
 from mha.run.finished import Finished
-from mha.spec import Count, Seed, UserError, at_least, checked, choose
+from mha.spec import UserError, choose
 from mha.tasks import Batch
 from mha.training.evaluation import PAIRS_IN_MEMORY
 from mha.training.step import logits_of, losses

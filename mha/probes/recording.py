@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from mha.arguments import Seed, at_least, checked
 from mha.cores import Variant, dense
 from mha.mixing import Mixing
 from mha.model.heads import fold_gates, layers
@@ -23,7 +24,7 @@ from mha.nn.masks import Mask, later
 from mha.nn.products import accurate, hideable, inner, mix
 from mha.positions.base import Coords, Position
 from mha.run.finished import Finished
-from mha.spec import Seed, UserError, at_least, checked
+from mha.spec import UserError
 
 BLOCK = 2**24
 """Number of attention weights that are computed at a time."""

@@ -27,11 +27,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mha.arguments import checked
 from mha.model.encoder import Encoder
 from mha.model.heads import layers
 from mha.probes.recording import record
 from mha.run.finished import Finished
-from mha.spec import UserError, checked
+from mha.spec import UserError
 from mha.tasks import Task
 
 PAIRS = 2**18

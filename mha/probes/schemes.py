@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mha.arguments import Seed, checked
 from mha.cores import dense
 from mha.model.stack import Stack
 from mha.positions import Chain
 from mha.positions.base import Coords, Dims, Position
 from mha.run.finished import Finished
-from mha.spec import Seed, checked
 from mha.spec import lengths as parse_lengths
 from mha.training.step import Purpose
 

@@ -20,10 +20,11 @@ from jaxtyping import Array, Bool, Float
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
+from mha.arguments import Seed, at_least, checked
 from mha.probes.recording import Attention, Recording, probe
 from mha.probes.statistics import BLOCK, attentions
 from mha.run.finished import Finished
-from mha.spec import Seed, UserError, at_least, checked
+from mha.spec import UserError
 
 Head = tuple[int, int]
 """Layer and head."""

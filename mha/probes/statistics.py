@@ -25,10 +25,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from mha.arguments import Seed, at_least, checked
 from mha.model.heads import STACKS, layers
 from mha.probes.recording import Attention, Recording, record
 from mha.run.finished import Finished
-from mha.spec import Seed, at_least, checked
 from mha.spec import lengths as parse_lengths
 
 BLOCK = 2**22

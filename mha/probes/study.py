@@ -10,11 +10,12 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Any
 
+from mha.arguments import at_least, checked
 from mha.probes.importance import gradient_importance, importance_of, of_run, pruning_curve, ranked, removable
 from mha.probes.similarity import head_similarity
 from mha.probes.statistics import head_statistics, roles
 from mha.run.finished import Finished
-from mha.spec import UserError, at_least, checked
+from mha.spec import UserError
 
 Rows = list[dict[str, Any]]
 MEASURES = {

@@ -28,7 +28,7 @@ def build(config: Mapping[str, Any], eval_lengths: str | None = None) -> Experim
 def unchecked(config: Mapping[str, Any], eval_lengths: str | None = None) -> Experiment:
     """Experiment that a config describes, of which only the single settings are checked."""
     train, members = config['train'], population.members(config)
-    checks.numbers(config, members)
+    checks.settings(config, members)
     on_cpu = jax.default_backend() == 'cpu'
     together = train['members'] == 'together' or (train['members'] == 'auto' and not on_cpu)
     lengths = spec.lengths(train['lengths'], 'train.lengths')
@@ -54,7 +54,7 @@ def check_cells(cells: Mapping[str, Mapping[str, Any]]) -> None:
     with parallel.progress(shown, total=len(cells), unit=' cells', desc='check', leave=False) as bar:
         for name, config in cells.items():
             try:
-                checks.numbers(config, population.members(config))
+                checks.settings(config, population.members(config))
                 without_seed = json.dumps({**config, 'seed': 0}, default=list)
                 if without_seed not in built:
                     build(config)

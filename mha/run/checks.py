@@ -2,28 +2,62 @@
 
 import math
 import os
+import typing
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 from flax import nnx
 
-from mha import positions, spec
+from mha import arguments, positions, spec
+from mha.arguments import Decay, Seed, Size, Steps, at_least, at_most
 from mha.machine import parallel
+from mha.model.encoder import Encoder
 from mha.model.seq2seq import Model
 from mha.run import population
 from mha.run.experiment import Experiment
 from mha.tasks import Task
+from mha.training import optim
 from mha.training import step as training
 
-MOST = {
-    'model': {'layers': 1024, 'dim': 2**16, 'heads': 2**12, 'head_dim': 2**14, 'mlp_dim': 2**20},
-    'train': dict.fromkeys(('steps', 'log_every_steps', 'checkpoint_every_steps'), spec.LARGEST - 1)
-    | {'batch_size': 2**24, 'microbatches': 2**24, 'buckets': 1024},
-    'eval': {'examples': 2**24, 'batch_size': 2**24, 'buckets': 1024},
+_LAYERS = Annotated[int, at_least(0), at_most(1024)]
+_EXAMPLES = Annotated[int, at_least(1), at_most(2**24)]
+_BUCKETS = Annotated[int, at_least(1), at_most(1024)]
+_DEVICES = Annotated[int, at_least(0), at_most(2**20)]
+_LATER = Annotated[int, at_least(0), at_most(spec.LARGEST - 1)]
+KEYS: dict[str, Any] = {
+    'seed': Seed,
+    'task': str,
+    **{f'model.{name}': hint for name, hint in typing.get_type_hints(Encoder.__init__, include_extras=True).items()},
+    'model.decoder_layers': _LAYERS,
+    'model.decoder_position': str,
+    'model.cross_position': str,
+    'model.pruned': str,
+    'train.steps': Steps,
+    'train.batch_size': _EXAMPLES,
+    'train.microbatches': _EXAMPLES,
+    'train.lengths': str,
+    'train.length_per': Literal['batch', 'example'],
+    'train.curriculum': str,
+    'train.buckets': _BUCKETS,
+    'train.final_position': str | None,
+    'train.final_steps': _LATER,
+    'train.head_penalty': Size,
+    'train.average': Decay,
+    'train.members': Literal['auto', 'together', 'in turn'],
+    'train.log_every_steps': Steps,
+    'train.checkpoint_every_steps': Steps,
+    'mesh.data': _DEVICES,
+    'mesh.model': _DEVICES,
+    **{f'optimizer.{name}': hint for name, hint in typing.get_type_hints(optim.make, include_extras=True).items()},
+    'eval.lengths': str,
+    'eval.examples': _EXAMPLES,
+    'eval.batch_size': _EXAMPLES,
+    'eval.buckets': _BUCKETS,
+    'eval.every_steps': _LATER,
+    'eval.seed': Seed,
 }
-"""Largest value of each count of a config; the smallest is 1. The limits catch typing errors that would fill the
-memory."""
+"""Types and limits of the keys of a config. Those of `model` and `optimizer` are the arguments of what they make."""
 SMALLER = {
     'positions': 'smaller numbers in model.position',
     'embedding': 'a smaller model.dim, fewer symbols of the task',
@@ -35,58 +69,38 @@ SMALLER = {
 
 
 # ----------------------------------------------------------------------------------------------------------- the config
-def counts(config: Mapping[str, Any]) -> None:
-    """Refuses counts below 1 or above `MOST`."""
-    for section, limits in MOST.items():
-        for name, most in limits.items():
-            count = config[section].get(name)
-            if count is None:
-                continue
-            if count < 1:
-                raise spec.UserError(f'{section}.{name} must be at least 1, not {count}')
-            if count > most:
-                raise spec.UserError(f'{section}.{name} must be at most {most:,}, not {count:,}')
-
-
-def numbers(config: Mapping[str, Any], members: Iterable[population.Member]) -> None:
-    """Refuses settings of model, training and evaluation that are out of range."""
-    train, evaluate = config['train'], config['eval']
-    counts(config)
-    if not 0 <= evaluate['every_steps'] <= MOST['train']['steps']:
-        raise spec.UserError(f'eval.every_steps must be at least 0 (0: only at the end), not {evaluate["every_steps"]}')
+def settings(config: Mapping[str, Any], members: Iterable[population.Member]) -> None:
+    """Refuses settings of another type than `KEYS` says, or out of range, in the config or in a member of the
+    population."""
+    for key, value in spec.flatten(config).items():
+        if key in KEYS:
+            arguments.check(key, value, KEYS[key])
+    for name, value in {(name, value) for member in members for name, value in member.items()}:
+        arguments.check(f'population.{name}', value, KEYS[population.SETTINGS[name]])
+    train = config['train']
     if train['batch_size'] % train['microbatches']:
         raise spec.UserError(
             f'train.microbatches={train["microbatches"]} does not divide train.batch_size={train["batch_size"]}'
         )
-    if not 0 <= train['final_steps'] <= train['steps']:
+    if train['final_steps'] > train['steps']:
         raise spec.UserError(
             f'train.final_steps must be from 0 to train.steps={train["steps"]}, not {train["final_steps"]}'
         )
     if train['final_steps'] and not train['final_position']:
         raise spec.UserError(f'train.final_steps={train["final_steps"]} needs train.final_position=...')
-    if not 0 <= train['head_penalty'] < math.inf:
-        raise spec.UserError(f'train.head_penalty must be at least 0 and finite, not {train["head_penalty"]}')
-    rates = [('population.dropout_rate', member['dropout_rate']) for member in members if 'dropout_rate' in member]
-    for name, share in [('train.average', train['average']), *rates]:
-        if not 0 <= share < 1:
-            raise spec.UserError(f'{name} must be at least 0 and below 1, not {share}')
-    for name, seed in [*(('seed', member['seed']) for member in members), ('eval.seed', evaluate['seed'])]:
-        if not 0 <= seed < 2**32:
-            raise spec.UserError(f'{name} must be at least 0 and below 2^32, not {seed}')
-    spec.choose(train['length_per'], ('batch', 'example'), 'train.length_per')
-    spec.choose(train['members'], ('auto', 'together', 'in turn'), 'train.members')
 
 
 # ------------------------------------------------------------------------------------------------------- the experiment
 def optimizer(run: Experiment) -> None:
-    """Refuses wrong settings of the optimizer, in the config or in a member of the population."""
+    """Refuses wrong specs of the optimizer and its schedule."""
     run.optimizer()
-    for member in run.members:
-        numbers = {name: member[name] for name in member if name not in ('seed', 'dropout_rate')}
-        try:
-            run.optimizer(**numbers)
-        except spec.UserError as error:
-            raise spec.UserError(f'population, {population.named(numbers)}: {error}') from error
+
+
+def tokens(run: Experiment) -> None:
+    """Refuses lengths with more tokens than positions are exact for."""
+    for key, length in ('train.lengths', run.train_lengths[-1]), ('eval.lengths', run.eval_lengths[-1]):
+        if (count := int(run.task.num_tokens(length))) > arguments.REACH:
+            raise spec.UserError(f'{key}: length {length:,} has {count:,} tokens, more than {arguments.REACH:,}')
 
 
 def layout(run: Experiment) -> None:
@@ -104,10 +118,6 @@ def mesh(run: Experiment) -> None:
 def decoder(run: Experiment) -> None:
     """Refuses a decoder for a task without source and target, or such a task without a decoder."""
     model, task = run.config['model'], run.config['task']
-    if not 0 <= model['decoder_layers'] <= MOST['model']['layers']:
-        raise spec.UserError(
-            f'model.decoder_layers must be from 0 to {MOST["model"]["layers"]:,}, not {model["decoder_layers"]}'
-        )
     if model['decoder_layers'] and model['causal']:
         raise spec.UserError('model.causal is for models without a decoder - set model.causal=False, or no decoder')
     if model['decoder_layers'] and not run.task.has_source:
@@ -227,6 +237,7 @@ def training_fits(run: Experiment) -> None:
 
 EVALUATION = (
     optimizer,
+    tokens,
     layout,
     mesh,
     decoder,

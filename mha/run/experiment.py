@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from mha import spec
+from mha import arguments, spec
 from mha.machine import parallel
 from mha.model import heads
 from mha.model.encoder import Encoder
@@ -39,7 +39,7 @@ class Experiment:
     def optimizer(self, **numbers: Any) -> optax.GradientTransformation:
         """Optimizer of the config; `numbers` replace settings of the same name."""
         call = spec.Call('optimizer', (), {**self.config['optimizer'], **numbers})
-        return spec.build(optim.make, call, 'config', self.config['train']['steps'])
+        return arguments.build(optim.make, call, 'config', self.config['train']['steps'])
 
     @property
     def train_lengths(self) -> tuple[int, ...]:
@@ -107,7 +107,7 @@ class Experiment:
         max_len = self.max_len // 2 if layers else self.max_len
         sizes: dict[str, Any] = dict(vocab_size=task.vocab_size, num_classes=task.num_classes, max_len=max_len)
         rngs = prng.streams(self.keys(Purpose.WEIGHTS)[0] if key is None else key)
-        made: Any = spec.build(Encoder, spec.Call('model', (), settings), 'config', **sizes, rngs=rngs)
+        made: Any = arguments.build(Encoder, spec.Call('model', (), settings), 'config', **sizes, rngs=rngs)
         if layers:
             made = EncoderDecoder(
                 made,

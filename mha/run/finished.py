@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mha.arguments import Count, Seed, at_least, checked
 from mha.model import generation, heads
 from mha.model.seq2seq import EncoderDecoder, Model
 from mha.run import population, workdir
@@ -20,7 +21,7 @@ from mha.run.build import build
 from mha.run.checkpoint import Checkpoints
 from mha.run.checks import count, shapes
 from mha.run.experiment import Experiment
-from mha.spec import Count, Seed, UserError, at_least, check_utf8, checked, compact, setting, split
+from mha.spec import UserError, check_utf8, compact, setting, split
 from mha.spec import lengths as parse_lengths
 from mha.tasks import Batch, Task
 from mha.training.evaluation import Row

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from mha.arguments import Count, checked
 from mha.machine import parallel
 from mha.run.finished import Continuation, Finished
-from mha.spec import Count, UserError, checked
+from mha.spec import UserError
 
 Pair = tuple[str, str]
 """Source and target."""

@@ -2,7 +2,7 @@
 
 import sys
 
-from mha import spec
+from mha import arguments, spec
 from mha.tasks.base import Batch, Task
 
 __all__ = ['Batch', 'Task', 'example', 'make', 'names']
@@ -19,7 +19,7 @@ def example(name: str) -> str:
     return f'{name}({arguments})' if arguments else name
 
 
-@spec.checked
+@arguments.checked
 def make(text: str, *, causal: bool = False) -> Task:
     """Task that a spec such as `"odds_first(order='released')"` describes, for a causal or a bidirectional model.
     Raises a one-line `ValueError` for a wrong name or argument."""
@@ -27,4 +27,4 @@ def make(text: str, *, causal: bool = False) -> Task:
     if more:
         raise spec.UserError(f'task {text!r}: tasks do not compose')
     kind = spec.load(sys.modules[__name__], call.name, Task, 'task')
-    return spec.build(kind, call, 'task', causal=causal)
+    return arguments.build(kind, call, 'task', causal=causal)

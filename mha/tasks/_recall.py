@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from mha.spec import above, at_least, at_most
+from mha.arguments import above, at_least, at_most
 from mha.tasks.base import Batch, Task
 
 Power = Annotated[float, above(0), at_most(1000)]

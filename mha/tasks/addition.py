@@ -25,7 +25,7 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 
-from mha.spec import between
+from mha.arguments import between
 from mha.tasks._decimal import number
 from mha.tasks._scratchpad import Scratchpad
 from mha.tasks.base import EMPTY, digits

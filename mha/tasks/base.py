@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key, PRNGKeyArray
 
-from mha.spec import UserError, at_least, check_utf8, checked
+from mha.arguments import at_least, checked
+from mha.spec import UserError, check_utf8
 
 Size = Annotated[int, at_least(1)]
 """Number of examples, or of symbols in one."""

@@ -6,7 +6,7 @@
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Several
+from mha.arguments import Several
 from mha.tasks.base import Task
 
 

@@ -13,7 +13,8 @@ is found. Its release puts common words at the same places in all examples of on
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Count, UserError
+from mha.arguments import Count
+from mha.spec import UserError
 from mha.tasks._draws import shuffled
 from mha.tasks.base import Task
 

@@ -24,7 +24,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Several, Shift
+from mha.arguments import Several, Shift
 from mha.tasks import _draws
 from mha.tasks.base import EMPTY, Sequence
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 
-from mha.spec import at_most
+from mha.arguments import at_most
 from mha.tasks.base import Task
 
 

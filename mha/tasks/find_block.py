@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mha.spec import between
+from mha.arguments import between
 from mha.tasks.base import Sequence
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Share
+from mha.arguments import Share
 from mha.tasks.base import Batch, Task
 
 WRITE, READ, IGNORE = 2, 3, 4

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import zeta
 
-from mha.spec import at_least, at_most, between
+from mha.arguments import at_least, at_most, between
 from mha.tasks._draws import shuffled
 from mha.tasks.base import Task
 

@@ -18,7 +18,8 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Several, UserError, between
+from mha.arguments import Several, between
+from mha.spec import UserError
 from mha.tasks import _draws
 from mha.tasks._in_context import InContext, Loss
 from mha.tasks.base import EMPTY

@@ -21,7 +21,8 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Count, UserError, between
+from mha.arguments import Count, between
+from mha.spec import UserError
 from mha.tasks.base import Batch, Task
 
 

@@ -9,7 +9,8 @@ Keys are distinct, values need not be. An example of length K has K pairs.
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Count, Several, UserError
+from mha.arguments import Count, Several
+from mha.spec import UserError
 from mha.tasks.base import Task
 
 

@@ -15,7 +15,8 @@ import string
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Count, UserError
+from mha.arguments import Count
+from mha.spec import UserError
 from mha.tasks._scratchpad import Scratchpad, remaining_length
 from mha.tasks.base import EMPTY
 

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mha.spec import at_least, at_most
+from mha.arguments import at_least, at_most
 from mha.tasks.base import Task
 
 OPERATOR, CLOSE, BLANK = 10, 14, 15

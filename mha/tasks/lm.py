@@ -32,8 +32,9 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from mha import datasets
+from mha.arguments import REACH, Part, at_least
 from mha.datasets import subwords
-from mha.spec import REACH, Part, UserError, at_least
+from mha.spec import UserError
 from mha.tasks._packing import Row, documents_of, packed_row
 from mha.tasks.base import Batch, Task
 

@@ -12,7 +12,7 @@ Published: 16 symbols, runs up to 48, trained on lengths 64 to 128.
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Several
+from mha.arguments import Several
 from mha.tasks._labels import Labels
 
 

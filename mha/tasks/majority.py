@@ -16,7 +16,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from mha.spec import between
+from mha.arguments import between
 from mha.tasks import _draws
 from mha.tasks.base import EMPTY, Sequence
 

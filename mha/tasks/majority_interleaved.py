@@ -11,7 +11,7 @@ release rounds it to the nearest multiple within the range of lengths.
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Several
+from mha.arguments import Several
 from mha.tasks import _draws
 from mha.tasks.base import EMPTY, Sequence
 

@@ -18,7 +18,7 @@ With `passes=2` the list of pairs is read twice before the queries (Arora et al.
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Count, Repeats
+from mha.arguments import Count, Repeats
 from mha.tasks._recall import Associations, Noise, Power, Recall
 
 

@@ -17,7 +17,7 @@ Released: filler is any symbol (`noise=0`), so that it may contradict the contex
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Count, Several
+from mha.arguments import Count, Several
 from mha.tasks._recall import Associations, Noise, Power, Recall
 
 

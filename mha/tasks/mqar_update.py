@@ -16,7 +16,7 @@ value of another key, so about one update in V / 2 changes nothing.
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Count
+from mha.arguments import Count
 from mha.tasks._recall import Associations, Noise, Power, Recall
 
 

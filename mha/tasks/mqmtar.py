@@ -17,7 +17,8 @@ from fractions import Fraction
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Part, Repeats, Several, UserError
+from mha.arguments import Part, Repeats, Several
+from mha.spec import UserError
 from mha.tasks import _draws
 from mha.tasks.base import Sequence
 

@@ -17,7 +17,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from mha.spec import between
+from mha.arguments import between
 from mha.tasks._decimal import carried, coupled, number
 from mha.tasks.base import EMPTY, Sequence
 

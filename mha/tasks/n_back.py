@@ -11,7 +11,7 @@ Published: n = 2, 15 symbols, trained on lengths 32 to 64, tested up to 4,096.
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Count, Several
+from mha.arguments import Count, Several
 from mha.tasks._labels import Labels
 
 

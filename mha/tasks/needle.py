@@ -23,7 +23,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Share, at_least, at_most, between
+from mha.arguments import Share, at_least, at_most, between
 from mha.tasks import _haystack
 from mha.tasks.base import Task
 

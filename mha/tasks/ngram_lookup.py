@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Repeats, Shift, between
+from mha.arguments import Repeats, Shift, between
 from mha.tasks import _draws
 from mha.tasks.base import EMPTY, Sequence
 

@@ -18,7 +18,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Bound, Count, Several
+from mha.arguments import Bound, Count, Several
 from mha.tasks._in_context import InContext, Loss
 
 

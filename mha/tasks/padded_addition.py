@@ -25,7 +25,8 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Share, UserError, at_least, at_most, between
+from mha.arguments import Share, at_least, at_most, between
+from mha.spec import UserError
 from mha.tasks._decimal import carried, coupled, number
 from mha.tasks.base import EMPTY, Sequence
 

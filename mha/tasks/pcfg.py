@@ -20,7 +20,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Several, at_least, at_most
+from mha.arguments import Several, at_least, at_most
 from mha.tasks.base import EMPTY, Sequence
 
 UNARY = 'copy', 'reverse', 'shift', 'swap_first_last', 'repeat', 'echo'

@@ -12,7 +12,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Several
+from mha.arguments import Several
 from mha.tasks.base import EMPTY, Sequence
 
 

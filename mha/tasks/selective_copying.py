@@ -17,7 +17,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Count, Several
+from mha.arguments import Count, Several
 from mha.tasks import _draws
 from mha.tasks.base import Task
 

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 
-from mha.spec import between
+from mha.arguments import between
 from mha.tasks import _draws
 from mha.tasks._scratchpad import Scratchpad, remaining_length
 from mha.tasks.base import digits

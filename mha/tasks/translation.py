@@ -23,8 +23,9 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from mha import datasets
+from mha.arguments import REACH
 from mha.datasets import subwords
-from mha.spec import REACH, UserError
+from mha.spec import UserError
 from mha.tasks._draws import each_once
 from mha.tasks.base import Batch, Task
 

@@ -19,7 +19,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from mha.spec import Count, between
+from mha.arguments import Count, between
 from mha.tasks import _haystack
 from mha.tasks.base import Task
 

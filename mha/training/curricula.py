@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mha import spec
-from mha.spec import REACH, Length, Part, at_least, between
+from mha import arguments, spec
+from mha.arguments import REACH, Length, Part, Steps, between
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,8 @@ def make(text: str, lengths: tuple[int, ...], steps: int) -> Curriculum:
     call, *more = spec.parse(text)
     if more:
         raise spec.UserError(f'curriculum {text!r}: curricula do not compose')
-    return spec.build(CURRICULA[spec.choose(call.name, CURRICULA, 'curriculum')], call, 'curriculum', lengths, steps)
+    function = CURRICULA[spec.choose(call.name, CURRICULA, 'curriculum')]
+    return arguments.build(function, call, 'curriculum', lengths, steps)
 
 
 def fixed(lengths: tuple[int, ...], steps: int, length: Length | None = None) -> Curriculum:
@@ -78,7 +79,7 @@ def regular_increase(
     steps: int,
     start: Length = 1,
     amount: Length = 1,
-    every: Annotated[int, at_least(1)] = 1000,
+    every: Steps = 1000,
     sample_all: bool = True,
 ) -> Curriculum:
     """Lengths that grow from `start` by `amount` after `every` steps each, up to the longest. With `sample_all`, all

@@ -19,40 +19,31 @@ of the run:
                                           Raffel et al. (2020, arXiv:1910.10683) with k = 10,000 and no warm-up
 """
 
-import math
-from typing import Annotated
-
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from mha import spec
-from mha.spec import Decay, Part, Repeats, Share, at_least
+from mha import arguments, spec
+from mha.arguments import Decay, Part, Positive, Repeats, Share, Size, Steps
 
 Number = float | Float[Array, '']
 """Number, or a traced scalar if members of a population differ in it."""
 Rate = optax.Schedule
 
 
+@arguments.checked
 def make(
-    steps: int,
+    steps: Steps,
     name: str = 'adam',
-    learning_rate: Number = 1e-3,
+    learning_rate: Positive | Float[Array, ''] = 1e-3,
     schedule: str = 'constant',
-    weight_decay: Number = 0.0,
-    clip_norm: float = 1.0,
+    weight_decay: Size | Float[Array, ''] = 0.0,
+    clip_norm: Size = 1.0,
 ) -> optax.GradientTransformation:
     """Optimiser of a run of `steps`: by default Adam with gradients clipped to global norm 1, as in Ruoss et al. (2023,
     arXiv:2305.16843). `clip_norm=0` clips nothing. `learning_rate` and `weight_decay` may be traced; the structure of
     the state depends on neither. Raises `ValueError` for wrong arguments."""
-    if not isinstance(learning_rate, Tracer) and not 0 < learning_rate < math.inf:
-        raise ValueError(f'learning_rate must be above 0 and finite, not {learning_rate}')
-    if not isinstance(weight_decay, Tracer) and not 0 <= weight_decay < math.inf:
-        raise ValueError(f'weight_decay must be at least 0 and finite, not {weight_decay}')
-    if not 0 <= clip_norm < math.inf:
-        raise ValueError(f'clip_norm must be at least 0 (0 clips nothing) and finite, not {clip_norm}')
     with spec.setting('optimizer.schedule'):
         rate = make_rate(schedule, steps, learning_rate)
     with spec.setting('optimizer.name'):
@@ -60,7 +51,7 @@ def make(
         if more:
             raise spec.UserError(f'optimizer {name!r}: optimizers do not compose')
         function = OPTIMIZERS[spec.choose(call.name, OPTIMIZERS, 'optimizer')]
-        optimizer = spec.build(function, call, 'optimizer', rate, weight_decay)
+        optimizer = arguments.build(function, call, 'optimizer', rate, weight_decay)
     return optax.chain(optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(), optimizer)
 
 
@@ -75,16 +66,16 @@ def make_rate(text: str, steps: int, learning_rate: Number) -> Rate:
             "'warmup(steps=1000)|cosine'"
         )
     if not before:
-        return spec.build(SCHEDULES[call.name], call, 'schedule', learning_rate, steps, 0)
-    warm, rise = spec.build(warmup, before[0], 'schedule', learning_rate, steps)
-    after = spec.build(SCHEDULES[call.name], call, 'schedule', learning_rate, steps - warm, warm)
+        return arguments.build(SCHEDULES[call.name], call, 'schedule', learning_rate, steps, 0)
+    warm, rise = arguments.build(warmup, before[0], 'schedule', learning_rate, steps)
+    after = arguments.build(SCHEDULES[call.name], call, 'schedule', learning_rate, steps - warm, warm)
     return optax.join_schedules([rise, after], [warm])
 
 
 # --- schedules: of the learning rate and their number of steps; those after a warm-up also take its steps -------------
 
 
-def warmup(learning_rate: Number, total: int, steps: Annotated[int, at_least(1)]) -> tuple[int, Rate]:
+def warmup(learning_rate: Number, total: int, steps: Steps) -> tuple[int, Rate]:
     """Rise of the learning rate from 0 over `steps` steps."""
     if steps >= total:
         raise ValueError(f'steps must be at least 1 and below train.steps={total}, not {steps}')
@@ -105,7 +96,7 @@ def cosine(learning_rate: Number, total: int, warm: int, final: Share = 0.0) -> 
     return optax.cosine_decay_schedule(learning_rate, total, alpha=final)  # pyright: ignore[reportArgumentType]
 
 
-def rsqrt(learning_rate: Number, total: int, warm: int, timescale: Annotated[int, at_least(1)] | None = None) -> Rate:
+def rsqrt(learning_rate: Number, total: int, warm: int, timescale: Steps | None = None) -> Rate:
     """Decay as 1 / sqrt(t) from step `timescale` on: by default the end of the warm-up, or step 1 without a warm-up."""
     least = max(warm, 1)
     k = least if timescale is None else timescale

@@ -344,6 +344,15 @@ def test_tiles_suit_the_device(backend, low, high, monkeypatch):
     assert low < 4 * 1024 * grid.height * grid.width <= high
 
 
+def test_long_sequences_have_few_tiles(monkeypatch):
+    """The table of tiles fits into memory, and what is longer is refused before it is made."""
+    monkeypatch.setattr(blockwise, 'SIDES', (512, 256, 128, 64, 32))
+    grid = blockwise.Grid.choose(masks.window(3), 500_000, 500_000, matrices=2)
+    assert grid.active.size <= blockwise.TILES
+    with pytest.raises(UserError, match='8,000,000 queries and 8,000,000 keys are too many for attention'):
+        blockwise.Grid.choose(masks.window(3), 8_000_000, 8_000_000, matrices=2)
+
+
 def test_tiles_suit_the_mask_and_the_batch(monkeypatch):
     monkeypatch.setattr(blockwise, 'SIDES', (512, 256, 128, 64, 32))
 

@@ -293,7 +293,7 @@ def test_a_full_disk(tmp_path, cache, monkeypatch, call):
     setattr(Writer, call, full)
     monkeypatch.setattr(preparation, 'ArrayRecordWriter', Writer)
     write_files(tmp_path / 'corpus', 1)
-    message = f'cannot prepare text in {cache}: write() failed: No space left on device - set MHA_CACHE to a directory'
+    message = f'cannot write to {cache}: write() failed: No space left on device - set MHA_CACHE to a directory'
     with pytest.raises(UserError, match=re.escape(message) + '$'):
         datasets.documents('corpus/*.txt')
 

@@ -144,7 +144,7 @@ def test_cache_that_cannot_be_written(write, cache):
     write({'a.txt': TEXT})
     corpus = datasets.documents('a.txt')
     (cache / 'subwords').touch()
-    with pytest.raises(UserError, match=r'cannot prepare text in \S+: File exists - set MHA_CACHE to a directory$'):
+    with pytest.raises(UserError, match=r'cannot write to \S+: File exists - set MHA_CACHE to a directory$'):
         subwords.make('bpe(300)', corpus)
 
 

@@ -155,7 +155,7 @@ def test_removed_heads(options):
     ('options', 'message'),
     [
         (dict(gate='heads'), "gate must be 'none' or 'head' or 'channel', not 'heads'"),
-        (dict(softcap=-1.0), 'model.softcap must be at least 0'),
+        (dict(softcap=-1.0), 'softcap must be 0, or from 1e-30 to 1e'),
         (dict(normalizer='sinks'), "unknown normalizer 'sinks' - did you mean 'sink'"),
         (dict(normalizer='stickbreaking'), 'causal attention only'),
         (dict(mixing='diferential'), "did you mean 'differential'"),

@@ -389,7 +389,7 @@ def test_make(text, mask):
         ('global(-1)', "attention pattern 'global': tokens must be at least 0"),
         ('random(0)', 'size must be at least 1'),
         ('random(1, -1)', 'draws must be at least 0'),
-        ('random(1, seed=-1)', 'seed must be at least 0'),
+        ('random(1, seed=-1)', 'seed must be from 0 to 4,294,967,295, not -1'),
         ('local(2)', "attention pattern 'local' needs the number of heads: masks.make('local(2)', heads=8)"),
         ('window(3)|', 'cannot read'),
         ('window(3)&global(2)', "cannot read 'window(3)&global(2)'"),

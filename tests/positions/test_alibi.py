@@ -186,7 +186,7 @@ def test_bfloat16_positions_would_be_wrong_and_are_not_used():
         ("variant='offset', side='slopes'", False, "side='slopes' needs variant='asymmetric'"),
         ('slopes=(1, 2, 3)', False, 'must be 4 numbers'),
         ('slopes=(1, 2, 3, -4)', False, 'of at least 0'),
-        ("slopes=(1, 2, 3, 'x')", False, 'must be 4 numbers'),
+        ("slopes=(1, 2, 3, 'x')", False, 'must be a list of numbers'),
         ('slopes=(1, 2, 3, 0), learned=True', False, 'must start above 0'),
         ("slopes=(1, 2, 3, 0), variant='asymmetric', side='slopes'", False, 'must start above 0'),
     ],

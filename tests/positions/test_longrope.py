@@ -74,7 +74,7 @@ def test_far_positions():
     [
         ('longrope(factors=(1, 2), scale=4, original_length=64)', 'factors must be 4 numbers above 0'),
         ('longrope(factors=(1, 2, 3, 0), scale=4, original_length=64)', 'factors must be 4 numbers above 0'),
-        ("longrope(factors=(1, 2, 3, 'x'), scale=4, original_length=64)", 'factors must be 4 numbers above 0'),
+        ("longrope(factors=(1, 2, 3, 'x'), scale=4, original_length=64)", 'factors must be a list of numbers'),
         (f'longrope(factors={LONG}, scale=4, original_length=64, short_factors=(1,))', 'short_factors must be 4'),
         (f'longrope(factors={LONG}, scale=0.5, original_length=64)', 'scale must be at least 1'),
         (f'longrope(factors={LONG}, scale=4, original_length=1)', 'original_length must be at least 2, not 1'),

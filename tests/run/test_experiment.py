@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from configs import common
+from mha import spec
 from mha.machine import parallel
 from mha.run import build as building
 from mha.run import checks
@@ -217,26 +218,56 @@ def test_a_mistake_in_a_spec_names_its_key(key, text):
     assert len(str(error.value).splitlines()) == 1
 
 
-COUNTS = {'model': {'dim': 64, 'head_dim': None}, 'train': {'steps': 1}, 'eval': {}}
-
-
 @pytest.mark.parametrize(
-    ('key', 'count', 'words'),
+    ('key', 'value', 'words'),
     [
-        ('train.steps', 0, 'train.steps must be at least 1, not 0'),
-        ('train.steps', 10**20, 'train.steps must be at most 2,147,483,647, not 100,000,000,000,000,000,000'),
-        ('model.dim', 10**8, 'model.dim must be at most 65,536, not 100,000,000'),
-        ('model.layers', 10**6, 'model.layers must be at most'),
-        ('model.head_dim', -1, 'model.head_dim must be at least 1'),
-        ('eval.examples', 10**9, 'eval.examples must be at most'),
+        ('train.steps', 0, 'must be at least 1, not 0'),
+        ('train.steps', 10**20, 'must be at most 2,147,483,647, not 100000000000000000000'),
+        ('train.batch_size', True, 'must be a whole number, not True'),
+        ('train.log_every_steps', 0, 'must be at least 1'),
+        ('train.average', 1.0, 'must be at least 0 and below 1'),
+        ('train.head_penalty', float('inf'), 'must be 0, or from 1e-30 to 1e+30, not inf'),
+        ('train.members', 'alone', "must be 'auto' or 'together' or 'in turn', not 'alone'"),
+        ('train.lengths', '1-10000000', 'at most 1,000,000 lengths'),
+        ('model.dim', 10**8, 'must be at most 65,536, not 100000000'),
+        ('model.layers', 10**6, 'must be at most 1,024'),
+        ('model.head_dim', -1, 'must be at least 1'),
+        ('model.norm_eps', float('nan'), 'must be above 0 and at most 1, not nan'),
+        ('model.softcap', 1e39, 'must be 0, or from'),
+        ('model.init', 'gpt2(', "cannot read 'gpt2('"),
+        ('mesh.data', -1, 'must be at least 0'),
+        ('optimizer.learning_rate', 1e39, 'must be from 1e-30 to 1e+30, not 1e+39'),
+        ('optimizer.clip_norm', 1e-320, 'must be 0, or from'),
+        ('eval.examples', 10**9, 'must be at most 16,777,216'),
+        ('eval.every_steps', -1, 'must be at least 0'),
+        ('eval.lengths', '10000000', 'length 10,000,000 has 20,000,000 tokens, more than 8,388,608'),
+        ('eval.seed', 2**32, 'must be from 0 to 4,294,967,295, not 4294967296'),
+        ('population.seed', (0, -1), 'must be from 0 to 4,294,967,295, not -1'),
+        ('population.learning_rate', (1e-3, 1e39), 'must be from 1e-30 to 1e+30, not 1e+39'),
+        ('population.dropout_rate', (0.1, 1.0), 'must be at least 0 and below 1, not 1.0'),
     ],
 )
-def test_counts_of_a_config_have_bounds(key, count, words):
+def test_keys_of_a_config_have_types_and_limits(key, value, words):
+    config = {**common.get_config().to_dict()}
     section, name = key.split('.')
-    checks.counts(COUNTS)
     with pytest.raises(UserError) as error:
-        checks.counts({**COUNTS, section: {**COUNTS[section], name: count}})
+        build({**config, section: {**config[section], name: value}})
+    assert str(error.value).startswith(key)
     assert words in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_every_key_of_a_config_has_a_type():
+    keys = {key for key in spec.flatten(common.get_config().to_dict()) if not key.startswith('population.')}
+    assert keys <= checks.KEYS.keys()
+
+
+def test_a_population_has_a_limit():
+    """Checked before the members are made: these would be 10^12."""
+    config = common.get_config().to_dict()
+    config['population'] |= {'seed': range(10**6), 'weight_decay': range(10**6)}
+    with pytest.raises(UserError, match='at most 16,384 members, not 1,000,000,000,000'):
+        build(config)
 
 
 def test_cells_that_differ_in_their_seed_are_built_once(monkeypatch):
@@ -246,5 +277,5 @@ def test_cells_that_differ_in_their_seed_are_built_once(monkeypatch):
     monkeypatch.setattr(building, 'build', lambda cell: built.append((cell['seed'], cell['task'])))
     check_cells({'a': config, 'b': {**config, 'seed': 1}, 'c': {**config, 'seed': 1, 'task': 'duplicate_string'}})
     assert built == [(0, 'bucket_sort'), (1, 'duplicate_string')]
-    with pytest.raises(UserError, match='cell d: seed must be at least 0'):
+    with pytest.raises(UserError, match='cell d: seed must be from 0 to 4,294,967,295, not -1'):
         check_cells({'a': config, 'd': {**config, 'seed': -1}})

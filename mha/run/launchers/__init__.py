@@ -3,7 +3,7 @@
 
 import sys
 
-from mha import spec
+from mha import arguments, spec
 from mha.run.launchers.base import TRAIN, Grid, Launcher
 
 __all__ = ['TRAIN', 'Grid', 'Launcher', 'make', 'names']
@@ -20,4 +20,4 @@ def make(text: str, jobs: int | None) -> Launcher:
     if more:
         raise spec.UserError(f'--cluster={text}: one launcher runs a sweep, not {1 + len(more)}')
     kind = spec.load(sys.modules[__name__], call.name, Launcher, 'cluster')
-    return spec.build(kind, call, 'cluster', jobs)
+    return arguments.build(kind, call, 'cluster', jobs)

@@ -7,10 +7,11 @@ import subprocess
 import time
 from pathlib import Path
 
+from mha.arguments import Count, Shift
 from mha.machine import parallel
 from mha.run import log
 from mha.run.launchers.base import Grid, Launcher
-from mha.spec import Count, Shift, UserError
+from mha.spec import UserError
 
 try:
     import submitit

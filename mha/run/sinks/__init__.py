@@ -4,7 +4,7 @@ spec: `--log_to="wandb(project='heads')"`."""
 import sys
 from collections.abc import Iterable
 
-from mha import spec
+from mha import arguments, spec
 from mha.run.sinks.base import Sink, Values
 
 __all__ = ['Sink', 'Values', 'make', 'names']
@@ -24,5 +24,5 @@ def make(texts: Iterable[str]) -> list[Sink]:
         kind = spec.load(sys.modules[__name__], call.name, Sink, 'sink')
         if more or kind in found:
             raise spec.UserError(f'--log_to={text}: repeat the flag for other sinks, each once')
-        found[kind] = spec.build(kind, call, 'sink')
+        found[kind] = arguments.build(kind, call, 'sink')
     return list(found.values())
