@@ -171,6 +171,8 @@ def evaluate(directory: Path) -> None:
     tokens = sum(row['examples'] * experiment.task.num_tokens(int(row['length'])) for row in rows)
 
     path = directory / workdir.evaluation_name(experiment.eval_lengths, examples, TASK.value, POSITION.value)
+    if run.step is not None:  # the last checkpoint is damaged
+        path = path.with_name(f'{path.stem}_step-{run.step}.csv')
     there, here = ({'task': of.config['task'], 'position': of.final_position} for of in (run.trained, experiment))
     others = {name: text for name, text in here.items() if text != there[name]}  # labels in reports
     workdir.write_rows(path, [{**row, **others} for row in rows])
