@@ -52,7 +52,7 @@ from absl import flags, logging
 from mha import pretrained, spec
 from mha.machine import cache, parallel
 from mha.probes import command, files
-from mha.run import cells, finished, population, texts, translation, workdir
+from mha.run import cells, finished, log, population, texts, translation, workdir
 from mha.spec import UserError
 from mha.training import metrics
 from mha.views import encodings
@@ -163,11 +163,11 @@ def evaluate(directory: Path) -> None:
     run = variant(run, lengths=lengths, examples=examples)
     workdir.check_writable(directory)
 
-    clock = time.time()
+    clock = time.monotonic()
     experiment = run.experiment
     results = experiment.evaluate(run.params, experiment.survivors(run.params))
     rows = results.rows
-    seconds = time.time() - clock
+    seconds = time.monotonic() - clock
     tokens = sum(row['examples'] * experiment.task.num_tokens(int(row['length'])) for row in rows)
 
     path = directory / workdir.evaluation_name(experiment.eval_lengths, examples, TASK.value, POSITION.value)
@@ -189,7 +189,7 @@ def evaluate(directory: Path) -> None:
         confusion.draw(written[-2], written[-1])
     print(f'\n{table.summarise(runs.of(directory, *run.record, path.name))}\n')
     print(f'evaluated under position {experiment.final_position}')
-    print(f'{tokens:,} tokens in {seconds:.1f} s, compiling included: {tokens / seconds:,.0f} tokens/s')
+    print(f'{tokens:,} tokens in {seconds:.1f} s, compiling included: {log.per_second(tokens, seconds):,.0f} tokens/s')
     print(*written, sep='\n')
 
 

@@ -25,7 +25,7 @@ from ml_collections import config_flags
 
 from configs import common
 from mha import spec
-from mha.machine import parallel
+from mha.machine import parallel, signals
 from mha.run import cells, checks, launchers, manifest, rehearsal, sinks, workdir
 from mha.run.build import check_cells
 from mha.spec import UserError
@@ -82,7 +82,8 @@ def main() -> None:
     if not begun:
         _offer_populations(len(kept), len(together))
     manifest.add(directory, {name: chosen[name] for name in configs}, _config_text())
-    failed = launcher.run(grid)
+    with signals.delayed(interrupts=True):  # so that cells end first
+        failed = launcher.run(grid)
     if failed:
         raise SystemExit(
             f'{len(failed)} of {_count(configs)} failed ({", ".join(failed)}); the same command tries them again'

@@ -9,6 +9,7 @@ with the weights of another run, without the heads in `--config.model.pruned='0:
 
 from mha import cli  # isort: split
 
+import contextlib
 import functools
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from configs import common
-from mha.machine import cache, parallel
+from mha.machine import cache, parallel, signals
 from mha.model import heads
 from mha.run import checks, finished, sinks, workdir
 from mha.run.build import build
@@ -46,7 +47,7 @@ HISTORY = 'evaluations.csv'
 
 def main() -> None:
     logging.set_verbosity(logging.ERROR)  # orbax logs every step of a save
-    started = time.time()
+    started = time.monotonic()
     parallel.start()
     cache.keep_programs()
 
@@ -83,8 +84,9 @@ def main() -> None:
 
     # ---------------------------------------------------------------- Start: new or restored state, compiled programs
     checkpoints = Checkpoints(directory)
-    step = checkpoints.latest() or 0
-    make = functools.partial(checkpoints.restore, run.state_shapes) if step else run.init
+    parallel.once(checkpoints.clean)
+    restored = checkpoints.restore(run.state_shapes) if checkpoints.steps() else None
+    step, make = (0, run.init) if restored is None else (int(restored.step), lambda: restored)
     init_from = workdir.started_from(directory)
     if init_from and not step:
         make = functools.partial(run.init_from, weights(init_from) if start is None else start)
@@ -113,11 +115,11 @@ def main() -> None:
     switch = steps - config['train']['final_steps']  # from this step on, the final position scheme is used
     final = step >= switch
     if step < steps:
-        compiling = time.time()
+        compiling = time.monotonic()
         # XLA mostly uses one core, so the evaluation is compiled at the same time.
         chunk = compiler.submit(run.chunk, final, meanwhile=run.evaluator.compile).result()
         resumed = f', resumes from step {step}' if step else ''
-        say(f'started in {compiling - started:.1f} s, compiled in {time.time() - compiling:.1f} s{resumed}')
+        say(f'started in {compiling - started:.1f} s, compiled in {time.monotonic() - compiling:.1f} s{resumed}')
     state = making.result()
 
     # ---------------------------------------------------------------- Train: one dispatch per chunk of steps
@@ -131,13 +133,16 @@ def main() -> None:
     history = [row for row in workdir.read_rows(directory / HISTORY) if row['step'] <= step]
     if step < steps:
         log_every, save_every = config['train']['log_every_steps'], config['train']['checkpoint_every_steps']
-        clock = time.time()
-        with parallel.progress(total=steps, initial=step, unit=' steps', desc='train') as bar:
+        clock = time.monotonic()
+        with (
+            signals.delayed() as notice,
+            parallel.progress(total=steps, initial=step, unit=' steps', desc='train') as bar,
+        ):
 
             def log(at: int, count: int, means: dict) -> None:
                 nonlocal clock
                 values = {name: np.asarray(mean) for name, mean in means.items()}
-                clock, before = time.time(), clock
+                clock, before = time.monotonic(), clock
                 for index, member in enumerate(run.members):
                     of_member = {name: float(of_all[index]) for name, of_all in values.items()}
                     of_member['steps_per_second'] = per_second(count, clock - before)
@@ -160,7 +165,16 @@ def main() -> None:
                 for row in rows if alone else ():
                     metrics.show(at, {f'evaluation/length {row["length"]}': METRICS[run.task.metric].of(row)})
 
+            def evaluate_unless_stopped(at: int, params: Any) -> None:
+                with contextlib.suppress(KeyboardInterrupt), signals.delayed(interrupts=jax.process_count() == 1):
+                    evaluate(at, params)
+
+            def stopping() -> int:
+                return parallel.largest(notice.received)
+
             evaluate_every = config['eval']['every_steps'] or steps
+            if step and step % evaluate_every == 0 and all(row['step'] != step for row in history):
+                evaluate_unless_stopped(step, run.layout.fetch(state.evaluated))  # it was interrupted
             waiting, profiling = None, PROFILE.value
             while step < steps:
                 if step == switch and not final:
@@ -183,8 +197,15 @@ def main() -> None:
                     log(*waiting)
                     waiting = None
                     checkpoints.save(step, state)
-                if step % evaluate_every == 0 and step < steps:
-                    evaluate(step, run.layout.fetch(state.evaluated))
+                if step % evaluate_every == 0 and step < steps and not stopping():
+                    evaluate_unless_stopped(step, run.layout.fetch(state.evaluated))
+                if number := stopping():
+                    if waiting:
+                        log(*waiting)
+                        checkpoints.save(step, state)
+                    checkpoints.close()
+                    metrics.close(finished=False)
+                    cli.end(number, f'step {step} is saved')
 
     # ---------------------------------------------------------------- Evaluate inside and beyond the trained lengths
     params = run.layout.fetch(state.evaluated)
@@ -208,7 +229,7 @@ def main() -> None:
             workdir.write_rows(directory / 'confusion.csv', results.confusions)
             confusion.draw(directory / 'confusion.csv', directory / 'confusion.svg')
         scores = table.scores(members)
-        ended = {'status': 'finished', 'diverged': diverged, **scores, 'seconds': time.time() - started}
+        ended = {'status': 'finished', 'diverged': diverged, **scores, 'seconds': time.monotonic() - started}
         metrics.evaluated(rows, scores)  # first, because a finished run is left alone
         metrics.close()
         workdir.write_json(directory / 'summary.json', summary | ended)

@@ -160,4 +160,4 @@ def _on_host(leaf: Any) -> np.ndarray:
 
 
 def _crc32(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)

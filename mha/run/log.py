@@ -98,7 +98,7 @@ def last_step(workdir: Path) -> int:
     return records[-1]['step'] if records else 0
 
 
-def per_second(count: int, seconds: float) -> float:
+def per_second(count: float, seconds: float) -> float:
     """Rate `count / seconds`; NaN if the clock shows no time passed."""
     return count / seconds if seconds > 0 else math.nan
 

@@ -184,7 +184,7 @@ def hold(workdir: Path) -> None:
     if not _lock(file):
         raise UserError(f'{_in_use(workdir, file)} - wait for it, or stop it')
     file.truncate(0)
-    file.write(f'{os.getpid()}\n')
+    file.write(f'{os.getpid()} {platform.node()}\n')
     file.flush()
     _held.append(file)
 
@@ -198,20 +198,38 @@ def held(workdir: Path) -> bool:
 
 
 def _lock(file: io.TextIOBase) -> bool:
-    """Whether this process now has the lock on `file`; also true if the file system does not support locks."""
+    """Whether this process now has the lock on `file`. Some network file systems have no locks: there, only processes
+    of the same machine exclude each other."""
     try:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
     except BlockingIOError:
         return False
     except OSError:
-        pass
+        pid, host = _owner(file)
+        here = host == platform.node() and pid.isdecimal() and int(pid) != os.getpid()
+        return not (here and _runs(int(pid)))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True
 
 
-def _in_use(workdir: Path, file: io.TextIOBase) -> str:
+def _owner(file: io.TextIOBase) -> tuple[str, str]:
+    """Process and machine that a lock names, as text; '' if unknown."""
     file.seek(0)
-    return f'{workdir} is in use by process {file.read().strip() or "of another program"}'
+    pid, _, host = file.read().strip().partition(' ')
+    return pid, host
+
+
+def _in_use(workdir: Path, file: io.TextIOBase) -> str:
+    pid, host = _owner(file)
+    return f'{workdir} is in use by process {pid or "of another program"}{f" on {host}" if host else ""}'
 
 
 def environment() -> tuple[dict[str, Any], str]:

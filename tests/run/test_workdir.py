@@ -1,8 +1,10 @@
 """A run's directory: one process at a time, names that file systems take, and what the code was."""
 
 import csv
+import errno
 import json
 import os
+import platform
 import subprocess
 import sys
 
@@ -27,14 +29,38 @@ def test_a_workdir_in_use_is_refused_with_its_process(tmp_path):
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == 'holds\n'
     assert workdir.held(tmp_path)
-    with pytest.raises(UserError, match=f'{tmp_path} is in use by process {other.pid} - wait for it, or stop it'):
+    with pytest.raises(
+        UserError, match=f'{tmp_path} is in use by process {other.pid} on {platform.node()} - wait for it, or stop it'
+    ):
         workdir.hold(tmp_path)
     other.kill()  # a crash blocks nobody
     other.communicate()
     assert not workdir.held(tmp_path)
     workdir.hold(tmp_path)
-    assert (tmp_path / 'lock').read_text() == f'{os.getpid()}\n'
+    assert (tmp_path / 'lock').read_text() == f'{os.getpid()} {platform.node()}\n'
     assert not workdir.held(tmp_path / 'not there')
+
+
+@pytest.mark.parametrize(('host', 'runs', 'held'), [('', True, True), ('', False, False), ('far', True, False)])
+def test_a_file_system_without_locks(host, runs, held, tmp_path, monkeypatch):
+    """There, the process that the file names has it if it runs on this machine; of others nothing is known."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOTSUP, 'Operation not supported')
+
+    monkeypatch.setattr(workdir.fcntl, 'flock', refuse)
+    other = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)
+    (tmp_path / 'lock').write_text(f'{other.pid} {host or platform.node()}\n')
+    if not runs:
+        other.communicate(b'\n')
+    assert workdir.held(tmp_path) == held
+    if held:
+        with pytest.raises(UserError, match=f'in use by process {other.pid}'):
+            workdir.hold(tmp_path)
+    else:
+        workdir.hold(tmp_path)
+        assert (tmp_path / 'lock').read_text() == f'{os.getpid()} {platform.node()}\n'
+    other.kill()
 
 
 def test_a_run_keeps_whose_weights_it_starts_with(tmp_path, monkeypatch):
