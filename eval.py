@@ -47,12 +47,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 
 from mha import pretrained, spec
 from mha.machine import cache, parallel
 from mha.probes import command, files
-from mha.run import cells, finished, log, population, texts, translation, workdir
+from mha.run import cells, checkpoint, finished, log, population, texts, translation, workdir
 from mha.spec import UserError
 from mha.training import metrics
 from mha.views import encodings
@@ -98,7 +98,7 @@ tokens."""
 
 
 def main() -> None:
-    logging.set_verbosity(logging.ERROR)  # orbax logs every step of a restore
+    checkpoint.silence()
     cache.keep_programs()
     directory = cli.path('workdir', WORKDIR.value)
     if LENGTHS.value:

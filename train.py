@@ -17,15 +17,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from configs import common
 from mha.machine import cache, parallel, signals
 from mha.model import heads
-from mha.run import checks, finished, sinks, workdir
+from mha.run import checkpoint, checks, finished, sinks, workdir
 from mha.run.build import build
-from mha.run.checkpoint import Checkpoints
 from mha.run.log import Metrics, per_second
 from mha.spec import UserError
 from mha.training import optim
@@ -46,7 +45,7 @@ HISTORY = 'evaluations.csv'
 
 
 def main() -> None:
-    logging.set_verbosity(logging.ERROR)  # orbax logs every step of a save
+    checkpoint.silence()
     started = time.monotonic()
     parallel.start()
     cache.keep_programs()
@@ -83,7 +82,7 @@ def main() -> None:
     parallel.once(lambda: workdir.keep_subwords(directory, run.task.tokenizer))
 
     # ---------------------------------------------------------------- Start: new or restored state, compiled programs
-    checkpoints = Checkpoints(directory)
+    checkpoints = checkpoint.Checkpoints(directory)
     parallel.once(checkpoints.clean)
     restored = checkpoints.restore(run.state_shapes) if checkpoints.steps() else None
     step, make = (0, run.init) if restored is None else (int(restored.step), lambda: restored)

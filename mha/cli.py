@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import errno
 import inspect
 import os
 import re
@@ -16,13 +15,11 @@ from typing import Any
 from absl import app, flags
 
 from mha import spec
-from mha.machine import signals
+from mha.machine import files, signals
 from mha.run import versions
 from mha.spec import UserError
 
 SMALLER = 'choose smaller batches or shorter lengths; to train, more train.microbatches or model.remat=True'
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-"""Errors of a disk that takes no more files."""
 EXPECTED = {'int()': 'a whole number', 'float': 'a number', 'boolean': 'true or false'}
 
 
@@ -61,7 +58,7 @@ def _run(main: Callable[..., None], defaults: Callable[[], Any] | None, optional
             raise
         _refuse(f'out of memory ({one_line(error)[:200]}) - {SMALLER}')
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in files.FULL:
             raise
         _refuse(f'cannot write {error.filename or "a file"}: {error.strerror} - make room for it, then run it again')
 

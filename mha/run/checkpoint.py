@@ -6,10 +6,12 @@ what was changed on the disk can often be read without an error."""
 
 import contextlib
 import functools
-import gc
 import json
+import logging
+import os
 import shutil
 import sys
+import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from mha.machine import parallel
+from mha.machine import files, parallel
 from mha.spec import UserError
 
 ARRAYS, CHECKSUMS = 'default', 'checksums'
@@ -86,7 +88,7 @@ class Checkpoints:
         try:
             file = path / CHECKSUMS / 'metadata'
             saved = json.loads(file.read_text()) if file.exists() else {}  # earlier versions had none
-            with _quiet(), ocp.StandardCheckpointer() as reader:
+            with ocp.StandardCheckpointer() as reader:
                 state = reader.restore(path / ARRAYS, abstract)
         except Exception as error:  # orbax has no exception class to catch: it raises bare exceptions
             if 'RESOURCE_EXHAUSTED' in str(error) or isinstance(error, MemoryError):
@@ -111,8 +113,12 @@ class Checkpoints:
 
     def clean(self) -> None:
         """Removes what interrupted saves left. Only for the process that writes the checkpoints."""
-        for path in self.directory.glob('*tmp*'):
-            shutil.rmtree(path, ignore_errors=True)
+        for _ in range(20):  # threads of a save that has failed may still write
+            for path in self.directory.glob('*tmp*'):
+                shutil.rmtree(path, ignore_errors=True)
+            if not any(self.directory.glob('*tmp*')):
+                break
+            time.sleep(0.05)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -121,7 +127,8 @@ class Checkpoints:
         except Exception as error:  # of any kind, as in `_read`; it may be that of an earlier save
             if parallel.first():
                 self.clean()
-            reason = ' '.join(str(error).split())[-200:]
+            text = ' '.join(str(error).split())
+            reason = next((each for each in map(os.strerror, files.FULL) if each in text), text[-200:])
             raise UserError(
                 f'cannot write to {self.directory} ({reason}) - make room for it, then the same command resumes'
             ) from error
@@ -131,19 +138,6 @@ class Checkpoints:
         if 'manager' in vars(self):
             with self._writing():
                 self.manager.close()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Context without the tracebacks that reads print which orbax gives up after the first error."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda *_: None
-    try:
-        yield
-    except Exception:
-        gc.collect()
-        raise
-    finally:
-        sys.unraisablehook = hook
 
 
 def checksums(tree: Any) -> dict[str, int]:
@@ -161,3 +155,12 @@ def _on_host(leaf: Any) -> np.ndarray:
 
 def _crc32(array: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)
+
+
+def silence() -> None:
+    """Keeps orbax, and what it is made of, from logging what it does and the tracebacks of errors, which it raises. For
+    scripts."""
+    for name in 'absl', 'asyncio':
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda raised: None if 'Event loop is closed' in str(raised.exc_value) else before(raised)

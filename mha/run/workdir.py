@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from mha.machine import parallel
+from mha.machine import files, parallel
 from mha.run import versions
 from mha.spec import UserError, compact, flatten, parse
 from mha.training import optim
@@ -335,8 +335,5 @@ def _number(text: str) -> float | int:
 
 
 def _replace(path: Path, text: str) -> None:
-    if not parallel.first():
-        return
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    if parallel.first():
+        files.replace(path, text)
