@@ -29,6 +29,7 @@ from mha.run.log import Metrics, per_second
 from mha.spec import UserError
 from mha.training import optim
 from mha.training.metrics import METRICS
+from mha.training.step import FAULT
 from mha.views.report import confusion, plots, runs, table
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment: configs/<name>.py.')
@@ -42,6 +43,8 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; a run that
 
 HISTORY = 'evaluations.csv'
 """File of the evaluations during training: a column `step`, then the columns of extrapolation.csv."""
+HUGE = 1e6
+"""Parameters above it are reported, though they are finite."""
 
 
 def main() -> None:
@@ -109,7 +112,9 @@ def main() -> None:
         workdir.write_json(directory / 'summary.json', summary | {'status': 'diverged', 'step': at})
         checkpoints.close()
         metrics.close(finished=False)
-        raise SystemExit(f'{directory}: {what} at step {at}; it diverged')
+        kept = [each for each in checkpoints.steps() if each < at]
+        last = f'the last good checkpoint is that of step {kept[-1]}' if kept else 'no checkpoint precedes it'
+        raise SystemExit(f'{directory}: {what} at step {at}; it diverged - {last}')
 
     switch = steps - config['train']['final_steps']  # from this step on, the final position scheme is used
     final = step >= switch
@@ -138,23 +143,28 @@ def main() -> None:
             parallel.progress(total=steps, initial=step, unit=' steps', desc='train') as bar,
         ):
 
+            def rate(index: int, at: int) -> float:
+                return float(np.asarray(rates[index](at - 1)))
+
             def log(at: int, count: int, means: dict) -> None:
                 nonlocal clock
-                values = {name: np.asarray(mean) for name, mean in means.items()}
+                means = jax.tree.map(np.asarray, means)
+                fault, values = means.pop('fault'), means
                 clock, before = time.monotonic(), clock
                 for index, member in enumerate(run.members):
                     of_member = {name: float(of_all[index]) for name, of_all in values.items()}
                     of_member['steps_per_second'] = per_second(count, clock - before)
                     metrics.write(at, of_member, None if alone else member)
-                    rate = {'learning_rate': float(np.asarray(rates[index](at - 1)))}
-                    metrics.show(at, rate, None if alone else member)
+                    metrics.show(at, {'learning_rate': rate(index, at)}, None if alone else member)
                 bar.update(count)
-                finite = np.isfinite(values['loss'])
+                finite = np.isfinite([values[name] for name in FAULT]).all(0)
                 if not finite.any():
-                    diverge(f'the loss is {values["loss"][0]}', at)
+                    at, loss, norm = (fault[name][0] for name in ('step', *FAULT))
+                    learning = f'learning rate {rate(0, at):.3g}'
+                    diverge(f'the loss is {loss:.4g}, the gradient norm {norm:.4g}, the {learning}', int(at))
                 loss, accuracy = (values[name][finite].mean() for name in ('loss', 'accuracy'))
-                lost = '' if finite.all() else f', {(~finite).sum()} diverged'
-                bar.set_postfix_str(f'loss {loss:.3f}, accuracy {accuracy:.3f}{lost}')
+                mean_of = '' if alone else f', means of {finite.sum()} of {len(run.members)} members'
+                bar.set_postfix_str(f'loss {loss:.3f}, accuracy {accuracy:.3f}{mean_of}')
 
             def evaluate(at: int, params: Any) -> None:
                 rows = run.evaluate(params, run.survivors(params)).rows
@@ -211,6 +221,9 @@ def main() -> None:
     survivors = run.survivors(params)
     if not survivors:
         diverge('no member has finite parameters' if len(run.members) > 1 else 'the parameters are not finite', step)
+    largest = max(float(np.abs(leaf[survivors]).max(initial=0)) for leaf in jax.tree.leaves(params))
+    if largest > HUGE:
+        say(f'note: parameters reach {largest:.1e}: the training may have diverged')
     results = run.evaluate(params, survivors)
     rows = results.rows
     if config['eval']['every_steps']:

@@ -74,6 +74,7 @@ def numbers(config: Mapping[str, Any], members: Iterable[population.Member]) -> 
         if not 0 <= seed < 2**32:
             raise spec.UserError(f'{name} must be at least 0 and below 2^32, not {seed}')
     spec.choose(train['length_per'], ('batch', 'example'), 'train.length_per')
+    spec.choose(train['non_finite'], ('stop', 'skip'), 'train.non_finite')
     spec.choose(train['members'], ('auto', 'together', 'in turn'), 'train.members')
 
 

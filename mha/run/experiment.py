@@ -212,6 +212,7 @@ class Experiment:
             length_per=train['length_per'],
             microbatches=train['microbatches'],
             penalty=(lambda params: penalty * heads.expected_open(params)) if penalty else None,
+            non_finite=train['non_finite'],
             average=train['average'],
             together=layout.together,
             summed=layout.summed,
