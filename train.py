@@ -11,6 +11,7 @@ from mha import cli  # isort: split
 
 import contextlib
 import functools
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -33,6 +34,9 @@ from mha.training.step import FAULT
 from mha.views.report import confusion, plots, runs, table
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment: configs/<name>.py.')
+DEBUG_NANS = flags.DEFINE_bool(
+    'debug_nans', False, 'If a loss or gradient is not finite, name the operation that made the first NaN.'
+)
 INIT_FROM = flags.DEFINE_string('init_from', None, 'Finished run whose weights this run starts with.')
 LOG_TO = flags.DEFINE_multi_string(
     'log_to', [], f'Where metrics also go, a spec: {", ".join(sinks.names())}. Repeatable.'
@@ -143,6 +147,12 @@ def main() -> None:
             parallel.progress(total=steps, initial=step, unit=' steps', desc='train') as bar,
         ):
 
+            def first_nan(at: int) -> str:
+                checkpoints.close()
+                kept = [each for each in checkpoints.steps() if each < at]
+                before = checkpoints.restore(run.state_shapes, kept[-1]) if kept else make()
+                return run.first_nan(chunk(before, at - 1)[0], final)
+
             def rate(index: int, at: int) -> float:
                 return float(np.asarray(rates[index](at - 1)))
 
@@ -161,6 +171,8 @@ def main() -> None:
                 if not finite.any():
                     at, loss, norm = (fault[name][0] for name in ('step', *FAULT))
                     learning = f'learning rate {rate(0, at):.3g}'
+                    if DEBUG_NANS.value:
+                        print(f'first NaN: {first_nan(int(at))}', file=sys.stderr)
                     diverge(f'the loss is {loss:.4g}, the gradient norm {norm:.4g}, the {learning}', int(at))
                 loss, accuracy = (values[name][finite].mean() for name in ('loss', 'accuracy'))
                 mean_of = '' if alone else f', means of {finite.sum()} of {len(run.members)} members'
