@@ -85,6 +85,7 @@ def main() -> None:
         say(f'{directory} is finished:\n\n{table.summarise(runs.read(directory))}')
         return
     parallel.once(lambda: workdir.hold(directory))
+    parallel.once(lambda: workdir.clean(directory))
     parallel.once(lambda: workdir.extend(directory, config))
     parallel.once(lambda: workdir.keep_subwords(directory, run.task.tokenizer))
 

@@ -42,7 +42,7 @@ def claim(workdir: Path, config: Mapping[str, Any], init_from: str | None = None
     """Makes `workdir` the directory of the run that `config` describes; that run may have begun before. A new run
     records `init_from`, the run whose weights it starts with. Raises `UserError` if the directory holds another run or
     other files."""
-    if (workdir / 'config.json').exists():
+    if (workdir / 'config.json').exists() and not _only_begun(workdir):
         check_same(workdir, config)
         check_start(workdir, init_from)
         return
@@ -50,16 +50,31 @@ def claim(workdir: Path, config: Mapping[str, Any], init_from: str | None = None
         raise UserError(f'checkpoints cannot be kept below a path with [ or ], {workdir} - choose another --workdir')
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if any(path.name != 'lock' for path in workdir.iterdir()):
+        if not _only_begun(workdir):
             raise UserError(f'{workdir} is not empty and holds no run - choose another --workdir')
         here, patch = environment()
         given = {'init_from': str(_absolute(init_from))} if init_from else {}
-        write_json(workdir / 'config.json', config)
         write_json(workdir / 'environment.json', here | given)
         if patch:
             _replace(workdir / 'changes.patch', patch)
+        write_json(workdir / 'config.json', config)  # last: with it, there is a run
     except OSError as error:
         raise UserError(f'cannot make the directory {workdir}: {error.strerror} - choose another --workdir') from error
+
+
+def _only_begun(workdir: Path) -> bool:
+    """Whether all that a directory holds is what a start leaves that was killed; also true if it is empty."""
+    begun = {'lock', 'environment.json', 'changes.patch'}
+    return all(
+        path.name in begun or path.suffix == '.tmp' or (path.name == 'config.json' and not path.stat().st_size)
+        for path in workdir.iterdir()
+    )
+
+
+def clean(workdir: Path) -> None:
+    """Removes files that killed processes left half-written, from a directory that this process has locked."""
+    for path in workdir.glob('*.tmp'):
+        path.unlink()
 
 
 def check_same(workdir: Path, config: Mapping[str, Any]) -> None:

@@ -87,6 +87,37 @@ def test_a_run_keeps_whose_weights_it_starts_with(tmp_path, monkeypatch):
     assert (run / 'environment.json').read_text() == before
 
 
+def test_what_a_killed_start_left_is_no_other_run(tmp_path):
+    """Nor is a file half-written. A run begins with its config.json, which is written last."""
+    for name in 'lock', 'config.tmp', 'config.json', 'environment.json', 'changes.patch':
+        (tmp_path / name).write_text('')
+    workdir.claim(tmp_path, {'seed': 0}, 'runs/b')
+    assert json.loads((tmp_path / 'config.json').read_text()) == {'seed': 0}
+    assert workdir.started_from(tmp_path).endswith('runs/b')
+    workdir.clean(tmp_path)
+    assert not [*tmp_path.glob('*.tmp')]
+    for name, content in (('notes.txt', ''), ('config.json', '{')):
+        folder = tmp_path / f'other {name}'
+        folder.mkdir()
+        (folder / name).write_text(content)
+        with pytest.raises(UserError):
+            workdir.claim(folder, {'seed': 0})
+        assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    workdir.write_json(tmp_path / 'a.json', {'a': 1})
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(os, 'replace', fail)
+    with pytest.raises(OSError, match=r'No space left on device: .*a\.json'):
+        workdir.write_json(tmp_path / 'a.json', {'a': 2})
+    assert [path.name for path in tmp_path.iterdir()] == ['a.json']
+    assert json.loads((tmp_path / 'a.json').read_text()) == {'a': 1}
+
+
 @pytest.mark.parametrize(
     ('arguments', 'name'),
     [
