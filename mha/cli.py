@@ -77,11 +77,16 @@ def end(number: int, kept: str = '') -> None:
     os._exit(128 + number)  # `sys.exit` would wait for threads, which may compile for a minute
 
 
+def end_on_signals() -> None:
+    """Lets signals end this process in one line before `run`, unless they are ignored."""
+    for each in signals.SIGNALS:
+        if signal.getsignal(each) in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(each, lambda number, _: end(number))
+
+
 if Path(sys.argv[0]).resolve() in Path(__file__).parents[1].glob('*.py'):
     # Scripts import this module first. In the imports that follow, some packages would swallow a KeyboardInterrupt.
-    for _each in signals.SIGNALS:
-        if signal.getsignal(_each) in (signal.default_int_handler, signal.SIG_DFL):
-            signal.signal(_each, lambda number, _: end(number))
+    end_on_signals()
 
 
 def _parse_flags(defaults: Callable[[], Any] | None) -> list[str]:

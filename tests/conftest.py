@@ -160,6 +160,7 @@ gc.freeze()
 for line in sys.stdin:
     sys.argv, cwd, *files = json.loads(line)
     if (child := os.fork()) == 0:
+        mha.cli.end_on_signals()
         os.chdir(cwd)
         for number, file in enumerate(files, 1):
             os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)

@@ -25,10 +25,10 @@ PATIENCE = signals.GRACE + 0.5
 
 
 def serve() -> None:
-    for each in signals.SIGNALS:
-        signal.signal(each, signal.SIG_IGN)  # they are for the launcher, which tells
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # signals are for the launcher, which tells
     for name in sys.argv[1:]:
         importlib.import_module(name)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     gc.freeze()
     orders = selectors.DefaultSelector()
     orders.register(sys.stdin, selectors.EVENT_READ)

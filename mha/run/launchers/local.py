@@ -207,4 +207,5 @@ class Warm:
 
     def __exit__(self, *error: object) -> None:
         self._send({'stop': True})
+        self.process.terminate()  # which it ignores once it has started cells
         self.process.wait()
