@@ -47,12 +47,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 
 from mha import pretrained, spec
 from mha.machine import cache, parallel
 from mha.probes import command, files
-from mha.run import cells, finished, population, texts, translation, workdir
+from mha.run import cells, checkpoint, finished, log, population, texts, translation, workdir
 from mha.spec import UserError
 from mha.training import metrics
 from mha.views import encodings
@@ -98,7 +98,7 @@ tokens."""
 
 
 def main() -> None:
-    logging.set_verbosity(logging.ERROR)  # orbax logs every step of a restore
+    checkpoint.silence()
     cache.keep_programs()
     directory = cli.path('workdir', WORKDIR.value)
     if LENGTHS.value:
@@ -163,14 +163,16 @@ def evaluate(directory: Path) -> None:
     run = variant(run, lengths=lengths, examples=examples)
     workdir.check_writable(directory)
 
-    clock = time.time()
+    clock = time.monotonic()
     experiment = run.experiment
     results = experiment.evaluate(run.params, experiment.survivors(run.params))
     rows = results.rows
-    seconds = time.time() - clock
+    seconds = time.monotonic() - clock
     tokens = sum(row['examples'] * experiment.task.num_tokens(int(row['length'])) for row in rows)
 
     path = directory / workdir.evaluation_name(experiment.eval_lengths, examples, TASK.value, POSITION.value)
+    if run.step is not None:  # the last checkpoint is damaged
+        path = path.with_name(f'{path.stem}_step-{run.step}.csv')
     there, here = ({'task': of.config['task'], 'position': of.final_position} for of in (run.trained, experiment))
     others = {name: text for name, text in here.items() if text != there[name]}  # labels in reports
     workdir.write_rows(path, [{**row, **others} for row in rows])
@@ -187,7 +189,7 @@ def evaluate(directory: Path) -> None:
         confusion.draw(written[-2], written[-1])
     print(f'\n{table.summarise(runs.of(directory, *run.record, path.name))}\n')
     print(f'evaluated under position {experiment.final_position}')
-    print(f'{tokens:,} tokens in {seconds:.1f} s, compiling included: {tokens / seconds:,.0f} tokens/s')
+    print(f'{tokens:,} tokens in {seconds:.1f} s, compiling included: {log.per_second(tokens, seconds):,.0f} tokens/s')
     print(*written, sep='\n')
 
 

@@ -25,7 +25,7 @@ from ml_collections import config_flags
 
 from configs import common
 from mha import spec
-from mha.machine import parallel
+from mha.machine import parallel, signals
 from mha.run import cells, checks, launchers, manifest, rehearsal, sinks, workdir
 from mha.run.build import check_cells
 from mha.spec import UserError
@@ -82,7 +82,8 @@ def main() -> None:
     if not begun:
         _offer_populations(len(kept), len(together))
     manifest.add(directory, {name: chosen[name] for name in configs}, _config_text())
-    failed = launcher.run(grid)
+    with signals.delayed(interrupts=True):  # so that cells end first
+        failed = launcher.run(grid)
     if failed:
         raise SystemExit(
             f'{len(failed)} of {_count(configs)} failed ({", ".join(failed)}); the same command tries them again'
@@ -115,10 +116,11 @@ def _kept(every: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _prepare(directory: Path, begun: Mapping[str, Any]) -> None:
     """Makes the directory of the sweep and locks it. Raises `UserError` if it holds something else."""
-    ours = {'lock', 'logs', 'configs', 'cells'}
+    ours = {'lock', 'logs', 'configs', 'cells', 'manifest.jsonl'}
     try:
         there = {path.name for path in directory.iterdir()} if directory.exists() else set()
-        if 'manifest.jsonl' in there and not begun:
+        lines = 'manifest.jsonl' in there and b'\n' in (directory / 'manifest.jsonl').read_bytes()
+        if lines and not begun:  # half a line is what a start left that was killed
             raise UserError(f'{directory / "manifest.jsonl"} names no cell that can be read - restore it, or remove it')
         if there - ours and not begun:
             raise UserError(f'{directory} is not empty and holds no sweep - choose another --workdir')

@@ -9,29 +9,34 @@ with the weights of another run, without the heads in `--config.model.pruned='0:
 
 from mha import cli  # isort: split
 
+import contextlib
 import functools
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
-from absl import flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from configs import common
-from mha.machine import cache, parallel
+from mha.machine import cache, parallel, signals
 from mha.model import heads
-from mha.run import checks, finished, sinks, workdir
+from mha.run import checkpoint, checks, finished, sinks, workdir
 from mha.run.build import build
-from mha.run.checkpoint import Checkpoints
 from mha.run.log import Metrics, per_second
 from mha.spec import UserError
 from mha.training import optim
 from mha.training.metrics import METRICS
+from mha.training.step import FAULT
 from mha.views.report import confusion, plots, runs, table
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment: configs/<name>.py.')
+DEBUG_NANS = flags.DEFINE_bool(
+    'debug_nans', False, 'If a loss or gradient is not finite, name the operation that made the first NaN.'
+)
 INIT_FROM = flags.DEFINE_string('init_from', None, 'Finished run whose weights this run starts with.')
 LOG_TO = flags.DEFINE_multi_string(
     'log_to', [], f'Where metrics also go, a spec: {", ".join(sinks.names())}. Repeatable.'
@@ -42,11 +47,13 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; a run that
 
 HISTORY = 'evaluations.csv'
 """File of the evaluations during training: a column `step`, then the columns of extrapolation.csv."""
+HUGE = 1e6
+"""Parameters above it are reported, though they are finite."""
 
 
 def main() -> None:
-    logging.set_verbosity(logging.ERROR)  # orbax logs every step of a save
-    started = time.time()
+    checkpoint.silence()
+    started = time.monotonic()
     parallel.start()
     cache.keep_programs()
 
@@ -78,13 +85,15 @@ def main() -> None:
         say(f'{directory} is finished:\n\n{table.summarise(runs.read(directory))}')
         return
     parallel.once(lambda: workdir.hold(directory))
+    parallel.once(lambda: workdir.clean(directory))
     parallel.once(lambda: workdir.extend(directory, config))
     parallel.once(lambda: workdir.keep_subwords(directory, run.task.tokenizer))
 
     # ---------------------------------------------------------------- Start: new or restored state, compiled programs
-    checkpoints = Checkpoints(directory)
-    step = checkpoints.latest() or 0
-    make = functools.partial(checkpoints.restore, run.state_shapes) if step else run.init
+    checkpoints = checkpoint.Checkpoints(directory)
+    parallel.once(checkpoints.clean)
+    restored = checkpoints.restore(run.state_shapes) if checkpoints.steps() else None
+    step, make = (0, run.init) if restored is None else (int(restored.step), lambda: restored)
     init_from = workdir.started_from(directory)
     if init_from and not step:
         make = functools.partial(run.init_from, weights(init_from) if start is None else start)
@@ -108,16 +117,18 @@ def main() -> None:
         workdir.write_json(directory / 'summary.json', summary | {'status': 'diverged', 'step': at})
         checkpoints.close()
         metrics.close(finished=False)
-        raise SystemExit(f'{directory}: {what} at step {at}; it diverged')
+        kept = [each for each in checkpoints.steps() if each < at]
+        last = f'the last good checkpoint is that of step {kept[-1]}' if kept else 'no checkpoint precedes it'
+        raise SystemExit(f'{directory}: {what} at step {at}; it diverged - {last}')
 
     switch = steps - config['train']['final_steps']  # from this step on, the final position scheme is used
     final = step >= switch
     if step < steps:
-        compiling = time.time()
+        compiling = time.monotonic()
         # XLA mostly uses one core, so the evaluation is compiled at the same time.
         chunk = compiler.submit(run.chunk, final, meanwhile=run.evaluator.compile).result()
         resumed = f', resumes from step {step}' if step else ''
-        say(f'started in {compiling - started:.1f} s, compiled in {time.time() - compiling:.1f} s{resumed}')
+        say(f'started in {compiling - started:.1f} s, compiled in {time.monotonic() - compiling:.1f} s{resumed}')
     state = making.result()
 
     # ---------------------------------------------------------------- Train: one dispatch per chunk of steps
@@ -131,26 +142,42 @@ def main() -> None:
     history = [row for row in workdir.read_rows(directory / HISTORY) if row['step'] <= step]
     if step < steps:
         log_every, save_every = config['train']['log_every_steps'], config['train']['checkpoint_every_steps']
-        clock = time.time()
-        with parallel.progress(total=steps, initial=step, unit=' steps', desc='train') as bar:
+        clock = time.monotonic()
+        with (
+            signals.delayed() as notice,
+            parallel.progress(total=steps, initial=step, unit=' steps', desc='train') as bar,
+        ):
+
+            def first_nan(at: int) -> str:
+                checkpoints.close()
+                kept = [each for each in checkpoints.steps() if each < at]
+                before = checkpoints.restore(run.state_shapes, kept[-1]) if kept else make()
+                return run.first_nan(chunk(before, at - 1)[0], final)
+
+            def rate(index: int, at: int) -> float:
+                return float(np.asarray(rates[index](at - 1)))
 
             def log(at: int, count: int, means: dict) -> None:
                 nonlocal clock
-                values = {name: np.asarray(mean) for name, mean in means.items()}
-                clock, before = time.time(), clock
+                means = jax.tree.map(np.asarray, means)
+                fault, values = means.pop('fault'), means
+                clock, before = time.monotonic(), clock
                 for index, member in enumerate(run.members):
                     of_member = {name: float(of_all[index]) for name, of_all in values.items()}
                     of_member['steps_per_second'] = per_second(count, clock - before)
                     metrics.write(at, of_member, None if alone else member)
-                    rate = {'learning_rate': float(np.asarray(rates[index](at - 1)))}
-                    metrics.show(at, rate, None if alone else member)
+                    metrics.show(at, {'learning_rate': rate(index, at)}, None if alone else member)
                 bar.update(count)
-                finite = np.isfinite(values['loss'])
+                finite = np.isfinite([values[name] for name in FAULT]).all(0)
                 if not finite.any():
-                    diverge(f'the loss is {values["loss"][0]}', at)
+                    at, loss, norm = (fault[name][0] for name in ('step', *FAULT))
+                    learning = f'learning rate {rate(0, at):.3g}'
+                    if DEBUG_NANS.value:
+                        print(f'first NaN: {first_nan(int(at))}', file=sys.stderr)
+                    diverge(f'the loss is {loss:.4g}, the gradient norm {norm:.4g}, the {learning}', int(at))
                 loss, accuracy = (values[name][finite].mean() for name in ('loss', 'accuracy'))
-                lost = '' if finite.all() else f', {(~finite).sum()} diverged'
-                bar.set_postfix_str(f'loss {loss:.3f}, accuracy {accuracy:.3f}{lost}')
+                mean_of = '' if alone else f', means of {finite.sum()} of {len(run.members)} members'
+                bar.set_postfix_str(f'loss {loss:.3f}, accuracy {accuracy:.3f}{mean_of}')
 
             def evaluate(at: int, params: Any) -> None:
                 rows = run.evaluate(params, run.survivors(params)).rows
@@ -160,7 +187,16 @@ def main() -> None:
                 for row in rows if alone else ():
                     metrics.show(at, {f'evaluation/length {row["length"]}': METRICS[run.task.metric].of(row)})
 
+            def evaluate_unless_stopped(at: int, params: Any) -> None:
+                with contextlib.suppress(KeyboardInterrupt), signals.delayed(interrupts=jax.process_count() == 1):
+                    evaluate(at, params)
+
+            def stopping() -> int:
+                return parallel.largest(notice.received)
+
             evaluate_every = config['eval']['every_steps'] or steps
+            if step and step % evaluate_every == 0 and all(row['step'] != step for row in history):
+                evaluate_unless_stopped(step, run.layout.fetch(state.evaluated))  # it was interrupted
             waiting, profiling = None, PROFILE.value
             while step < steps:
                 if step == switch and not final:
@@ -183,14 +219,24 @@ def main() -> None:
                     log(*waiting)
                     waiting = None
                     checkpoints.save(step, state)
-                if step % evaluate_every == 0 and step < steps:
-                    evaluate(step, run.layout.fetch(state.evaluated))
+                if step % evaluate_every == 0 and step < steps and not stopping():
+                    evaluate_unless_stopped(step, run.layout.fetch(state.evaluated))
+                if number := stopping():
+                    if waiting:
+                        log(*waiting)
+                        checkpoints.save(step, state)
+                    checkpoints.close()
+                    metrics.close(finished=False)
+                    cli.end(number, f'step {step} is saved')
 
     # ---------------------------------------------------------------- Evaluate inside and beyond the trained lengths
     params = run.layout.fetch(state.evaluated)
     survivors = run.survivors(params)
     if not survivors:
         diverge('no member has finite parameters' if len(run.members) > 1 else 'the parameters are not finite', step)
+    largest = max(float(np.abs(leaf[survivors]).max(initial=0)) for leaf in jax.tree.leaves(params))
+    if largest > HUGE:
+        say(f'note: parameters reach {largest:.1e}: the training may have diverged')
     results = run.evaluate(params, survivors)
     rows = results.rows
     if config['eval']['every_steps']:
@@ -208,7 +254,7 @@ def main() -> None:
             workdir.write_rows(directory / 'confusion.csv', results.confusions)
             confusion.draw(directory / 'confusion.csv', directory / 'confusion.svg')
         scores = table.scores(members)
-        ended = {'status': 'finished', 'diverged': diverged, **scores, 'seconds': time.time() - started}
+        ended = {'status': 'finished', 'diverged': diverged, **scores, 'seconds': time.monotonic() - started}
         metrics.evaluated(rows, scores)  # first, because a finished run is left alone
         metrics.close()
         workdir.write_json(directory / 'summary.json', summary | ended)

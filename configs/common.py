@@ -67,6 +67,7 @@ def get_config() -> ConfigDict:
     config.train.final_steps = 0  # number of last steps trained under train.final_position
     config.train.head_penalty = 0.0  # per head whose learned gate is expected to be open; 0: heads have no gates
     config.train.average = 0.0  # decay of a running mean of the parameters, which is evaluated; 0: no mean
+    config.train.non_finite = 'stop'  # at a loss or gradient that is not finite; 'skip': the step changes nothing
     config.train.members = 'auto'  # population trained 'together' (vectorised) or 'in turn'; 'auto': in turn on CPUs
     config.train.log_every_steps = 100  # also the number of steps in one dispatch
     config.train.checkpoint_every_steps = 1000

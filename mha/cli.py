@@ -1,5 +1,6 @@
 """Command line of the scripts: parsing of flags and configs, and mistakes reported in one line with exit code 2."""
 
+import contextlib
 import difflib
 import inspect
 import itertools
@@ -15,6 +16,7 @@ from typing import Any
 from absl import app, flags
 
 from mha import spec
+from mha.machine import files, signals
 from mha.run import versions
 from mha.spec import UserError
 
@@ -27,13 +29,19 @@ EXPECTED = {'int()': 'a whole number', 'float': 'a number', 'boolean': 'true or 
 def run(main: Callable[..., None], defaults: Callable[[], Any] | None = None, optional: Sequence[str] = ()) -> None:
     """Parses the flags and calls `main`, with the remaining arguments if `main.takes_arguments`. `defaults` returns the
     default config of a script with a `--config`. Flags that are `optional` may have no value, which makes it ''. Exit
-    codes: 2 for a mistake of the user or too little memory, reported in one line on stderr; 130 after an interrupt; 141
-    if the reader of the output has closed the pipe, as `| head` does. Other errors are defects of the program and keep
-    their traceback."""
+    codes: 2 for a mistake of the user, too little memory or a full disk, in one line on stderr; 130 after SIGINT; 143
+    after SIGTERM; 141 if the reader of the output has closed the pipe, as `| head` does. Other errors are defects of
+    the program and keep their traceback."""
     app.define_help_flags()
+    with signals.Watch(end) as watch:
+        try:
+            _run(main, defaults, optional)
+        except KeyboardInterrupt:
+            end(watch.received or signal.SIGINT)
+
+
+def _run(main: Callable[..., None], defaults: Callable[[], Any] | None, optional: Sequence[str]) -> None:
     try:
-        if signal.getsignal(signal.SIGINT) is _interrupted:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.argv[1:] = [
             f'{each}=' if each.lstrip('-') in optional and each[0] == '-' else each for each in sys.argv[1:]
         ]
@@ -47,30 +55,44 @@ def run(main: Callable[..., None], defaults: Callable[[], Any] | None = None, op
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         sys.exit(141)
     except UserError as error:
-        print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
     except RuntimeError as error:  # the base class of jax's errors; reports do not import jax
         reason = one_line(error)
         if 'RESOURCE_EXHAUSTED' in reason:
             reason = f'out of memory ({reason[:200]}) - {SMALLER}'
         elif not reason.startswith('Unable to initialize backend'):
             raise
-        print(f'{Path(sys.argv[0]).name}: {reason}', file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        _interrupted()
+        _refuse(reason)
+    except OSError as error:
+        if error.errno not in files.FULL:
+            raise
+        _refuse(f'cannot write {error.filename or "a file"}: {error.strerror} - make room for it, then run it again')
 
 
-def _interrupted(*_: Any) -> None:
-    print(f'\n{Path(sys.argv[0]).name}: interrupted - the same command resumes', file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(130)  # `sys.exit` would wait for threads, which may compile for a minute
+def _refuse(reason: str) -> None:
+    print(f'{Path(sys.argv[0]).name}: {reason}', file=sys.stderr)
+    sys.exit(2)
 
 
-_SCRIPT = Path(sys.argv[0]).resolve() in Path(__file__).parents[1].glob('*.py')
-if _SCRIPT and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+def end(number: int, kept: str = '') -> None:
+    """Ends this process after a signal, with a line that says what it has `kept`."""
+    what = f'interrupted, {kept}' if kept else 'interrupted'
+    print(f'\n{Path(sys.argv[0]).name}: {what} - the same command resumes', file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # its reader has gone, or it is being written
+        sys.stdout.flush()
+    os._exit(128 + number)  # `sys.exit` would wait for threads, which may compile for a minute
+
+
+def end_on_signals() -> None:
+    """Lets signals end this process in one line before `run`, unless they are ignored."""
+    for each in signals.SIGNALS:
+        if signal.getsignal(each) in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(each, lambda number, _: end(number))
+
+
+if Path(sys.argv[0]).resolve() in Path(__file__).parents[1].glob('*.py'):
     # Scripts import this module first. In the imports that follow, some packages would swallow a KeyboardInterrupt.
-    signal.signal(signal.SIGINT, _interrupted)
+    end_on_signals()
 
 
 def _parse_flags(defaults: Callable[[], Any] | None) -> list[str]:

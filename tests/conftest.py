@@ -3,6 +3,7 @@
 `JAX_PLATFORMS=cuda pytest` runs the same tests on an accelerator.
 """
 
+import contextlib
 import ctypes
 import functools
 import gc
@@ -159,6 +160,7 @@ gc.freeze()
 for line in sys.stdin:
     sys.argv, cwd, *files = json.loads(line)
     if (child := os.fork()) == 0:
+        mha.cli.end_on_signals()
         os.chdir(cwd)
         for number, file in enumerate(files, 1):
             os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
@@ -178,8 +180,9 @@ def script(environ, tmp_path_factory):
     pipe = subprocess.PIPE
     server = subprocess.Popen(command, cwd=ROOT, env=environ, text=True, stdin=pipe, stdout=pipe)
 
-    def call(*command, code=0, kill_at=None, cwd=ROOT):
-        """With `kill_at`, the process is killed once that path exists."""
+    def call(*command, code=0, kill_at=None, after=None, cwd=ROOT):
+        """With `kill_at`, the process is killed once that path exists. With `after=(seconds, signal)`, it gets the
+        signal so late, if it has not ended by then, and may end with any code."""
         files = [tmp_path_factory.mktemp('output') / name for name in ('stdout', 'stderr')]
         server.stdin.write(json.dumps([[*map(str, command)], str(cwd), *map(str, files)]) + '\n')
         server.stdin.flush()
@@ -189,10 +192,14 @@ def script(environ, tmp_path_factory):
                 os.kill(child, 0)  # an error once it has ended
                 time.sleep(0.005)
             os.kill(child, signal.SIGKILL)
+        if after:
+            time.sleep(after[0])
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, after[1])
         returned = server.stdout.readline()
         stdout, stderr = (file.read_text(encoding='utf-8') for file in files)
-        assert returned == f'{code}\n', stdout + stderr
-        return SimpleNamespace(stdout=stdout, stderr=stderr)
+        assert after or returned == f'{code}\n', stdout + stderr
+        return SimpleNamespace(stdout=stdout, stderr=stderr, code=int(returned))
 
     yield call
     server.communicate()

@@ -26,6 +26,7 @@ COMMANDS = {
     ),
     'decode.py': (['--lengths=4', '--layers=1', '--dim=16', '--heads=2', '--rounds=1'], ['mha, no cache', 'cache /']),
     'population.py': ([QUICK, '--members=2', '--rounds=1', '--steps=1'], ['2 in turn', '2 together']),
+    'reliability.py': ([QUICK, '--steps=2', '--rounds=1'], ['with', 'ratio', 'lock', 'checksums']),
     'schemes.py': (['--schemes=rope,t5', '--length=16', '--repeats=1'], ['rope', 't5']),
     'tasks.py': (['--tasks=parity_check,reverse', '--batches=1', '--repeats=1'], ['parity_check', 'reverse']),
     'train_step.py': ([QUICK, '--steps=1'], ['steps/s', 'attention: core', 'optimizer', 'all parts']),

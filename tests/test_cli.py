@@ -1,10 +1,12 @@
 """How the scripts end; what they refuse is in tests/test_scripts.py."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -13,6 +15,7 @@ import pytest
 
 from configs import common, quickstart
 from mha import cli
+from mha.machine import signals
 from mha.spec import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -27,6 +30,21 @@ def test_a_device_without_enough_memory_ends_in_one_line(monkeypatch, capsys):
     assert said.startswith('train.py: out of memory')
     assert 'choose smaller batches' in said
     assert said.count('\n') == 1
+
+
+def test_a_full_disk_ends_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['train.py'])
+
+    def main():
+        raise OSError(errno.ENOSPC, 'No space left on device', 'runs/a/metrics.jsonl')
+
+    with pytest.raises(SystemExit) as ended:
+        cli.run(main)
+    assert ended.value.code == 2
+    said = (
+        'train.py: cannot write runs/a/metrics.jsonl: No space left on device - make room for it, then run it again\n'
+    )
+    assert capsys.readouterr().err == said
 
 
 def test_other_failures_of_a_program_keep_their_traceback(monkeypatch):
@@ -73,11 +91,12 @@ except BaseException:
 """
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     ('script', 'imported'), [('train', 'jax'), ('sweep', 'jax'), ('eval', 'jax'), ('compare', 'numpy')]
 )
-def test_an_interrupt_of_the_imports_is_one_line(script, imported, tmp_path):
-    (tmp_path / f'{imported}.py').write_text(SWALLOWING)  # in place of the package
+def test_an_interrupt_of_the_imports_is_one_line(script, imported, number, tmp_path):
+    (tmp_path / f'{imported}.py').write_text(SWALLOWING.replace('SIGINT', number.name))  # in place of the package
     environ = {**os.environ, 'PYTHONPATH': str(tmp_path)}
     done = subprocess.run(
         [sys.executable, f'{script}.py'],
@@ -87,8 +106,56 @@ def test_an_interrupt_of_the_imports_is_one_line(script, imported, tmp_path):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
     )
-    assert done.returncode == 130, done.stderr
+    assert done.returncode == 128 + number, done.stderr
     assert done.stderr == f'\n{script}.py: interrupted - the same command resumes\n'
+
+
+WORKING = """
+import hashlib, os, signal, sys, time
+from mha import cli
+from mha.machine import signals
+signals.GRACE = 2
+def main(act):
+    with signals.delayed(interrupts=act == 'raise') as watch:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            if act == 'twice':
+                time.sleep(1)
+                os.kill(os.getpid(), signal.SIGINT)
+            if act != 'keep':
+                hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)  # one operation, which no handler enters
+            time.sleep(0.2)
+        except KeyboardInterrupt:
+            print('caught')
+        if act == 'keep':
+            cli.end(watch.received, 'step 4 is saved')
+main.takes_arguments = True
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize(('act', 'said'), [('wait', ''), ('twice', ''), ('keep', ', step 4 is saved'), ('raise', '')])
+def test_work_may_be_kept_after_a_signal(act, said):
+    """For a while, in which a second signal ends it, though Python cannot call a handler."""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, '-c', WORKING, act], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert done.stderr == f'\n-c: interrupted{said} - the same command resumes\n'
+    assert done.stdout == 'caught\n' * (act == 'raise')
+    assert time.monotonic() - began < 30
+
+
+def test_no_handler_stays(monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['train.py'])
+    before = [signal.getsignal(each) for each in signals.SIGNALS]
+    seen = []
+    cli.run(lambda: seen.extend(signal.getsignal(each) for each in signals.SIGNALS))
+    assert [signal.getsignal(each) for each in signals.SIGNALS] == before
+    assert not {*seen} & {*before} - {signal.SIG_IGN}
+    assert signal.set_wakeup_fd(-1) == -1
+    with signals.delayed() as watch:  # outside of scripts, it does nothing
+        assert watch.received == 0
+    assert [signal.getsignal(each) for each in signals.SIGNALS] == before
 
 
 def test_a_reader_that_has_gone_ends_it_quietly():

@@ -20,6 +20,7 @@ import pytest
 
 import mha
 from mha.machine import parallel
+from mha.run import workdir
 
 ROOT = Path(__file__).parent.parent
 QUICK = (
@@ -348,6 +349,86 @@ def test_eval_takes_no_other_checkpoint_than_the_last(finished, script, tmp_path
     (run / 'summary.json').unlink()  # as it says
     script('train.py', *QUICK, f'--workdir={run}')
     script('eval.py', f'--workdir={run}', '--lengths=4')
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_used(finished, script, tmp_path):
+    """An evaluation says so in the name of its file, too. A run that goes on repeats the steps that were lost."""
+    run = tmp_path / 'run'
+    shutil.copytree(finished[0], run)
+    sums = run / 'checkpoints' / '12' / 'checksums' / 'metadata'
+    sums.write_text(sums.read_text().replace('1', '2'))
+    told = f'note: {run}/checkpoints/12 is damaged ('
+    done = script('eval.py', f'--workdir={run}', '--lengths=4')
+    assert told in done.stderr
+    assert 'differs from its checksum); step 8 is used' in done.stderr
+    assert [path.name for path in run.glob('evaluation_*')] == ['evaluation_4_8-examples_step-8.csv']
+    for name in 'summary.json', 'extrapolation.csv':
+        (run / name).unlink()
+    done = script('train.py', *QUICK, f'--workdir={run}')
+    assert told in done.stderr
+    assert 'resumes from step 8' in done.stdout
+    assert_same_results(run, finished[0])
+    assert sums.read_text() == (finished[0] / 'checkpoints' / '12' / 'checksums' / 'metadata').read_text()
+    for step in '8', '12':
+        (run / 'checkpoints' / step / 'default' / 'manifest.ocdbt').write_text('')
+    done = script('eval.py', f'--workdir={run}', '--lengths=4', code=2)
+    assert f'eval.py: cannot read {run}/checkpoints/12 (' in done.stderr
+    assert done.stderr.count('\n') == 1
+
+
+ENDLESS = ('--config.train.steps=1000000', '--config.train.checkpoint_every_steps=1000000')
+
+
+def ended_by(number, commands, environs, lines):
+    """Sends a signal to the processes of a run once they have logged; their exit codes, and the seconds they took."""
+    pipe = subprocess.PIPE
+    running = [
+        subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
+        for command, env in zip(commands, environs, strict=True)
+    ]
+    while not (lines.exists() and lines.read_text().count('\n') > 2):
+        assert all(process.poll() is None for process in running)
+        time.sleep(0.01)
+    began = time.monotonic()
+    for process in running:
+        process.send_signal(number)
+    told = [process.communicate()[1] for process in running]
+    return [process.returncode for process in running], told, time.monotonic() - began
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('processes', [1, 2])
+def test_a_signal_saves_the_last_chunk(processes, environ, tmp_path):
+    """Of all processes, the same one. The run resumes there."""
+    run, number = tmp_path / 'run', signal.SIGTERM
+
+    def end(commands, environs, workdir):
+        return ended_by(number, commands, environs, workdir / 'metrics.jsonl')
+
+    command = [sys.executable, 'train.py', *QUICK, *ENDLESS, f'--workdir={run}']
+    found = end([command], [environ], run) if processes == 1 else train_in_two(environ, run, end, *ENDLESS)
+    codes, told, seconds = found
+    last = losses(run)[-1][0]
+    assert codes == [143] * processes, told
+    assert f'train.py: interrupted, step {last} is saved - the same command resumes' in told[0]
+    assert [path.name for path in (run / 'checkpoints').iterdir()] == [str(last)]
+    assert seconds < 10
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_its_cells(environ, tmp_path):
+    """They save their state, and none is left."""
+    config, grid = tmp_path / 'tiny.py', tmp_path / 'grid'
+    config.write_text('from configs.quickstart import get_config\ndef sweep():\n    for n in 0, 1: yield {"seed": n}')
+    flags = [f'--config={config}', *QUICK[1:], *ENDLESS, f'--workdir={grid}', '--jobs=2']
+    lines = grid / 'cells' / 'seed=1' / 'metrics.jsonl'
+    codes, told, seconds = ended_by(signal.SIGTERM, [[sys.executable, 'sweep.py', *flags]], [environ], lines)
+    assert codes == [143], told
+    assert told[0].endswith('sweep.py: interrupted - the same command resumes\n')
+    assert seconds < 10
+    for cell in grid.glob('cells/*'):
+        assert not workdir.held(cell)
+        assert (grid / 'logs' / f'{cell.name}.log').read_text().count('is saved - the same command resumes') == 1
 
 
 def test_a_finished_run_without_its_results_is_evaluated_again(finished, script, tmp_path):
@@ -840,7 +921,7 @@ def test_cells_train_the_config_as_it_was(environ, script, tmp_path):
     while not (grid / 'cells' / 'dim=16' / 'lock').exists():
         assert sweep.poll() is None
         time.sleep(0.01)
-    orphan = (grid / 'cells' / 'dim=16' / 'lock').read_text().strip() or '..'
+    orphan = (grid / 'cells' / 'dim=16' / 'lock').read_text().partition(' ')[0] or '..'
     told = script(*command[1:], code=2).stderr
     assert f'{grid} is in use by process {sweep.pid}' in told
     config.write_text('raise ValueError')
@@ -888,7 +969,7 @@ def test_mistakes_after_training(command, words, finished, script):
 @pytest.mark.parametrize(
     ('extreme', 'words', 'steps'),
     [
-        (('--config.optimizer.learning_rate=1e30',), 'the loss is', (4,)),
+        (('--config.optimizer.learning_rate=1e30',), 'the loss is nan, the gradient norm nan, the learning', (2,)),
         pytest.param(  # in the last update, which no loss tells of
             ('--config.train.steps=1', '--config.optimizer.learning_rate=3e38', '--config.optimizer.weight_decay=1000'),
             'the parameters are not finite',
@@ -901,7 +982,7 @@ def test_a_run_that_diverges_stops(extreme, words, steps, script, tmp_path):
     for step in steps:
         done = script('train.py', *QUICK, *extreme, f'--workdir={tmp_path / "run"}', code=1)
         assert words in done.stderr
-        assert f'at step {step}; it diverged' in done.stderr
+        assert f'at step {step}; it diverged - no checkpoint precedes it' in done.stderr
         assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['status'] == 'diverged'
         assert 'Traceback' not in done.stderr
 

@@ -93,6 +93,7 @@ def _join(count: int, index_name: str) -> None:
         state = f'is {address!r}' if address else 'is not set'
         raise UserError(f'{count} processes, but JAX_COORDINATOR_ADDRESS {state} - give host:port of process 0')
     # jax ends this process itself, without an exception, if the others do not join within five minutes
+    jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM away from `mha.machine.signals`
     print(f'process {index} of {count} joins at {address or "the address its launcher gives"}', file=sys.stderr)
     try:
         jax.distributed.initialize(address, count, index, cluster_detection_method='deactivate' if by_hand else None)
@@ -131,6 +132,11 @@ def once(act: Callable[[], None]) -> None:
         raise failed
     if text := np.asarray(told).tobytes().decode(errors='ignore').strip():
         raise UserError(text)
+
+
+def largest(number: int) -> int:
+    """Largest of the numbers that the processes give."""
+    return number if jax.process_count() == 1 else int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
 class Progress(tqdm):

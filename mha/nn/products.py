@@ -35,6 +35,9 @@ def hideable(
 ) -> tuple[Float[Array, 'B S H W'], Float[Array, 'B S H V']]:
     """Keys and values that a mask can hide completely. A weight of 0 does not hide a NaN in a value, so NaN moves from
     the value to the key, whose logit the mask replaces."""
+    # Under this option, a NaN ends the program where it is made: there is none to hide, and the one below would, too.
+    if jax.config.jax_debug_nans:  # pyright: ignore[reportAttributeAccessIssue]
+        return k, v
     return jnp.where(jnp.isfinite(v).all(-1, keepdims=True), k, jnp.nan), finite(v)
 
 

@@ -44,6 +44,7 @@ KEYS: dict[str, Any] = {
     'train.final_steps': _LATER,
     'train.head_penalty': Size,
     'train.average': Decay,
+    'train.non_finite': Literal['stop', 'skip'],
     'train.members': Literal['auto', 'together', 'in turn'],
     'train.log_every_steps': Steps,
     'train.checkpoint_every_steps': Steps,

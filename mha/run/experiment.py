@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+import re
+import traceback
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -201,22 +204,9 @@ class Experiment:
         """Compiled training program `chunk(state, stop)` (see `training.Chunk`), under the first or the `final`
         position scheme. `meanwhile` is called after tracing, before the compiler starts, and must not block: it may
         start a thread."""
-        train, layout = self.config['train'], self.layout
-        penalty = train['head_penalty']
-        chunk = training.Chunk(
-            nnx.split(self.final_shapes if final else self.first_shapes, nnx.Param)[0],
-            self.optimizer,
-            curriculum=self.curriculum,
-            buckets=buckets.choose(self.train_lengths, self.task.num_tokens, train['buckets']),
-            batch_size=train['batch_size'],
-            length_per=train['length_per'],
-            microbatches=train['microbatches'],
-            penalty=(lambda params: penalty * heads.expected_open(params)) if penalty else None,
-            average=train['average'],
-            together=layout.together,
-            summed=layout.summed,
-        ).compiled(shardings=(layout.shardings(self.state_shapes), layout.replicated))
-        task, (keys, varied) = layout.replicate(self.task), layout.place((self.keys(Purpose.TRAINING), self.varied))
+        layout = self.layout
+        chunk = self._steps(final).compiled(shardings=(layout.shardings(self.state_shapes), layout.replicated))
+        task, keys, varied = self._inputs()
         options = layout.compiler_options
         if self.config['model']['remat'] and jax.default_backend() == 'cpu':
             # Without the barriers, the compiler would merge the recomputation with the first computation.
@@ -225,6 +215,44 @@ class Experiment:
         meanwhile()
         program = lowered.compile(options)
         return lambda state, stop: program(state, task, keys, np.int32(stop), varied)
+
+    def first_nan(self, state: training.State, final: bool = False) -> str:
+        """Operation that makes the first NaN in the step after `state`, with its line in the code. The step is computed
+        one operation after the other, on one device."""
+        task, keys, varied = self._inputs()
+        arguments = jax.device_put(jax.device_get((state, task, jax.random.key_data(keys), varied)))
+        state, task, keys, varied = arguments
+        steps = dataclasses.replace(self._steps(final), summed=lambda function: function)
+        try:
+            with jax.disable_jit(), jax.debug_nans(True):
+                steps(state, task, jax.random.wrap_key_data(keys), state.step + 1, varied)
+        except FloatingPointError as error:
+            return f'{" ".join(str(error).split())[:100]}, {_line_of(error)}'
+        return 'no operation makes a NaN of finite numbers'
+
+    def _inputs(self) -> tuple[Task, jax.Array, dict[str, jax.Array]]:
+        """Inputs of the training program besides the state."""
+        keys, varied = self.layout.place((self.keys(Purpose.TRAINING), self.varied))
+        return self.layout.replicate(self.task), keys, varied
+
+    def _steps(self, final: bool) -> training.Chunk:
+        """Training steps under the first or the `final` position scheme."""
+        train, layout = self.config['train'], self.layout
+        penalty = train['head_penalty']
+        return training.Chunk(
+            nnx.split(self.final_shapes if final else self.first_shapes, nnx.Param)[0],
+            self.optimizer,
+            curriculum=self.curriculum,
+            buckets=buckets.choose(self.train_lengths, self.task.num_tokens, train['buckets']),
+            batch_size=train['batch_size'],
+            length_per=train['length_per'],
+            microbatches=train['microbatches'],
+            penalty=(lambda params: penalty * heads.expected_open(params)) if penalty else None,
+            non_finite=train['non_finite'],
+            average=train['average'],
+            together=layout.together,
+            summed=layout.summed,
+        )
 
     @functools.cached_property
     def evaluator(self) -> evaluation.Evaluator:
@@ -268,3 +296,12 @@ class Experiment:
         """Indices of the members whose parameters are all finite."""
         finite = jax.tree.map(lambda x: np.isfinite(x).reshape(len(self.members), -1).all(1), params)
         return np.flatnonzero(np.all(jax.tree.leaves(finite), axis=0)).tolist()
+
+
+def _line_of(error: BaseException) -> str:
+    """Innermost line of this package in the traceback of an error, or in that of the operation that was transposed."""
+    package = str(Path(__file__).parents[1])
+    frames = [f'{frame.filename}:{frame.lineno} in {frame.name}' for frame in traceback.extract_tb(error.__traceback__)]
+    forward = re.findall(r'File "(.*)", line (\d+), in (\w+)', str(error.__cause__ or ''))
+    frames += [f'{file}:{line} in {name}' for file, line, name in forward]
+    return next(frame for frame in reversed(frames) if frame.startswith(package))

@@ -31,7 +31,8 @@ from mha.training.step import logits_of
 @checked
 def load(directory: str | Path, member: int = 0, step: int | None = None) -> 'Finished':
     """Finished run in a directory. `member` is the index of the member, for a run that trained a population, and `step`
-    that of a checkpoint before the last one, if the run still keeps it. Raises `UserError` if the directory holds no
+    that of a checkpoint before the last one, if the run still keeps it; it is taken, with a line on stderr, if the last
+    one is damaged. Raises `UserError` if the directory holds no
     finished run, or files that do not belong together."""
     directory = Path(directory).expanduser()
     config = workdir.load_config(directory)
@@ -62,7 +63,8 @@ def load(directory: str | Path, member: int = 0, step: int | None = None) -> 'Fi
         kept = ' and '.join(map(str, checkpoints.steps()))
         raise UserError(f'{directory} keeps the checkpoints of steps {kept}, not of step {step}')
     state = checkpoints.restore(like=trained.state_shapes, step=step)
-    checkpoints.close()
+    if (used := int(state.step)) != steps:
+        step = used
     return Finished(directory, trained, trained, trained.layout.fetch(state.evaluated), member, step)
 
 
@@ -103,7 +105,7 @@ class Finished:
     """Parameters of all members, [P, ..] each, in host memory."""
     member: int
     step: int | None = None
-    """Step of the checkpoint, if it was asked for."""
+    """Step of the checkpoint, if it was asked for or the last one is damaged."""
 
     def __repr__(self) -> str:
         under = f'task={self.config["task"]!r}, position={self.experiment.final_position!r}'

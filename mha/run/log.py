@@ -1,6 +1,7 @@
 """Training metrics of a run: `metrics.jsonl` is the record, sinks such as TensorBoard are for viewing. If several
 processes train, only the first writes them."""
 
+import errno
 import json
 import math
 import os
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mha.machine import parallel
+from mha.machine import files, parallel
 from mha.run.sinks import Sink
 from mha.spec import UserError
 from mha.training.metrics import ALL_COLUMNS
@@ -26,10 +27,8 @@ class Metrics:
             records, broken = read(path)
             if broken:
                 print(f'note: {path} had {broken} lines that cannot be read; they are dropped', file=sys.stderr)
-            temporary = path.with_suffix('.tmp')
-            temporary.write_text(''.join(_line(record) for record in records if record['step'] <= step))
-            os.replace(temporary, path)
-        self.file = open(path if writes else os.devnull, 'a')  # noqa: SIM115 - open for the whole run
+            files.replace(path, ''.join(_line(record) for record in records if record['step'] <= step))
+        self.file = open(path if writes else os.devnull, 'ab', buffering=0)  # noqa: SIM115 - open for the whole run
         self.sinks = list(sinks) if writes else []
 
     def start(self, config: Mapping[str, Any]) -> None:
@@ -44,8 +43,12 @@ class Metrics:
 
     def write(self, step: int, values: Mapping[str, float], member: Mapping[str, Any] | None = None) -> None:
         """Records the values of a step. `member` names the member of a population."""
-        self.file.write(_line({'step': step, **(member or {}), **values}))
-        self.file.flush()
+        line = _line({'step': step, **(member or {}), **values}).encode()
+        try:
+            if self.file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.file.name)) from error
         self.show(step, values, member)
 
     def show(self, step: int, values: Mapping[str, float], member: Mapping[str, Any] | None = None) -> None:
@@ -98,7 +101,7 @@ def last_step(workdir: Path) -> int:
     return records[-1]['step'] if records else 0
 
 
-def per_second(count: int, seconds: float) -> float:
+def per_second(count: float | int, seconds: float) -> float:
     """Rate `count / seconds`; NaN if the clock shows no time passed."""
     return count / seconds if seconds > 0 else math.nan
 

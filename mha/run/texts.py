@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mha.run.finished import Finished
+from mha.run.log import per_second
 from mha.spec import UserError, visible
 
 BEST = 5
@@ -69,5 +70,5 @@ def _speed(pieces: list[tuple[float, int]]) -> str:
     (start, _), (first, compiled), *_ = pieces
     end, tokens = max(pieces, key=lambda piece: piece[1])
     if tokens > compiled:
-        return f'{tokens:,} tokens, {(tokens - compiled) / (end - first):,.0f} tokens/s after compiling'
-    return f'{tokens:,} tokens, {tokens / (end - start):,.0f} tokens/s, compiling included'
+        return f'{tokens:,} tokens, {per_second(tokens - compiled, end - first):,.0f} tokens/s after compiling'
+    return f'{tokens:,} tokens, {per_second(tokens, end - start):,.0f} tokens/s, compiling included'

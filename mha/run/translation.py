@@ -104,9 +104,9 @@ def measure(
         pairs = random.Random(0).sample(pairs, examples)
     if not pairs:
         raise UserError(f'no test pair has at most {length} tokens on each side - choose longer lengths')
-    clock = time.time()
+    clock = time.monotonic()
     made = translate(run, [source for source, _ in pairs], beams=beams, max_length=max_length or length + 1)
-    seconds, texts = time.time() - clock, [one.text for one in made]
+    seconds, texts = time.monotonic() - clock, [one.text for one in made]
     references = [target for _, target in pairs]
     found = {'model': texts, **baselines(pairs, train)}
     scores = {name: Score.of(found[name], references) for name in found}

@@ -28,6 +28,7 @@ ADDED = {
     'model.gate': 'none',
     'model.mixing': 'none',
     'train.head_penalty': 0.0,
+    'train.non_finite': 'stop',
     'eval.every_steps': 0,
 }
 """Keys that were added later, each with the value that describes older runs."""

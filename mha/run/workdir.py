@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from mha.machine import parallel
+from mha.machine import files, parallel
 from mha.run import versions
 from mha.spec import UserError, compact, flatten, parse
 from mha.training import optim
@@ -42,7 +42,7 @@ def claim(workdir: Path, config: Mapping[str, Any], init_from: str | None = None
     """Makes `workdir` the directory of the run that `config` describes; that run may have begun before. A new run
     records `init_from`, the run whose weights it starts with. Raises `UserError` if the directory holds another run or
     other files."""
-    if (workdir / 'config.json').exists():
+    if (workdir / 'config.json').exists() and not _only_begun(workdir):
         check_same(workdir, config)
         check_start(workdir, init_from)
         return
@@ -50,16 +50,31 @@ def claim(workdir: Path, config: Mapping[str, Any], init_from: str | None = None
         raise UserError(f'checkpoints cannot be kept below a path with [ or ], {workdir} - choose another --workdir')
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if any(path.name != 'lock' for path in workdir.iterdir()):
+        if not _only_begun(workdir):
             raise UserError(f'{workdir} is not empty and holds no run - choose another --workdir')
         here, patch = environment()
         given = {'init_from': str(_absolute(init_from))} if init_from else {}
-        write_json(workdir / 'config.json', config)
         write_json(workdir / 'environment.json', here | given)
         if patch:
             _replace(workdir / 'changes.patch', patch)
+        write_json(workdir / 'config.json', config)  # last: with it, there is a run
     except OSError as error:
         raise UserError(f'cannot make the directory {workdir}: {error.strerror} - choose another --workdir') from error
+
+
+def _only_begun(workdir: Path) -> bool:
+    """Whether all that a directory holds is what a start leaves that was killed; also true if it is empty."""
+    begun = {'lock', 'environment.json', 'changes.patch'}
+    return all(
+        path.name in begun or path.suffix == '.tmp' or (path.name == 'config.json' and not path.stat().st_size)
+        for path in workdir.iterdir()
+    )
+
+
+def clean(workdir: Path) -> None:
+    """Removes files that killed processes left half-written, from a directory that this process has locked."""
+    for path in workdir.glob('*.tmp'):
+        path.unlink()
 
 
 def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
@@ -184,7 +199,7 @@ def hold(workdir: Path) -> None:
     if not _lock(file):
         raise UserError(f'{_in_use(workdir, file)} - wait for it, or stop it')
     file.truncate(0)
-    file.write(f'{os.getpid()}\n')
+    file.write(f'{os.getpid()} {platform.node()}\n')
     file.flush()
     _held.append(file)
 
@@ -198,20 +213,38 @@ def held(workdir: Path) -> bool:
 
 
 def _lock(file: io.TextIOBase) -> bool:
-    """Whether this process now has the lock on `file`; also true if the file system does not support locks."""
+    """Whether this process now has the lock on `file`. Some network file systems have no locks: there, only processes
+    of the same machine exclude each other."""
     try:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
     except BlockingIOError:
         return False
     except OSError:
-        pass
+        pid, host = _owner(file)
+        here = host == platform.node() and pid.isdecimal() and int(pid) != os.getpid()
+        return not (here and _runs(int(pid)))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True
 
 
-def _in_use(workdir: Path, file: io.TextIOBase) -> str:
+def _owner(file: io.TextIOBase) -> tuple[str, str]:
+    """Process and machine that a lock names, as text; '' if unknown."""
     file.seek(0)
-    return f'{workdir} is in use by process {file.read().strip() or "of another program"}'
+    pid, _, host = file.read().strip().partition(' ')
+    return pid, host
+
+
+def _in_use(workdir: Path, file: io.TextIOBase) -> str:
+    pid, host = _owner(file)
+    return f'{workdir} is in use by process {pid or "of another program"}{f" on {host}" if host else ""}'
 
 
 def environment() -> tuple[dict[str, Any], str]:
@@ -317,8 +350,5 @@ def _number(text: str) -> float | int:
 
 
 def _replace(path: Path, text: str) -> None:
-    if not parallel.first():
-        return
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    if parallel.first():
+        files.replace(path, text)

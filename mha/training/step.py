@@ -120,10 +120,15 @@ METRICS: dict[str, Callable[[Sums, Any, Array], Array]] = {
 """Training metrics: functions of the sums, mean gradients and lengths of a step. Logged as means over a chunk."""
 
 
+FAULT = ('loss', 'gradient_norm')
+"""Metrics of which a value that is not finite is a fault: the step would leave no finite parameters."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Chunk:
     """Several training steps as one program. A call with `(state, task, keys, stop, varied)` trains every member until
-    step `stop`. It returns the new state and, for each member, the means [P] of `METRICS` over the chunk.
+    step `stop`. It returns the new state and, for each member, the means [P] of `METRICS` over the chunk. `'fault'` has
+    the number `step` of the first step with a fault, 0 if there was none, and its loss and gradient norm.
 
     Gradients are compiled once per padded length. The same program runs chunks of any number of steps."""
 
@@ -141,6 +146,9 @@ class Chunk:
     for the draws of dropout."""
     penalty: Callable[[Any], Array] | None = None
     """Function of the parameters that is added to the mean loss; it is not part of the logged one."""
+    non_finite: str = 'stop'
+    """'skip': steps with a fault change nothing, and only the others count in the means; `'skipped_steps'` is their
+    number. 'stop' leaves it to the caller to stop."""
     average: float = 0.0
     """Decay of the running mean of the parameters; 0: no mean."""
     together: bool = False
@@ -173,7 +181,8 @@ class Chunk:
         branches = [self.summed(functools.partial(self.gradients, bucket)) for bucket in self.buckets]
 
         def next_step(carry):
-            params, opt_state, mean, step, totals = carry
+            *old, step, totals, fault = carry
+            params, opt_state, mean = old
             data_key, *keys = jax.random.split(jax.random.fold_in(key, step), 3)
             length = self.lengths(step)
             batch = task.batch(data_key, self.batch_size, length, self.buckets[-1])
@@ -184,11 +193,23 @@ class Chunk:
                 grads = jax.tree.map(jnp.add, grads, jax.grad(self.penalty)(params))
             new = self.update(params, opt_state, mean, step, grads, varied)
             metrics = {name: metric(sums, grads, length) for name, metric in METRICS.items()}
-            return *new, step + 1, jax.tree.map(jnp.add, totals, metrics)
+            here = {'step': step + 1, **{name: metrics[name] for name in FAULT}}
+            fine = jnp.isfinite(jnp.stack([metrics[name] for name in FAULT])).all()
+            fault = _choose(fine | (fault['step'] > 0), fault, here)
+            if skip:
+                new, metrics = _choose(fine, new, tuple(old)), _choose(fine, metrics, dict.fromkeys(METRICS, 0.0))
+                metrics['skipped_steps'] = jnp.float32(~fine)
+            return *new, step + 1, jax.tree.map(jnp.add, totals, metrics), fault
 
-        totals = dict.fromkeys(METRICS, jnp.float32(0))
-        *new, _, totals = jax.lax.while_loop(lambda carry: carry[3] < stop, next_step, (*learned, start, totals))
-        return tuple(new), jax.tree.map(lambda total: total / (stop - start), totals)
+        skip, zero = self.non_finite == 'skip', jnp.float32(0)
+        totals = dict.fromkeys([*METRICS, *['skipped_steps'] * skip], zero)
+        fault = {'step': jnp.int32(0), **dict.fromkeys(FAULT, zero)}
+        carry = (*learned, start, totals, fault)
+        *new, _, totals, fault = jax.lax.while_loop(lambda carry: carry[3] < stop, next_step, carry)
+        skipped = totals.pop('skipped_steps', None)
+        count = stop - start if skipped is None else stop - start - skipped
+        means = jax.tree.map(lambda total: total / count, totals)
+        return tuple(new), {**means, **({'skipped_steps': skipped} if skip else {}), 'fault': fault}
 
     def lengths(self, step: Int[Array, '']) -> Int[Array, '*B']:
         """Length of a step, one for all examples or one for each."""
@@ -254,3 +275,8 @@ class Chunk:
             decay = jnp.minimum(self.average, (1 + step) / (10 + step))
             mean = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, mean, params)
         return params, opt_state, mean
+
+
+def _choose(condition: Any, one: Any, other: Any) -> Any:
+    """The first of two trees if the condition holds."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), one, other)

@@ -151,11 +151,11 @@ def kinds(exchanges):
 
 def test_devices_exchange_no_more_than_they_must(four_devices):
     """Gradients and sums, never examples or weights; all of them at once where weights are whole. Members exchange
-    their losses."""
+    their losses, and the steps of their faults."""
     assert len(four_devices['reference/exchanges']) == 0
     assert kinds(four_devices['batch/exchanges']) == kinds(four_devices['model/exchanges']) == {'all-reduce'}
     assert len(four_devices['batch/exchanges']) == 1
-    assert set(four_devices['members/exchanges']) == {'all-gather f32[4]{0}'}
+    assert set(four_devices['members/exchanges']) == {'all-gather f32[4]{0}', 'all-gather s32[4]{0}'}
 
 
 @pytest.mark.slow

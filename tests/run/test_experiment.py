@@ -5,6 +5,7 @@ import math
 import re
 
 import jax
+import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh
 
@@ -279,3 +280,13 @@ def test_cells_that_differ_in_their_seed_are_built_once(monkeypatch):
     assert built == [(0, 'bucket_sort'), (1, 'duplicate_string')]
     with pytest.raises(UserError, match='cell d: seed must be from 0 to 4,294,967,295, not -1'):
         check_cells({'a': config, 'd': {**config, 'seed': -1}})
+
+
+@pytest.mark.slow
+def test_the_operation_that_makes_the_first_nan():
+    """Finite parameters that overflow in the forward pass; ordinary ones make none."""
+    run = make()
+    state = run.init()
+    assert run.first_nan(state) == 'no operation makes a NaN of finite numbers'
+    large = dataclasses.replace(state, params=jax.tree.map(lambda leaf: leaf + jnp.float32(1e38), state.params))
+    assert re.fullmatch(r'invalid value \(nan\) encountered in \w+, .*/mha/.*\.py:\d+ in \w+', run.first_nan(large))

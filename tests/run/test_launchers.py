@@ -90,8 +90,10 @@ def test_results_of_finished_cells(grid, capsys):
         assert line in said.out + said.err
 
 
-def test_cells_that_a_killed_launcher_left_are_waited_for(grid):
-    cells = grid(orphan={}, other={})
+@pytest.mark.parametrize('late', [False, True])
+def test_cells_that_a_killed_launcher_left_are_waited_for(late, grid, monkeypatch):
+    """Also one that had not yet locked its directory, so that it was started again: it is in the way of its double."""
+    cells = grid(orphan={'refuse': 1}, other={})
     cells.workdir('orphan').mkdir()
     code = f"""
 import json, pathlib, sys
@@ -107,10 +109,12 @@ sys.stdin.readline()
     pipe = subprocess.PIPE
     orphan = subprocess.Popen([sys.executable, '-c', code], stdin=pipe, stdout=pipe, text=True)
     assert orphan.stdout.readline() == 'holds\n'
+    unlocked, held = [cells.workdir('orphan')] * late, local.workdir.held
+    monkeypatch.setattr(local.workdir, 'held', lambda path: held(path) and not (path in unlocked and unlocked.pop()))
     threading.Timer(3, orphan.communicate, ['\n']).start()
     assert launchers.make('local', 2).run(cells) == []
     assert starts(cells, 'other') == 1
-    assert not (cells.workdir('orphan') / 'starts').exists()
+    assert (cells.workdir('orphan') / 'starts').exists() == late
 
 
 def test_a_launcher_that_ends_ends_its_cells(grid, monkeypatch):
@@ -201,7 +205,7 @@ def test_kills_at_ten_random_moments_change_nothing(small_sweep, curves, steps, 
         if launcher.poll() is not None:
             launcher = launch(torn)
             continue
-        pids = [int(path.read_text() or 0) for path in torn.glob('cells/*/lock')]
+        pids = [int(path.read_text().partition(' ')[0] or 0) for path in torn.glob('cells/*/lock')]
         victims = [launcher.pid] if kills % 2 else [pid for pid in pids if pid and pid_runs(pid)]
         if victims:
             os.kill(rng.choice(victims), signal.SIGKILL)

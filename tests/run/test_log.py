@@ -85,3 +85,12 @@ def test_lines_that_cannot_be_read(tmp_path, capsys):
 def test_a_clock_that_stands_still():
     assert per_second(6, 2.0) == 3
     assert math.isnan(per_second(6, 0.0))
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path):
+    written = Metrics(tmp_path, 0)
+    written.file.close()
+    full = open('/dev/full', 'ab', buffering=0)  # noqa: SIM115 - a device that is always full
+    written.file = full
+    with full, pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
+        written.write(4, {'loss': 1.0})

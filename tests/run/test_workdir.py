@@ -1,8 +1,10 @@
 """A run's directory: one process at a time, names that file systems take, and what the code was."""
 
 import csv
+import errno
 import json
 import os
+import platform
 import subprocess
 import sys
 
@@ -27,14 +29,38 @@ def test_a_workdir_in_use_is_refused_with_its_process(tmp_path):
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == 'holds\n'
     assert workdir.held(tmp_path)
-    with pytest.raises(UserError, match=f'{tmp_path} is in use by process {other.pid} - wait for it, or stop it'):
+    with pytest.raises(
+        UserError, match=f'{tmp_path} is in use by process {other.pid} on {platform.node()} - wait for it, or stop it'
+    ):
         workdir.hold(tmp_path)
     other.kill()  # a crash blocks nobody
     other.communicate()
     assert not workdir.held(tmp_path)
     workdir.hold(tmp_path)
-    assert (tmp_path / 'lock').read_text() == f'{os.getpid()}\n'
+    assert (tmp_path / 'lock').read_text() == f'{os.getpid()} {platform.node()}\n'
     assert not workdir.held(tmp_path / 'not there')
+
+
+@pytest.mark.parametrize(('host', 'runs', 'held'), [('', True, True), ('', False, False), ('far', True, False)])
+def test_a_file_system_without_locks(host, runs, held, tmp_path, monkeypatch):
+    """There, the process that the file names has it if it runs on this machine; of others nothing is known."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOTSUP, 'Operation not supported')
+
+    monkeypatch.setattr(workdir.fcntl, 'flock', refuse)
+    other = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)
+    (tmp_path / 'lock').write_text(f'{other.pid} {host or platform.node()}\n')
+    if not runs:
+        other.communicate(b'\n')
+    assert workdir.held(tmp_path) == held
+    if held:
+        with pytest.raises(UserError, match=f'in use by process {other.pid}'):
+            workdir.hold(tmp_path)
+    else:
+        workdir.hold(tmp_path)
+        assert (tmp_path / 'lock').read_text() == f'{os.getpid()} {platform.node()}\n'
+    other.kill()
 
 
 def test_a_run_keeps_whose_weights_it_starts_with(tmp_path, monkeypatch):
@@ -59,6 +85,37 @@ def test_a_run_keeps_whose_weights_it_starts_with(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=f'{words} with those of runs/c - choose another --workdir'):
             workdir.claim(place, config, 'runs/c')
     assert (run / 'environment.json').read_text() == before
+
+
+def test_what_a_killed_start_left_is_no_other_run(tmp_path):
+    """Nor is a file half-written. A run begins with its config.json, which is written last."""
+    for name in 'lock', 'config.tmp', 'config.json', 'environment.json', 'changes.patch':
+        (tmp_path / name).write_text('')
+    workdir.claim(tmp_path, {'seed': 0}, 'runs/b')
+    assert json.loads((tmp_path / 'config.json').read_text()) == {'seed': 0}
+    assert workdir.started_from(tmp_path).endswith('runs/b')
+    workdir.clean(tmp_path)
+    assert not [*tmp_path.glob('*.tmp')]
+    for name, content in (('notes.txt', ''), ('config.json', '{')):
+        folder = tmp_path / f'other {name}'
+        folder.mkdir()
+        (folder / name).write_text(content)
+        with pytest.raises(UserError):
+            workdir.claim(folder, {'seed': 0})
+        assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    workdir.write_json(tmp_path / 'a.json', {'a': 1})
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(os, 'replace', fail)
+    with pytest.raises(OSError, match=r'No space left on device: .*a\.json'):
+        workdir.write_json(tmp_path / 'a.json', {'a': 2})
+    assert [path.name for path in tmp_path.iterdir()] == ['a.json']
+    assert json.loads((tmp_path / 'a.json').read_text()) == {'a': 1}
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,49 @@ def test_a_member_that_diverges_leaves_the_others_alone(together):
     assert np.isfinite(means['loss']).tolist() == [False, True, True]
 
 
+def faulty(monkeypatch):
+    """Lengths of eight steps; makes the gradient norm of those at length 6 infinite."""
+    lengths = [first for first, *_ in lengths_met(range(1, 9), position=POSITION)]
+    norm = training.METRICS['gradient_norm']
+
+    def patched(sums, grads, length):
+        return jnp.where(length.max() == 6, jnp.inf, norm(sums, grads, length))
+
+    monkeypatch.setitem(training.METRICS, 'gradient_norm', patched)
+    return lengths
+
+
+def test_the_first_fault_is_told(monkeypatch):
+    lengths = faulty(monkeypatch)
+    settings = dict(position='none', average=0.5)  # of no other test
+    _, means, _ = run([8], **settings)
+    assert means['fault']['step'].tolist() == [lengths.index(6) + 1]
+    assert means['fault']['gradient_norm'].tolist() == [np.inf]
+    assert np.isfinite(means['fault']['loss']).all()
+    _, means, _ = run([lengths.index(6)], **settings)
+    assert means['fault']['step'].tolist() == [0]
+
+
+@pytest.mark.parametrize('seeds', [(0,), (0, 1)])
+def test_faults_are_skipped(seeds, monkeypatch):
+    """Such a step changes nothing but the number of steps, and counts in no mean."""
+    lengths = faulty(monkeypatch)
+    settings = dict(position='none', seeds=seeds, options={'non_finite': 'skip'})
+    state, means, _ = run([8], **settings)
+    assert int(state.step) == 8
+    assert means['skipped_steps'].tolist() == [lengths.count(6)] * len(seeds)
+    good = [length for length in lengths if length != 6]
+    np.testing.assert_allclose(means['length'], np.mean(good), rtol=1e-6)
+    assert np.isfinite(means['loss']).all()
+    counts = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.dtype == jnp.int32]
+    assert all((leaf == len(good)).all() for leaf in counts)
+    at = lengths.index(6)
+    before, _, _ = run([at], **settings)
+    after, means, _ = run([at, at + 1], **settings)
+    jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
+    assert np.isnan(means['loss']).all()  # of a chunk without a good step
+
+
 @pytest.mark.parametrize('length_per', ['batch', 'example'])
 def test_microbatches_make_the_step_of_the_whole_batch(length_per):
     whole, mean, _ = run([4], options={'length_per': length_per}, **PLAIN)

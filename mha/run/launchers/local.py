@@ -36,7 +36,7 @@ class Running:
     slot: int
     bar: Any
     ours: bool
-    started: float = dataclasses.field(default_factory=time.time)
+    started: float = dataclasses.field(default_factory=time.monotonic)
     code: int | None = None
     """Exit code of the process; None until it has ended."""
 
@@ -85,7 +85,10 @@ class Local(Launcher):
                     slots.append(cell.slot)
                     if grid.finished(name):
                         done[name] = grid.steps[name]
-                        bar.write(f'{name}: {_score(grid, name)}, {time.time() - cell.started:.0f} s')
+                        bar.write(f'{name}: {_score(grid, name)}, {time.monotonic() - cell.started:.0f} s')
+                    elif workdir.held(grid.workdir(name)):  # an earlier launcher had started it, too
+                        tries[name] -= 1
+                        waiting.append(name)
                     elif tries[name] < TRIES and not grid.hopeless(name, cell.code):
                         if cell.ours:
                             bar.write(f'{name}: failed, is tried again\n  {" ".join(grid.error(name, 1))}')
@@ -204,4 +207,5 @@ class Warm:
 
     def __exit__(self, *error: object) -> None:
         self._send({'stop': True})
+        self.process.terminate()  # which it ignores once it has started cells
         self.process.wait()

@@ -124,7 +124,7 @@ class Cell(submitit.helpers.Checkpointable):
             if done.returncode == 0:
                 return
             print(f'exit code {done.returncode} of try {tries}, see {output}', flush=True)
-            if done.returncode == 2:
+            if done.returncode in (2, 128 + signal.SIGTERM):  # refused, or told to end
                 break
         raise SystemExit(1)
 

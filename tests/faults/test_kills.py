@@ -1,0 +1,103 @@
+"""Processes that end at random moments, by SIGKILL, SIGTERM or SIGINT. The same command, run again, comes to the
+results of an undisturbed one, bit for bit.
+
+    MHA_KILLS=300 pytest -m slow -s tests/faults/test_kills.py    # five times the default number, and time"""
+
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+KILLS = int(os.environ.get('MHA_KILLS', 60))
+SHARES = {'train': 0.5, 'eval': 0.2, 'compare': 0.15, 'sweep': 0.15}
+"""Shares of the scripts in the kills."""
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+CONFIG = """
+from configs import common
+
+def get_config():
+    config = common.get_config()
+    config.model.update(dict(layers=2, dim=16, heads=2))
+    config.train.update(dict(steps=2000, batch_size=8, lengths='1-4', buckets=1))
+    config.train.update(dict(log_every_steps=50, checkpoint_every_steps=250))
+    config.eval.update(dict(lengths='2,4,8', examples=8, buckets=1, every_steps=500))
+    return config
+
+def sweep():
+    yield {'seed': 0}
+    yield {'seed': 1}
+"""
+
+
+def results(run):
+    """What a run has to show, without times."""
+    lines = map(json.loads, (run / 'metrics.jsonl').read_text().splitlines())
+    return {
+        'metrics': [{name: value for name, value in line.items() if name != 'steps_per_second'} for line in lines],
+        'checksums': (run / 'checkpoints' / '2000' / 'checksums' / 'metadata').read_text(),
+        **{name: (run / name).read_text() for name in ('extrapolation.csv', 'evaluations.csv')},
+    }
+
+
+def outcome(path):
+    """Results of whatever a command has made in a directory."""
+    return {
+        str(file.relative_to(path)): results(file.parent) if file.name == 'config.json' else file.read_text()
+        for name in ('config.json', 'evaluation_*.csv', 'table.csv')
+        for file in sorted(path.rglob(name))
+    }
+
+
+@pytest.fixture(scope='module')
+def commands(script, tmp_path_factory):
+    """The command of each script in a directory, and what that holds before."""
+    folder = tmp_path_factory.mktemp('kills')
+    config, run, nothing = folder / 'tiny.py', folder / 'run', folder / 'nothing'
+    config.write_text(CONFIG)
+    nothing.mkdir()
+    script('train.py', f'--config={config}', f'--workdir={run}')
+    return {
+        'train': (nothing, lambda path: ['train.py', f'--config={config}', f'--workdir={path}']),
+        'sweep': (nothing, lambda path: ['sweep.py', f'--config={config}', f'--workdir={path}', '--jobs=2']),
+        'eval': (run, lambda path: ['eval.py', f'--workdir={path}', '--lengths=2,4,6', '--examples=64']),
+        'compare': (run, lambda path: ['compare.py', path]),
+    }
+
+
+@pytest.mark.parametrize('name', SHARES)
+def test_kills_at_random_moments_change_nothing(name, commands, script, tmp_path, capsys):
+    """A signal other than SIGKILL also ends a process within ten seconds, with its code."""
+    before, command = commands[name]
+    rng, kills, losses, slowest = random.Random(name), 0, [], 0.0
+    shutil.copytree(before, tmp_path / 'whole')
+    began = time.monotonic()
+    script(*command(tmp_path / 'whole'))
+    lasts, expected = time.monotonic() - began, outcome(tmp_path / 'whole')
+    for attempt in itertools.count():
+        if kills >= KILLS * SHARES[name]:
+            break
+        torn = tmp_path / f'torn{attempt}'
+        shutil.copytree(before, torn)
+        for _ in range(8):  # up to eight times on the way to one result
+            number = rng.choice(SIGNALS)
+            began, wait = time.monotonic(), rng.uniform(0.05, 0.6 * lasts)
+            ended = script(*command(torn), after=(wait, number))
+            if ended.code == 0:
+                break  # it was faster
+            kills, slowest = kills + 1, max(slowest, time.monotonic() - began - wait)
+            if ended.code != (-number if number == signal.SIGKILL else 128 + number) or 'Traceback' in ended.stderr:
+                losses.append((number.name, wait, ended.code, ended.stderr[-500:]))
+        script(*command(torn))
+        if (found := outcome(torn)) != expected:
+            losses.append((torn.name, [key for key in {**expected, **found} if expected.get(key) != found.get(key)]))
+    with capsys.disabled():
+        print(f'\n{name}.py: {kills} kills, {len(losses)} losses; it ended at most {slowest:.1f} s after a signal')
+    assert not losses
+    assert slowest < 10
