@@ -14,6 +14,7 @@ from typing import Any
 from absl import app, flags
 
 from mha import spec
+from mha.machine import files
 from mha.run import versions
 from mha.spec import UserError
 
@@ -127,7 +128,7 @@ _HOW = 'begin it with config = common.get_config(), end it with return config'
 def _saved_config(path: Path, config: Any) -> Any:
     """Config that a run has saved. Keys that were added in later versions have their defaults."""
     like = spec.flatten(config.to_dict())
-    saved = spec.flatten(versions.current(versions.read_json(path)))
+    saved = spec.flatten(versions.current(files.read_json(path)))
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
     for key, value in given.items():
         if key not in like:

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use; 'mha.spec' anyone may
     'mha.spec': set(),
-    'mha.cli': {'mha.run.versions'},  # for scripts alone
+    'mha.cli': {'mha.run.versions', 'mha.machine.files'},  # for scripts alone
     'mha.machine': {'mha.machine'},
     'mha.nn': {'mha.nn'},
     'mha.positions': {'mha.positions.base', 'mha.nn'},
@@ -57,12 +57,14 @@ MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use
     'mha.pretrained': {'mha.pretrained', 'mha.model', 'mha.datasets', 'mha.positions', 'mha.machine', 'mha.run'},
     'mha.views': {'mha.views', 'mha.positions', 'mha.normalizers', 'mha.mixing', 'mha.tasks', 'mha.cores', 'mha.nn'},
     'mha.views.pages': {'mha.views.pages'},
-    'mha.views.probe': {'mha.views.probe', 'mha.views.pages'},
-    'mha.views.encodings': {'mha.views.report.plots', 'mha.probes'},
+    'mha.views.probe': {'mha.views.probe', 'mha.views.pages', 'mha.machine.files'},
+    'mha.views.encodings': {'mha.views.report.plots', 'mha.probes', 'mha.machine.files'},
     'mha.views.heads': {'mha.views.report', 'mha.training.metrics', 'mha.probes'},
     'mha.views.report': {
         'mha.views.report',
         'mha.views.pages',
+        'mha.machine.files',
+        'mha.run.fields',
         'mha.run.manifest',
         'mha.run.population',
         'mha.run.versions',

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mha.machine import parallel
+from mha.machine import files, parallel
+from mha.run import fields
 from mha.run.sinks import Sink
 from mha.spec import UserError
 from mha.training.metrics import ALL_COLUMNS
@@ -107,16 +108,13 @@ def read(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Records of a `metrics.jsonl`, with NaN in place of null, and the number of unreadable lines. An incomplete last
     line, as a crash leaves it, is not counted."""
     records, broken = [], 0
-    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
-        try:
-            record = json.loads(line)
-            complete = line.endswith(b'\n') and isinstance(record['step'], int)
-        except (ValueError, KeyError, TypeError):
-            complete = False
-        if complete:
-            records.append({name: math.nan if value is None else value for name, value in record.items()})
+    for line in files.read_text(path, errors='replace').splitlines(keepends=True) if path.exists() else []:
+        record = next(fields.checked(files.json_lines(line), fields.TRAINING), {})
+        record = {name: math.nan if value is None else value for name, value in record.items()}
+        if record and line.endswith('\n') and all(map(fields.NUMBER.holds, record.values())):
+            records.append(record)
         else:
-            broken += line.endswith(b'\n')
+            broken += line.endswith('\n')
     return records, broken
 
 

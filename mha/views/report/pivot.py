@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mha.machine.files import csv_text
 from mha.spec import UserError
 from mha.training.metrics import number
 from mha.views.report import latex, statistics
@@ -13,7 +14,7 @@ from mha.views.report.comparison import Comparison, Row
 from mha.views.report.labels import natural
 from mha.views.report.runs import varying
 from mha.views.report.statistics import Cell
-from mha.views.report.table import Section, align, csv_text
+from mha.views.report.table import Section, align
 
 Labels = tuple[str, ...]
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from matplotlib.transforms import offset_copy
 
+from mha.machine import files
 from mha.views.report import statistics
 from mha.views.report.comparison import Comparison, Row, of_runs
 from mha.views.report.labels import natural
@@ -84,7 +85,7 @@ def curves(comparison: Comparison) -> str:
 
 def run_curve(runs: Sequence[Run], path: Path) -> None:
     """Writes the curves of one directory of runs, with the baseline."""
-    path.write_text(curves(of_runs([run for run in runs if run.rows])), encoding='utf-8')
+    files.write(path, curves(of_runs([run for run in runs if run.rows])))
 
 
 def figure(comparison: Comparison) -> Figure:

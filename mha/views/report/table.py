@@ -1,9 +1,7 @@
 """Comparison as text: the table, the notes below it, and a summary of the runs in one directory."""
 
-import csv
 import dataclasses
 import html
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,15 +52,6 @@ def text(comparison: Comparison) -> str:
     """Table and notes for a terminal."""
     headers, lines = grid(comparison, best_everywhere=False)
     return '\n'.join([*_ruled([headers, *lines], left=len(comparison.labelled)), '', *notes(comparison)])
-
-
-def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Records as csv; those of the first line are the columns."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(lines[0]), lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(lines)
-    return file.getvalue()
 
 
 def align(lines: Sequence[Sequence[str]], left: int) -> list[list[str]]:
