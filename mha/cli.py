@@ -1,5 +1,6 @@
 """Command line of the scripts: parsing of flags and configs, and mistakes reported in one line with exit code 2."""
 
+import contextlib
 import difflib
 import inspect
 import os
@@ -9,14 +10,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from absl import app, flags
 
 from mha import spec
 from mha.machine import files
 from mha.run import versions
-from mha.spec import UserError
+from mha.spec import UserError, escaped
 
 SMALLER = 'choose smaller batches or shorter lengths; to train, more train.microbatches or model.remat=True'
 EXPECTED = {'int()': 'a whole number', 'float': 'a number', 'boolean': 'true or false'}
@@ -38,8 +39,10 @@ def run(main: Callable[..., None], defaults: Callable[[], Any] | None = None, op
         arguments = _parse_flags(defaults)
         if arguments and not getattr(main, 'takes_arguments', False):
             raise UserError(f'unexpected argument {arguments[0]!r} - flags are written --name=value')
-        main(*arguments)
-        sys.stdout.flush()
+        out, err = (cast(Any, Shown(stream)) for stream in (sys.stdout, sys.stderr))
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main(*arguments)
+            sys.stdout.flush()
     except BrokenPipeError:
         for stream in sys.stdout, sys.stderr:  # output that is still buffered is discarded
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -54,6 +57,20 @@ def run(main: Callable[..., None], defaults: Callable[[], Any] | None = None, op
         sys.exit(2)
     except KeyboardInterrupt:
         _interrupted()
+
+
+class Shown:
+    """Stream for texts that may come from strangers, such as settings of a run: a terminal shows what it would obey
+    otherwise."""
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        return self.stream.write(escaped(text, keep='\n\r\t'))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def _interrupted(*_: Any) -> None:

@@ -11,6 +11,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import json
 import keyword
 import math
 import numbers
@@ -27,6 +28,8 @@ T = TypeVar('T')
 F = TypeVar('F', bound=Callable[..., Any])
 LONGEST = 10_000_000
 """Largest length in a range. The limit catches typing errors that would fill the memory."""
+MOST_WORDS = 4000
+"""Largest number of characters of a message, which may quote a text of any size."""
 LARGEST = 2**31
 """Upper bound of whole numbers in specs and configs, because array indices have 32 bits."""
 SIZES = (1e-30, 1e30)
@@ -37,6 +40,9 @@ _MARK = '\u00b7'
 """Character that is appended to Python keywords, so that they parse as names: specs may say `global(2)`."""
 
 
+_OBEYED = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
+"""Characters that move the cursor, change colours, break lines or reverse the direction of text; and surrogates, which
+no terminal can be sent."""
 _LIBRARY = re.compile(r'^<frozen|[/\\\\](site-packages|lib[/\\\\]python[\d.]+)[/\\\\]')
 """Paths of files that are part of Python or of an installed package."""
 
@@ -49,7 +55,8 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         message = ' '.join(super().__str__().splitlines())  # names of files and columns may have line breaks
-        return f'{self.key}: {message}' if self.key else message
+        message = escaped(f'{self.key}: {message}' if self.key else message)
+        return message if len(message) <= MOST_WORDS else f'{message[: MOST_WORDS // 2]} ... {message[-100:]}'
 
 
 @contextlib.contextmanager
@@ -424,6 +431,12 @@ def check_utf8(text: str, what: str) -> None:
     """Raises `UserError` for a text with surrogates: bytes of a command line that are no UTF-8."""
     if any('\ud800' <= character <= '\udfff' for character in text):
         raise UserError(f'{what} must be UTF-8, not {text!r}')
+
+
+def escaped(text: str, keep: str = '') -> str:
+    """`text` with escapes, as in JSON, for the characters that a terminal obeys instead of showing them, except those
+    to `keep`."""
+    return _OBEYED.sub(lambda match: match[0] if match[0] in keep else json.dumps(match[0])[1:-1], text)
 
 
 def visible(text: str) -> str:

@@ -87,7 +87,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
             raise unreadable(path, f'record {number} has {len(row)} fields, not {len(header)}')
-    return [dict(zip(header, map(_plain, row), strict=True)) for row in rows]
+    return [dict(zip(map(_plain, header), map(_plain, row), strict=True)) for row in rows]
 
 
 def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
@@ -96,8 +96,8 @@ def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
     breaks = any('\r' in str(value) for record in records for value in record.values())  # which only QUOTE_ALL quotes
     quoting = csv.QUOTE_ALL if breaks else csv.QUOTE_MINIMAL
     writer = csv.DictWriter(file, list(records[0]), lineterminator='\n', quoting=quoting)
-    writer.writeheader()
-    writer.writerows({name: _guarded(value) for name, value in record.items()} for record in records)
+    for record in ({name: name for name in records[0]}, *records):
+        writer.writerow({name: _guarded(value) for name, value in record.items()})
     return file.getvalue()
 
 

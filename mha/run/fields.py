@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from mha.machine import files
 from mha.run.population import SETTINGS
-from mha.spec import LONGEST, UserError
+from mha.spec import LONGEST, UserError, escaped
 
 
 class Field(NamedTuple):
@@ -53,7 +53,7 @@ def _pair_of_lengths(value: Any) -> bool:
 
 
 def _file_name(value: Any) -> bool:
-    return isinstance(value, str) and Path(value).name == value and '\0' not in value
+    return isinstance(value, str) and Path(value).name == value == escaped(value) and len(value.encode()) < 256
 
 
 TEXT = Field('text', lambda value: isinstance(value, str))
@@ -163,12 +163,15 @@ def read_config(path: Path) -> dict[str, Any]:
     config = files.read_json(path)
     if 'model_type' in config:
         raise UserError(f'{path.parent} holds a pretrained model, no run - read it with mha.pretrained.load')
+    where = f'{path} is not the config of a run'
     for key, value in config.items():
         if not _plain(value) and not SECTION.holds(value):
-            raise UserError(f'{path} is not the config of a run: {key!r} must be a section, not {reprlib.repr(value)}')
+            raise UserError(f'{where}: {key!r} must be a section, not {reprlib.repr(value)}')
     sections = {key: value for key, value in config.items() if isinstance(value, dict)}
+    if wrong := [key for each in (config, *sections.values()) for key in each if not key.isidentifier()]:
+        raise UserError(f'{where}: {reprlib.repr(wrong[0])} is no name of a setting')
     settings = {f'{section}.{key}': value for section, each in sections.items() for key, value in each.items()}
-    check(f'{path} is not the config of a run', config | settings, CONFIG)
+    check(where, config | settings, CONFIG)
     return config
 
 

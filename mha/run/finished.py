@@ -1,5 +1,6 @@
 """Finished runs in a notebook: `load('runs/a')` gives the trained model, its task, and evaluations of its weights."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -43,24 +44,25 @@ def load(directory: str | Path, member: int = 0, step: int | None = None) -> 'Fi
         config['mesh'] = {'data': 1, 'model': 1}  # the devices of training do not matter
         trained = build(config, eval_lengths=config['eval']['lengths'])
         steps = config['train']['steps']
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f'{directory / "config.json"} is no config of a run: {error} is missing or wrong') from error
+    except KeyError as error:
+        raise UserError(f'{directory / "config.json"} is not the config of a run: {error} is missing') from error
+    except (TypeError, AttributeError, ArithmeticError) as error:  # a setting of another type
+        raise UserError(f'{directory / "config.json"} is not the config of a run: {error}') from error
     workdir.check_data(directory, trained.task.sha256)
     workdir.check_subwords(directory, trained.task.tokenizer)
     if not 0 <= member < len(trained.members):
         raise UserError(f'{directory} has members 0 to {len(trained.members) - 1}, not {member}')
-    checkpoints = Checkpoints(directory)
-    if (last := checkpoints.latest()) != steps:
-        state = 'no checkpoint' if last is None else f'only the checkpoint of step {last}'
-        raise UserError(
-            f'{directory} holds {state}, not that of its last step {steps} - remove its summary.json, and run its '
-            'train.py command again'
-        )
-    if step is not None and step not in checkpoints.steps():
-        kept = ' and '.join(map(str, checkpoints.steps()))
-        raise UserError(f'{directory} keeps the checkpoints of steps {kept}, not of step {step}')
-    state = checkpoints.restore(like=trained.state_shapes, step=step)
-    checkpoints.close()
+    with contextlib.closing(Checkpoints(directory)) as checkpoints:
+        if (last := checkpoints.latest()) != steps:
+            state = 'no checkpoint' if last is None else f'only the checkpoint of step {last}'
+            raise UserError(
+                f'{directory} holds {state}, not that of its last step {steps} - remove its summary.json, and run its '
+                'train.py command again'
+            )
+        if step is not None and step not in checkpoints.steps():
+            kept = ' and '.join(map(str, checkpoints.steps()))
+            raise UserError(f'{directory} keeps the checkpoints of steps {kept}, not of step {step}')
+        state = checkpoints.restore(like=trained.state_shapes, step=step)
     return Finished(directory, trained, trained, trained.layout.fetch(state.evaluated), member, step)
 
 

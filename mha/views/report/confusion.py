@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from mha import spec
 from mha.machine import files
 from mha.run import fields
+from mha.run.population import SETTINGS
 from mha.views.report import plots
 from mha.views.report.heatmap import COLOURS
 
@@ -30,7 +31,7 @@ def draw(table: Path, path: Path) -> None:
     classes = sorted({row[name] for row in rows for name in ('true', 'predicted')})
     matrices: dict[str, np.ndarray] = {}
     for row in rows:
-        name = ''.join(f'{key}={value}, ' for key, value in row.items() if key not in fields.CONFUSION)
+        name = ''.join(f'{key}={value}, ' for key, value in row.items() if key in SETTINGS and key != 'seed')
         counts = matrices.setdefault(name, np.zeros((len(classes), len(classes)), int))
         counts[classes.index(row['true']), classes.index(row['predicted'])] += row['count']
     titled = {

@@ -10,6 +10,8 @@ SPECIAL = {
     '<': r'\textless{}',
     '>': r'\textgreater{}',
     '|': r'\textbar{}',
+    '[': '{[}',  # at the beginning of a line it would be an argument of the line break before, as a star would
+    '*': '{*}',
     '"': r'\textquotedbl{}',
     '±': r'$\pm$',
     '†': r'$\dagger$',

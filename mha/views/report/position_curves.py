@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mha.machine import files
 from mha.run import fields
+from mha.run.population import SETTINGS
 from mha.spec import UserError
 from mha.views.report import plots, statistics
 from mha.views.report.plots import GREY, LINE, STYLE, WIDEST
@@ -38,7 +39,7 @@ def _positions(table: Path) -> dict[str, dict[int, dict[int, list[Mapping[str, A
     """Rows of a table, grouped by the settings of members, by length and by index in the answer."""
     groups: dict[str, dict[int, dict[int, list[Mapping[str, Any]]]]] = {}
     for row in fields.read_table(table, fields.POSITIONS):
-        name = ', '.join(f'{key}={value}' for key, value in row.items() if key not in fields.POSITIONS)
+        name = ', '.join(f'{key}={value}' for key, value in row.items() if key in SETTINGS and key != 'seed')
         lines = groups.setdefault(name, {}).setdefault(row['length'], {})
         lines.setdefault(row['position'], []).append(row)
     if not groups:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mha.run import fields, manifest, population, versions
-from mha.spec import UserError, as_text, choose, compact, flatten, lengths
+from mha.spec import UserError, as_text, choose, compact, escaped, flatten, lengths
 from mha.training import metrics
 
 COLUMNS = ('seed', *metrics.COLUMNS)
@@ -48,11 +48,11 @@ class Run:
     @property
     def status(self) -> str:
         status = self.summary.get('status') or 'not started'
-        return 'not evaluated' if status == 'finished' and not self.rows else status
+        return 'not evaluated' if status == 'finished' and not self.rows else escaped(status)
 
     def setting(self, key: str) -> str:
         """Setting as text; a dash if the config does not have the key."""
-        return as_text(self.config.get(key, '-'))
+        return escaped(as_text(self.config.get(key, '-')))
 
     @property
     def task(self) -> str:
@@ -61,8 +61,8 @@ class Run:
     @property
     def position(self) -> str:
         """Position scheme of the evaluation."""
-        trained = self.config.get('train.final_position') or self.setting('model.position')
-        return self.others.get('position', str(trained))
+        trained = 'train.final_position' if self.config.get('train.final_position') else 'model.position'
+        return self.others.get('position', self.setting(trained))
 
     @property
     def metric(self) -> metrics.Metric:
@@ -226,7 +226,7 @@ def _check(run: Run) -> None:
 
 def _others(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Task and position scheme of result records, as far as they have fields for them."""
-    found = {name: records[0][name] for name in ('task', 'position') if records[0].get(name)}
+    found = {name: escaped(records[0][name]) for name in ('task', 'position') if records[0].get(name)}
     return found | {name: versions.task(found[name]) for name in found if name == 'task'}
 
 
