@@ -10,6 +10,7 @@ from mha.machine import files
 from mha.spec import UserError, as_text, compact
 from mha.training.metrics import number
 from mha.views.report import published
+from mha.views.report.columns import SURVIVORS
 from mha.views.report.comparison import Comparison, Row
 from mha.views.report.published import Published
 from mha.views.report.runs import Run
@@ -98,7 +99,7 @@ def _line(each: Beside) -> list[str]:
         theirs.aggregation,
         compact(theirs.lengths) if theirs.lengths else '-',
         theirs.mark,
-        f'{number(each.measured.mean)} {each.measured.spread}'.rstrip(),
+        ' '.join([number(each.measured.mean), each.measured.spread, SURVIVORS * bool(each.ours.diverged)]).strip(),
         number(each.measured.best),
         compact(each.lengths) if each.lengths else '-',
     ]

@@ -53,6 +53,7 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
                 'problem': problems.index(row.problem),
                 'trained': row.trained,
                 'seeds': row.seeds,
+                'diverged': row.diverged,
                 'values': [_finite(line) for line in row.values],
                 'mean': _finite(row.values.mean(0)),
                 'low': _finite(low),

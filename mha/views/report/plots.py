@@ -94,7 +94,7 @@ def figure(comparison: Comparison) -> Figure:
     with matplotlib.rc_context(STYLE):
         heights = []
         for rows in groups.values():
-            lines = [labels[_line(comparison, row)].count('\n') + 1 for row in rows]
+            lines = [labels[_line(comparison, row)].count('\n') + 1 + (row.diverged > 0) for row in rows]
             heights.append(LINE * (sum(lines) + 0.5 * len(lines) + 2))
         drawing, every = panels(heights)
         for axes, (title, rows) in zip(every, groups.items(), strict=True):
@@ -172,6 +172,7 @@ def _panel(axes: Axes, comparison: Comparison, title: str, rows: Sequence[Row], 
     line: dict[str, Any] = dict(linewidth=2, markersize=4, clip_on=False)
     for index, row in enumerate(rows):
         label, style = labels[_line(comparison, row)], looks[_line(comparison, row)]
+        label += f'\n({row.diverged} diverged)' if row.diverged else ''
         mean = row.values.mean(0)
         axes.plot(lengths, mean, **style, **line, label=label, zorder=4 - index / 1000)  # the best row on top
         if len(trained) > 1:

@@ -28,6 +28,8 @@ NOT_SETTINGS = (
     ),  # they change how results are computed, not the results
     *('train.log_every_steps', 'train.checkpoint_every_steps', 'eval.batch_size', 'eval.buckets'),
 )
+DIVERGED = 'diverged'
+"""Status of a run whose loss is not finite; with the name of the member for one of a population."""
 TRAINED = 'extrapolation.csv'
 """File of the evaluation that ends training."""
 
@@ -42,6 +44,8 @@ class Run:
     summary: Mapping[str, Any]
     rows: Mapping[str, np.ndarray]
     """Columns of the result file, sorted by seed, then by length; empty before the first evaluation."""
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Versions of packages and state of the code when the run was started; empty if they are not known."""
     others: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """`task` and `position` of a later evaluation, if they are not the trained ones."""
 
@@ -185,10 +189,17 @@ def read(workdir: Path, evaluation: str = TRAINED) -> list[Run]:
     diverged."""
     config = {'population': {}, **versions.read_config(workdir / 'config.json')}
     summary = fields.read_json(workdir / 'summary.json', fields.SUMMARY)
-    return of(workdir, config, summary, evaluation)
+    environment = fields.read_json(workdir / 'environment.json', fields.ENVIRONMENT)
+    return of(workdir, config, summary, evaluation, environment)
 
 
-def of(workdir: Path, config: Mapping[str, Any], summary: Mapping[str, Any], evaluation: str) -> list[Run]:
+def of(
+    workdir: Path,
+    config: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    evaluation: str,
+    environment: Mapping[str, Any] = {},
+) -> list[Run]:
     """Runs with a given config and summary and the results of an evaluation in a directory; see `read`."""
     alike: dict[tuple[float, ...], population.Member] = {}
     for member in population.members(config):
@@ -198,9 +209,8 @@ def of(workdir: Path, config: Mapping[str, Any], summary: Mapping[str, Any], eva
     records = fields.read_table(path, fields.RESULTS) if path.exists() else []
 
     def run(member, summary, rows):
-        return Run(
-            workdir, flatten(population.config_of(config, member)), summary, rows, _others(records) if rows else {}
-        )
+        settings, others = flatten(population.config_of(config, member)), _others(records) if rows else {}
+        return Run(workdir, settings, summary, rows, environment, others)
 
     found = []
     for member in alike.values():
@@ -208,7 +218,7 @@ def of(workdir: Path, config: Mapping[str, Any], summary: Mapping[str, Any], eva
         if rows or not summary.get('diverged'):
             found.append(run(member, summary, rows))
     for member in summary.get('diverged') or ():
-        found.append(run(member, {**summary, 'status': f'diverged: {population.named(member)}'}, {}))
+        found.append(run(member, {**summary, 'status': f'{DIVERGED}: {population.named(member)}'}, {}))
     for each in found:
         _check(each)
     return found
@@ -260,6 +270,11 @@ def varying(runs: Sequence[Run]) -> list[str]:
     """Keys of the settings in which runs differ."""
     keys = dict.fromkeys(key for run in runs for key in run.config if key not in NOT_SETTINGS)
     return [key for key in keys if len({run.setting(key) for run in runs}) > 1]
+
+
+def same_but_seed(one: Run, other: Run) -> bool:
+    """Whether `other` has the settings of `one`, to which columns of a report may have been added, up to its seed."""
+    return all(one.setting(key) == other.setting(key) for key in other.config if key not in NOT_SETTINGS)
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
