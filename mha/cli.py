@@ -11,14 +11,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from absl import app, flags
 
 from mha import spec
 from mha.machine import files, signals
 from mha.run import versions
-from mha.spec import UserError
+from mha.spec import UserError, escaped
 
 SMALLER = 'choose smaller batches or shorter lengths; to train, more train.microbatches or model.remat=True'
 MOST_CELLS = 100_000
@@ -48,8 +48,10 @@ def _run(main: Callable[..., None], defaults: Callable[[], Any] | None, optional
         arguments = _parse_flags(defaults)
         if arguments and not getattr(main, 'takes_arguments', False):
             raise UserError(f'unexpected argument {arguments[0]!r} - flags are written --name=value')
-        main(*arguments)
-        sys.stdout.flush()
+        out, err = (cast(Any, Shown(stream)) for stream in (sys.stdout, sys.stderr))
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main(*arguments)
+            sys.stdout.flush()
     except BrokenPipeError:
         for stream in sys.stdout, sys.stderr:  # output that is still buffered is discarded
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -72,6 +74,20 @@ def _run(main: Callable[..., None], defaults: Callable[[], Any] | None, optional
 def _refuse(reason: str) -> None:
     print(f'{Path(sys.argv[0]).name}: {reason}', file=sys.stderr)
     sys.exit(2)
+
+
+class Shown:
+    """Stream for texts that may come from strangers, such as settings of a run: a terminal shows what it would obey
+    otherwise."""
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        return self.stream.write(escaped(text, keep='\n\r\t'))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def end(number: int, kept: str = '') -> None:
@@ -157,7 +173,7 @@ _HOW = 'begin it with config = common.get_config(), end it with return config'
 def _saved_config(path: Path, config: Any) -> Any:
     """Config that a run has saved. Keys that were added in later versions have their defaults."""
     like = spec.flatten(config.to_dict())
-    saved = spec.flatten(versions.current(versions.read_json(path)))
+    saved = spec.flatten(versions.current(files.read_json(path)))
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
     for key, value in given.items():
         if key not in like:

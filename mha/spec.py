@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import difflib
 import importlib
+import json
 import keyword
 import math
 import pkgutil
@@ -38,6 +39,9 @@ _MARK = '\u00b7'
 """Character that is appended to Python keywords, so that they parse as names: specs may say `global(2)`."""
 
 
+_OBEYED = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
+"""Characters that move the cursor, change colours, break lines or reverse the direction of text; and surrogates, which
+no terminal can be sent."""
 _LIBRARY = re.compile(r'^<frozen|[/\\\\](site-packages|lib[/\\\\]python[\d.]+)[/\\\\]')
 """Paths of files that are part of Python or of an installed package."""
 
@@ -49,8 +53,8 @@ class UserError(ValueError):
     """Config key or flag with the mistake. The message begins with it."""
 
     def __str__(self) -> str:
-        message = visible(' '.join(super().__str__().splitlines()))  # what it quotes may hold any character
-        message = f'{self.key}: {message}' if self.key else message
+        message = ' '.join(super().__str__().splitlines())  # names of files and columns may have line breaks
+        message = escaped(f'{self.key}: {message}' if self.key else message)
         return message if len(message) <= 2 * SHOWN else f'{message[:SHOWN]} ... {message[-SHOWN:]}'
 
 
@@ -237,6 +241,12 @@ def check_utf8(text: str, what: str) -> None:
     """Raises `UserError` for a text with surrogates: bytes of a command line that are no UTF-8."""
     if any('\ud800' <= character <= '\udfff' for character in text):
         raise UserError(f'{what} must be UTF-8, not {text!r}')
+
+
+def escaped(text: str, keep: str = '') -> str:
+    """`text` with escapes, as in JSON, for the characters that a terminal obeys instead of showing them, except those
+    to `keep`."""
+    return _OBEYED.sub(lambda match: match[0] if match[0] in keep else json.dumps(match[0])[1:-1], text)
 
 
 def visible(text: str) -> str:

@@ -9,7 +9,6 @@ heads. Files of an earlier study are overwritten if its runs are among those of 
 
 from mha import cli  # isort: split
 
-import csv
 import dataclasses
 import os
 import sys
@@ -17,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mha import pretrained
-from mha.machine import cache, parallel
+from mha.machine import cache, files, parallel
 from mha.probes.study import Rows, study
 from mha.run import cells, workdir
 from mha.spec import UserError, flatten
@@ -86,9 +85,8 @@ def check_ours(output: Path, directories: list[Path]) -> None:
     if not there:
         return
     try:
-        with (output / FILES[0]).open(newline='') as file:
-            known = {(output / row['run']).resolve() for row in csv.DictReader(file)}
-    except (OSError, ValueError, KeyError) as error:
+        known = {(output / row['run']).resolve() for row in files.read_csv(output / FILES[0])}
+    except (UserError, KeyError) as error:
         raise UserError(f'{there[0]} is there already and is no study - choose another --output') from error
     if others := known - {directory.resolve() for directory in directories}:
         raise UserError(f'{output} holds a study of other runs, such as {min(others)} - choose another --output')
@@ -97,8 +95,8 @@ def check_ours(output: Path, directories: list[Path]) -> None:
 def write(output: Path, studied: Sequence[tuple[runs.Run, Rows]]) -> list[Path]:
     """Writes all files, and returns their paths."""
     rows, settings = write_rows(output, studied)
-    (output / FILES[1]).write_text(heads.markdown(rows, settings))
-    (output / FILES[2]).write_text(heads.svg(rows, settings))
+    files.write(output / FILES[1], heads.markdown(rows, settings))
+    files.write(output / FILES[2], heads.svg(rows, settings))
     return [output / name for name in FILES]
 
 

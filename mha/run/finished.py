@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mha.arguments import Count, Seed, at_least, checked
+from mha.machine import files
 from mha.model import generation, heads
 from mha.model.seq2seq import EncoderDecoder, Model
 from mha.run import population, workdir
@@ -36,8 +37,6 @@ def load(directory: str | Path, member: int = 0, step: int | None = None) -> 'Fi
     finished run, or files that do not belong together."""
     directory = Path(directory).expanduser()
     config = workdir.load_config(directory)
-    if 'model_type' in config:
-        raise UserError(f'{directory} holds a pretrained model, no run - read it with mha.pretrained.load')
     if workdir.status(directory) == 'diverged':
         raise UserError(f'the run in {directory} diverged: there is nothing to evaluate')
     if not workdir.finished(directory):
@@ -46,8 +45,10 @@ def load(directory: str | Path, member: int = 0, step: int | None = None) -> 'Fi
         config['mesh'] = {'data': 1, 'model': 1}  # the devices of training do not matter
         trained = build(config, eval_lengths=config['eval']['lengths'])
         steps = config['train']['steps']
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f'{directory / "config.json"} is no config of a run: {error} is missing or wrong') from error
+    except KeyError as error:
+        raise UserError(f'{directory / "config.json"} is not the config of a run: {error} is missing') from error
+    except (TypeError, AttributeError, ArithmeticError) as error:  # a setting of another type
+        raise UserError(f'{directory / "config.json"} is not the config of a run: {error}') from error
     workdir.check_data(directory, trained.task.sha256)
     workdir.check_subwords(directory, trained.task.tokenizer)
     if not 0 <= member < len(trained.members):
@@ -225,7 +226,8 @@ class Finished:
         config = _with(self.config, 'eval', lengths=compact(self.experiment.eval_lengths))
         run = build(config, eval_lengths=config['eval']['lengths'])
         state = run.init_from(jax.tree.map(lambda leaf: leaf[self.member, None], self.params))
-        steps, mesh = config['train']['steps'], workdir.load_config(self.directory).get('mesh', config['mesh'])
+        there = files.read_json(self.directory / 'config.json')
+        steps, mesh = config['train']['steps'], there.get('mesh', config['mesh'])
         workdir.claim(directory, {**config, 'mesh': mesh}, str(self.directory))
         workdir.keep_subwords(directory, run.task.tokenizer)
         checkpoints = Checkpoints(directory)

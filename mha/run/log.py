@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mha.machine import files, parallel
+from mha.run import fields
 from mha.run.sinks import Sink
 from mha.spec import UserError
 from mha.training.metrics import ALL_COLUMNS
@@ -27,7 +28,7 @@ class Metrics:
             records, broken = read(path)
             if broken:
                 print(f'note: {path} had {broken} lines that cannot be read; they are dropped', file=sys.stderr)
-            files.replace(path, ''.join(_line(record) for record in records if record['step'] <= step))
+            files.write(path, ''.join(_line(record) for record in records if record['step'] <= step))
         self.file = open(path if writes else os.devnull, 'ab', buffering=0)  # noqa: SIM115 - open for the whole run
         self.sinks = list(sinks) if writes else []
 
@@ -110,16 +111,13 @@ def read(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Records of a `metrics.jsonl`, with NaN in place of null, and the number of unreadable lines. An incomplete last
     line, as a crash leaves it, is not counted."""
     records, broken = [], 0
-    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
-        try:
-            record = json.loads(line)
-            complete = line.endswith(b'\n') and isinstance(record['step'], int)
-        except (ValueError, KeyError, TypeError):
-            complete = False
-        if complete:
-            records.append({name: math.nan if value is None else value for name, value in record.items()})
+    for line in files.read_text(path, errors='replace').splitlines(keepends=True) if path.exists() else []:
+        record = next(fields.checked(files.json_lines(line), fields.TRAINING), {})
+        record = {name: math.nan if value is None else value for name, value in record.items()}
+        if record and line.endswith('\n') and all(map(fields.NUMBER.holds, record.values())):
+            records.append(record)
         else:
-            broken += line.endswith(b'\n')
+            broken += line.endswith('\n')
     return records, broken
 
 

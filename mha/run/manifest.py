@@ -1,16 +1,19 @@
 """Files of a sweep that say which cells it has, and which of them failed: manifest.jsonl and failures.jsonl."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from mha.run import fields
 
 Overrides = Mapping[str, Any]
 
 
 def read(sweep: Path) -> dict[str, Overrides]:
     """Overrides of all cells that have begun, by name."""
-    return {record['cell']: record['overrides'] for record in _lines(sweep / 'manifest.jsonl', 'cell', 'overrides')}
+    found = fields.read_json_lines(sweep / 'manifest.jsonl', fields.MANIFEST)
+    return {record['cell']: record['overrides'] for record in found}
 
 
 def add(sweep: Path, cells: Mapping[str, Overrides], config: str) -> None:
@@ -23,7 +26,7 @@ def add(sweep: Path, cells: Mapping[str, Overrides], config: str) -> None:
 
 def failures(sweep: Path) -> dict[str, str]:
     """Last line of output of the cells that have failed, by name."""
-    found = _lines(sweep / 'failures.jsonl', 'cell', 'error')
+    found = fields.read_json_lines(sweep / 'failures.jsonl', fields.FAILURES)
     return {record['cell']: record['error'][-1] if record['error'] else '' for record in found}
 
 
@@ -36,15 +39,3 @@ def _append(path: Path, record: Mapping[str, Any]) -> None:
     half = path.exists() and not path.read_bytes().endswith(b'\n')  # a line that a crash left broken
     with path.open('a') as file:
         file.write('\n' * half + json.dumps(record) + '\n')
-
-
-def _lines(path: Path, *keys: str) -> Iterator[dict[str, Any]]:
-    """Records that have these keys. A broken line, as a crash leaves it, is skipped."""
-    for line in path.read_text(errors='replace').splitlines() if path.is_file() else []:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        kinds = {'cell': str, 'overrides': dict, 'error': list}
-        if isinstance(record, dict) and all(isinstance(record.get(key), kinds[key]) for key in keys):
-            yield record

@@ -1,11 +1,11 @@
-"""JSON files of runs. Configs of earlier versions are translated to today's keys, so that old runs can be read, resumed
-and compared."""
+"""Configs of earlier versions, translated to today's keys, so that old runs can be read, resumed and compared."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mha import spec
-from mha.machine.files import read_json as read_json
+from mha.run import fields
 
 ADDED = {
     'model.norm_kind': 'layer',
@@ -36,6 +36,11 @@ ADDED = {
 
 RENAMED = {'text': 'lm'}
 """Earlier names of tasks. The data set of `lm` was its argument `text`."""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Checked config of a run in today's keys."""
+    return current(fields.read_config(path))
 
 
 def current(config: Mapping[str, Any]) -> dict[str, Any]:

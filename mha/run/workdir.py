@@ -1,11 +1,11 @@
 """Directory of a run: which run it belongs to, and its small files. Nothing that exists is lost or overwritten. If
 several processes train, only the first writes."""
 
-import csv
 import datetime
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import re
@@ -21,7 +21,7 @@ from typing import Any
 import jax
 
 from mha.machine import files, parallel
-from mha.run import versions
+from mha.run import fields, versions
 from mha.spec import UserError, compact, flatten, parse
 from mha.training import optim
 
@@ -104,8 +104,7 @@ def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
 
 def started_from(workdir: Path) -> str | None:
     """Directory of the run whose weights the run in `workdir` started with; None if it started with fresh weights."""
-    path = workdir / 'environment.json'
-    here = versions.read_json(path) if path.exists() else {}
+    here = fields.read_json(workdir / 'environment.json', fields.ENVIRONMENT)
     return here.get('init_from') or summary(workdir).get('init_from')  # the place of earlier versions
 
 
@@ -147,7 +146,7 @@ def check_data(workdir: Path, sha256: str) -> None:
 def check_subwords(workdir: Path, subwords: str) -> None:
     """Raises `UserError` if the run in `workdir` was trained on other subwords than those that this JSON describes."""
     path = workdir / 'tokenizer.json'
-    if path.exists() and path.read_text() != subwords:
+    if path.exists() and files.read_text(path) != subwords:
         raise UserError(f'{workdir} was trained on other subwords: those of {path} are not those of this text')
 
 
@@ -163,13 +162,12 @@ def load_config(workdir: Path) -> dict[str, Any]:
     path = workdir / 'config.json'
     if not path.exists():
         raise UserError(f'no run in {workdir} (it has no config.json) - give the --workdir that train.py was given')
-    return versions.current(versions.read_json(path))
+    return versions.read_config(path)
 
 
 def summary(workdir: Path) -> dict[str, Any]:
     """Content of the run's summary.json; an empty dict before it is written."""
-    path = workdir / 'summary.json'
-    return versions.read_json(path) if path.exists() else {}
+    return fields.read_json(workdir / 'summary.json', fields.SUMMARY)
 
 
 def status(workdir: Path) -> str:
@@ -325,30 +323,15 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes the rows of a range evaluation as csv. A crash leaves either the old file or the new one."""
-    file = io.StringIO()
-    breaks = any('\r' in str(value) for row in rows for value in row.values())  # which only QUOTE_ALL quotes
-    quoting = csv.QUOTE_ALL if breaks else csv.QUOTE_MINIMAL
-    writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n', quoting=quoting)
-    writer.writeheader()
-    writer.writerows(rows)
-    _replace(path, file.getvalue())
+    _replace(path, files.csv_text(rows))
 
 
 def read_rows(path: Path) -> list[dict[str, float | int]]:
     """Rows of a range evaluation; an empty list if the file does not exist."""
-    if not path.exists():
-        return []
-    try:
-        with path.open(newline='') as file:
-            return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f'cannot read {path}: {error}') from error
-
-
-def _number(text: str) -> float | int:
-    return int(text) if text.isdecimal() else float(text or 'nan')
+    rows = fields.read_table(path, fields.RESULTS) if path.exists() else []
+    return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
 
 
 def _replace(path: Path, text: str) -> None:
     if parallel.first():
-        files.replace(path, text)
+        files.write(path, text)

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mha.machine import files
 from mha.probes import Encoding
 from mha.views.report import plots
 from mha.views.report.plots import GREY, INK, STYLE
@@ -52,7 +53,7 @@ def write(folder: Path, runs: Mapping[str, Sequence[Encoding]]) -> tuple[list[Pa
     paths = [folder / f'{name}.svg' for name in ('positions', 'positions_against')]
     shown = []
     for path, (run, found) in zip(paths, runs.items(), strict=False):
-        path.write_text(svg(found), encoding='utf-8')
+        files.write(path, svg(found))
         shown += [(f'{run}: {name}' if len(runs) > 1 else name, panels) for name, panels in pictures(found)]
     for path in paths[len(runs) :]:  # of an earlier probe
         path.unlink(missing_ok=True)

@@ -96,7 +96,7 @@ def test_what_is_no_finished_run_is_refused(tmp_path):
         mha.load(tmp_path)
     shutil.copytree(STORED, tmp_path / 'run')
     (tmp_path / 'run' / 'config.json').write_text('{"task": 5}')
-    with pytest.raises(UserError, match=r'config\.json is no config of a run'):
+    with pytest.raises(UserError, match=r"config\.json is not the config of a run: 'seed' is missing"):
         mha.load(tmp_path / 'run')
     (tmp_path / 'run' / 'summary.json').unlink()
     with pytest.raises(UserError):

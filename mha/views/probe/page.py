@@ -12,7 +12,6 @@ controls). Every view is an SVG, which a file can hold as it is; the cells of a 
 import base64
 import json
 import math
-import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import markupsafe
 import numpy as np
 
+from mha.machine import files
 from mha.views import pages
 
 TEMPLATES = Path(__file__).with_name('templates')
@@ -37,9 +37,7 @@ def write(path: Path, positions: Pictures = ()) -> Path:
     """Writes the page of the arrays in `path` beside them, and returns its path. `positions` are titles
     and pictures of encodings, SVG in the colours of the page."""
     page = path.with_suffix('.html')
-    temporary = page.with_suffix('.tmp')
-    temporary.write_text(as_html(path, positions), encoding='utf-8')
-    os.replace(temporary, page)
+    files.write(page, as_html(path, positions))
     return page
 
 

@@ -90,6 +90,8 @@ def _best(comparison: Comparison, problem: Problem, tests: Sequence[Test]) -> Be
     if own:
         tested = _count(len(own), 'other row') + (' with common seeds' if len(own) < len(rows) - 1 else '')
         remarks.append(f'differs from {sum(pair.differs for pair in own)} of {tested}')
+    if row.diverged:
+        remarks.append(f'{row.diverged} of {len(row.seeds) + row.diverged} seeds diverged')
     if len(row.seeds) == 1 < len(rows):
         remarks.append('one seed')
     shown = name if equal == 1 else f'{name} and {equal - 1} more'

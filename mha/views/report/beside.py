@@ -6,14 +6,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from mha import spec
+from mha.machine import files
 from mha.spec import UserError, as_text, compact
 from mha.training.metrics import number
 from mha.views.report import published
+from mha.views.report.columns import SURVIVORS
 from mha.views.report.comparison import Comparison, Row
 from mha.views.report.published import Published
 from mha.views.report.runs import Run
 from mha.views.report.statistics import Cell, mean_reciprocal_rank
-from mha.views.report.table import Section, csv_text
+from mha.views.report.table import Section
 
 HEADERS = ('task', 'scheme', 'theirs', 'aggregation', 'lengths', 'mark', 'ours', 'best seed', 'our lengths')
 
@@ -97,7 +99,7 @@ def _line(each: Beside) -> list[str]:
         theirs.aggregation,
         compact(theirs.lengths) if theirs.lengths else '-',
         theirs.mark,
-        f'{number(each.measured.mean)} {each.measured.spread}'.rstrip(),
+        ' '.join([number(each.measured.mean), each.measured.spread, SURVIVORS * bool(each.ours.diverged)]).strip(),
         number(each.measured.best),
         compact(each.lengths) if each.lengths else '-',
     ]
@@ -149,4 +151,4 @@ def _ranks(comparison: Comparison, found: Sequence[Beside]) -> list[Section]:
 
 def as_csv(found: Sequence[Beside]) -> str:
     """Both numbers as csv."""
-    return csv_text([dict(zip(HEADERS, _line(each), strict=True)) for each in found])
+    return files.csv_text([dict(zip(HEADERS, _line(each), strict=True)) for each in found])

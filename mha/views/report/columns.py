@@ -11,8 +11,9 @@ from mha.views.report import statistics
 from mha.views.report.comparison import Comparison, Problem, Range, Row, longest
 from mha.views.report.runs import compact, span
 
-NOT_ABOVE, BEYOND = '†', '‡'
-"""Marks of a score that is not above the baseline, and of an interval that extends beyond the metric's limits."""
+NOT_ABOVE, BEYOND, SURVIVORS = '†', '‡', '§'
+"""Marks of a score that is not above the baseline, of an interval that extends beyond the metric's limits, and of a
+mean over those seeds that did not diverge."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,7 @@ def _over(comparison: Comparison, over: Range, metric: Metric) -> Column:
             return Shown('-')
         value = number(cell.mean)
         value += f' {NOT_ABOVE}' if score and comparison.beats_baseline(row) is False else ''
+        value += f' {SURVIVORS}' if row.diverged else ''
         if len(row.seeds) == 1:
             return Shown(value)
         reaches = cell.interval[0] < low or cell.interval[1] > high
@@ -120,9 +122,10 @@ def _over(comparison: Comparison, over: Range, metric: Metric) -> Column:
 
 def _seeds() -> Column:
     def show(row: Row) -> Shown:
-        return Shown('1 seed' if len(row.seeds) == 1 else f'{len(row.seeds)} seeds')
+        number, whole = len(row.seeds), len(row.seeds) + row.diverged
+        return Shown(f'{f"{number} of {whole}" if row.diverged else whole} seed{"s" * (whole > 1)}')
 
-    return Column('seeds', show=show, spread=lambda row: {'seeds': len(row.seeds)})
+    return Column('seeds', show=show, spread=lambda row: {'seeds': len(row.seeds), 'diverged': row.diverged})
 
 
 def _parameters() -> Column:

@@ -19,6 +19,7 @@ from mha.training.metrics import METRICS, Metric, titled
 from mha.views.report.labels import TRAINED, following
 from mha.views.report.left_out import grouped
 from mha.views.report.runs import (
+    DIVERGED,
     Run,
     check_comparable,
     dangling,
@@ -27,6 +28,7 @@ from mha.views.report.runs import (
     find,
     not_started,
     read,
+    same_but_seed,
     span,
     varying,
 )
@@ -112,6 +114,8 @@ class Row:
     parameters: int | None
     more_values: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """Results [seeds, lengths] in further metrics, by name."""
+    diverged: int = 0
+    """Number of further runs or members with other seeds that diverged, of which the means know nothing."""
 
     def only(self, index: int) -> 'Row':
         """Row with only the seed at `index`."""
@@ -303,7 +307,7 @@ def of_runs(
     for run in runs:
         groups.setdefault(tuple(run.setting(key) for key in keys), []).append(run)
     rows = [
-        _row(labels, problem_of(members[0], differ), members, (measure, *more_metrics))
+        _row(labels, problem_of(members[0], differ), members, (measure, *more_metrics), left_out)
         for labels, members in groups.items()
     ]
     baselines = _baselines(runs, differ)  # checked for every metric, shown only for accuracy
@@ -361,7 +365,13 @@ def problem_of(run: Run, differ: Sequence[str]) -> Problem:
     return (run.task, f'causal={run.setting("model.causal")}') if directed else (run.task,)
 
 
-def _row(labels: tuple[str, ...], problem: Problem, runs: Sequence[Run], metrics: Sequence[Metric]) -> Row:
+def _row(
+    labels: tuple[str, ...],
+    problem: Problem,
+    runs: Sequence[Run],
+    metrics: Sequence[Metric],
+    left_out: Sequence[Run],
+) -> Row:
     """Row of runs that differ in their seed, with results in all `metrics`, the first of which is compared."""
     run_of_seed: dict[int, Run] = {}
     for run in runs:
@@ -386,6 +396,7 @@ def _row(labels: tuple[str, ...], problem: Problem, runs: Sequence[Run], metrics
         values=results(metrics[0]),
         parameters=runs[0].summary.get('parameters'),
         more_values={metric.name: results(metric) for metric in metrics[1:]},
+        diverged=sum(run.status.startswith(DIVERGED) and same_but_seed(runs[0], run) for run in left_out),
     )
 
 

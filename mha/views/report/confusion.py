@@ -1,6 +1,5 @@
 """Confusion matrix: how often examples of each true class are given each predicted class."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from mha import spec
+from mha.machine import files
+from mha.run import fields
+from mha.run.population import SETTINGS
 from mha.views.report import plots
 from mha.views.report.heatmap import COLOURS
 
@@ -18,27 +20,25 @@ CELL = 0.22
 """Inches; also the distance of two labels."""
 LARGEST = 40.0
 """Inches of the largest picture. More classes have smaller cells and no labels."""
-KNOWN = ('seed', 'length', 'true', 'predicted', 'count')
 
 
 def draw(table: Path, path: Path) -> None:
     """Draws the counts in the file `table` at the longest length, over all seeds, as shares of each true class. Members
     of a population that differ in other settings than the seed have separate matrices."""
-    with table.open(newline='') as file:
-        rows = list(csv.DictReader(file))
-    longest = max(int(row['length']) for row in rows)
-    rows = [row for row in rows if int(row['length']) == longest]
+    rows = fields.read_table(table, fields.CONFUSION)
+    longest = max(row['length'] for row in rows)
+    rows = [row for row in rows if row['length'] == longest]
     classes = sorted({row[name] for row in rows for name in ('true', 'predicted')})
     matrices: dict[str, np.ndarray] = {}
     for row in rows:
-        name = ''.join(f'{key}={value}, ' for key, value in row.items() if key not in KNOWN)
+        name = ''.join(f'{key}={value}, ' for key, value in row.items() if key in SETTINGS and key != 'seed')
         counts = matrices.setdefault(name, np.zeros((len(classes), len(classes)), int))
-        counts[classes.index(row['true']), classes.index(row['predicted'])] += int(row['count'])
+        counts[classes.index(row['true']), classes.index(row['predicted'])] += row['count']
     titled = {
         f'{name}length {longest}: {counts.trace() / counts.sum():.1%} of {counts.sum():,} examples are right': counts
         for name, counts in matrices.items()
     }
-    path.write_text(plots.as_svg(figure(titled, classes)), encoding='utf-8')
+    files.write(path, plots.as_svg(figure(titled, classes)))
 
 
 def figure(matrices: Mapping[str, Int[np.ndarray, 'C C']], classes: Sequence[str]) -> Figure:

@@ -1,15 +1,16 @@
 """Data that report.html embeds as JSON for its script: results of rows, training curves, and accuracy per position of
 the answer. Numbers that are not finite become null."""
 
-import csv
+import contextlib
 import itertools
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mha.machine import files
+from mha.run import fields
 from mha.run.population import SETTINGS
 from mha.spec import UserError
 from mha.views.report import plots, statistics
@@ -52,6 +53,7 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
                 'problem': problems.index(row.problem),
                 'trained': row.trained,
                 'seeds': row.seeds,
+                'diverged': row.diverged,
                 'values': [_finite(line) for line in row.values],
                 'mean': _finite(row.values.mean(0)),
                 'low': _finite(low),
@@ -97,8 +99,8 @@ def _training(comparison: Comparison) -> list[dict[str, Any]]:
 def training_curves(run: Run) -> list[dict[str, Any]]:
     """Training curves of a run, one per seed, thinned to about `POINTS` points before any of them is parsed."""
     try:
-        lines = (run.path / 'metrics.jsonl').read_text(encoding='utf-8', errors='replace').splitlines()
-    except OSError:
+        lines = files.read_text(run.path / 'metrics.jsonl', errors='replace').splitlines()
+    except UserError:
         return []
     own = {name: run.config.get(key) for name, key in SETTINGS.items() if name != 'seed'}
     curves: dict[int, dict[str, Any]] = {}
@@ -126,17 +128,11 @@ def _thinned(lines: Sequence[str]) -> Iterator[Mapping[str, Any]]:
 
 def _records(lines: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     """Records that can be read; the last line of a killed run may be cut."""
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get('step'), int):
-            yield record
+    return fields.checked(files.json_lines('\n'.join(lines)), fields.TRAINING)
 
 
 def _as_number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
+    return float(value) if fields.NUMBER.holds(value) else math.nan
 
 
 # ---------------------------------------------------------------------------------------------------------- positions
@@ -170,16 +166,14 @@ def _positions(comparison: Comparison) -> list[dict[str, Any]]:
 
 def _accuracies(run: Run, path: Any) -> list[tuple[int, int, float]]:
     """Length, position and accuracy of the records of a run; none if the file cannot be read."""
-    try:
-        with path.open(newline='') as file:
-            return [
-                (int(record['length']), int(record['position']), float(record['accuracy']))
-                for record in csv.DictReader(file)
-                if all(
-                    float(record[name]) == run.config.get(key)
-                    for name, key in SETTINGS.items()
-                    if name in record and name != 'seed'
-                )
-            ]
-    except (OSError, KeyError, TypeError, ValueError, UserError):
-        return []
+    with contextlib.suppress(UserError):
+        return [
+            (record['length'], record['position'], record['accuracy'])
+            for record in fields.read_table(path, fields.POSITIONS)
+            if all(
+                record[name] == run.config.get(key)
+                for name, key in SETTINGS.items()
+                if name in record and name != 'seed'
+            )
+        ]
+    return []

@@ -14,6 +14,7 @@ SPECIAL = {
     '±': r'$\pm$',
     '†': r'$\dagger$',
     '‡': r'$\ddagger$',
+    '§': r'\S{}',
     '…': r'\dots{}',
 }
 """Characters that LaTeX reads as commands, or that its fonts lack."""
@@ -28,6 +29,7 @@ def table(headers: Sequence[str], lines: Sequence[Sequence[str]], left: int, not
     """Tabular of cells, the first `left` columns aligned to the left, with notes as comments above it."""
     comments = [f'% {line}' for note in notes for line in note.splitlines()]
     rows = [' & '.join(map(escape, line)) + r' \\' for line in lines]
+    rows = ['{}' * row.startswith(('[', '*')) + row for row in rows]  # or the line break before would take it
     columns = 'l' * left + 'r' * (len(headers) - left)
     head = ' & '.join(map(escape, headers)) + r' \\'
     begin = rf'\begin{{tabular}}{{{columns}}}'

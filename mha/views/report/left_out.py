@@ -5,6 +5,7 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 
+from mha.spec import escaped
 from mha.views.report.runs import Run
 
 MOST_REASONS, MOST_CHARACTERS = 4, 80
@@ -39,9 +40,9 @@ def grouped(runs: Sequence[Run]) -> LeftOut:
     folder = os.path.commonpath([path.parent for path in paths]) or '.'
     names: dict[str, dict[str, None]] = {}
     for path, run in zip(paths, runs, strict=True):
-        names.setdefault(run.status, {})[os.path.relpath(path, folder)] = None
+        names.setdefault(run.status, {})[escaped(os.path.relpath(path, folder))] = None
     frequent_first = sorted(names.items(), key=lambda group: -len(group[1]))
-    return LeftOut(folder, {reason: list(group) for reason, group in frequent_first})
+    return LeftOut(escaped(folder), {reason: list(group) for reason, group in frequent_first})
 
 
 def _few(names: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from mha.machine import files
 from mha.spec import UserError, compact
 from mha.training.metrics import number
 from mha.views import pages
@@ -31,7 +32,7 @@ from mha.views.report.comparison import Comparison, Row
 from mha.views.report.embedded import page_data
 from mha.views.report.left_out import grouped
 from mha.views.report.runs import Run
-from mha.views.report.table import Section, csv_text, grid, markdown, notes
+from mha.views.report.table import Section, grid, markdown, notes
 
 TEMPLATES = Path(__file__).with_name('templates')
 MOST_TITLES = 3
@@ -64,7 +65,7 @@ def write(
     or remove anything but a report of the same runs, or of some of them."""
     drawing = plots.figure(comparison)
     svg = plots.as_svg(drawing)
-    files = {
+    contents = {
         'table.csv': as_csv(comparison),
         'seeds.csv': seeds_as_csv(comparison),
         'results.csv': results_as_csv(comparison),
@@ -76,28 +77,28 @@ def write(
         'report.html': as_html(comparison, svg, output, sections, asked, str((more or {}).get('pivot.svg', ''))),
     }
     try:
-        _check_ours(comparison, output, dict.fromkeys((*files, *sorted(ON_REQUEST))))
+        _check_ours(comparison, output, dict.fromkeys((*contents, *sorted(ON_REQUEST))))
         output.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
+        for name, content in contents.items():
             (output / f'{name}.tmp').write_bytes(content.encode() if isinstance(content, str) else content)
-        for name in reversed(files):  # the page first: it names the runs, in case writing fails midway
+        for name in reversed(contents):  # the page first: it names the runs, in case writing fails midway
             os.replace(output / f'{name}.tmp', output / name)
-        for name in ON_REQUEST - {*files}:  # of an earlier question, perhaps interrupted
+        for name in ON_REQUEST - {*contents}:  # of an earlier question, perhaps interrupted
             (output / name).unlink(missing_ok=True)
             (output / f'{name}.tmp').unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f'cannot write to {str(output)!r}: {error.strerror}') from error
-    return [output / name for name in files]
+    return [output / name for name in contents]
 
 
 def as_csv(comparison: Comparison) -> str:
     """Table as csv: one line per row, with unrounded numbers and columns that say what they mean."""
-    return csv_text([_fields(comparison, row, spread=True) for row in comparison.rows])
+    return files.csv_text([_fields(comparison, row, spread=True) for row in comparison.rows])
 
 
 def seeds_as_csv(comparison: Comparison) -> str:
     """Results as csv: one line per row and seed."""
-    return csv_text(
+    return files.csv_text(
         [
             {'seed': seed, **_fields(comparison, row.only(index), spread=False)}
             for row in comparison.rows
@@ -108,7 +109,7 @@ def seeds_as_csv(comparison: Comparison) -> str:
 
 def results_as_csv(comparison: Comparison) -> str:
     """Results as csv in long form: one line per row, seed and evaluated length."""
-    return csv_text(
+    return files.csv_text(
         [
             {
                 **dict(zip(comparison.keys, row.labels, strict=True)),

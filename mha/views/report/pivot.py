@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mha.machine.files import csv_text
 from mha.spec import UserError
 from mha.training.metrics import number
 from mha.views.report import latex, statistics
@@ -13,7 +14,7 @@ from mha.views.report.comparison import Comparison, Row
 from mha.views.report.labels import natural
 from mha.views.report.runs import varying
 from mha.views.report.statistics import Cell
-from mha.views.report.table import Section, align, csv_text
+from mha.views.report.table import Section, align
 
 Labels = tuple[str, ...]
 
@@ -28,6 +29,8 @@ class Pivot:
     columns: tuple[Labels, ...]
     cells: dict[tuple[Labels, Labels], Cell]
     above_baseline: dict[tuple[Labels, Labels], bool | None]
+    diverged: dict[tuple[Labels, Labels], int]
+    """Numbers of seeds of which the means know nothing."""
     baselines: dict[Labels, float]
     """Baseline of each column, if all runs of a column share one."""
     best: str
@@ -75,6 +78,7 @@ def pivot(comparison: Comparison, rows: Sequence[str], columns: Sequence[str]) -
         tuple(sorted({column for _, column in found}, key=lambda column: tuple(map(natural, column)))),
         {place: comparison.cell(row, score) for place, row in found.items()},
         {place: comparison.beats_baseline(row) for place, row in found.items()},
+        {place: row.diverged for place, row in found.items()},
         baselines,
         comparison.metric.best,
     )
@@ -85,7 +89,7 @@ def pivot(comparison: Comparison, rows: Sequence[str], columns: Sequence[str]) -
 
 def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
     """Table as text: headers and lines, with mean and 95 % interval, the baseline, and ranks over the columns."""
-    from mha.views.report.columns import NOT_ABOVE
+    from mha.views.report.columns import NOT_ABOVE, SURVIVORS
 
     several = len(table.columns) > 1 and table.complete and 'task' not in table.row_keys
     headers = [*table.row_keys, *(', '.join(column) for column in table.columns)]
@@ -100,8 +104,9 @@ def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
             if cell is None:
                 line.append('')
                 continue
-            mark = NOT_ABOVE if table.above_baseline[row, column] is False else ''
-            line.append(' '.join(part for part in (number(cell.mean), cell.spread, mark) if part))
+            marks = NOT_ABOVE if table.above_baseline[row, column] is False else ''
+            marks += SURVIVORS if table.diverged[row, column] else ''
+            line.append(' '.join(part for part in (number(cell.mean), cell.spread, marks) if part))
         lines.append([*line, *([f'{ranks[index]:.2f}', f'{reciprocal[index]:.3f}'] if several else [])])
     if table.baselines:
         first = ['baseline', *[''] * (len(table.row_keys) - 1)]

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from matplotlib.transforms import offset_copy
 
+from mha.machine import files
 from mha.views.report import statistics
 from mha.views.report.comparison import Comparison, Row, of_runs
 from mha.views.report.labels import natural
@@ -84,7 +85,7 @@ def curves(comparison: Comparison) -> str:
 
 def run_curve(runs: Sequence[Run], path: Path) -> None:
     """Writes the curves of one directory of runs, with the baseline."""
-    path.write_text(curves(of_runs([run for run in runs if run.rows])), encoding='utf-8')
+    files.write(path, curves(of_runs([run for run in runs if run.rows])))
 
 
 def figure(comparison: Comparison) -> Figure:
@@ -93,7 +94,7 @@ def figure(comparison: Comparison) -> Figure:
     with matplotlib.rc_context(STYLE):
         heights = []
         for rows in groups.values():
-            lines = [labels[_line(comparison, row)].count('\n') + 1 for row in rows]
+            lines = [labels[_line(comparison, row)].count('\n') + 1 + (row.diverged > 0) for row in rows]
             heights.append(LINE * (sum(lines) + 0.5 * len(lines) + 2))
         drawing, every = panels(heights)
         for axes, (title, rows) in zip(every, groups.items(), strict=True):
@@ -171,6 +172,7 @@ def _panel(axes: Axes, comparison: Comparison, title: str, rows: Sequence[Row], 
     line: dict[str, Any] = dict(linewidth=2, markersize=4, clip_on=False)
     for index, row in enumerate(rows):
         label, style = labels[_line(comparison, row)], looks[_line(comparison, row)]
+        label += f'\n({row.diverged} diverged)' if row.diverged else ''
         mean = row.values.mean(0)
         axes.plot(lengths, mean, **style, **line, label=label, zorder=4 - index / 1000)  # the best row on top
         if len(trained) > 1:

@@ -1,14 +1,17 @@
 """Accuracy or loss against the index of a symbol in the answer, from a file of `eval.py --per_position`."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from mha.machine import files
+from mha.run import fields
+from mha.run.population import SETTINGS
 from mha.spec import UserError
 from mha.views.report import plots, statistics
 from mha.views.report.plots import GREY, LINE, STYLE, WIDEST
@@ -29,28 +32,23 @@ def draw(table: Path, path: Path, loss: bool = False) -> None:
             axes.set_ylabel('loss in nats per symbol' if loss else 'accuracy')
             if not loss:
                 axes.set_ylim(0, 1)
-    path.write_text(plots.as_svg(drawing), encoding='utf-8')
+    files.write(path, plots.as_svg(drawing))
 
 
-def _positions(table: Path) -> dict[str, dict[int, dict[int, list[Mapping[str, str]]]]]:
+def _positions(table: Path) -> dict[str, dict[int, dict[int, list[Mapping[str, Any]]]]]:
     """Rows of a table, grouped by the settings of members, by length and by index in the answer."""
-    groups: dict[str, dict[int, dict[int, list[Mapping[str, str]]]]] = {}
-    known = ('seed', 'length', 'position', 'accuracy', 'count', 'low', 'high')
-    of_loss = ('loss', 'loss_low', 'loss_high')
-    with table.open(newline='') as file:
-        for row in csv.DictReader(file):
-            if not {*known} <= {*row} or None in row.values():
-                raise UserError(f'cannot read {str(table)!r} - its columns are {",".join(known)}')
-            name = ', '.join(f'{key}={value}' for key, value in row.items() if key not in (*known, *of_loss))
-            lines = groups.setdefault(name, {}).setdefault(int(row['length']), {})
-            lines.setdefault(int(row['position']), []).append(row)
+    groups: dict[str, dict[int, dict[int, list[Mapping[str, Any]]]]] = {}
+    for row in fields.read_table(table, fields.POSITIONS):
+        name = ', '.join(f'{key}={value}' for key, value in row.items() if key in SETTINGS and key != 'seed')
+        lines = groups.setdefault(name, {}).setdefault(row['length'], {})
+        lines.setdefault(row['position'], []).append(row)
     if not groups:
         raise UserError(f'{str(table)!r} holds no positions')
     return groups
 
 
 def _panel(
-    axes: Axes, name: str, lines: Mapping[int, Mapping[int, Sequence[Mapping[str, str]]]], columns: Sequence[str]
+    axes: Axes, name: str, lines: Mapping[int, Mapping[int, Sequence[Mapping[str, Any]]]], columns: Sequence[str]
 ) -> None:
     last = max(max(line) for line in lines.values())
     colours = matplotlib.colormaps['viridis'](np.linspace(0, 0.85, len(lines)))  # ordered colours for ordered lengths
@@ -70,7 +68,7 @@ def _panel(
 
 
 def _line(
-    line: Mapping[int, Sequence[Mapping[str, str]]], columns: Sequence[str], width: int
+    line: Mapping[int, Sequence[Mapping[str, Any]]], columns: Sequence[str], width: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices [N] and the mean, low and high values [3, N] at them. Each is the mean over `width` neighbours, whose
     errors are taken as independent."""

@@ -1,7 +1,8 @@
 """Runs as files: finding them, reading them, and the settings in which they differ."""
 
-import csv
+import contextlib
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from mha.run import manifest, population, versions
-from mha.spec import UserError, as_text, choose, compact, flatten, lengths
+from mha.run import fields, manifest, population, versions
+from mha.spec import UserError, as_text, choose, compact, escaped, flatten, lengths
 from mha.training import metrics
 
 COLUMNS = ('seed', *metrics.COLUMNS)
-REQUIRED = ('seed', 'length', 'examples')
-"""Columns of every result file. Other columns are NaN in older files that lack them."""
 NOT_SETTINGS = (
     'seed',  # rows average over it
     'eval.lengths',  # the evaluated lengths are compared instead
@@ -29,6 +28,8 @@ NOT_SETTINGS = (
     ),  # they change how results are computed, not the results
     *('train.log_every_steps', 'train.checkpoint_every_steps', 'eval.batch_size', 'eval.buckets'),
 )
+DIVERGED = 'diverged'
+"""Status of a run whose loss is not finite; with the name of the member for one of a population."""
 TRAINED = 'extrapolation.csv'
 """File of the evaluation that ends training."""
 
@@ -43,17 +44,19 @@ class Run:
     summary: Mapping[str, Any]
     rows: Mapping[str, np.ndarray]
     """Columns of the result file, sorted by seed, then by length; empty before the first evaluation."""
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Versions of packages and state of the code when the run was started; empty if they are not known."""
     others: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """`task` and `position` of a later evaluation, if they are not the trained ones."""
 
     @property
     def status(self) -> str:
-        status = str(self.summary.get('status', 'not started'))
-        return 'not evaluated' if status == 'finished' and not self.rows else status
+        status = self.summary.get('status') or 'not started'
+        return 'not evaluated' if status == 'finished' and not self.rows else escaped(status)
 
     def setting(self, key: str) -> str:
         """Setting as text; a dash if the config does not have the key."""
-        return as_text(self.config.get(key, '-'))
+        return escaped(as_text(self.config.get(key, '-')))
 
     @property
     def task(self) -> str:
@@ -62,8 +65,8 @@ class Run:
     @property
     def position(self) -> str:
         """Position scheme of the evaluation."""
-        trained = self.config.get('train.final_position') or self.setting('model.position')
-        return self.others.get('position', str(trained))
+        trained = 'train.final_position' if self.config.get('train.final_position') else 'model.position'
+        return self.others.get('position', self.setting(trained))
 
     @property
     def metric(self) -> metrics.Metric:
@@ -152,7 +155,8 @@ def not_started(paths: Iterable[Path]) -> dict[Path, str]:
 
 def evaluations(workdir: Path) -> list[str]:
     """File names of the later evaluations of a run."""
-    return sorted(path.name for path in workdir.glob('evaluation_*.csv') if not path.stem.endswith('_positions'))
+    found = (path for path in workdir.glob('evaluation_*.csv') if not path.stem.endswith(('_positions', '_confusion')))
+    return sorted(path.name for path in found)
 
 
 def evaluation_of(workdir: Path, asked: str | None) -> str:
@@ -174,51 +178,50 @@ def evaluation_of(workdir: Path, asked: str | None) -> str:
 
 def _lengths(path: Path) -> tuple[int, ...]:
     """Lengths of a result file; empty if the file cannot be read."""
-    try:
-        with path.open(newline='') as file:
-            return tuple(sorted({int(record['length']) for record in csv.DictReader(file)}))
-    except (KeyError, TypeError, ValueError):
-        return ()
+    with contextlib.suppress(UserError):
+        return tuple(sorted({record['length'] for record in fields.read_table(path, fields.RESULTS)}))
+    return ()
 
 
 def read(workdir: Path, evaluation: str = TRAINED) -> list[Run]:
     """Runs in a directory, finished or not, with the results of one evaluation; a run without results has no rows.
     Members of a population that differ in more than their seed are separate runs, and so is each member that
     diverged."""
-    config, path = _config(workdir / 'config.json'), workdir / 'summary.json'
-    return of(workdir, config, versions.read_json(path) if path.exists() else {}, evaluation)
+    config = {'population': {}, **versions.read_config(workdir / 'config.json')}
+    summary = fields.read_json(workdir / 'summary.json', fields.SUMMARY)
+    environment = fields.read_json(workdir / 'environment.json', fields.ENVIRONMENT)
+    return of(workdir, config, summary, evaluation, environment)
 
 
-def of(workdir: Path, config: Mapping[str, Any], summary: Mapping[str, Any], evaluation: str) -> list[Run]:
+def of(
+    workdir: Path,
+    config: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    evaluation: str,
+    environment: Mapping[str, Any] = {},
+) -> list[Run]:
     """Runs with a given config and summary and the results of an evaluation in a directory; see `read`."""
     alike: dict[tuple[float, ...], population.Member] = {}
     for member in population.members(config):
         alike.setdefault(tuple(value for name, value in member.items() if name != 'seed'), member)
 
+    path = workdir / evaluation
+    records = fields.read_table(path, fields.RESULTS) if path.exists() else []
+
     def run(member, summary, rows):
-        others = _others(workdir / evaluation) if rows else {}
-        return Run(workdir, flatten(population.config_of(config, member)), summary, rows, others)
+        settings, others = flatten(population.config_of(config, member)), _others(records) if rows else {}
+        return Run(workdir, settings, summary, rows, environment, others)
 
     found = []
     for member in alike.values():
-        rows = _csv(workdir / evaluation, member) if (workdir / evaluation).exists() else {}
+        rows = _of_member(records, member, path)
         if rows or not summary.get('diverged'):
             found.append(run(member, summary, rows))
-    for member in summary.get('diverged', []):
-        found.append(run(member, {**summary, 'status': f'diverged: {population.named(member)}'}, {}))
+    for member in summary.get('diverged') or ():
+        found.append(run(member, {**summary, 'status': f'{DIVERGED}: {population.named(member)}'}, {}))
     for each in found:
         _check(each)
     return found
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """Config of a run in today's keys. Raises `UserError` for any other file."""
-    config = {'population': {}, **versions.read_json(path)}
-    for key, kind, what in (('seed', int, 'a whole number'), ('task', str, 'text'), ('population', dict, 'a section')):
-        if not isinstance(config.get(key, '' if key == 'task' else None), kind):
-            there = f'must be {what}, not {config[key]!r}' if key in config else 'is missing'
-            raise UserError(f'{str(path)!r} is not the config of a run: {key!r} {there}')
-    return versions.current(config)
 
 
 def _check(run: Run) -> None:
@@ -227,43 +230,33 @@ def _check(run: Run) -> None:
         return
     try:
         _ = run.metric, run.trained
-    except (TypeError, ValueError) as error:
-        raise UserError(f'cannot read the run in {str(run.path)!r}: {error}') from error
+    except UserError as error:
+        raise UserError(f'cannot read the run in {run.path}: {error}') from error
 
 
-def _others(path: Path) -> dict[str, str]:
-    """Task and position scheme of a result file, as far as it has columns for them."""
-    with path.open(newline='', errors='replace') as file:
-        first = next(csv.DictReader(file), {})
-    found = {name: first[name] for name in ('task', 'position') if first.get(name)}
+def _others(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Task and position scheme of result records, as far as they have fields for them."""
+    found = {name: escaped(records[0][name]) for name in ('task', 'position') if records[0].get(name)}
     return found | {name: versions.task(found[name]) for name in found if name == 'task'}
 
 
-def _csv(path: Path, member: population.Member) -> dict[str, np.ndarray]:
-    """Result rows of all members that differ from `member` only in their seed."""
-    try:
-        with path.open(newline='') as file:
-            records = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f'cannot read {str(path)!r}: {error}') from error
+def _of_member(records: Sequence[Mapping[str, Any]], member: population.Member, path: Path) -> dict[str, np.ndarray]:
+    """Columns of the results of all members that differ from `member` only in their seed."""
     others = {name: value for name, value in member.items() if name != 'seed'}
-    try:
-        records = [record for record in records if all(float(record[name]) == others[name] for name in others)]
-        rows = {
-            column: np.array([float(record[column] or 'nan') for record in records])
-            for column in ('seed', *metrics.ALL_COLUMNS)
-            if column in REQUIRED or not records or column in records[0]
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f'cannot read {str(path)!r} ({error}) - its columns are {",".join(COLUMNS)}') from error
+    if missing := [name for name in others if records and name not in records[0]]:
+        raise UserError(f'{path} has no column {missing[0]!r}, in which the members of the population differ')
+    records = [record for record in records if all(record[name] == others[name] for name in others)]
     if not records:
         return {}
-    rows |= {column: np.full(len(records), np.nan) for column in metrics.ALL_COLUMNS if column not in rows}
+    rows = {
+        column: np.array([math.nan if (value := record.get(column)) is None else value for record in records], float)
+        for column in ('seed', *metrics.ALL_COLUMNS)
+    }
     order = np.lexsort((rows['length'], rows['seed']))
     rows = {column: values[order] for column, values in rows.items()}
     pairs = [(seed, length) for seed in np.unique(rows['seed']) for length in np.unique(rows['length'])]
     if list(zip(rows['seed'], rows['length'], strict=True)) != pairs:
-        raise UserError(f'{str(path)!r} must have every length once for every seed')
+        raise UserError(f'{path} must have every length once for every seed')
     return rows
 
 
@@ -277,6 +270,11 @@ def varying(runs: Sequence[Run]) -> list[str]:
     """Keys of the settings in which runs differ."""
     keys = dict.fromkeys(key for run in runs for key in run.config if key not in NOT_SETTINGS)
     return [key for key in keys if len({run.setting(key) for run in runs}) > 1]
+
+
+def same_but_seed(one: Run, other: Run) -> bool:
+    """Whether `other` has the settings of `one`, to which columns of a report may have been added, up to its seed."""
+    return all(one.setting(key) == other.setting(key) for key in other.config if key not in NOT_SETTINGS)
 
 
 def check_comparable(runs: Sequence[Run]) -> None:

@@ -1,17 +1,15 @@
 """Comparison as text: the table, the notes below it, and a summary of the runs in one directory."""
 
-import csv
 import dataclasses
 import html
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mha.spec import UserError, compact
+from mha.spec import UserError, compact, escaped
 from mha.training.metrics import number, table_of
-from mha.views.report.columns import BEYOND, NOT_ABOVE, shown
+from mha.views.report.columns import BEYOND, NOT_ABOVE, SURVIVORS, shown
 from mha.views.report.comparison import SOLVED, Comparison, longest, of_runs, ranges
 from mha.views.report.left_out import grouped
 from mha.views.report.runs import Run, span
@@ -54,15 +52,6 @@ def text(comparison: Comparison) -> str:
     """Table and notes for a terminal."""
     headers, lines = grid(comparison, best_everywhere=False)
     return '\n'.join([*_ruled([headers, *lines], left=len(comparison.labelled)), '', *notes(comparison)])
-
-
-def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Records as csv; those of the first line are the columns."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(lines[0]), lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(lines)
-    return file.getvalue()
 
 
 def align(lines: Sequence[Sequence[str]], left: int) -> list[list[str]]:
@@ -109,11 +98,30 @@ def notes(comparison: Comparison, averaged: str = 'column') -> list[str]:
         found.append(f'{titles[source]} determines {", ".join(which)} in these runs; table.csv has them')
     if any(comparison.beats_baseline(row) is False for row in comparison.rows):
         found.append(f'{NOT_ABOVE} the mean score is not above the baseline')
+    if any(row.diverged for row in comparison.rows):
+        found.append(f'{SURVIVORS} the other seeds diverged: what is shown is of those that did not')
+    found += made_otherwise(comparison.runs)
     if comparison.interval == 'bootstrap' and any(1 < len(row.seeds) < ENOUGH for row in comparison.rows):
         found.append(f'bootstrap intervals over fewer than about {ENOUGH} seeds are too narrow')
     if any(BEYOND in column.show(row).spread for column in shown(comparison) for row in comparison.rows):
         found.append(f'{BEYOND} the interval reaches beyond the possible values of the metric, where curves cut it')
     return found
+
+
+def made_otherwise(runs: Sequence[Run]) -> list[str]:
+    """Lines about runs that were made with other versions of packages than most, or with code that was changed."""
+    paths, found = {run.path: run.environment for run in runs}, []
+    known = [environment['versions'] for environment in paths.values() if environment.get('versions')]
+    if known:
+        usual = max(known, key=known.count)
+        others = [each for each in known if each != usual]
+        names = [name for name in usual if any(each.get(name) != usual[name] for each in others)]
+        differ = [f'{name} {", ".join(sorted({each.get(name, "none") for each in known}))}' for name in names]
+        if others:
+            found.append(f'{len(others)} of {len(paths)} runs were made with other versions ({"; ".join(differ)})')
+    if changed := sum(bool(environment.get('changed')) for environment in paths.values()):
+        found.append(f'{changed} of {len(paths)} runs were made with uncommitted changes to the code')
+    return [escaped(line) for line in found]
 
 
 def facts(comparison: Comparison, averaged: str = 'column') -> str:
@@ -202,7 +210,7 @@ def summarise(runs: Sequence[Run]) -> str:
             f'{left_out[0].path} holds no results ({left_out[0].status}) - without its extrapolation.csv the same '
             'train.py command evaluates it again'
         )
-    comparison, run = of_runs(runs), runs[0]
+    comparison, run = of_runs(runs, left_out=left_out), runs[0]
     lost = [f'left out {grouped(left_out)}'] if left_out else []
     if len(runs) > 1 or len(run.seeds) > 1:
         return '\n'.join([text(comparison), *lost])
@@ -217,6 +225,8 @@ def summarise(runs: Sequence[Run]) -> str:
         lines.append([over.name, *cells, number(run.grid('baseline')[0, inside].mean())])
     if comparison.beats_baseline(comparison.rows[0]) is False:
         lines[-1][1 + measured.index(run.metric)] += f' {NOT_ABOVE}'
+    if comparison.rows[0].diverged:
+        lines[-1][1 + measured.index(run.metric)] += f' {SURVIVORS}'
     brackets = 'in brackets: 95 % interval over the examples of this run (Wilson)'
     note = [brackets] if any(metric.per_example for metric in measured) else []
     return '\n'.join([*_ruled([headers, *lines], left=1), '', *_solved(run), *note, *notes(comparison, 'row'), *lost])

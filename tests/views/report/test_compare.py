@@ -98,7 +98,7 @@ def test_an_evaluation_under_another_scheme_says_so(grid, run):
     named = [f'{head},position', *(f'{row},pi(scale=4)|rope' for row in values)]
     file = 'evaluation_30_70_64-examples{}.csv'
     one, other = (grid / 'cells' / name for name in 'ac')
-    (one / file.format('_pi')).write_text('\n'.join(named))
+    (one / file.format('_pi')).write_text('\n'.join([*named, '']))
 
     def found():
         done = run(grid, '--evaluation=30,70')
@@ -111,9 +111,9 @@ def test_an_evaluation_under_another_scheme_says_so(grid, run):
     (other / file.format('_pi')).unlink()
     config = json.loads((other / 'config.json').read_text())
     (other / 'config.json').write_text(json.dumps({**config, 'train': {'lengths': '1-4', 'final_position': 'none'}}))
-    (other / file.format('')).write_text('\n'.join([head, *values]))
+    (other / file.format('')).write_text('\n'.join([head, *values, '']))
     assert found() == {('even_pairs', None, 'none'), ('even_pairs', None, 'pi(scale=4)|rope')}
-    (one / file.format('_pi')).write_text('\n'.join([f'{head},task', *(f'{row},parity_check' for row in values)]))
+    (one / file.format('_pi')).write_text('\n'.join([f'{head},task', *(f'{row},parity_check' for row in values), '']))
     assert found() == {('even_pairs', 'even_pairs', None), ('parity_check', 'parity_check', None)}
 
 

@@ -34,10 +34,13 @@ def test_the_longest_length_is_drawn(tmp_path, monkeypatch):
     shares = axes.images[0].get_array()
     np.testing.assert_allclose(shares.filled(0), [[4 / 6, 2 / 6, 0], [0, 0.75, 0.25], [0, 0, 0]])
     assert [label.get_text() for label in axes.get_yticklabels()] == ['<no>', 'da', 'no']
-    rates = [line + (',rate' if line.startswith('seed') else f',{line[0]}') for line in ROWS.splitlines()]
-    (tmp_path / 'a.csv').write_text('\n'.join(rates))
+    rates = [line + (',dropout_rate' if line.startswith('seed') else f',{line[0]}') for line in ROWS.splitlines()]
+    (tmp_path / 'a.csv').write_text('\n'.join([*rates, '']))
     confusion.draw(tmp_path / 'a.csv', tmp_path / 'a.svg')
-    titles = ['rate=0, length 16: 87.5% of 8 examples are right', 'rate=1, length 16: 0.0% of 2 examples are right']
+    titles = [
+        'dropout_rate=0, length 16: 87.5% of 8 examples are right',
+        'dropout_rate=1, length 16: 0.0% of 2 examples are right',
+    ]
     assert [*drawn[1][0]] == titles
 
 

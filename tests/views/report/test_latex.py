@@ -7,7 +7,16 @@ import pytest
 
 from mha.views.report import latex
 
-NAMES = ['<script>', r'a\_b', '50 %', 'randomize(max_position=2_048)|rope', '$x^2$ ~ {y} & #1', '0.9 ± 0.1 † ‡ "q"']
+NAMES = [
+    '<script>',
+    r'a\_b',
+    '50 %',
+    'randomize(max_position=2_048)|rope',
+    '$x^2$ ~ {y} & #1',
+    '0.9 ± 0.1 † ‡ "q"',
+    '[1, 2]',
+    '*',
+]
 
 
 def test_every_special_character_is_escaped():
@@ -15,6 +24,8 @@ def test_every_special_character_is_escaped():
     assert r'a\textbackslash{}\_b & 1 \\' in text
     assert r'50 \% & 1 \\' in text
     assert r'\$x\textasciicircum{}2\$ \textasciitilde{} \{y\} \& \#1' in text
+    assert '\n{}[1, 2] & 1' in text  # a line break would take it for its length
+    assert '\n{}* & 1' in text
     assert text.startswith('% made by\n% compare.py\n\\begin{tabular}{lr}\n\\toprule')
 
 

@@ -282,7 +282,7 @@ def test_older_files_lack_newer_columns(make):
     folder = make('a')
     lines = (folder / 'extrapolation.csv').read_text().splitlines()
     (folder / 'extrapolation.csv').write_text(
-        '\n'.join(','.join(line.split(',')[:3] + line.split(',')[4:]) for line in lines)
+        ''.join(','.join(line.split(',')[:3] + line.split(',')[4:]) + '\n' for line in lines)
     )
     (run,) = runs.read(folder)
     assert np.isnan(run.grid('exact_match')).all()
@@ -352,13 +352,13 @@ def test_curves_over_positions(tmp_path, header, members, panels):
         for length in (1, 3, 10)
         for at in range(1, length + 1)
     ]
-    (tmp_path / 'positions.csv').write_text('\n'.join([header, *lines]))
+    (tmp_path / 'positions.csv').write_text('\n'.join([header, *lines, '']))
     position_curves.draw(tmp_path / 'positions.csv', tmp_path / 'positions.svg')
     ElementTree.parse(tmp_path / 'positions.svg')
     text = (tmp_path / 'positions.svg').read_text()
     assert text.count('length 10<') == panels
     (tmp_path / 'positions.csv').write_text('seed,length\n0,1\n')
-    with pytest.raises(UserError, match='its columns are seed,length,position'):
+    with pytest.raises(UserError, match="record 1: 'position' is missing"):
         position_curves.draw(tmp_path / 'positions.csv', tmp_path / 'positions.svg')
 
 
@@ -368,7 +368,7 @@ def test_loss_over_thousands_of_positions(tmp_path, monkeypatch):
     monkeypatch.setattr(position_curves, '_panel', lambda axes, name, lines, columns: drawn.append((lines, columns)))
     rows = [f'0,1024,{at},0.5,64,0.4,0.6,{at / 1024},{at / 1024 - 0.4},{at / 1024 + 0.4}' for at in range(1, 1025)]
     header = 'seed,length,position,accuracy,count,low,high,loss,loss_low,loss_high'
-    (tmp_path / 'positions.csv').write_text('\n'.join([header, *rows]))
+    (tmp_path / 'positions.csv').write_text('\n'.join([header, *rows, '']))
     position_curves.draw(tmp_path / 'positions.csv', tmp_path / 'positions.svg', loss=True)
     [(lines, columns)] = drawn
     indices, (mean, low, high) = position_curves._line(lines[1024], columns, 8)

@@ -281,6 +281,7 @@ function renderCurves(rows) {
       nameOf(row) + task(row),
       `length ${lengths[i]}: ${show(row.mean[i])}${spreadOf(row, i)}`,
       ...(row.seeds.length > 1 ? [`seeds ${seeds}`] : []),
+      ...(row.diverged ? [`${row.diverged} more diverged`] : []),
       ...(baseline ? [`baseline ${show(baseline[i])}`] : []),
     ]
   }
