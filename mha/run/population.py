@@ -6,6 +6,7 @@ Every combination of values is a member. The values are arguments of the compile
 """
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ SETTINGS = {
     'dropout_rate': 'model.dropout_rate',
 }
 """Settings in which members may differ, each with its config key."""
+MOST = 2**16
+"""Largest number of members. The limit catches what would fill the memory."""
 
 Member = Mapping[str, Any]
 
@@ -36,6 +39,8 @@ def members(config: Mapping[str, Any]) -> list[Member]:
         right = all(isinstance(value, kinds) and not isinstance(value, bool) for value in values)
         if not right or not list(values) or len(set(values)) < len(list(values)):
             raise UserError(f'population.{name} must hold {kind}, each once, such as (0, 1, 2), not {list(values)}')
+    if (count := math.prod(len(list(values)) for values in varied.values())) > MOST:
+        raise UserError(f'a population has {count:,} members, more than {MOST:,} - choose fewer values')
     found = [dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())]
     return [{'seed': config['seed'], **member} for member in found]
 
