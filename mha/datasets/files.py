@@ -19,6 +19,7 @@ import json
 import math
 import os
 import re
+import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -83,9 +84,12 @@ def find(pattern: str, inside: Iterable[str] = ('**/*',)) -> tuple[Path, Files]:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        there = path.stat()
     except OSError as error:
         raise UserError(f'cannot read {path}: {error.strerror}') from error
+    if not stat.S_ISREG(there.st_mode):  # reading it might never end
+        raise UserError(f'cannot read {path}: it is no regular file')
+    return there.st_size
 
 
 def _said(files: Files, root: Path) -> str:

@@ -41,6 +41,14 @@ def read_text(path: Path, errors: str = 'strict') -> str:
         raise unreadable(path, error) from error
 
 
+def check_regular(folder: Path) -> None:
+    """Raises `UserError` if there is anything but directories and regular files in a folder, for packages that would
+    open it."""
+    for path in folder.rglob('*'):
+        if not path.is_dir() and not path.is_file():
+            raise unreadable(path, 'it is no regular file')
+
+
 def unreadable(path: Path, error: Any) -> UserError:
     return UserError(f'cannot read {path}: {getattr(error, "strerror", None) or error}')
 

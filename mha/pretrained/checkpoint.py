@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 from safetensors import SafetensorError, safe_open
 
-from mha.machine.files import read_json
+from mha.machine.files import check_regular, read_json
 from mha.spec import UserError
 
 TYPES = 'F64', 'F32', 'F16', 'BF16'
@@ -24,6 +24,7 @@ class Checkpoint:
     """Settings and tensors of a folder. `take` gives a tensor once its shape is checked."""
 
     def __init__(self, folder: Path):
+        check_regular(folder)
         self.folder, self.config = folder, read_json(folder / 'config.json')
         if self.config.get('quantization_config'):
             raise UserError(

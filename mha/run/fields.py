@@ -53,7 +53,12 @@ def _pair_of_lengths(value: Any) -> bool:
 
 
 def _file_name(value: Any) -> bool:
-    return isinstance(value, str) and Path(value).name == value == escaped(value) and len(value.encode()) < 256
+    return (
+        isinstance(value, str)
+        and value != ''
+        and Path(value).name == value == escaped(value)
+        and len(value.encode()) < 256
+    )
 
 
 TEXT = Field('text', lambda value: isinstance(value, str))

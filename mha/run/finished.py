@@ -53,6 +53,7 @@ def load(directory: str | Path, member: int = 0, step: int | None = None) -> 'Fi
     workdir.check_subwords(directory, trained.task.tokenizer)
     if not 0 <= member < len(trained.members):
         raise UserError(f'{directory} has members 0 to {len(trained.members) - 1}, not {member}')
+    files.check_regular(directory / 'checkpoints')
     checkpoints = Checkpoints(directory)
     if (last := checkpoints.latest()) != steps:
         state = 'no checkpoint' if last is None else f'only the checkpoint of step {last}'

@@ -19,7 +19,6 @@ SETTINGS = {
     'dropout_rate': 'model.dropout_rate',
 }
 """Settings in which members may differ, each with its config key."""
-
 MOST = 2**14
 """Largest number of members."""
 

@@ -22,7 +22,6 @@ from mha.views.report.runs import (
     DIVERGED,
     Run,
     check_comparable,
-    dangling,
     evaluation_of,
     evaluations,
     find,
@@ -30,6 +29,7 @@ from mha.views.report.runs import (
     read,
     same_but_seed,
     span,
+    unseen,
     varying,
 )
 from mha.views.report.statistics import Cell, Kind
@@ -236,7 +236,7 @@ def compare(
     `evaluation` (its file name or its lengths). The first of `metrics` orders the rows. `only` are conditions such as
     `'model.position=rope'`. Unreadable runs are listed as left out; if `paths` names one of them, `UserError` is raised
     instead."""
-    runs = [_left_out(path, 'a link that leads nowhere') for path in dangling(paths)]
+    runs = [_left_out(path, reason) for path, reason in unseen(paths).items()]
     for path in find(paths):
         name = evaluation_of(path, evaluation)
         try:

@@ -129,15 +129,19 @@ def _new(folder: Path, seen: set[Path]) -> bool:
     return not known
 
 
-def dangling(paths: Iterable[str | Path]) -> list[Path]:
-    """Broken links at or below each path, which may have led to runs. Links inside runs are ignored."""
-    found = []
+def unseen(paths: Iterable[str | Path]) -> dict[Path, str]:
+    """Broken links and unreadable directories at or below each path, which may hold runs, and what they are. Those
+    inside runs are ignored."""
+    found: dict[Path, str] = {}
     for path in paths:
-        for folder, below, files in os.walk(path):
-            if 'config.json' in files:
+        closed: list[OSError] = []
+        for folder, below, names in os.walk(path, onerror=closed.append):
+            if 'config.json' in names:
                 below.clear()
             else:
-                found += [Path(folder, name) for name in sorted(files) if not Path(folder, name).exists()]
+                broken = [Path(folder, name) for name in sorted(names) if not os.path.exists(Path(folder, name))]
+                found |= dict.fromkeys(broken, 'a link that leads nowhere')
+        found |= {Path(error.filename): f'cannot be read: {error.strerror}' for error in closed}
     return found
 
 
