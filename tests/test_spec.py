@@ -203,7 +203,7 @@ def test_a_spec_has_a_limit_of_parts():
 def test_messages_fit_a_screen():
     """However long, and whatever it quotes, a message is one line of characters that a terminal shows."""
     message = str(UserError(f'file \x1b[31m{"x" * 10**6}\n has \u2028 no key'))
-    assert message.startswith('file \u00b7[31mx')
+    assert message.startswith(r'file \u001b[31mx')
     assert message.endswith('x  has   no key')
     assert len(message) < 2 * spec.SHOWN + 10
 

@@ -111,5 +111,5 @@ def test_cells_outside_of_a_sweep_are_no_cells(tmp_path):
 
 def test_a_population_that_fills_the_memory_is_refused():
     values = list(range(2**10))
-    with pytest.raises(UserError, match='population has 1,048,576 members, more than 65,536'):
+    with pytest.raises(UserError, match='a population has at most 16,384 members, not 1,048,576'):
         population.members({'seed': 0, 'population': {'seed': values, 'learning_rate': values}})

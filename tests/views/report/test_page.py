@@ -71,10 +71,10 @@ def test_positions_of_members(make):
     folder = make('a', population={'learning_rate': (0.1, 0.2)}, optimizer__learning_rate=0.1)
     results = (folder / 'extrapolation.csv').read_text().splitlines()
     lines = [f'{line},{rate}' for rate in (0.1, 0.2) for line in results[1:]]
-    (folder / 'extrapolation.csv').write_text('\n'.join([f'{results[0]},learning_rate', *lines]))
+    (folder / 'extrapolation.csv').write_text('\n'.join([f'{results[0]},learning_rate', *lines, '']))
     lines = [f'0,2,{at},{at * rate},8,0,1,{rate}' for rate in (0.1, 0.2) for at in (1, 2)]
     header = 'seed,length,position,accuracy,count,low,high,learning_rate'
-    (folder / 'evaluation_2_positions.csv').write_text('\n'.join([header, *lines]))
+    (folder / 'evaluation_2_positions.csv').write_text('\n'.join([header, *lines, '']))
     (folder / 'evaluation_9_positions.csv').write_text('seed,length\n0,1\n')
     data = embedded.page_data(comparison.compare([folder]))
     assert [(each['name'], each['values']) for each in data['positions']] == [
