@@ -26,8 +26,9 @@ from ml_collections import config_flags
 from configs import common
 from mha import spec
 from mha.machine import parallel, signals
-from mha.run import cells, checks, launchers, manifest, rehearsal, sinks, workdir
+from mha.run import cells, launchers, manifest, rehearsal, sinks, workdir
 from mha.run.build import check_cells
+from mha.run.experiment import at_once
 from mha.spec import UserError
 
 CLUSTER = flags.DEFINE_string('cluster', 'local', f'Launcher of the cells, a spec: {", ".join(launchers.names())}.')
@@ -52,7 +53,7 @@ def main() -> None:
     sinks.make(LOG_TO.value)
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # all cells share the memory of a GPU
     if config.mesh.data or config.mesh.model > 1:  # otherwise one device is enough to check the cells
-        parallel.use_cores(checks.at_once(config.train.to_dict()))
+        parallel.use_cores(at_once(config.train.to_dict()))
 
     # ----------------------------------------------------------------------------------------------- Cells, all checked
     begun = manifest.read(directory)

@@ -22,10 +22,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import common
-from mha.machine import cache, parallel, signals
+from mha.machine import cache, memory, parallel, signals
 from mha.model import heads
 from mha.run import checkpoint, checks, finished, sinks, workdir
 from mha.run.build import build
+from mha.run.experiment import at_once
 from mha.run.log import Metrics, per_second
 from mha.spec import UserError
 from mha.training import optim
@@ -60,7 +61,7 @@ def main() -> None:
     # ---------------------------------------------------------------- Build: mistakes show before a file is written
     config = cli.required('config', CONFIG.value).to_dict()
     directory = cli.path('workdir', WORKDIR.value)
-    parallel.use_cores(checks.at_once(config['train']))
+    parallel.use_cores(at_once(config['train']))
     say = print if parallel.first() else lambda *_: None
     if config['model']['layers'] >= 100:
         say(f'checking a model of {config["model"]["layers"]} layers')
@@ -130,6 +131,17 @@ def main() -> None:
         resumed = f', resumes from step {step}' if step else ''
         say(f'started in {compiling - started:.1f} s, compiled in {time.monotonic() - compiling:.1f} s{resumed}')
     state = making.result()
+    if step < steps:
+        before = memory.used()
+        say(
+            f'memory: about {memory.shown(before + chunk.needed)}, {memory.shown(before)} of them before the first step'
+        )
+        if chunk.needed > memory.total():
+            parallel.once(lambda: workdir.disclaim(directory))
+            raise UserError(
+                f'a training step takes {memory.shown(chunk.needed)} of a device, which has '
+                f'{memory.shown(memory.total())} - choose {checks.less(run)}, or model.remat=true'
+            )
 
     # ---------------------------------------------------------------- Train: one dispatch per chunk of steps
     metrics = Metrics(directory, step, log_sinks)
@@ -255,6 +267,8 @@ def main() -> None:
             confusion.draw(directory / 'confusion.csv', directory / 'confusion.svg')
         scores = table.scores(members)
         ended = {'status': 'finished', 'diverged': diverged, **scores, 'seconds': time.monotonic() - started}
+        if results.too_large:
+            ended['not_evaluated'] = list(results.too_large)
         metrics.evaluated(rows, scores)  # first, because a finished run is left alone
         metrics.close()
         workdir.write_json(directory / 'summary.json', summary | ended)

@@ -23,7 +23,7 @@ from ml_collections import config_flags
 from mha import cli
 from mha.machine import parallel
 from mha.run.build import build
-from mha.run.checks import at_once
+from mha.run.experiment import at_once
 
 CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/length_generalization.py'), 'Experiment.')
 MEMBERS = flags.DEFINE_integer('members', 30, 'Members of the population.', lower_bound=2)

@@ -28,7 +28,7 @@ from mha import cli
 from mha.machine import parallel
 from mha.run import checkpoint, workdir
 from mha.run.build import build
-from mha.run.checks import at_once
+from mha.run.experiment import at_once
 
 CONFIG = config_flags.DEFINE_config_file('config', str(ROOT / 'configs/quickstart.py'), 'Experiment.')
 STEPS = flags.DEFINE_integer('steps', 1000, 'Steps of a run.', lower_bound=1)

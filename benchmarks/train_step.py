@@ -36,8 +36,7 @@ from mha.nn import masks
 from mha.nn.dropout import dropout
 from mha.positions.base import Coords
 from mha.run.build import build
-from mha.run.checks import at_once
-from mha.run.experiment import Experiment
+from mha.run.experiment import Experiment, at_once
 from mha.training import buckets
 from mha.training import step as training
 

@@ -6,7 +6,7 @@ There are three kinds, told apart by the fields of their records: documents (`pa
 
 import array
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int64, UInt8
 
-from mha.machine import cache
 from mha.spec import visible
 
 Split = Literal['train', 'test']
@@ -54,6 +53,8 @@ class Corpus:
     """Names of the classes, sorted; empty unless texts are labelled."""
     facts: dict[str, Any] = dataclasses.field(compare=False)
     """Sizes, duplicates, malformed rows, split rule, provenance and licence, for the summary of a run."""
+    keep: Callable[[Callable[[], Any]], Any] = dataclasses.field(compare=False)
+    """Function that reads the directory, and prepares it again if it is damaged (`mha.machine.cache.kept`)."""
 
     def described(self) -> list[str]:
         """Facts as a few lines for a person."""
@@ -77,24 +78,26 @@ class Corpus:
     def read(self, split: Split) -> dict[str, Any]:
         """Columns of a split: `Texts` per field. Labels are indices [R] of `labels`. A document is one text, however
         many records it has."""
-        with cache.reading(self.directory):
-            # `Any`, because a decorator hides the signatures of its methods.
-            builder: Any = tfds.builder_from_directory(self.directory)
-            columns = {name: (bytearray(), array.array('q', [0])) for name in builder.info.features}
-            for record in records(builder, split):
-                for name, (content, ends) in columns.items():
-                    content += record[name]
-                    ends.append(len(content))
-        texts = {
-            name: Texts(np.frombuffer(content, np.uint8), np.frombuffer(ends, np.int64))
-            for name, (content, ends) in columns.items()
-        }
+        texts = self.keep(lambda: self._texts(split))
         if 'path' in texts:
             return _joined(**texts)
         if 'label' in texts:
             index = {label.encode(): number for number, label in enumerate(self.labels)}
             return texts | {'label': np.array([index[label] for label in texts['label']], np.int32)}
         return texts
+
+    def _texts(self, split: Split) -> dict[str, Texts]:
+        # `Any`, because a decorator hides the signatures of its methods.
+        builder: Any = tfds.builder_from_directory(self.directory)
+        columns = {name: (bytearray(), array.array('q', [0])) for name in builder.info.features}
+        for record in records(builder, split):
+            for name, (content, ends) in columns.items():
+                content += record[name]
+                ends.append(len(content))
+        return {
+            name: Texts(np.frombuffer(content, np.uint8), np.frombuffer(ends, np.int64))
+            for name, (content, ends) in columns.items()
+        }
 
 
 def records(builder: Any, split: str) -> Iterator[dict[str, Any]]:

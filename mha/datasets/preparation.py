@@ -10,6 +10,7 @@ import collections
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import io
 import os
@@ -98,19 +99,20 @@ def prepare(source: Source, strict: bool = False) -> Corpus:
     the facts, or refused if `strict`."""
     sha256 = source.sha256()
     directory = cache.directory() / source.kind / sha256 / str(TextCorpus.VERSION)
-    if not directory.exists():
-        with cache.writing():
-            _build(source, directory)
-    with cache.reading(directory):
-        facts: dict[str, Any] = dict(cast(Any, tfds.builder_from_directory(directory).info.metadata))
-        labels = tuple(facts.pop('labels'))
+    keep = functools.partial(cache.kept, directory, functools.partial(_build, source, directory))
+    facts, labels = keep(functools.partial(_facts, directory))
     rows = '; '.join(facts['data_malformed_rows'])
     if strict and facts['data_malformed']:
         raise UserError(f'{facts["data_malformed"]:,} malformed rows: {rows}')
     if not facts['data_train_examples']:
         raise UserError(f'{source.provenance} has no training example' + (rows and f': {rows}'))
     said = {'split': source.split_rule, 'provenance': source.provenance, 'licence': source.licence}
-    return Corpus(sha256, directory, labels, facts | {f'data_{key}': said[key] for key in said})
+    return Corpus(sha256, directory, labels, facts | {f'data_{key}': said[key] for key in said}, keep)
+
+
+def _facts(directory: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    facts: dict[str, Any] = dict(cast(Any, tfds.builder_from_directory(directory).info.metadata))
+    return facts, tuple(facts.pop('labels'))
 
 
 class TextCorpus(FileReaderBuilder):

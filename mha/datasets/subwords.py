@@ -196,14 +196,18 @@ def make(tokens: str, corpus: Corpus) -> Subwords:
         return trainer
     name = hashlib.sha256(f'{corpus.sha256} {call.name} {trainer.vocab_size} {WORDS}'.encode()).hexdigest()
     path = cache.directory() / 'subwords' / f'{name}.json'
-    if not path.exists():
+
+    def learn() -> None:
         columns = corpus.read('train')
         texts = (text for name, column in columns.items() if name in ('text', 'source', 'target') for text in column)
-        with cache.writing():
-            _write(path, _learned(trainer, texts))
-    with cache.reading(path):
-        text = path.read_text()
-        Tokenizer.from_str(text)  # an empty file would be bytes
+        _write(path, _learned(trainer, texts))
+
+    return cache.kept(path, learn, lambda: _read(path))
+
+
+def _read(path: Path) -> Subwords:
+    text = path.read_text()
+    Tokenizer.from_str(text)  # an empty file would be bytes
     return Subwords(text)
 
 

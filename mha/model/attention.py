@@ -443,3 +443,13 @@ class MultiHeadAttention(nnx.Module):
             mask = later(mask, start, first, length)
         past = causal() if prefix is None else causal() | padding(prefix)
         return q, k, v, q_pos, k_pos, mask & later(past, start, first, length)
+
+
+def in_tiles(model: nnx.Module) -> nnx.GraphDef:
+    """Structure of a model, for the same parameters, whose layers compute softmax attention in tiles. A layer that
+    works on whole rows refuses that when it is traced."""
+    copy = nnx.merge(*nnx.split(model))
+    for _, module in nnx.iter_modules(copy):
+        if isinstance(module, MultiHeadAttention) and module.core.has_map:
+            module.core = cores.make('blockwise')
+    return nnx.split(copy)[0]

@@ -1,7 +1,6 @@
 """Checks of an experiment, one function each. They run before any work, and before a file is written."""
 
 import math
-import os
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -11,11 +10,11 @@ from flax import nnx
 
 from mha import arguments, positions, spec
 from mha.arguments import Decay, Seed, Size, Steps, at_least, at_most
-from mha.machine import parallel
+from mha.machine import memory, parallel
 from mha.model.encoder import Encoder
 from mha.model.seq2seq import Model
 from mha.run import population
-from mha.run.experiment import Experiment
+from mha.run.experiment import Experiment, at_once
 from mha.tasks import Task
 from mha.training import optim
 from mha.training import step as training
@@ -173,15 +172,13 @@ def positions_reach(run: Experiment) -> None:
                 positions.checked_extent(scheme, model.context(run.task.num_tokens(length)), text)
 
 
-def evaluation_fits(run: Experiment) -> None:
-    """Refuses an evaluation at lengths that the task does not allow, or if the attention logits of a single example
-    exceed the memory."""
+def evaluated_lengths(run: Experiment) -> None:
+    """Refuses an evaluation at lengths that the task does not allow."""
     if run.eval_lengths[0] < run.held_out.shortest:
         raise spec.UserError(
             f'task {run.config["task"]!r} is evaluated at lengths from {run.held_out.shortest}, not '
             f'{run.eval_lengths[0]}'
         )
-    _logits(run, run.final_shapes, run.eval_lengths[-1], 1, 1, 'shorter lengths')
 
 
 def parameters_stay(run: Experiment) -> None:
@@ -213,27 +210,34 @@ def state_fits(run: Experiment) -> None:
         return copies * math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
     needed = sum(size(leaf) for leaf in jax.tree.leaves(run.state_shapes))
-    if needed <= device_memory():
+    if needed <= memory.total():
         return
     path, largest = max(jax.tree.leaves_with_path(run.state_shapes.params), key=lambda item: size(item[1]))
     name = jax.tree_util.keystr(path, simple=True, separator='.')
     choices = next(choices for part, choices in SMALLER.items() if part in name.split('.') or not part)
     more = ', fewer members' if len(run.members) > 1 else ''
     raise spec.UserError(
-        f'parameters and optimizer state take {needed / 1e9:,.1f} GB of a device, more than the '
-        f'{device_memory() / 1e9:,.1f} GB it has; the largest is {name} of shape {largest.shape[1:]} - choose '
+        f'parameters and optimizer state take {memory.shown(needed)} of a device, more than the '
+        f'{memory.shown(memory.total())} it has; the largest is {name} of shape {largest.shape[1:]} - choose '
         f'{choices}{more}'
     )
 
 
 def training_fits(run: Experiment) -> None:
     """Refuses a batch if the attention logits of one layer exceed the memory of the mesh's devices."""
-    together = len(run.members) if run.layout.together else 1
     devices = 1 if jax.default_backend() == 'cpu' else run.layout.mesh.size  # the devices of a CPU share its memory
-    choices = 'a smaller train.batch_size, more train.microbatches, shorter train.lengths'
-    choices += ", train.members='in turn'" if together > 1 else ''
-    examples = at_once(run.config['train']) * together
-    _logits(run, run.first_shapes, run.train_lengths[-1], examples, devices, choices)
+    needed = run.logits_size // devices
+    if needed > memory.total():
+        raise spec.UserError(
+            f'the attention logits of a layer take {memory.shown(needed)} of a device, more than it has - choose '
+            f"{less(run)}, or model.core='blockwise' if the position scheme allows it"
+        )
+
+
+def less(run: Experiment) -> str:
+    """What a run with less memory may choose."""
+    members = ", train.members='in turn'" if run.layout.together and len(run.members) > 1 else ''
+    return f'a smaller train.batch_size, more train.microbatches, shorter train.lengths{members}'
 
 
 EVALUATION = (
@@ -244,26 +248,13 @@ EVALUATION = (
     decoder,
     readout,
     positions_reach,
-    evaluation_fits,
+    evaluated_lengths,
     parameters_stay,
     forward_pass,
 )
 """Checks of every experiment, the most helpful messages first."""
 TRAINING = (training_pass, state_fits, training_fits)
 """Further checks of an experiment that is yet to be trained."""
-
-
-def _logits(run: Experiment, model: Model, length: int, examples: int, devices: int, choices: str) -> None:
-    """Refuses examples if the attention logits of one layer exceed the memory of `devices` devices. The message
-    suggests `choices`."""
-    tokens, heads = model.context(run.task.num_tokens(length)), run.config['model']['heads']
-    needed = 4 * examples * heads * tokens**2 // devices
-    if model.quadratic(run.task.num_tokens(length)) and needed > device_memory():
-        of = f'{examples} x {tokens}' if examples > 1 else tokens
-        raise spec.UserError(
-            f'the attention logits of {of} tokens and {heads} heads take {needed / 1e9:.0f} GB of a device, more '
-            f"than it has - choose {choices}, or model.core='blockwise' if the position scheme allows it"
-        )
 
 
 def _trace(model: Model, task: Task, length: int, train: bool) -> None:
@@ -278,17 +269,6 @@ def _trace(model: Model, task: Task, length: int, train: bool) -> None:
         return training.logits_of(graphdef, params, batch, train=train, position=key, dropout=dropout)
 
     jax.eval_shape(forward, nnx.to_pure_dict(params), jax.random.key(0))
-
-
-def at_once(train: Mapping[str, Any]) -> int:
-    """Number of examples in one microbatch of a training step."""
-    return train['batch_size'] // max(train['microbatches'], 1)
-
-
-def device_memory() -> int:
-    """Memory of the first device in bytes; for a CPU, the memory of the machine."""
-    statistics = jax.local_devices()[0].memory_stats() or {}
-    return statistics.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
 def shapes(model: Model) -> list[tuple[str, tuple[int, ...]]]:

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 
 from mha.machine import cache, parallel
-from mha.run import checks, workdir
+from mha.run import workdir
 from mha.run.build import build
-from mha.run.experiment import Experiment
+from mha.run.experiment import Experiment, at_once
 from mha.training import evaluation
 
 Config = Mapping[str, Any]
@@ -99,5 +99,5 @@ def _evaluation(run: Experiment, params: Any) -> tuple[float, float]:
 if __name__ == '__main__':
     config = json.loads(Path(sys.argv[1]).read_text())
     cache.keep_programs()
-    parallel.use_cores(checks.at_once(config['train']))
+    parallel.use_cores(at_once(config['train']))
     workdir.write_json(Path(sys.argv[1]), dataclasses.asdict(cost(config)))

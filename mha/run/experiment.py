@@ -15,8 +15,9 @@ import optax
 from flax import nnx
 
 from mha import arguments, spec
-from mha.machine import parallel
+from mha.machine import memory, parallel
 from mha.model import heads
+from mha.model.attention import in_tiles
 from mha.model.encoder import Encoder
 from mha.model.seq2seq import EncoderDecoder, Model
 from mha.nn import prng
@@ -25,6 +26,18 @@ from mha.tasks import Task
 from mha.training import buckets, curricula, evaluation, optim
 from mha.training import step as training
 from mha.training.step import Purpose
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Compiled training program `program(state, stop)` (see `training.Chunk`)."""
+
+    call: Callable[[training.State, int], tuple[training.State, dict[str, jax.Array]]]
+    needed: int
+    """Memory in bytes of a device that the program takes beside its arguments."""
+
+    def __call__(self, state: training.State, stop: int) -> tuple[training.State, dict[str, jax.Array]]:
+        return self.call(state, stop)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,12 +211,9 @@ class Experiment:
     def _state(self, params: Any) -> training.State:
         return training.init(params, self.optimizer(), self.config['train']['average'])
 
-    def chunk(
-        self, final: bool = False, meanwhile: Callable[[], None] = lambda: None
-    ) -> Callable[[training.State, int], tuple[training.State, dict[str, jax.Array]]]:
-        """Compiled training program `chunk(state, stop)` (see `training.Chunk`), under the first or the `final`
-        position scheme. `meanwhile` is called after tracing, before the compiler starts, and must not block: it may
-        start a thread."""
+    def chunk(self, final: bool = False, meanwhile: Callable[[], None] = lambda: None) -> 'Program':
+        """Compiled training program under the first or the `final` position scheme. `meanwhile` is called after
+        tracing, before the compiler starts, and must not block: it may start a thread."""
         layout = self.layout
         chunk = self._steps(final).compiled(shardings=(layout.shardings(self.state_shapes), layout.replicated))
         task, keys, varied = self._inputs()
@@ -214,7 +224,10 @@ class Experiment:
         lowered = chunk.lower(self.state_shapes, task, keys, np.int32(0), varied)
         meanwhile()
         program = lowered.compile(options)
-        return lambda state, stop: program(state, task, keys, np.int32(stop), varied)
+        copied = self.logits_size if jax.default_backend() == 'cpu' else 0  # by products that transpose them
+        return Program(
+            lambda state, stop: program(state, task, keys, np.int32(stop), varied), memory.needed(program) + copied
+        )
 
     def first_nan(self, state: training.State, final: bool = False) -> str:
         """Operation that makes the first NaN in the step after `state`, with its line in the code. The step is computed
@@ -229,6 +242,15 @@ class Experiment:
         except FloatingPointError as error:
             return f'{" ".join(str(error).split())[:100]}, {_line_of(error)}'
         return 'no operation makes a NaN of finite numbers'
+
+    @property
+    def logits_size(self) -> int:
+        """Bytes of the attention logits of one layer in a training step; 0 if the model does not hold them."""
+        train, tokens = self.config['train'], self.task.num_tokens(self.train_lengths[-1])
+        if not self.first_shapes.quadratic(tokens):
+            return 0
+        examples = at_once(train) * (len(self.members) if self.layout.together else 1)
+        return 4 * examples * self.config['model']['heads'] * self.first_shapes.context(tokens) ** 2
 
     def _inputs(self) -> tuple[Task, jax.Array, dict[str, jax.Array]]:
         """Inputs of the training program besides the state."""
@@ -274,6 +296,7 @@ class Experiment:
             programs=settings['buckets'],
             seed=settings['seed'],
             quadratic=self.final_shapes.quadratic,
+            tiled=in_tiles(model),
             layers=sum(len(stack.blocks) for stack in self.final_shapes.stacks),
             layout=parallel.Layout(parallel.make_mesh()),
         )
@@ -281,15 +304,16 @@ class Experiment:
     def evaluate(self, params: Any, members: Iterable[int] | None = None) -> evaluation.Results:
         """Results under the final position scheme. `members` are the indices of the members to evaluate, by default
         all. Every row begins with the seed of its member and ends with the other settings in which members differ."""
-        every = evaluation.Results([], [], [])
+        every = evaluation.Results([], [], [], {})
         for index in range(len(self.members)) if members is None else members:
             member = self.members[index]
             name = f'evaluate {population.named(member)}' if len(self.members) > 1 else 'evaluate'
             results = self.evaluator(jax.tree.map(lambda x, index=index: x[index], params), name, member['seed'])
             others = {name: value for name, value in member.items() if name != 'seed'}
-            for field in dataclasses.fields(every):
-                new = getattr(results, field.name)
-                getattr(every, field.name).extend({'seed': member['seed'], **row, **others} for row in new)
+            for name in 'rows', 'positions', 'confusions':
+                new = getattr(results, name)
+                getattr(every, name).extend({'seed': member['seed'], **row, **others} for row in new)
+            every.too_large.update(results.too_large)
         return every
 
     def survivors(self, params: Any) -> list[int]:
@@ -305,3 +329,8 @@ def _line_of(error: BaseException) -> str:
     forward = re.findall(r'File "(.*)", line (\d+), in (\w+)', str(error.__cause__ or ''))
     frames += [f'{file}:{line} in {name}' for file, line, name in forward]
     return next(frame for frame in reversed(frames) if frame.startswith(package))
+
+
+def at_once(train: Mapping[str, Any]) -> int:
+    """Number of examples in one microbatch of a training step."""
+    return train['batch_size'] // max(train['microbatches'], 1)

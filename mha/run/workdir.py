@@ -77,6 +77,13 @@ def clean(workdir: Path) -> None:
         path.unlink()
 
 
+def disclaim(workdir: Path) -> None:
+    """Gives up the directory of a run without a checkpoint, so that another config may begin there."""
+    if not (workdir / 'checkpoints').exists():
+        for name in 'config.json', 'summary.json', 'tokenizer.json':
+            (workdir / name).unlink(missing_ok=True)
+
+
 def check_same(workdir: Path, config: Mapping[str, Any]) -> None:
     """Raises `UserError` if `workdir` holds another run than the one that `config` describes. The config may ask for
     more `train.steps`, unless the learning rate or `train.final_steps` depends on their number."""

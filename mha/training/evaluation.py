@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ from flax import nnx
 from tqdm import tqdm
 
 from mha.cores import blockwise
-from mha.machine import parallel
+from mha.machine import memory, parallel
+from mha.spec import UserError
 from mha.tasks import Task
 from mha.training import buckets, metrics
 from mha.training.step import Purpose, logits_of
@@ -45,6 +47,8 @@ class Bucket:
     """Layout of a batch on devices; None for one device."""
     watched: bool
     """Whether the program reports progress within a batch."""
+    tiled: bool
+    """Whether attention is computed in tiles, though the model would hold the logits of all pairs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Results:
     """One per length and index in the answer: `metrics.position_rows`."""
     confusions: list[Row]
     """One per length, true and predicted class: `metrics.confusion_rows`."""
+    too_large: dict[int, int]
+    """Lengths that were not evaluated, with the bytes of memory that one example would take."""
 
 
 class Evaluator:
@@ -69,8 +75,11 @@ class Evaluator:
     the seed of the run. At most `programs` programs are compiled.
 
     Batches are as large as memory allows, at most `batch_size`. `quadratic(tokens)` says whether the model holds the
-    attention logits of all pairs in memory. A batch is spread over the devices of `layout` if they divide it; otherwise
-    one device is used. The progress bar also moves within long examples, for which it needs the number of `layers`."""
+    attention logits of all pairs in memory. A program that would take more memory than is free is compiled again for
+    smaller batches and, if not even one example fits, for the model `tiled`, which computes the same function in tiles.
+    A length that does not fit then either is left out. A batch is spread over the devices of `layout` if they divide
+    it; otherwise one device is used. The progress bar also moves within long examples, for which it needs the number of
+    `layers`."""
 
     def __init__(
         self,
@@ -84,55 +93,108 @@ class Evaluator:
         programs: int,
         seed: int,
         quadratic: Callable[[int], bool],
+        tiled: nnx.GraphDef | None = None,
         layers: int = 1,
         layout: parallel.Layout | None = None,
     ):
         self.graphdef, self.task, self.lengths, self.examples = graphdef, task, lengths, examples
-        self.seed, self.layers, self.layout = seed, layers, layout
+        self.seed, self.quadratic, self.tiled, self.layers, self.layout = seed, quadratic, tiled, layers, layout
         self.shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
         self.buckets = []
         for max_length in buckets.choose(lengths, task.num_tokens, programs):
-            padded = task.num_tokens(max_length)
-            fits = PAIRS_IN_MEMORY // padded**2 if quadratic(padded) else TOKENS_IN_MEMORY // padded
-            fits = min(fits, LOGITS_IN_MEMORY // (padded * task.num_classes))
-            size = _divisor(examples, min(batch_size, fits))
-            batches = _divisor(examples // size, PAIRS_PER_DISPATCH // (size * padded**2))
-            watched = padded**2 > PAIRS_PER_DISPATCH and not quadratic(padded)
-            self.buckets.append(Bucket(max_length, size, batches, self._dividing(size), watched))
+            self.buckets.append(self._bucket(max_length, batch_size))
         self.watcher: Callable[[int], None] = lambda queries: None
         """Function that is called with the number of queries that a layer has processed, if a bucket is watched."""
+        self.compiler = concurrent.futures.ThreadPoolExecutor(1)
         self.drawing: concurrent.futures.Future | None = None
         self.measuring: dict[Bucket, concurrent.futures.Future] = {}
+        self.told: set[str] = set()
+
+    def _bucket(self, max_length: int, batch_size: int, tiled: bool = False) -> Bucket:
+        """Bucket of lengths up to `max_length`, for batches of at most `batch_size`."""
+        padded = self.task.num_tokens(max_length)
+        holds_pairs = self.quadratic(padded) and not tiled
+        fits = PAIRS_IN_MEMORY // padded**2 if holds_pairs else TOKENS_IN_MEMORY // padded
+        fits = min(fits, LOGITS_IN_MEMORY // (padded * self.task.num_classes))
+        size = _divisor(self.examples, min(batch_size, fits))
+        batches = _divisor(self.examples // size, PAIRS_PER_DISPATCH // (size * padded**2))
+        watched = padded**2 > PAIRS_PER_DISPATCH and not holds_pairs
+        return Bucket(max_length, size, batches, self._dividing(size), watched, tiled)
 
     def compile(self) -> None:
         """Starts to compile the programs in another thread."""
         if self.drawing is not None:
             return
-        thread = concurrent.futures.ThreadPoolExecutor(1)
-        self.drawing = thread.submit(self._draw)
+        self.drawing = self.compiler.submit(self._draw)
         for bucket in self.buckets:
-            self.measuring[bucket] = thread.submit(self._measure, bucket)
+            self.measuring[bucket] = self.compiler.submit(self._measure, bucket)
 
     def __call__(self, params: Any, name: str | None = 'evaluate', run_seed: int = 0) -> Results:
         """Results at all lengths. `name` is the label of the progress bar, None for no bar; `run_seed` is the seed of
         random coordinates."""
         self.compile()
         place = functools.cache(functools.partial(_place, (params, self.task)))
-        results = Results([], [], [])
+        results = Results([], [], [], {})
         tokens = self.examples * sum(map(self.task.num_tokens, self.lengths))
         with parallel.progress(name is not None, total=tokens, unit=' tokens', unit_scale=True, desc=name) as bar:
             for length in self.lengths:
-                sums = self._sums(length, run_seed, place, bar)
+                bucket, needed = self._fitting(length)
+                if bucket is None:
+                    results.too_large[length] = needed
+                    bar.total -= self.examples * self.task.num_tokens(length)
+                    self._tell(bar, f'length {length} is not evaluated: one example {_takes(needed)}')
+                    continue
+                if bucket.tiled:
+                    self._tell(
+                        bar, f'length {length} is evaluated with core=blockwise: all logits take too much memory'
+                    )
+                sums = self._sums(length, bucket, run_seed, place, bar)
                 results.rows.append(metrics.row(length, sums))
                 results.positions.extend(metrics.position_rows(length, sums))
                 results.confusions.extend(metrics.confusion_rows(length, sums, self.task.classes))
                 bar.set_postfix_str(f'length {length}, accuracy {results.rows[-1]["accuracy"]:.3f}')
+        if not results.rows:
+            raise UserError(f'no length can be evaluated: one example of length {length} {_takes(needed)}')
         return results
 
-    def _sums(self, length: int, run_seed: int, place: Callable[..., Any], bar: tqdm) -> dict[str, Any]:
+    def _tell(self, bar: tqdm, message: str) -> None:
+        """Prints a message once, and not amid the progress bar."""
+        if message not in self.told and parallel.first():
+            bar.write(f'note: {message}', file=sys.stderr)
+        self.told.add(message)
+
+    def _fitting(self, length: int) -> tuple[Bucket | None, int]:
+        """Bucket of a length, with the largest batches that fit into free memory, or None if nothing fits; and the
+        memory that the last program tried needs."""
+        bucket = next((bucket for bucket in self.buckets if bucket.max_length >= length), None)
+        needed = 0
+        while bucket is not None:
+            if bucket not in self.measuring:
+                self.measuring[bucket] = self.compiler.submit(self._measure, bucket)
+            try:
+                needed, free = memory.needed(self.measuring[bucket].result()), memory.free()
+            except UserError:
+                if bucket.tiled:  # the core in tiles refuses the model
+                    break
+                raise
+            if needed <= free:
+                return bucket, needed
+            bucket = self._smaller(bucket, free / needed)
+        return None, needed
+
+    def _smaller(self, bucket: Bucket, share: float) -> Bucket | None:
+        """Bucket of smaller batches that needs about this share of the memory, then one in tiles, then None."""
+        if bucket.size > 1:
+            fits = max(min(int(bucket.size * share), bucket.size - 1), 1)
+            return self._bucket(bucket.max_length, fits, bucket.tiled)
+        holds_pairs = self.quadratic(self.task.num_tokens(bucket.max_length)) and not bucket.tiled
+        if self.tiled is None or not holds_pairs:
+            return None
+        return self._bucket(bucket.max_length, self.examples, tiled=True)
+
+    def _sums(self, length: int, bucket: Bucket, run_seed: int, place: Callable[..., Any], bar: tqdm) -> dict[str, Any]:
         """Sums over the examples of a length; `place(layout)` returns the parameters and the task on the devices of a
         layout."""
-        bucket = next(bucket for bucket in self.buckets if bucket.max_length >= length)
         key = jax.random.fold_in(jax.random.key(self.seed), Purpose.EVALUATION)
         key = jax.random.fold_in(key, 0 if self.task.same_examples else length)
         data_key, position_key = jax.random.split(key)
@@ -172,12 +234,17 @@ class Evaluator:
         batches = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((bucket.size, bucket.batches, x.shape[1]), x.dtype), examples
         )
-        measure = functools.partial(_measure, self.graphdef, max_length=bucket.max_length)
+        graphdef = self.tiled if bucket.tiled else self.graphdef
+        measure = functools.partial(_measure, graphdef, max_length=bucket.max_length)
         watching = (
             blockwise.watched(lambda queries: self.watcher(queries)) if bucket.watched else contextlib.nullcontext()
         )
         with watching:
             return _compiled(measure, bucket.layout, self.shapes, self.task, batches)
+
+
+def _takes(needed):
+    return f'takes {memory.shown(needed)} of memory, more than is free'
 
 
 def _divisor(number: int, limit: int) -> int:

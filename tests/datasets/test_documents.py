@@ -151,7 +151,7 @@ def test_prepares_once_and_in_silence(tmp_path, cache, monkeypatch, capfd):
     corpus = datasets.documents('corpus/*.txt')
     assert capfd.readouterr() == ('', '')
     assert [path.name for path in cache.iterdir()] == ['documents'], 'nothing temporary is left'
-    monkeypatch.setattr(preparation, '_build', None)
+    monkeypatch.setattr(preparation, '_build', lambda *args: pytest.fail('it is prepared again'))
     assert datasets.documents('corpus/*.txt') == corpus
 
 
@@ -168,12 +168,17 @@ def _wait(row):
     return row
 
 
+def _prepared(data):
+    corpus = datasets.documents(data)
+    return corpus.sha256, joined(corpus, 'test')
+
+
 def test_prepares_in_two_processes_at_once(tmp_path, cache):
     write_files(tmp_path / 'corpus', 12)
     with multiprocessing.get_context('spawn').Pool(2) as pool:
-        first, second = pool.map(datasets.documents, ['corpus/*.txt'] * 2, chunksize=1)
+        first, second = pool.map(_prepared, ['corpus/*.txt'] * 2, chunksize=1)
     assert first == second
-    assert first.facts['data_test_bytes'] == 29
+    assert len(first[1]) == 29
     assert [path.name for path in cache.iterdir()] == ['documents']
 
 
@@ -233,16 +238,23 @@ def test_a_preparation_leaves_others_alone(tmp_path, cache, monkeypatch):
 
 @pytest.mark.parametrize('name', ['*-train.*', '*-test.*', 'dataset_info.json', 'features.json', 'metadata.json'])
 @pytest.mark.parametrize('damage', ['half', 'empty', 'gone'])
-def test_damage_of_the_cache_is_named(tmp_path, name, damage):
-    write_files(tmp_path / 'corpus', 12)
+def test_damage_of_the_cache_is_mended(tmp_path, cache, name, damage, capsys):
+    """Whether it is seen when the corpus is opened or only when it is read. A line says so."""
+    contents = write_files(tmp_path / 'corpus', 12)
     directory = datasets.documents('corpus/*.txt').directory
     (file,) = directory.glob(name)
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2] if damage == 'half' else b'')
     if damage == 'gone':
         file.unlink()
-    with pytest.raises(UserError, match=rf'^cannot read {directory}: it is damaged \(.+\) - remove it, and it is made'):
-        [datasets.documents('corpus/*.txt').read(split) for split in datasets.SPLITS]
+    corpus = datasets.documents('corpus/*.txt')
+    assert {split: joined(corpus, split) for split in datasets.SPLITS} == {
+        'train': b''.join(c for i, c in enumerate(contents) if i != 9),
+        'test': contents[9],
+    }
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(rf'note: cannot read {directory}: it is damaged \(.+\) - it is made again', line)
+    assert [path.name for path in cache.iterdir()] == ['documents']
 
 
 @pytest.mark.parametrize(

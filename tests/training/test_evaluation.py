@@ -8,8 +8,10 @@ import pytest
 from flax import nnx
 
 from mha import tasks
-from mha.machine import parallel
+from mha.machine import memory, parallel
+from mha.model.attention import in_tiles
 from mha.model.encoder import Encoder
+from mha.spec import UserError
 from mha.training import evaluation
 
 
@@ -240,3 +242,53 @@ def test_intervals_over_examples_hold_what_they_say():
         assert row['exact_match'] == pytest.approx(position['accuracy'])
         held += position['low'] <= 0.7 <= position['high']
     assert 0.9 <= held / 200 <= 0.99
+
+
+@functools.cache
+def long_sorting(normalizer):
+    """Evaluator of a model that holds all logits, at 4 and 600 tokens, with the model's parameters."""
+    task = tasks.make('bucket_sort')
+    sizes = dict(vocab_size=task.vocab_size, num_classes=task.num_classes, max_len=600)
+    options = dict(core='dense', position='rope', normalizer=normalizer)
+    model = Encoder(**sizes, layers=1, dim=16, heads=2, **options, rngs=nnx.Rngs(0))
+    evaluator = make(model, task, (2, 300), examples=8, batch_size=8, tiled=in_tiles(model))
+    return evaluator, nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+
+@pytest.mark.parametrize(
+    ('normalizer', 'free', 'size', 'tiled'),
+    [
+        ('softmax', 1e12, 8, False),
+        ('softmax', 12e6, 2, False),
+        ('softmax', 4e6, 2, True),
+        ('softmax', 1e5, None, None),
+        ('entmax', 20e6, 1, False),
+        ('entmax', 4e6, None, None),  # works on whole rows
+    ],
+)
+def test_a_length_that_does_not_fit_falls_back(normalizer, free, size, tiled, monkeypatch, capsys):
+    """To smaller batches, then to tiles, with the same results; and at last it is left out."""
+    evaluator, params = long_sorting(normalizer)
+    evaluator.told.clear()
+    expected = evaluator(params).rows
+    monkeypatch.setattr(memory, 'free', lambda: free)
+    results = evaluator(params, None)
+    bucket, needed = evaluator._fitting(300)
+    for row, other in zip(results.rows, expected, strict=bucket is not None):
+        assert row == pytest.approx(other, rel=1e-5)
+    told = capsys.readouterr().err
+    if bucket is None:
+        assert results.too_large == {300: needed}
+        assert len(results.rows) == 1
+        assert f'note: length 300 is not evaluated: one example takes {needed / 1e6:.1f} MB of memory' in told
+    else:
+        assert (bucket.size, bucket.tiled) == (size, tiled)
+        assert needed <= free
+        assert ('length 300 is evaluated with core=blockwise' in told) == tiled
+
+
+def test_an_evaluation_without_any_length_is_refused(monkeypatch):
+    evaluator, params = long_sorting('softmax')
+    monkeypatch.setattr(memory, 'free', lambda: 100)
+    with pytest.raises(UserError, match='no length can be evaluated: one example of length 300 takes'):
+        evaluator(params)
