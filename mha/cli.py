@@ -33,7 +33,8 @@ def run(main: Callable[..., None], defaults: Callable[[], Any] | None = None, op
     codes: 2 for a mistake of the user, too little memory or a full disk, in one line on stderr; 130 after SIGINT; 143
     after SIGTERM; 141 if the reader of the output has closed the pipe, as `| head` does. Other errors are defects of
     the program and keep their traceback."""
-    sys.excepthook = sys.__excepthook__
+    if sys.excepthook is _refuse_environment:
+        sys.excepthook = sys.__excepthook__
     app.define_help_flags()
     with signals.Watch(end) as watch:
         try:
