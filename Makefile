@@ -1,6 +1,9 @@
 # make demo    the quickstart ablation, its table and its report
 # make test    all tests except slow ones
 # make check   lint, format, types
+# make locked  .venv with the versions and hashes of requirements-lock.txt, as CI installs it: Linux, Python 3.11
+# make lock    requirements-lock.txt with the newest versions, and their licences
+# make audit   known vulnerabilities of these versions; asks the Python Package Index
 # make docs    docs/schemes.md with its pictures, and docs/tasks.md, from the code
 # make images  docs/images, pictures of the demo's report and of one of its runs; needs chromium
 PYTHON ?= python3
@@ -10,7 +13,7 @@ CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 MEMORY = $(shell awk '/MemAvailable/ {print int($$2 / 2^21)}' /proc/meminfo 2>/dev/null || expr `sysctl -n hw.memsize` / 2147483648)
 WORKERS = $(shell printf '%s\n' $(CORES) $(MEMORY) | sort -n | awk 'NR == 1 {print $$1 < 1 ? 1 : $$1}')
 
-.PHONY: demo test check docs images clean
+.PHONY: demo test check locked lock audit docs images clean
 demo: .venv/installed
 	.venv/bin/python sweep.py --config=configs/quickstart.py --workdir=$(DEMO) --jobs=$(CORES)
 	.venv/bin/python compare.py $(DEMO)
@@ -22,6 +25,20 @@ check: .venv/installed-dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
+
+locked:
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --require-hashes -r requirements-lock.txt
+	touch .venv/installed .venv/installed-dev
+
+lock: .venv/installed-dev
+	.venv/bin/uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 --python-platform linux \
+		--custom-compile-command 'make lock' --output-file requirements-lock.txt requirements.txt requirements-dev.txt
+	$(MAKE) locked
+	.venv/bin/python .ci/licences.py
+
+audit: .venv/installed-dev
+	.venv/bin/uvx pip-audit --strict --disable-pip --require-hashes -r requirements-lock.txt
 
 docs: .venv/installed-dev
 	.venv/bin/python -m mha.positions --docs

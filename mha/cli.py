@@ -9,6 +9,7 @@ import re
 import runpy
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +17,7 @@ from typing import Any, cast
 from absl import app, flags
 
 from mha import spec
-from mha.machine import files, signals
+from mha.machine import environment, files, signals
 from mha.run import versions
 from mha.spec import UserError, escaped
 
@@ -32,6 +33,8 @@ def run(main: Callable[..., None], defaults: Callable[[], Any] | None = None, op
     codes: 2 for a mistake of the user, too little memory or a full disk, in one line on stderr; 130 after SIGINT; 143
     after SIGTERM; 141 if the reader of the output has closed the pipe, as `| head` does. Other errors are defects of
     the program and keep their traceback."""
+    if sys.excepthook is _refuse_environment:
+        sys.excepthook = sys.__excepthook__
     app.define_help_flags()
     with signals.Watch(end) as watch:
         try:
@@ -48,6 +51,8 @@ def _run(main: Callable[..., None], defaults: Callable[[], Any] | None, optional
         arguments = _parse_flags(defaults)
         if arguments and not getattr(main, 'takes_arguments', False):
             raise UserError(f'unexpected argument {arguments[0]!r} - flags are written --name=value')
+        environment.check()
+        cast(Any, sys.stdout).reconfigure(errors='backslashreplace')  # whatever the encoding, nothing ends a run
         out, err = (cast(Any, Shown(stream)) for stream in (sys.stdout, sys.stderr))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             main(*arguments)
@@ -65,6 +70,12 @@ def _run(main: Callable[..., None], defaults: Callable[[], Any] | None, optional
         elif not reason.startswith('Unable to initialize backend'):
             raise
         _refuse(reason)
+    except AssertionError as error:
+        if _raised_in(error) != 'jax._src.xla_bridge':
+            raise
+        _refuse(
+            f'JAX_PLATFORMS={os.environ.get("JAX_PLATFORMS", "")}: no such device here - unset it, or install its jax'
+        )
     except OSError as error:
         if error.errno not in files.FULL:
             raise
@@ -74,6 +85,11 @@ def _run(main: Callable[..., None], defaults: Callable[[], Any] | None, optional
 def _refuse(reason: str) -> None:
     print(f'{Path(sys.argv[0]).name}: {reason}', file=sys.stderr)
     sys.exit(2)
+
+
+def _raised_in(error: BaseException) -> str:
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return frames[-1][0].f_globals.get('__name__', '') if frames else ''
 
 
 class Shown:
@@ -106,9 +122,17 @@ def end_on_signals() -> None:
             signal.signal(each, lambda number, _: end(number))
 
 
+def _refuse_environment(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Reports an import that failed because of an environment variable in one line."""
+    if reason := environment.mistake(error):
+        _refuse(reason)
+    sys.__excepthook__(kind, error, trace)
+
+
 if Path(sys.argv[0]).resolve() in Path(__file__).parents[1].glob('*.py'):
     # Scripts import this module first. In the imports that follow, some packages would swallow a KeyboardInterrupt.
     end_on_signals()
+    sys.excepthook = _refuse_environment
 
 
 def _parse_flags(defaults: Callable[[], Any] | None) -> list[str]:

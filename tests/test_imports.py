@@ -9,7 +9,12 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {  # a room and, from the ground up, those below it that it may use; ANYONE names those for all
     'mha.spec': set(),
     'mha.arguments': set(),
-    'mha.cli': {'mha.machine.files', 'mha.machine.signals', 'mha.run.versions'},  # for scripts alone
+    'mha.cli': {
+        'mha.machine.environment',
+        'mha.machine.files',
+        'mha.machine.signals',
+        'mha.run.versions',
+    },  # for scripts alone
     'mha.machine': {'mha.machine'},
     'mha.nn': {'mha.nn'},
     'mha.positions': {'mha.positions.base', 'mha.nn'},

@@ -1,5 +1,5 @@
 """Cache of prepared data and compiled programs: the directory $MHA_CACHE, by default ~/.cache/mha. It may be deleted at
-any time."""
+any time. $JAX_COMPILATION_CACHE_DIR may name another directory for the programs."""
 
 import contextlib
 import os
@@ -25,13 +25,14 @@ def directory() -> Path:
 
 
 @contextlib.contextmanager
-def writing() -> Iterator[None]:
-    """Context that writes to the cache. Raises `UserError` if that is not possible."""
+def writing(variable: str = 'MHA_CACHE') -> Iterator[None]:
+    """Context that writes to the directory that `variable` names. Raises `UserError` if that is not possible."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f'cannot write to {directory()}: {reason} - set MHA_CACHE to a directory') from error
+        place = os.environ.get(variable) or directory()
+        raise UserError(f'cannot write to {place}: {reason} - set {variable} to a directory') from error
 
 
 @contextlib.contextmanager
@@ -72,15 +73,16 @@ def kept(path: Path, make: Callable[[], None], read: Callable[[], T]) -> T:
 
 def keep_programs() -> None:
     """Makes jax keep compiled programs in the cache, so that the next run of a config, or another seed, starts sooner.
-    Raises `UserError` if MHA_CACHE is set to a directory that cannot be written."""
-    programs = directory() / 'programs'
-    if os.environ.get('MHA_CACHE'):
-        with writing():
-            programs.mkdir(parents=True, exist_ok=True)
+    Raises `UserError` if the environment names a directory that cannot be written."""
+    given = os.environ.get('JAX_COMPILATION_CACHE_DIR')
+    programs = given or str(directory() / 'programs')
+    if (given or os.environ.get('MHA_CACHE')) and '://' not in programs:
+        with writing('JAX_COMPILATION_CACHE_DIR' if given else 'MHA_CACHE'):
+            Path(programs).mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=programs).close()
-    jax.config.update('jax_compilation_cache_dir', str(programs))
+    jax.config.update('jax_compilation_cache_dir', programs)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)  # a run starts with dozens of small programs
-    warnings.showwarning = _replacing(programs, warnings.showwarning)
+    warnings.showwarning = _replacing(Path(programs), warnings.showwarning)
 
 
 def _replacing(programs: Path, show: Callable[..., None]) -> Callable[..., None]:

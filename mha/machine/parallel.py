@@ -72,12 +72,15 @@ def start() -> None:
     `JAX_LOCAL_DEVICE_IDS=0,1,..` names more. With `JAX_NUM_PROCESSES=1`, a run is one process whatever else is set."""
     if jax.distributed.is_initialized():
         return
-    if 'JAX_COORDINATOR_ADDRESS' in os.environ and not PROCESSES.keys() & os.environ.keys():
-        raise UserError('JAX_COORDINATOR_ADDRESS needs JAX_NUM_PROCESSES and JAX_PROCESS_ID')
+    for name in 'JAX_COORDINATOR_ADDRESS', 'JAX_PROCESS_ID':
+        if name in os.environ and not PROCESSES.keys() & os.environ.keys():
+            raise UserError(f'{name} needs JAX_NUM_PROCESSES - set it, or unset {name}')
     for count_name, index_name in PROCESSES.items():
         count = _number(count_name)
         if count is None or (count_name == 'SLURM_NTASKS' and 'SLURM_STEP_NODELIST' not in os.environ):
             continue  # a Slurm batch script is one process, however many tasks its job may start
+        if count < 1:
+            raise UserError(f'{count_name} must be at least 1')
         if count > 1:
             _join(count, index_name)
         return

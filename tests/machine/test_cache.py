@@ -17,6 +17,7 @@ def test_a_cache_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     (tmp_path / 'file').write_text('')
     monkeypatch.setattr(jax.config, 'update', lambda name, value: None)
     monkeypatch.setattr(warnings, 'showwarning', warnings.showwarning)  # restored at the end
+    monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
     for path, reason in {'file': 'Not a directory', 'file/below': 'Not a directory'}.items():
         monkeypatch.setenv('MHA_CACHE', str(tmp_path / path))
         with pytest.raises(UserError, match=f'cannot write to {tmp_path / path}: {reason} - set MHA_CACHE'):

@@ -261,7 +261,9 @@ def test_start_reads_the_environment(variables, expected, joined):
 @pytest.mark.parametrize(
     ('variables', 'message'),
     [
-        ({'JAX_COORDINATOR_ADDRESS': 'node:1234'}, 'needs JAX_NUM_PROCESSES'),
+        ({'JAX_COORDINATOR_ADDRESS': 'node:1234'}, 'JAX_COORDINATOR_ADDRESS needs JAX_NUM_PROCESSES'),
+        ({'JAX_PROCESS_ID': '7'}, 'JAX_PROCESS_ID needs JAX_NUM_PROCESSES'),
+        ({'JAX_NUM_PROCESSES': '0', 'JAX_PROCESS_ID': '0'}, 'JAX_NUM_PROCESSES must be at least 1'),
         (HAND | {'JAX_PROCESS_ID': '4'}, 'JAX_PROCESS_ID is 4 - it numbers them from 0 to 3'),
         ({'JAX_NUM_PROCESSES': '4', 'JAX_PROCESS_ID': '0'}, 'JAX_COORDINATOR_ADDRESS is not set'),
         (HAND | {'JAX_COORDINATOR_ADDRESS': 'node'}, "is 'node' - give host:port"),
