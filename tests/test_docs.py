@@ -143,3 +143,17 @@ def test_configs_of_published_tables(path):
 
 def test_quickstart_shows_at_least_five_schemes():
     assert len({cell['model.position'] for cell in quickstart.sweep()}) >= 5
+
+
+def test_promises_name_tests_that_there_are():
+    text = (ROOT / 'docs' / 'reliability.md').read_text()
+    named = set(re.findall(r'`(tests/[\w/]+\.py)(?:::(\w+))?`', text))
+    assert len(named) > 30
+    for file, name in named:
+        assert re.search(rf'^def {name or "test_"}', (ROOT / file).read_text(), re.MULTILINE), (file, name)
+    stars = re.findall(r'`(tests/[\w/]+\.py)(?:::(\w+))?`\*', text)
+    for file, name in named:
+        source = (ROOT / file).read_text()
+        before = source.partition(f'def {name}(')[0].rpartition('\n\n\n')[2] if name else source
+        slow = 'pytest.mark.slow' in before if name else 'pytestmark = pytest.mark.slow' in source
+        assert slow == ((file, name) in stars), (file, name)
