@@ -217,18 +217,26 @@ class _Count:
 @contextlib.contextmanager
 def _scratch() -> Iterator[str]:
     """New directory in the cache, removed at the end. Those that killed processes have left are removed first: a living
-    process has a lock on its own."""
-    for corpus in cache.directory().glob('preparing-*/text_corpus'):  # locked before that is made
-        with contextlib.suppress(OSError), corpus.with_name('lock').open('a') as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(corpus.parent)
-    with (
-        tempfile.TemporaryDirectory(dir=cache.directory(), prefix='preparing-') as directory,
-        open(os.path.join(directory, 'lock'), 'a') as lock,
-    ):
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    process has a lock on its own. One process at a time looks for them, as a new directory has no lock yet."""
+    root = cache.directory()
+    with contextlib.ExitStack() as stack:
+        with (root / 'preparing.lock').open('a') as turn:
+            for left in root.glob('preparing-*/') if _lock(turn, fcntl.LOCK_EX) else ():
+                with contextlib.suppress(OSError), (left / 'lock').open('a') as lock:
+                    if _lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                        shutil.rmtree(left)
+            directory = stack.enter_context(tempfile.TemporaryDirectory(dir=root, prefix='preparing-'))
+            _lock(stack.enter_context(open(os.path.join(directory, 'lock'), 'a')), fcntl.LOCK_EX)
         yield directory
+
+
+def _lock(file: io.TextIOBase, operation: int) -> bool:
+    """Whether this process has the lock on a file now; False also on a file system without locks."""
+    try:
+        fcntl.flock(file, operation)
+    except OSError:
+        return False
+    return True
 
 
 def _build(source: Source, directory: Path) -> None:

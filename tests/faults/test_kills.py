@@ -1,8 +1,9 @@
 """Processes that end at random moments, by SIGKILL, SIGTERM or SIGINT. The same command, run again, comes to the
 results of an undisturbed one, bit for bit.
 
-    MHA_KILLS=300 pytest -m slow -s tests/faults/test_kills.py    # five times the default number, and time"""
+    MHA_KILLS=60 pytest -m slow -s tests/faults/test_kills.py    # a fifth of the default number, and time"""
 
+import hashlib
 import itertools
 import json
 import os
@@ -15,9 +16,9 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get('MHA_KILLS', 60))
-SHARES = {'train': 0.5, 'eval': 0.2, 'compare': 0.15, 'sweep': 0.15}
-"""Shares of the scripts in the kills."""
+KILLS = int(os.environ.get('MHA_KILLS', 300))
+SHARES = {'train': 0.25, 'eval': 0.2, 'compare': 0.2, 'sweep': 0.1, 'prepare': 0.25}
+"""Shares of the scripts, and of the preparation of a corpus, in the kills."""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 CONFIG = """
 from configs import common
@@ -34,6 +35,13 @@ def sweep():
     yield {'seed': 0}
     yield {'seed': 1}
 """
+PREPARE = """
+import os, sys
+from mha import cli, datasets
+os.environ['MHA_CACHE'] = os.path.join(sys.argv.pop(), 'cache')
+cli.run(lambda: datasets.labelled('{data}'))
+"""
+ROWS = 20_000
 
 
 def results(run):
@@ -52,6 +60,10 @@ def outcome(path):
         str(file.relative_to(path)): results(file.parent) if file.name == 'config.json' else file.read_text()
         for name in ('config.json', 'evaluation_*.csv', 'table.csv')
         for file in sorted(path.rglob(name))
+    } | {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in (path / 'cache').rglob('*')
+        if file.is_file()
     }
 
 
@@ -61,6 +73,9 @@ def commands(script, tmp_path_factory):
     folder = tmp_path_factory.mktemp('kills')
     config, run, nothing = folder / 'tiny.py', folder / 'run', folder / 'nothing'
     config.write_text(CONFIG)
+    data, prepare = folder / 'rows.csv', folder / 'prepare.py'
+    data.write_text('text,label\n' + ''.join(f'text {i},{i % 7}\n' for i in range(ROWS)))
+    prepare.write_text(PREPARE.format(data=data))
     nothing.mkdir()
     script('train.py', f'--config={config}', f'--workdir={run}')
     return {
@@ -68,6 +83,7 @@ def commands(script, tmp_path_factory):
         'sweep': (nothing, lambda path: ['sweep.py', f'--config={config}', f'--workdir={path}', '--jobs=2']),
         'eval': (run, lambda path: ['eval.py', f'--workdir={path}', '--lengths=2,4,6', '--examples=64']),
         'compare': (run, lambda path: ['compare.py', path]),
+        'prepare': (nothing, lambda path: [prepare, path]),
     }
 
 

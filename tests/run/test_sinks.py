@@ -131,6 +131,27 @@ def test_tensorboard_shows_settings_and_results(tmp_path):
         assert words in written
 
 
+def test_resumed_runs_leave_two_event_files_with_all_complete_events(tmp_path):
+    folder = tmp_path / 'tensorboard'
+    for step in range(5):
+        metrics = Metrics(tmp_path, step, sinks.make([]))
+        metrics.start(CONFIG)
+        metrics.write(step + 1, {f'value{step}': 1.0})
+        metrics.close(finished=False)
+        assert len(list(folder.iterdir())) == min(step + 1, 2)
+        newest = max(folder.iterdir())
+        newest.write_bytes(newest.read_bytes() + (10**6).to_bytes(8, 'little') + b'cut short')
+        (folder / f'{newest.name}.tmp').write_bytes(b'of a process that was killed')
+    sinks.make([])[0].start(tmp_path, CONFIG, 5)
+    before, _ = sorted(folder.iterdir())
+    data = before.read_bytes()
+    assert b'cut short' not in data
+    assert [data.find(b'value%d' % step) for step in range(5)] == sorted(
+        data.find(b'value%d' % step) for step in range(5)
+    )
+    assert [data.count(b'value%d' % step) for step in range(5)] == [1] * 5
+
+
 # ------------------------------------------------------------------------------------------------------- real, offline
 SCRIPT = """
 import sys

@@ -1,21 +1,27 @@
 """TensorBoard, which reads files in the directory of a run: always on."""
 
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from mha.machine import files
 from mha.run.sinks.base import Sink
 from mha.spec import flatten
 
 
 class TensorBoard(Sink):
-    """Event files in `<workdir>/tensorboard`. A resumed run hides the events after its checkpoint. Settings appear in
-    the table of hyperparameters, next to loss and accuracy beyond the trained lengths, once a run is evaluated."""
+    """Event files in `<workdir>/tensorboard`: one of this process, and one of all processes before. A resumed run hides
+    the events after its checkpoint. Settings appear in the table of hyperparameters, next to loss and accuracy beyond
+    the trained lengths, once a run is evaluated."""
 
     def start(self, workdir, config, step):
         import tensorboardX  # slow to import if torch is installed; errors in the config should show before
 
-        self.config = config
-        self.board = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=step, flush_secs=1)
+        self.config, folder = config, workdir / 'tensorboard'
+        _join(folder)
+        after = f'.{time.time_ns() % 10**9:09}'  # files of the same second would have the same name
+        self.board = tensorboardX.SummaryWriter(str(folder), purge_step=step, flush_secs=1, filename_suffix=after)
 
     def write(self, step, values):
         for name, value in values.items():
@@ -31,6 +37,26 @@ class TensorBoard(Sink):
 
     def close(self, finished):
         self.board.close()
+
+
+def _join(folder: Path) -> None:
+    """Makes one file of all event files, in the order of their names, which is that of time."""
+    for path in folder.glob('*.tmp'):
+        path.unlink()
+    first, *others = sorted(folder.glob('events.*')) or [None]
+    if first and others:
+        files.write(first, b''.join(_complete(path.read_bytes()) for path in (first, *others)))
+        for path in others:
+            path.unlink()
+
+
+def _complete(data: bytes) -> bytes:
+    """Event file without the incomplete record that a crash may have left at its end. A record is the number of its
+    bytes, in 8, then 4 bytes, its bytes, and 4 more."""
+    end = 0
+    while (after := end + 16 + int.from_bytes(data[end : end + 8], 'little')) <= len(data):
+        end = after
+    return data[:end]
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
