@@ -17,7 +17,7 @@ layer (`mha.normalizers`). `values` changes no logit. Only one scheme uses it.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import jax
@@ -265,14 +265,20 @@ def lookup(table: Float[Array, 'N D'], pos: Num[Array, '#B T']) -> Float[Array, 
     return table.at[rows].get(mode='fill', fill_value=jnp.nan)
 
 
-def uniform_linear(fan_in: int, width: int, rngs: nnx.Rngs) -> nnx.Linear:
-    """Linear layer whose weights and biases start uniform in +-1/sqrt(fan_in), as those of `nn.Linear` in torch."""
+def uniform_start(fan_in: int) -> Callable[..., Array]:
+    """Initial values uniform in +-1/sqrt(fan_in), as those of linear layers and convolutions in torch."""
     high = fan_in**-0.5
 
-    def uniform(key, shape, dtype=jnp.float32, out_sharding=None):
+    def start(key, shape, dtype=jnp.float32, out_sharding=None):
         return jax.random.uniform(key, shape, dtype, -high, high)
 
-    return nnx.Linear(fan_in, width, kernel_init=uniform, bias_init=uniform, rngs=rngs)
+    return start
+
+
+def uniform_linear(fan_in: int, width: int, rngs: nnx.Rngs) -> nnx.Linear:
+    """Linear layer whose weights and biases start as those of `nn.Linear` in torch."""
+    start = uniform_start(fan_in)
+    return nnx.Linear(fan_in, width, kernel_init=start, bias_init=start, rngs=rngs)
 
 
 def required(key: Key[Array, '*B'] | None) -> Key[Array, '*B']:

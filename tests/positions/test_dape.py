@@ -42,6 +42,30 @@ def test_weights(width, case):
     case.check(scheme, oracle(scheme, case.dot(), case.offset), atol=3e-5)
 
 
+def convolved(x, layer):
+    """Convolution over keys: x [S, C] between zeros."""
+    kernel, bias = (np.asarray(param[...], np.float64) for param in (layer.kernel, layer.bias))
+    side = len(kernel) // 2
+    x = np.pad(x, ((side, side), (0, 0)))
+    return np.array([np.einsum('nc,nco->o', x[j : j + len(kernel)], kernel) + bias for j in range(len(x) - 2 * side)])
+
+
+@pytest.mark.parametrize('kernel', [3, 5])
+def test_a_kernel_reads_neighbouring_keys(kernel, case):
+    """Equation (3) of DAPE V2, for each query over the keys that it sees."""
+    scheme = case.make(f'dape(kernel={kernel}, width=6)')
+    dot = case.dot()
+    expected = np.zeros_like(dot)
+    for batch, i in np.ndindex(dot.shape[0], dot.shape[2]):
+        seen = slice(i + 1) if case.causal else slice(None)
+        s = dot[batch, :, i, seen].T
+        b = (-softplus(scheme.s1) * np.log(1 + softplus(scheme.s2) * abs(case.offset[i, seen, None]))).reshape(s.shape)
+        hidden = convolved(np.concatenate([s, b], 1), scheme.hidden)
+        change = convolved(np.where(hidden > 0, hidden, 0.01 * hidden), scheme.out)
+        expected[batch, :, i, seen] = (s + b + change).T
+    case.check(scheme, expected, atol=1e-4)
+
+
 def test_all_of_a_wider_product_is_read(case):
     """Channels that an earlier scheme appended belong to q . k, whose scale stays 1/sqrt(K)."""
     scheme = case.make('dape')
@@ -72,6 +96,13 @@ def test_published_initial_values():
             assert 0.9 * 200**-0.5 < np.abs(values).max() <= 200**-0.5
 
 
+def test_published_initial_values_of_a_kernel():
+    scheme = make("dape(width=200, init='uniform', kernel=3)", heads=100)
+    for layer in (scheme.hidden, scheme.out):
+        for param in (layer.kernel, layer.bias):
+            assert 0.9 * 600**-0.5 < np.abs(np.asarray(param[...])).max() <= 600**-0.5
+
+
 def test_far_and_equal_positions():
     graph, params = nnx.split(make('dape'), nnx.Param)
     q = jax.random.normal(jax.random.key(0), (1, 4, 4, 8), jnp.bfloat16)
@@ -96,5 +127,9 @@ def test_hooks():
 
 
 def test_errors():
-    with pytest.raises(UserError, match='width must be at least 1, not 0'):
-        make('dape(width=0)')
+    for text, words in {
+        'dape(width=0)': 'width must be at least 1, not 0',
+        'dape(kernel=4)': 'kernel must be odd, not 4',
+    }.items():
+        with pytest.raises(UserError, match=words):
+            make(text)

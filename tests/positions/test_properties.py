@@ -52,6 +52,7 @@ FORMS = (
     'bam(location=True)',
     'inkling(reach=5, alpha=0.5, floor=2)',
     'heads|rope',
+    'dape(kernel=3)',
 )
 """Specs whose code differs from that of the bare name."""
 ABSOLUTE = {'sincos', 'learned', 'fourier', 'abacus', 'coupling', 'fire', 'rope2d', 'dca', 'selfextend', 'fope'}
