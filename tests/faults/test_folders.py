@@ -22,7 +22,7 @@ from mha.spec import UserError
 from mha.views.report import comparison, left_out, page, plots, table
 
 STORED = Path(__file__).parents[1] / 'runs' / 'alibi'
-SECONDS = 5
+SECONDS = 60
 ESCAPE = '\x1b[31m\u202e\udcff</script><b>&\x9b'
 VALUES = (
     *(None, True, '', 'text', ESCAPE, '=1+1', '/dev/zero', "lm('/dev/zero')", '1-10000000', 'x' * 10**5),
