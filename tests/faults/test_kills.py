@@ -67,6 +67,22 @@ def outcome(path):
     }
 
 
+def done(path, expected):
+    """Whether a command has made in a directory what is expected."""
+    try:
+        return outcome(path) == expected
+    except OSError:
+        return False
+
+
+def different(one, other):
+    """Keys of two nested dictionaries whose values differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+        return {key: different(one.get(key), other.get(key)) for key in keys}
+    return str(one)[:300], str(other)[:300]
+
+
 @pytest.fixture(scope='module')
 def commands(script, tmp_path_factory):
     """The command of each script in a directory, and what that holds before."""
