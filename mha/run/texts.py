@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mha.machine import files
 from mha.run.finished import Finished
 from mha.run.log import per_second
 from mha.spec import UserError, visible
@@ -55,10 +56,7 @@ def classify(run: Finished, texts: str | list[str]) -> None:
 
 def lines(path: Path) -> list[str]:
     """Texts of a file, one in every line."""
-    try:
-        lines = path.read_text(encoding='utf-8-sig').removesuffix('\n').split('\n')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'cannot read the prompts in {path}: {error}') from error
+    lines = files.read_text(path).removesuffix('\n').split('\n')
     if empty := [number for number, line in enumerate(lines, 1) if not line]:
         raise UserError(f'{path} must have a prompt in every line, but line {empty[0]} is empty')
     return lines

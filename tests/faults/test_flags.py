@@ -10,12 +10,12 @@ import sys
 import pytest
 from absl.testing import flagsaver
 
-from mha import cli, positions, tasks
+from mha import cli, datasets, positions, tasks
 from tests.faults.test_input import LENGTHS, Late, limited, one_line
 
 pytestmark = pytest.mark.slow
 
-CASES = 60
+CASES = int(os.environ.get('MHA_FLAG_CASES', 600))
 SECONDS = 60
 CONFIG = """
 from configs import common
@@ -25,18 +25,35 @@ def get_config():
     config.task = {task!r}
     config.model.update(dict(layers=1, dim=8, heads=2))
     config.model.update({model})
-    config.train.update(dict(steps=2, batch_size=4, lengths='2-40', buckets=1))
-    config.eval.update(dict(lengths='12,40', examples=4, buckets=1))
+    config.train.update(dict(steps=2, batch_size=4, lengths='20-40', buckets=1))
+    config.eval.update(dict(lengths='24,40', examples=4, buckets=1))
     return config
 """
 RUNS = {
-    'reverse': ('reverse', {'causal': True, 'position': 'rope'}),
-    'sort': ('bucket_sort', {'position': 'randomize(max_position=128)|sincos'}),
-    'text': ("lm('{data}/*.txt')", {'causal': True, 'position': 'alibi'}),
-    'labels': ("classification('{data}/rows.csv')", {'readout': 'pooled'}),
-    'pairs': ("translation('{data}/pairs.tsv')", {'causal': True, 'position': 't5', 'decoder_layers': 1}),
+    'reverse': ('reverse', {'causal': True, 'position': 'rope'}, ('generate', 'prompts', 'probe', 'lengths')),
+    'sort': ('bucket_sort', {'position': 'randomize(max_position=128)|sincos'}, ('probe', 'lengths')),
+    'text': ("lm('{data}/*.txt')", {'causal': True, 'position': 'alibi'}, ('generate', 'prompts', 'probe', 'lengths')),
+    'labels': ("classification('{data}/rows.csv')", {'readout': 'pooled'}, ('classify', 'prompts', 'lengths')),
+    'pairs': ("translation('{data}/pairs.tsv')", {'position': 't5', 'decoder_layers': 1}, ('translate', 'generate')),
 }
-"""Task and settings of the model of each run."""
+"""Task and settings of the model of each run, and flags that suit it."""
+RIGHT = {
+    'lengths': ('24', '40', '20-40:10', '32,64'),
+    'examples': ('2', '4'),
+    'max_length': ('1', '5', '60'),
+    'temperature': ('0.5', '1', '2.0'),
+    'top_k': ('1', '3', '1000'),
+    'top_p': ('0.5', '1'),
+    'beams': ('1', '2'),
+    'seed': ('0', '7'),
+    'generate': ('ab', '0 1', 'it was good'),
+    'classify': ('it was good', 'x'),
+    'probe': ('', 'abc', '0 1 1'),
+    'until': ('a', ''),
+    'against': ('2',),
+    'position': ('rope', 'alibi', 'none'),
+}
+"""Values that most runs take."""
 WHOLE = [
     '1',
     '2',
@@ -97,7 +114,9 @@ SIZES += ['8', '2,4', '13', '40', '1', '64', '4,4', '2-6:0', 'a', '4,', '٣', '-
 
 
 def value(rng, name, folder):
-    """Value of a flag."""
+    """Value of a flag, mostly one that is right."""
+    if name in RIGHT and rng.random() < 0.75:
+        return rng.choice(RIGHT[name])
     if name in ('examples', 'max_length', 'top_k', 'beams', 'seed'):
         return rng.choice(WHOLE)
     if name in ('temperature', 'top_p'):
@@ -187,12 +206,13 @@ TOGETHER = {
 def case(number, folder):
     """Flags of a case."""
     rng = random.Random(number)
-    first = rng.choice(sorted(TOGETHER))
+    run = rng.choice(sorted(RUNS))
+    first = rng.choice(RUNS[run][-1] if rng.random() < 0.9 else sorted(TOGETHER))
     names = [first, *rng.sample(TOGETHER[first], rng.randint(0, min(2, len(TOGETHER[first]))))]
     if rng.random() < 0.2:
         names.append(rng.choice((*VALUED, *SWITCHES)))
     given = [f'--{name}' if name in SWITCHES else f'--{name}={value(rng, name, folder)}' for name in names]
-    workdir = folder / rng.choice((*RUNS, *RUNS, *RUNS, 'nowhere', 'data', ''))
+    workdir = folder / (run if rng.random() < 0.95 else rng.choice(('nowhere', 'data', '')))
     return [f'--workdir={workdir}', *given]
 
 
@@ -211,7 +231,7 @@ def folder(script, tmp_path_factory):
     for name, content in PROMPTS.items():
         (folder / name).write_bytes(content)
     os.mkfifo(folder / 'fifo')
-    for name, (task, model) in RUNS.items():
+    for name, (task, model, _) in RUNS.items():
         config = folder / f'{name}.py'
         config.write_text(CONFIG.format(task=task.format(data=data), model=model))
         script('train.py', f'--config={config}', f'--workdir={folder / name}')
@@ -235,14 +255,21 @@ def outcome(arguments, main):
     if code == 0:
         return 'done' if 'Traceback' not in said else f'says {said[-300:]}'
     *_, last = said.rstrip('\n').split('\n')
-    right = code == 2 and last.startswith('eval.py: ') and one_line(last) and 'Traceback' not in said
+    right = (
+        code == 2
+        and last.startswith('eval.py: ')
+        and one_line(last.removeprefix('eval.py: '))
+        and 'Traceback' not in said
+    )
     return 'refused' if right else f'ends with {code}, saying {said[-1000:]}'
 
 
-def test_eval_does_what_flags_say_or_refuses_them_in_one_line(folder, monkeypatch, capsys):
+def test_eval_does_what_flags_say_or_refuses_them_in_one_line(folder, environ, monkeypatch, capsys):
+    monkeypatch.setenv('MHA_CACHE', environ['MHA_CACHE'])
     monkeypatch.setenv('JAX_NUM_CPU_DEVICES', '1')  # this process has used its devices already
     monkeypatch.setattr(sys, 'argv', [])
     main, outcomes = importlib.import_module('eval').main, {}
+    datasets.documents(f'{folder}/data/*.txt').read('train')  # imports packages with flags of their own
     for number in range(CASES):
         arguments = case(number, folder)
         before = {path.name for path in folder.iterdir()}
