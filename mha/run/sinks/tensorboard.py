@@ -43,10 +43,10 @@ def _join(folder: Path) -> None:
     """Makes one file of all event files, in the order of their names, which is that of time."""
     for path in folder.glob('*.tmp'):
         path.unlink()
-    first, *others = sorted(folder.glob('events.*')) or [None]
-    if first and others:
-        files.write(first, b''.join(_complete(path.read_bytes()) for path in (first, *others)))
-        for path in others:
+    paths = sorted(folder.glob('events.*'))
+    if len(paths) > 1:
+        files.write(paths[0], b''.join(_complete(path.read_bytes()) for path in paths))
+        for path in paths[1:]:
             path.unlink()
 
 
