@@ -15,7 +15,7 @@ from tests.faults.test_input import LENGTHS, Late, limited, one_line
 
 pytestmark = pytest.mark.slow
 
-CASES = int(os.environ.get('MHA_FLAG_CASES', 600))
+CASES = int(os.environ.get('MHA_FLAG_CASES', 500))
 SECONDS = 60
 CONFIG = """
 from configs import common
