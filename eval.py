@@ -84,7 +84,9 @@ ABLATE = flags.DEFINE_bool('ablate', False, 'Also evaluate the run without each 
 PROMPTS = flags.DEFINE_string('prompts', None, 'File with a text to continue, or to label, in every line.')
 MAX_LENGTH = flags.DEFINE_integer('max_length', 200, 'Number of generated tokens.', lower_bound=1)
 TEMPERATURE = flags.DEFINE_float('temperature', 0.0, 'Divides the logits; 0: always the most likely token.')
-TOP_K = flags.DEFINE_integer('top_k', None, 'Number of tokens, the most likely ones, from which one is drawn.')
+TOP_K = flags.DEFINE_integer(
+    'top_k', None, 'Number of tokens, the most likely ones, from which one is drawn; all if there are fewer.'
+)
 TOP_P = flags.DEFINE_float('top_p', None, 'Sum of the probabilities of the tokens from which one is drawn.')
 BEAMS = flags.DEFINE_integer('beams', 1, 'Number of texts that a search for the most likely one keeps.', lower_bound=1)
 UNTIL = flags.DEFINE_string('until', '', 'Text before which a generated text is cut.')
@@ -253,6 +255,8 @@ def probe(directory: Path) -> None:
     if EXAMPLES.present and not ABLATE.value:
         raise UserError('--examples goes with --probe only if heads are removed - add --ablate')
     first = variant(one_run(directory), lengths=LENGTHS.value)
+    if ABLATE.value and LENGTHS.value and (more := len(spec.lengths(LENGTHS.value)[command.MOST_ABLATED :])):
+        print(f'note: heads are removed at the first {command.MOST_ABLATED} lengths, not at the other {more}')
     second = command.second(AGAINST.value, directory, task=TASK.value) if AGAINST.value is not None else None
     workdir.check_writable(directory)
     recordings = command.recordings(first, second, PROBE.value or '', LENGTHS.value or '', SEED.value)

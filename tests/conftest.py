@@ -187,6 +187,8 @@ def script(environ, tmp_path_factory):
         server.stdin.write(json.dumps([[*map(str, command)], str(cwd), *map(str, files)]) + '\n')
         server.stdin.flush()
         child = int(server.stdout.readline())
+        while not files[1].exists():  # it has begun, and handles signals
+            time.sleep(0.005)
         if kill_at:
             while not kill_at.exists():
                 os.kill(child, 0)  # an error once it has ended

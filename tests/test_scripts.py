@@ -206,7 +206,7 @@ def test_eval_of_tasks_that_read_data(environ, script, tmp_path):
         ('--generate=a', f'--prompts={prompts}'): 'choose one',
         ('--generate=a', '--lengths=3'): '--lengths is for an evaluation',
         ('--lengths=3', '--temperature=1'): 'add --generate or --prompts',
-        (f'--prompts={tmp_path / "none"}',): 'cannot read the prompts',
+        (f'--prompts={tmp_path / "none"}',): 'cannot read',
     }.items():
         told = script('eval.py', run, *flags, code=2).stderr
         assert words in told

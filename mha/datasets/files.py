@@ -121,6 +121,12 @@ def opened(path: Path) -> Any:
     return gzip.open(path) if path.suffix == '.gz' else path.open('rb')
 
 
+def _unreadable(path: Path, error: Exception) -> UserError:
+    """What to say of an error in `DAMAGED`."""
+    reason = getattr(error, 'strerror', None) or str(error).removeprefix('Error -3 while decompressing data: ')
+    return UserError(f'cannot read {path}: {reason}')
+
+
 def lines(path: Path, newline: str = '\n') -> io.TextIOWrapper:
     """Text of a file without its byte-order mark. Bytes that are not UTF-8 become surrogates, which `clean` refuses.
     Raises `UserError` for a file in another encoding, as far as its first bytes tell."""
@@ -167,7 +173,7 @@ def source(kind: Any, files: Files, root: Path, rows: Callable[[str, Path, Split
             try:
                 yield from rows(name, path, splits.get(name))
             except DAMAGED as error:
-                raise UserError(f'cannot read {path}: {error}') from error
+                raise _unreadable(path, error) from error
 
     rule = BY_NAME if splits else BY_HASH
     return Source(kind, files, read, rule, _said(files, root), **options)
@@ -212,7 +218,7 @@ def _document_rows(files: Files, parts: Callable[[str, int, int], list[tuple[Spl
                         piece = file.read(min(BLOCK, length - first))
                         yield Row((os.fsencode(name), piece), split=split)
         except DAMAGED as error:
-            raise UserError(f'cannot read {path}: {error}') from error
+            raise _unreadable(path, error) from error
 
 
 def _tenth(name: str, size: int, index: int) -> list[tuple[Split, int]]:

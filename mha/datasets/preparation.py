@@ -220,20 +220,30 @@ def _scratch() -> Iterator[str]:
     process has a lock on its own. One process at a time looks for them, as a new directory has no lock yet."""
     root = cache.directory()
     with contextlib.ExitStack() as stack:
-        with (root / 'preparing.lock').open('a') as turn:
+        with _opened(root, os.O_RDONLY) as turn:
             for left in root.glob('preparing-*/') if _lock(turn, fcntl.LOCK_EX) else ():
-                with contextlib.suppress(OSError), (left / 'lock').open('a') as lock:
+                with contextlib.suppress(OSError), _opened(left / 'lock', os.O_RDWR | os.O_CREAT) as lock:
                     if _lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
                         shutil.rmtree(left)
             directory = stack.enter_context(tempfile.TemporaryDirectory(dir=root, prefix='preparing-'))
-            _lock(stack.enter_context(open(os.path.join(directory, 'lock'), 'a')), fcntl.LOCK_EX)
+            _lock(stack.enter_context(_opened(Path(directory, 'lock'), os.O_RDWR | os.O_CREAT)), fcntl.LOCK_EX)
         yield directory
 
 
-def _lock(file: io.TextIOBase, operation: int) -> bool:
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """Descriptor of a file or a directory, closed at the end."""
+    descriptor = os.open(path, flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, operation: int) -> bool:
     """Whether this process has the lock on a file now; False also on a file system without locks."""
     try:
-        fcntl.flock(file, operation)
+        fcntl.flock(descriptor, operation)
     except OSError:
         return False
     return True

@@ -290,7 +290,7 @@ class dilated(OffsetMask):
 
     @property
     def reach(self):
-        return min(self.window * self.step, arguments.REACH)
+        return min(self.window * self.step, arguments.REACH)  # a 32-bit number, and no sequence is longer
 
     def sees(self, ahead):
         return (jnp.abs(ahead) <= self.reach) & (ahead % self.step == 0)

@@ -91,7 +91,9 @@ class Experiment:
 
     def notes(self) -> list[str]:
         """Warnings about a config that is valid but may not be what its author wants."""
-        found, train = [], self.config['train']
+        found, train, seed = [], self.config['train'], self.config['seed']
+        if seed and all(member['seed'] != seed for member in self.members):
+            found.append(f'seed={seed} is not used: the seeds of the members are those of population.seed')
         asked, met = spec.lengths(train['lengths'], 'train.lengths')[-1], self.train_lengths[-1]
         if met < asked:
             found.append(

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mha.machine import files
 from mha.run.finished import Finished
 from mha.run.log import per_second
 from mha.spec import UserError, visible
@@ -54,11 +55,15 @@ def classify(run: Finished, texts: str | list[str]) -> None:
 
 
 def lines(path: Path) -> list[str]:
-    """Texts of a file, one in every line."""
+    """Texts of a file or a pipe, one in every line."""
     try:
-        lines = path.read_text(encoding='utf-8-sig').removesuffix('\n').split('\n')
+        with path.open('rb') as file:
+            content = file.read(files.LARGEST + 1)
+        if len(content) > files.LARGEST:
+            raise OSError(f'it has more than {files.LARGEST:,} bytes')
+        lines = content.decode('utf-8-sig').replace('\r\n', '\n').removesuffix('\n').split('\n')
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'cannot read the prompts in {path}: {error}') from error
+        raise files.unreadable(path, error) from error
     if empty := [number for number, line in enumerate(lines, 1) if not line]:
         raise UserError(f'{path} must have a prompt in every line, but line {empty[0]} is empty')
     return lines

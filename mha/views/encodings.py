@@ -101,7 +101,7 @@ def _coordinates(axes: Axes, one: Encoding) -> None:
 
 def _embedding(axes: Axes, one: Encoding) -> None:
     assert one.embedding is not None
-    _image(axes, one.embedding, 'RdBu_r', np.abs(one.embedding).max())
+    _image(axes, one.embedding, 'RdBu_r', float(np.abs(one.embedding).max()))
     axes.set(xlabel='dimension', ylabel='position')
     axes.axhline(one.trained - 0.5, color=INK, linewidth=0.8, linestyle='--')
 

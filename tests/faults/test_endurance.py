@@ -125,6 +125,8 @@ def test_many_resumes_change_nothing(environ, tmp_path, capsys):
     counts = [collections.Counter(path.parts[0] for path in files(run)) for run in (pieces, whole)]
     with capsys.disabled():
         print(f'\n{resumes:,} resumes of one run: {counts[0].total()} files, {counts[1].total()} without resumes')
+    for count in counts:
+        del count['changes.patch']  # there if the code has changed since its last commit
     assert resumes >= RESUMES
     assert results(pieces) == results(whole)
     assert counts[0].pop('tensorboard') == 2  # one file has the events of all processes before

@@ -185,8 +185,8 @@ class Late(BaseException):
 
 
 @contextlib.contextmanager
-def limited():
-    """Ends what takes more time or memory than a case may."""
+def limited(seconds=SECONDS):
+    """Ends what takes more time, of the processor, or memory than a case may."""
 
     def stop(*_):
         raise Late
@@ -194,13 +194,18 @@ def limited():
     pages = int(Path('/proc/self/statm').read_text().split()[0])
     before, handler = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGVTALRM, stop)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, before[1]))
-    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, handler)
         resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def one_line(message):
+    """Whether a message suits a person: one line, not too long, without words of the program."""
+    return len(message) < 2 * spec.SHOWN + 10 and not OBEYED.search(message) and not PYTHON.search(message)
 
 
 def outcome(changes, path):
@@ -214,9 +219,7 @@ def outcome(changes, path):
         with limited():
             build(cli.read_config(str(path), common.get_config).to_dict())
     except UserError as error:
-        message = str(error)
-        right = message.isprintable() and len(message) < 2 * spec.SHOWN + 10 and not PYTHON.search(message)
-        return 'refused' if right else f'is refused with the words {message}'
+        return 'refused' if one_line(str(error)) else f'is refused with the words {error}'
     except Late:
         return f'takes more than {SECONDS} s'
     except BaseException as error:
@@ -224,6 +227,8 @@ def outcome(changes, path):
     return 'built'
 
 
+OBEYED = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
+"""Characters that break a line, or that a terminal obeys."""
 PYTHON = re.compile(r"<class '|object at 0x|Error\b|Traceback")
 """Words that say nothing to a person who has written a config."""
 

@@ -269,6 +269,8 @@ def test_the_command_writes_arrays_and_a_page(script, tmp_path):
     assert {(row['length'], row['examples']) for row in about['ablations']} == {(3, 8)}
     assert [each['position'] for each in about['recordings']] == ['none', 'alibi']
     assert about['command'].endswith('--ablate --examples=8')
+    done = script('eval.py', f'--workdir={folder}', '--probe', '--lengths=1-5', '--ablate', '--examples=2')
+    assert done.stdout.startswith('note: heads are removed at the first 3 lengths, not at the other 2\n')
     before = (folder / 'probe.html').read_bytes()
     for flags, message in (
         (['--probe=x'], "no symbol 'x'"),

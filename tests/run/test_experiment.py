@@ -159,6 +159,13 @@ def test_a_curriculum_that_ends_early_is_told():
     assert not any('no length above' in note for note in run.notes())
 
 
+def test_a_seed_that_a_population_replaces_is_told():
+    for seed, seeds, told in ((3, (0, 1), True), (3, (3, 4), False), (0, (1, 2), False), (3, None, False)):
+        config = common.get_config()
+        config.seed, config.population.seed = seed, seeds
+        assert any('seed=3 is not used' in note for note in build(config.to_dict()).notes()) == told
+
+
 def test_pairs_are_read_as_pairs():
     """Schemes serve one of the two sequences."""
     with pytest.raises(UserError, match=r"task 'bytes_retrieval' gives pairs, .* use model.readout='token'"):
