@@ -28,9 +28,9 @@ class Dape(Position):
     MLP sees the products q . k of all heads, after the transforms of other schemes but without their biases. Published
     with separate parameters in every layer (`position_per_layer=True`).
 
-    `kernel=3` is V2. It works on whole rows and also reads biases of other schemes. Keys that a query does not see
-    count as zeros in both layers, so that neither padding nor later tokens matter; the authors' code leaves the hidden
-    layer of the first unseen keys as it is, which only differs at the last `kernel // 2` keys.
+    `kernel=3` is V2. It works on whole rows, tells left from right, and also reads biases of other schemes. Keys that a
+    query does not see count as zeros in both layers, so that neither padding nor later tokens matter; the authors' code
+    leaves the hidden layer of the first unseen keys as it is, which only differs at the last `kernel // 2` keys.
 
     `init='uniform'` starts weights and biases of the MLP uniform in +-1/sqrt(fan_in), as the authors' code does. By
     default weights are normal of variance 1/fan_in, and biases 0."""
@@ -48,7 +48,7 @@ class Dape(Position):
     ):
         if kernel % 2 == 0:
             raise UserError(f'kernel must be odd, not {kernel}')
-        self.scale, self.kernel = dims.head_dim**-0.5, kernel
+        self.scale, self.kernel, self.directed = dims.head_dim**-0.5, kernel, kernel > 1
 
         def start(high):  # parameters whose softplus is uniform on (0, high)
             r = jax.random.uniform(rngs.params(), (dims.heads,), minval=0.01, maxval=high)

@@ -28,21 +28,6 @@ AT_START = {
 }
 if not metadata.entry_points(group='jax_plugins'):  # those of GPUs
     AT_START['JAX_PLATFORMS=cuda'] = 'no such device here'
-START = {
-    'XLA_FLAGS=--xla_nonsense=1': 'Unknown flag in XLA_FLAGS',
-    'XLA_FLAGS=nonsense': 'Could not open file "nonsense"',
-    'JAX_NUM_CPU_DEVICES=0': 'at least 1',
-    'JAX_DISABLE_JIT=true': 'compiled before they run',
-    'JAX_PLATFORMS=xyz': "Unable to initialize backend 'xyz'",
-    'JAX_PLATFORMS=rocm': 'no such device here',
-    'JAX_COMPILATION_CACHE_DIR=/dev/null/x': 'cannot write to /dev/null/x',
-    'MHA_CACHE=/dev/null/x': 'cannot write to /dev/null/x',
-    'JAX_COORDINATOR_ADDRESS=nonsense': 'needs JAX_NUM_PROCESSES',
-    'JAX_PROCESS_ID=7': 'needs JAX_NUM_PROCESSES',
-    'JAX_NUM_PROCESSES=0': 'at least 1',
-    'JAX_NUM_PROCESSES=2 JAX_PROCESS_ID=7 JAX_COORDINATOR_ADDRESS=here:1': 'JAX_PROCESS_ID is 7',
-    'JAX_NUM_PROCESSES=2 JAX_PROCESS_ID=1 JAX_COORDINATOR_ADDRESS=nonsense': "JAX_COORDINATOR_ADDRESS is 'nonsense'",
-}
 START = """
 from mha import cli
 from mha.machine import cache, parallel
@@ -51,6 +36,12 @@ cli.run(lambda: [parallel.start(), cache.keep_programs(), jax.devices()])
 """
 """What train.py does first, without its imports."""
 OURS = ('MHA_CACHE', 'JAX_COMPILATION_CACHE_DIR', 'JAX_NUM_CPU_DEVICES')
+
+
+def few(cases):
+    """Cases, of which all but the first two are slow."""
+    rows = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [pytest.param(*row, marks=pytest.mark.slow if index > 1 else ()) for index, row in enumerate(rows)]
 
 
 def refused(variable, *command):
@@ -66,14 +57,14 @@ def refused(variable, *command):
     return line
 
 
-@pytest.mark.parametrize(('script', 'variable'), AT_IMPORT)
+@pytest.mark.parametrize(('script', 'variable'), few(AT_IMPORT))
 def test_a_mistake_that_fails_an_import_is_one_line(script, variable):
     line = refused(variable, f'{script}.py')
     assert line.startswith(f'{script}.py: {variable}: ')
     assert AT_IMPORT[script, variable] in line
 
 
-@pytest.mark.parametrize('variable', AT_START)
+@pytest.mark.parametrize('variable', few(AT_START))
 def test_a_mistake_that_fails_the_start_is_one_line(variable):
     assert AT_START[variable] in refused(variable, '-c', START)
 

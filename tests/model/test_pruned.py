@@ -72,6 +72,7 @@ def test_equal_to_masks_under_every_scheme(name):
     assert np.abs(made(TOKENS, **options) - whole).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('text', ['0:1', '0:0,1,2,3', '0:0,1;1:1', '0:1,2,3;1:0,2,3', '0:0,1,2,3;1:0,1,2,3'])
 @pytest.mark.parametrize(
     'options',
@@ -189,6 +190,7 @@ def given(tmp_path_factory):
     return [*arguments, f'--init_from={whole}']
 
 
+@pytest.mark.slow
 def test_training_goes_on_without_heads(script, run, given, tmp_path):
     """From the weights of a run that had them, or had lost fewer."""
     given = [*given, '--config.train.steps=2', '--config.optimizer.learning_rate=1e-12']

@@ -128,6 +128,7 @@ def test_words_without_tokens_have_no_relations():
         probes.relations_of(planted.model(), [], lambda one: read[one.text])
 
 
+@pytest.mark.slow
 def test_maps_of_words_are_sums_and_means_of_those_of_tokens():
     """Attention to a word is the sum over its tokens, from a word the mean; sequences of any number and size."""
     made = mha.Encoder(

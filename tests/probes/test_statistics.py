@@ -81,8 +81,8 @@ def numbers(row):
         dict(position='t5'),
         dict(position='rope', causal=True),
         dict(pattern='window(2)|global(1)'),
-        dict(position='cope', causal=True),
-        dict(position='stickbreaking', causal=True),
+        pytest.param(dict(position='cope', causal=True), marks=pytest.mark.slow),
+        pytest.param(dict(position='stickbreaking', causal=True), marks=pytest.mark.slow),
     ],
     ids=str,
 )

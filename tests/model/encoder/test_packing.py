@@ -118,6 +118,7 @@ def test_positions_that_do_not_restart_are_the_slots():
         assert (np.abs(through - restarted)[0, 5:12].max() > 1e-3) == differs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('arguments', 'settings'),
     [
